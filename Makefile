@@ -1,0 +1,42 @@
+# `make demo` and `make test` set up everything they need in .venv; nothing else is required but Linux, Python and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# onnxruntime-gpu also runs without a GPU, but has wheels for Linux on x86-64 only.
+RUNTIME := $(if $(and $(filter Linux,$(shell uname -s)),$(filter x86_64,$(shell uname -m))),gpu,cpu)
+STAMP := $(VENV)/.installed-$(RUNTIME)
+
+.PHONY: help demo test test-slow lint types wheel clean
+
+help:
+	@echo "make demo       prune the model in the package and compare it with the dense one"
+	@echo "make test       lint, types and the tests"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make wheel      build the wheel into dist/"
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[$(RUNTIME),dev]"
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/onnx-subprune demo --out demo-out
+
+test: $(STAMP) lint types
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+wheel: $(STAMP)
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist demo-out *.egg-info

@@ -1,0 +1,185 @@
+"""How many units every group keeps: uniformly, by one share of variance for all, or by what the result may cost.
+
+The paper's budget (arXiv 2405.17506) is one cut-off for the whole network: every group keeps the fewest units whose
+cumulative share of variance reaches it. A cost target looks for the largest cut-off that is affordable. The widths
+change only where the cut-off passes a value of some curve, and they never grow as it falls, so a bisection over those
+finitely many values finds it. What is left is then spent on single steps, the largest share of variance first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.budget.curves import Curve
+from onnx_subprune.errors import OptionError, TargetError
+
+__all__ = ["Allocation", "cheapest_cutoff", "uniform", "variance"]
+
+Counts = dict[str, int]
+Step = tuple[str, int]
+
+_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Units kept per group, their cost, and the cut-off that they started from (0 where only minimum widths fit)."""
+
+    counts: Counts
+    cutoff: float
+    cost: float
+
+
+def uniform(curves: Sequence[Curve], fraction: float, round_to: int = 1) -> Counts:
+    """Keep the same fraction of every group: rounded half up, at least the group's minimum, then to a multiple.
+
+    Args:
+        curves: one per group.
+        fraction: of the units, in (0, 1].
+        round_to: widths are rounded up to multiples of this (and of the curve's own), never above the size.
+
+    Raises:
+        OptionError: the fraction is outside (0, 1] or `round_to` below 1.
+
+    """
+    _check_fraction("fraction of units", fraction)
+    _check_round(round_to)
+    # The tolerance makes 0.29 * 50 = 14.499999999999998 the half that the user means.
+    return {c.group: _width(c, math.floor(fraction * c.size + 0.5 + 1e-9), round_to) for c in curves}
+
+
+def variance(curves: Sequence[Curve], cutoff: float, round_to: int = 1) -> Counts:
+    """Keep in every group the fewest units whose cumulative share of variance reaches the cut-off.
+
+    Args:
+        curves: one per group.
+        cutoff: share of variance in (0, 1]; 1 keeps every unit, dead ones too.
+        round_to: as for `uniform`.
+
+    Raises:
+        OptionError: the cut-off is outside (0, 1] or `round_to` below 1.
+
+    """
+    _check_fraction("share of variance", cutoff)
+    _check_round(round_to)
+    return _at_cutoff(curves, cutoff, round_to)
+
+
+def cheapest_cutoff(
+    curves: Sequence[Curve], cost: Callable[[Counts], float], target_cost: float, round_to: int = 1
+) -> Allocation:
+    """The largest cut-off that the target affords, and the rest of the budget spent on the best single steps.
+
+    A step widens one group to the next allowed width that gains anything; steps are taken by the share of variance
+    they add, the largest first, until none is affordable. Dead units are never given back.
+
+    Args:
+        curves: one per group.
+        cost: of the network with the given widths; must not fall when a width grows. Called about
+            log2(total units) times, and about twice as often for every group that hits the limit.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        round_to: as for `uniform`.
+
+    Raises:
+        OptionError: the target is NaN or `round_to` below 1.
+        TargetError: even the minimum widths cost more; `nearest` is their cost.
+
+    """
+    _check_round(round_to)
+    if math.isnan(target_cost):
+        raise OptionError("expected a target cost, found NaN; give a number")
+    limit = target_cost + _TOLERANCE * abs(target_cost)
+    cutoffs = [0.0, *np.unique(np.concatenate([[1.0], *(curve.share[1:] for curve in curves)])).tolist()]
+    affordable = bisect_right(cutoffs, limit, key=lambda cutoff: cost(_at_cutoff(curves, cutoff, round_to))) - 1
+    if affordable < 0:
+        least = float(cost(_at_cutoff(curves, 0.0, round_to)))
+        raise TargetError(
+            f"expected a cost of at most {target_cost:g}, but the smallest widths cost {least:g}; raise the target",
+            least,
+        )
+    counts = _at_cutoff(curves, cutoffs[affordable], round_to)
+    if cutoffs[affordable] < 1.0:
+        counts = _spend(curves, counts, cost, limit, round_to)
+    return Allocation(counts, cutoffs[affordable], float(cost(counts)))
+
+
+def _at_cutoff(curves: Sequence[Curve], cutoff: float, round_to: int) -> Counts:
+    return {c.group: _width(c, _reach(c, cutoff), round_to) for c in curves}
+
+
+def _reach(curve: Curve, cutoff: float) -> int:
+    """The fewest units whose share reaches the cut-off."""
+    if cutoff >= 1.0:
+        return curve.size
+    return int(np.searchsorted(curve.share, cutoff - _TOLERANCE, side="left"))
+
+
+def _width(curve: Curve, count: int, round_to: int) -> int:
+    """The smallest allowed width of at least `count` units."""
+    multiple = math.lcm(curve.round_to, round_to)
+    return min(curve.size, multiple * math.ceil(max(count, curve.minimum) / multiple))
+
+
+def _spend(
+    curves: Sequence[Curve], counts: Counts, cost: Callable[[Counts], float], limit: float, round_to: int
+) -> Counts:
+    """Take the affordable steps in the order of their gain.
+
+    A step that is not affordable ends its group: no later step can be cheaper. The steps before the first such one
+    are found by doubling and bisection: the same result as trying one after another, in far fewer calls.
+    """
+    counts, open_curves = dict(counts), list(curves)
+    while open_curves:
+        steps = _steps(open_curves, counts, round_to)
+        taken = _affordable(len(steps), lambda n: cost({**counts, **dict(steps[:n])}) <= limit)  # noqa: B023
+        counts |= dict(steps[:taken])
+        if taken == len(steps):
+            break
+        open_curves = [curve for curve in open_curves if curve.group != steps[taken][0]]
+    return counts
+
+
+def _affordable(n: int, fits: Callable[[int], bool]) -> int:
+    """The largest k of 0..n for which `fits` holds; it holds for 0, and once it fails it fails for good."""
+    high = 1
+    while high <= n and fits(high):
+        high *= 2
+    return high // 2 + bisect_left(range(high // 2 + 1, min(high, n + 1)), True, key=lambda k: not fits(k))
+
+
+def _steps(curves: Sequence[Curve], counts: Counts, round_to: int) -> list[Step]:
+    """All steps (group, new width) in the order in which greedy choice takes them; ties go to the earlier group."""
+    heap = [entry for i, curve in enumerate(curves) if (entry := _entry(i, curve, counts[curve.group], round_to))]
+    heapq.heapify(heap)
+    steps: list[Step] = []
+    while heap:
+        _, i, width = heapq.heappop(heap)
+        steps.append((curves[i].group, width))
+        if entry := _entry(i, curves[i], width, round_to):
+            heapq.heappush(heap, entry)
+    return steps
+
+
+def _entry(i: int, curve: Curve, width: int, round_to: int) -> tuple[float, int, int] | None:
+    """The next step of a group past `width`, if there is one that gains anything."""
+    count = int(np.searchsorted(curve.share, curve.share[width] + _TOLERANCE, side="right"))
+    if count > curve.size:
+        return None
+    wider = _width(curve, count, round_to)
+    return (-float(curve.share[wider] - curve.share[width]), i, wider)
+
+
+def _check_fraction(what: str, value: float) -> None:
+    if not 0.0 < value <= 1.0:
+        raise OptionError(f"expected a {what} in (0, 1], found {value}; for example 0.5 keeps half")
+
+
+def _check_round(round_to: int) -> None:
+    if round_to < 1:
+        raise OptionError(f"expected widths rounded to multiples of 1 or more, found {round_to}; use for example 8")

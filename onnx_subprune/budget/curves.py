@@ -1,0 +1,71 @@
+"""What a group loses as units go: one curve per group, the only thing that a budget looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from onnx_subprune.errors import InternalError
+
+__all__ = ["Curve", "joint_share"]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The share of variance that a group keeps with its k most important units.
+
+    Attributes:
+        group: name of the group.
+        size: units in the group, at least 1.
+        order: [size] unit indices, most important first.
+        share: [size + 1] never falling, from exactly 0 (k = 0) to exactly 1 (k = size).
+        minimum: the fewest units that may stay, 1 to `size`.
+        round_to: the group's widths must be a multiple of this (the full size is always allowed).
+
+    Raises:
+        InternalError: the parts contradict each other.
+
+    """
+
+    group: str
+    size: int
+    order: NDArray[np.intp]
+    share: NDArray[np.float64]
+    minimum: int = 1
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("order", np.intp), ("share", np.float64)):
+            values = np.array(getattr(self, name), dtype=dtype)
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        problem = self._problem()
+        if problem:
+            raise InternalError(f"curve of group {self.group!r}: {problem}; please report this")
+
+    def _problem(self) -> str | None:
+        if self.size < 1 or not 1 <= self.minimum <= self.size or self.round_to < 1:
+            return f"expected 1 <= minimum <= size, found size {self.size}, minimum {self.minimum}"
+        if not np.array_equal(np.sort(self.order), np.arange(self.size)):
+            return f"expected an order of {self.size} units, found {self.order.shape[0]} entries or duplicates"
+        if self.share.shape != (self.size + 1,) or self.share[0] != 0.0 or self.share[-1] != 1.0:
+            return f"expected {self.size + 1} shares from 0 to 1, found {self.share.shape}"
+        return None if bool((np.diff(self.share) >= 0).all()) else "expected shares that never fall"
+
+
+def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """The curve [n + 1] of a group with several consumers: the mean of theirs, all taken in the group's one order.
+
+    Raises:
+        InternalError: no curve, or curves of different lengths.
+
+    """
+    rows = [np.asarray(share, dtype=np.float64) for share in shares]
+    if not rows or len({row.shape for row in rows}) != 1:
+        raise InternalError(f"expected curves of one length, found {[row.shape for row in rows]}; please report this")
+    mean = np.mean(rows, axis=0)
+    mean[0], mean[-1] = 0.0, 1.0
+    return np.asarray(np.maximum.accumulate(np.minimum(mean, 1.0)), dtype=np.float64)

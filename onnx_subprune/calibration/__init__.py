@@ -1,0 +1,23 @@
+"""Calibration: data in, second-moment statistics out."""
+
+from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
+from onnx_subprune.calibration.readers import open_data
+from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, thin_taps
+from onnx_subprune.calibration.taps import Tap, expose
+
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "DEFAULT_MAX_BYTES",
+    "ROWS_PER_FEATURE",
+    "Dataset",
+    "Gram",
+    "Progress",
+    "Statistics",
+    "Tap",
+    "accumulate",
+    "calibrate",
+    "expose",
+    "open_data",
+    "thin_taps",
+]

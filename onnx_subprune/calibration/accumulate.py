@@ -1,0 +1,168 @@
+"""Second moments of one tapped tensor, accumulated batch by batch at the speed of BLAS.
+
+The tensor is seen as [pre, blocks, features, inner, post]; everything but `blocks` and `features` is a position. Runs
+of positions are gathered to X [features, positions] (or used as they lie, where features are the last axis) and
+multiplied in float32, each run short enough for its rounding errors to stay near 1e-6; the runs are summed in float64.
+
+A feature that is nearly constant, of mean m and standard deviation s with m >> s, would lose its covariance to
+cancellation. Such a tensor is shifted by a fixed vector c close to its mean, chosen on the first run, and the moments
+about the origin are put back in float64 at the end: with S the sum of the shifted columns and n their number,
+X Xᵀ = (X-c)(X-c)ᵀ + c tᵀ + t cᵀ, where t = S + n c / 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.calibration.taps import Tap
+from onnx_subprune.errors import DataError
+
+__all__ = ["Accumulator"]
+
+Array = NDArray[Any]
+
+# Long enough for BLAS at any width, short enough for float32 sums and for a modest scratch copy.
+_RUN_ENTRIES = 1 << 22
+_RUN_POSITIONS = 1 << 16
+# Mean² / variance past which the covariance is taken about a shifted origin.
+_SHIFT_RATIO = 16.0
+_ROWS_AT_ONCE = 1024
+
+
+class Accumulator:
+    """Affine second moments of a tap, as sums: `add` batches, then read `count` and `finish()`."""
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self.count = 0
+        self._moments: list[NDArray[np.float64]] = []
+        self._shifts: list[Array | None] = []
+
+    def add(self, x: Array) -> None:
+        """Add the positions of `x`, a tensor of any rank that holds the features on the axis of the tap.
+
+        Raises:
+            DataError: the axis does not fit the tap, or a value is NaN, infinite or too large to square.
+
+        """
+        # What is not finite is reported by `_check`, once, for all operations on the way.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._add(_view(x, self.tap))
+
+    def _add(self, view: Array) -> None:
+        if not self._moments:
+            features = view.shape[2]
+            self._moments = [np.zeros((features + 1, features + 1)) for _ in range(view.shape[1])]
+            self._shifts = [_choose_shift(view[:, block]) for block in range(view.shape[1])]
+        if view.shape[2] + 1 != self._moments[0].shape[0]:
+            raise DataError(
+                f"tensor '{self.tap.tensor}': {self._moments[0].shape[0] - 1} features expected as in the first batch, "
+                f"found {view.shape[2]}; feed inputs whose shapes leave this axis alone"
+            )
+        for block, moments in enumerate(self._moments):
+            _add_block(moments, view[:, block], self._shifts[block])
+            self._check(moments)
+        self.count += view.size // (view.shape[1] * view.shape[2])
+
+    def finish(self) -> NDArray[np.float64]:
+        """Return the moments [blocks, features + 1, features + 1] about the origin; the accumulator is then spent."""
+        for moments, shift in zip(self._moments, self._shifts, strict=True):
+            if shift is not None:
+                _unshift(moments, shift.astype(np.float64), self.count)
+            moments[:-1, -1] = moments[-1, :-1]
+            moments[-1, -1] = self.count
+        return self._moments[0][None] if len(self._moments) == 1 else np.stack(self._moments)
+
+    def _check(self, moments: NDArray[np.float64]) -> None:
+        # A NaN or an infinity in a feature always reaches its own diagonal entry.
+        if not np.isfinite(moments.diagonal()).all():
+            feature = int(np.flatnonzero(~np.isfinite(moments.diagonal()))[0])
+            raise DataError(
+                f"tensor '{self.tap.tensor}': finite values below 1e19 expected, found NaN, inf or larger in feature "
+                f"{feature}; check the calibration inputs, or run the model in float32"
+            )
+
+
+def _view(x: Array, tap: Tap) -> Array:
+    """`x` as [pre, blocks, features, inner, post] without a copy where it is contiguous."""
+    if not -x.ndim <= tap.axis < x.ndim:
+        raise DataError(
+            f"tensor '{tap.tensor}': an axis {tap.axis} expected, found rank {x.ndim}; tap another axis or tensor"
+        )
+    axis = tap.axis % x.ndim
+    size, entries = x.shape[axis], tap.blocks * tap.inner
+    if size % entries or not size:
+        raise DataError(
+            f"tensor '{tap.tensor}': axis {tap.axis} expected to hold a multiple of {entries} entries "
+            f"(blocks x inner), found {size}; tap another axis or tensor"
+        )
+    pre, post = (int(np.prod(shape)) for shape in (x.shape[:axis], x.shape[axis + 1 :]))
+    return x.reshape(pre, tap.blocks, size // entries, tap.inner, post)
+
+
+def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> None:
+    """Add one block [pre, features, inner, post]: products in the leading square, sums in the last row."""
+    for run in _runs(x):
+        if run.shape[2:] == (1, 1):
+            rows = _converted(run[:, :, 0, 0], shift)
+            moments[:-1, :-1] += rows.T @ rows
+            moments[-1, :-1] += rows.sum(axis=0, dtype=np.float64)
+        else:
+            columns = _gathered(run, shift)
+            moments[:-1, :-1] += columns @ columns.T
+            moments[-1, :-1] += columns.sum(axis=1)
+
+
+def _runs(x: Array) -> Iterator[Array]:
+    """Cut [pre, features, inner, post] into runs of positions."""
+    pre, features, inner, post = x.shape
+    limit = max(1, min(_RUN_POSITIONS, _RUN_ENTRIES // features) // inner)
+    wide, long = min(post, limit), max(1, limit // max(post, 1))
+    for start in range(0, pre, long):
+        for left in range(0, post, wide):
+            yield x[start : start + long, :, :, left : left + wide]
+
+
+def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _converted(rows: Array, shift: Array | None) -> Array:
+    work = rows.astype(_working(rows.dtype), copy=False)
+    return work if shift is None else work - shift
+
+
+def _gathered(run: Array, shift: Array | None) -> Array:
+    """[pre, features, inner, post] -> contiguous [features, positions], shifted."""
+    ordered = run.transpose(1, 0, 2, 3)
+    copy = np.empty(ordered.shape, _working(run.dtype))
+    if shift is None:
+        np.copyto(copy, ordered)
+    else:
+        np.subtract(ordered, shift[:, None, None, None], out=copy, dtype=copy.dtype)
+    return copy.reshape(len(copy), -1)
+
+
+def _choose_shift(x: Array) -> Array | None:
+    """The mean of the first run of `x` if some feature hardly varies about it, else None."""
+    run = next(_runs(x), None)
+    if run is None:
+        return None
+    mean = run.mean(axis=(0, 2, 3), dtype=np.float64)
+    variance = run.var(axis=(0, 2, 3), dtype=np.float64)
+    needed = bool(np.any(mean * mean > _SHIFT_RATIO * variance))
+    return mean.astype(_working(x.dtype)) if needed else None
+
+
+def _unshift(moments: NDArray[np.float64], shift: NDArray[np.float64], count: int) -> None:
+    sums = moments[-1, :-1]
+    half = sums + 0.5 * count * shift
+    square = moments[:-1, :-1]
+    for start in range(0, len(shift), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        square[rows] += np.outer(shift[rows], half) + np.outer(half[rows], shift)
+    sums += count * shift

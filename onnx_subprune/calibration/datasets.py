@@ -1,0 +1,250 @@
+"""Data sets: batches of model inputs that can be read again and again, from arrays or from a stream."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnx_subprune.calibration.layout import Array, Feeds, Layout, check_array, check_finite, conform, converted
+from onnx_subprune.errors import DataError, SubpruneError
+
+__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "regroup"]
+
+logger = logging.getLogger(__name__)
+
+
+class Dataset(ABC):
+    """Samples that fit a model, restartable.
+
+    Attributes:
+        source: what they came from, for messages and reports.
+        samples: number of samples that one pass yields, None while unknown.
+        labels: a label per sample in the order of the passes, or None.
+
+    """
+
+    source: str
+    samples: int | None
+    labels: Array | None
+    _layout: Layout
+
+    @abstractmethod
+    def batches(self, batch_size: int) -> Iterator[Feeds]:
+        """Yield dicts of contiguous arrays by input name, up to `batch_size` samples each, from the start.
+
+        A model with a fixed batch axis gets batches of exactly that size instead. Raises DataError for a sample that
+        does not fit the model.
+        """
+
+    def samples_in(self, feeds: Mapping[str, Array]) -> int:
+        """Number of samples in a batch: the first axis, or one where the inputs share no batch axis."""
+        return 1 if self._layout.whole else len(next(iter(feeds.values())))
+
+
+@dataclass(frozen=True)
+class Column:
+    """One array with samples on its first axis, and the rows of it that are read (None: all, in order)."""
+
+    array: Array
+    rows: Array | None = None
+
+    def take(self, start: int, stop: int) -> Array:
+        """Samples start to stop (exclusive)."""
+        chosen = self.array[start:stop] if self.rows is None else self.array[self.rows[start:stop]]
+        return np.asarray(chosen)
+
+
+class ArrayDataset(Dataset):
+    """Samples held in arrays, in memory or mapped from files."""
+
+    def __init__(
+        self, columns: Mapping[str, Column], layout: Layout, source: str, numbers: Array, labels: Array | None
+    ) -> None:
+        self._columns = dict(columns)
+        self._layout = layout
+        self._numbers = numbers
+        self.source = source
+        self.labels = labels
+        for spec in layout.specs:
+            array = self._columns[spec.name].array
+            check_array(spec, layout.stacked(spec), array.shape, array.dtype, source)
+        self.samples = _usable(len(numbers), layout.batch, source)
+
+    def batches(self, batch_size: int) -> Iterator[Feeds]:
+        """See `Dataset.batches`."""
+        assert self.samples is not None
+        step = 1 if self._layout.whole else self._layout.batch or batch_size
+        for start in range(0, self.samples, step):
+            yield self._batch(start, min(start + step, self.samples))
+
+    def _batch(self, start: int, stop: int) -> Feeds:
+        feeds: Feeds = {}
+        for spec in self._layout.specs:
+            array = converted(self._columns[spec.name].take(start, stop), spec.dtype)
+            check_finite(spec, array, self.source, self._numbers[start:stop])
+            feeds[spec.name] = array.reshape(array.shape[1:]) if self._layout.whole else array
+        return feeds
+
+
+class StreamDataset(Dataset):
+    """Samples that come as dicts, one sample or a batch each, from something that can be opened anew."""
+
+    def __init__(
+        self,
+        items: Callable[[], Iterable[Mapping[str, Any]]],
+        layout: Layout,
+        source: str,
+        limit: int | None = None,
+        labels: Array | None = None,
+    ) -> None:
+        self._items = items
+        self._layout = layout
+        self._limit = limit
+        self._labels = labels
+        self.source = source
+        self.samples = None
+        self.labels = labels if labels is None or limit is None else labels[:limit]
+
+    def batches(self, batch_size: int) -> Iterator[Feeds]:
+        """See `Dataset.batches`."""
+        items = self._limited()
+        if self._layout.whole:
+            yield from items
+        else:
+            fixed = self._layout.batch
+            groups = regroup(items, fixed or batch_size)
+            yield from groups if fixed is None else _exactly(groups, fixed, self.source)
+
+    def _limited(self) -> Iterator[Feeds]:
+        """Conforming items up to the limit; an item that holds more samples than are left is cut."""
+        seen = 0
+        for item in self._guarded():
+            feeds = self._conformed(item, seen)
+            count = self.samples_in(feeds)
+            if self._limit is not None and seen + count >= self._limit:
+                yield feeds if self._layout.whole else {k: v[: self._limit - seen] for k, v in feeds.items()}
+                self._check_labels(self._limit, exhausted=False)
+                return
+            yield feeds
+            seen += count
+        if not seen:
+            raise DataError(f"{self.source}: at least one sample expected, found none; check what it yields")
+        self._check_labels(seen, exhausted=True)
+
+    def _guarded(self) -> Iterator[Mapping[str, Any]]:
+        """The items, with any exception of the user's code turned into a DataError that names the source."""
+        try:
+            yield from self._items()
+        except SubpruneError:
+            raise
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise DataError(
+                f"{self.source}: a dict of inputs expected, it raised {type(error).__name__}: {reason}; mend the source"
+            ) from error
+
+    def _conformed(self, item: Mapping[str, Any], seen: int) -> Feeds:
+        if not isinstance(item, Mapping):
+            raise DataError(
+                f"{self.source}: dicts of arrays by input name expected, found {type(item).__name__}; yield dicts"
+            )
+        feeds = conform(self._with_batch_axis(item), self._layout, self._layout.fed, self.source, seen)
+        if not self._layout.whole and len({len(array) for array in feeds.values()}) > 1:
+            sizes = ", ".join(f"'{name}' {len(array)}" for name, array in feeds.items())
+            raise DataError(
+                f"{self.source}: the same number of samples expected in every input, found {sizes}; "
+                "make the first axes equal"
+            )
+        return feeds
+
+    def _with_batch_axis(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A single sample, one rank short in every input, as a batch of one."""
+        ranks = {spec.name: len(spec.shape) for spec in self._layout.specs}
+        if self._layout.whole or any(_rank(item.get(name)) != rank - 1 for name, rank in ranks.items()):
+            return item
+        return {name: np.asarray(value)[None] for name, value in item.items()}
+
+    def _check_labels(self, seen: int, *, exhausted: bool) -> None:
+        if self._labels is None:
+            return
+        found = len(self._labels)
+        if found < seen or (exhausted and found != seen):
+            raise DataError(
+                f"{self.source}: a label for each of {seen} samples expected, found {found}; "
+                "give as many labels as samples"
+            )
+
+
+def _rank(value: Any) -> int:
+    return np.asarray(value).ndim
+
+
+def regroup(items: Iterable[Feeds], size: int) -> Iterator[Feeds]:
+    """Cut and join batches to `size` samples each; samples whose shapes differ past the first axis are never joined.
+
+    A batch is smaller only where the shapes change and at the end.
+    """
+    held: list[Feeds] = []
+    count = 0
+    for feeds in items:
+        if held and _trailing_shapes(held[0]) != _trailing_shapes(feeds):
+            yield _joined(held)
+            held, count = [], 0
+        start, stop = 0, len(next(iter(feeds.values())))
+        while start < stop:
+            taken = min(size - count, stop - start)
+            held.append({name: array[start : start + taken] for name, array in feeds.items()})
+            start, count = start + taken, count + taken
+            if count == size:
+                yield _joined(held)
+                held, count = [], 0
+    if held:
+        yield _joined(held)
+
+
+def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds]:
+    """The batches of `size` samples; the others are dropped with a warning, DataError if none is left."""
+    kept = dropped = 0
+    for feeds in batches:
+        count = len(next(iter(feeds.values())))
+        if count == size:
+            kept += 1
+            yield feeds
+        else:
+            dropped += count
+    _report_dropped(kept, dropped, size, source)
+
+
+def _usable(found: int, batch: int | None, source: str) -> int:
+    """How many of `found` samples can be fed to a model whose batch is fixed at `batch` (None: all)."""
+    if not found:
+        raise DataError(f"{source}: at least one sample expected, found none; give some calibration data")
+    if batch is None:
+        return found
+    _report_dropped(found // batch, found % batch, batch, source)
+    return found - found % batch
+
+
+def _report_dropped(kept: int, dropped: int, size: int, source: str) -> None:
+    if dropped and not kept:
+        raise DataError(
+            f"{source}: at least {size} samples expected, the batch size fixed in the model, found {dropped}; "
+            "give more samples or make the batch axis dynamic"
+        )
+    if dropped:
+        logger.warning("%s: %d samples dropped, the model's batch size is fixed at %d", source, dropped, size)
+
+
+def _trailing_shapes(feeds: Feeds) -> list[tuple[int, ...]]:
+    return [array.shape[1:] for array in feeds.values()]
+
+
+def _joined(parts: list[Feeds]) -> Feeds:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,191 @@
+"""One pass over the data that leaves a Gram matrix per tap: memory of O(sum of d²) and one batch, never O(samples).
+
+All tapped tensors of a batch are fetched in one run. Before the pass a model that returns only their shapes is run on
+one sample: the batch is made as small as the memory limit asks for, and only if one sample alone passes the limit are
+the taps spread over several passes.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnxruntime as ort
+
+from onnx_subprune.calibration.accumulate import Accumulator
+from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.layout import Feeds
+from onnx_subprune.calibration.statistics import Gram, Statistics, thin_taps
+from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
+from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.model import fingerprint, input_specs, open_session, run
+
+__all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "Progress", "calibrate"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_BATCH_SIZE = 32
+DEFAULT_MAX_BYTES = 1 << 28
+_ITEM_BYTES = 4
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the memory limit is kept: a batch size, and the tensors to fetch in each pass."""
+
+    batch_size: int
+    passes: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A model, its data, and where to run it."""
+
+    model: onnx.ModelProto
+    data: Dataset
+    providers: Sequence[str]
+    threads: int | None
+
+    def plan(self, tensors: Sequence[str], batch_size: int, max_bytes: int) -> _Plan:
+        """Choose the batch size and the passes by the size of the tensors at one sample."""
+        feeds = next(iter(self.data.batches(1)), None)
+        if feeds is None:
+            raise DataError(f"{self.data.source}: at least one sample expected, found none; give some calibration data")
+        sizes = self._sizes(tensors, feeds)
+        total, samples = sum(sizes.values()), self.data.samples_in(feeds)
+        if total > max_bytes:
+            return _Plan(1, tuple(_packed(sizes, max_bytes)))
+        return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), (tuple(tensors),))
+
+    def _sizes(self, tensors: Sequence[str], feeds: Feeds) -> dict[str, int]:
+        """Bytes that each tensor costs to fetch when the model runs on `feeds`."""
+        sizes = dict.fromkeys(tensors, 0)
+        if fetched := self._computed(tensors):
+            probe, outputs = probe_shapes(self.model, fetched)
+            session = open_session(probe, self.providers, threads=self.threads, optimise=False)
+            shapes = run(session, feeds, list(outputs.values()))
+            sizes |= {name: math.prod(map(int, shapes[outputs[name]])) * _ITEM_BYTES for name in fetched}
+        return sizes
+
+    def accumulate(
+        self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
+    ) -> int:
+        """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
+        fetched = self._computed(users)
+        session = self._fetching(fetched)
+        seen = 0
+        for feeds in self.data.batches(batch_size):
+            values = run(session, feeds, fetched) if fetched else {}
+            for name, accumulators in users.items():
+                # Popped, so that each tensor is freed as soon as it has been used.
+                value = values.pop(name) if name in values else feeds[name]
+                for accumulator in accumulators:
+                    accumulator.add(value)
+            seen += self.data.samples_in(feeds)
+            tell(self.data.samples_in(feeds))
+        return seen
+
+    def _fetching(self, fetched: Sequence[str]) -> ort.InferenceSession:
+        session = open_session(expose(self.model, fetched), self.providers, threads=self.threads)
+        for output in session.get_outputs():
+            if output.name in fetched and output.type == "tensor(bfloat16)":
+                raise ModelError(
+                    f"tensor '{output.name}' expected of a type that NumPy knows, found bfloat16; "
+                    "convert the model to float16 or float32 first"
+                )
+        return session
+
+    def _computed(self, tensors: Iterable[str]) -> list[str]:
+        """The tensors that a run must return: all but the inputs that are fed."""
+        fed = {spec.name for spec in input_specs(self.model)}
+        return [name for name in tensors if name not in fed]
+
+
+def calibrate(
+    model: onnx.ModelProto,
+    taps: Sequence[Tap],
+    data: Dataset,
+    *,
+    providers: Sequence[str] = ("cpu",),
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> Statistics:
+    """Run `data` through `model` and return the second moments of every tap.
+
+    Args:
+        model: the model as it is; it is not changed.
+        taps: where to take statistics; duplicates are taken once.
+        data: samples for the model (`open_data`).
+        providers: execution providers, most wanted first.
+        batch_size: samples per run at most.
+        max_bytes: limit for the tapped tensors of one batch, held to by smaller batches, then by more passes.
+        progress: called after each batch with the samples done and their total over all passes (None if unknown).
+        threads: intra-op threads of the runtime.
+
+    Raises:
+        DataError: a sample does not fit the model, or an activation is NaN or infinite.
+        ModelError: a tapped tensor is not in the graph, or cannot be fetched.
+        OptionError: no taps, or an option out of its range.
+
+    """
+    if not taps or batch_size < 1 or max_bytes < 1:
+        raise OptionError(
+            f"at least one tap, a batch size and a memory limit above zero expected, found {len(taps)} taps, "
+            f"batch size {batch_size} and limit {max_bytes}; change these options"
+        )
+    job = _Job(model, data, providers, threads)
+    accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
+    users = {tap.tensor: [a for t, a in accumulators.items() if t.tensor == tap.tensor] for tap in accumulators}
+    plan = job.plan(list(users), batch_size, max_bytes)
+    logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
+    tell = _counter(progress, data.samples, len(plan.passes))
+    seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}
+    if len(seen) > 1:
+        raise DataError(f"{data.source}: equal passes expected, found {sorted(seen)} samples; make it repeatable")
+    grams = {tap.key: Gram(accumulator.count, accumulator.finish()) for tap, accumulator in accumulators.items()}
+    statistics = Statistics(grams, seen.pop(), fingerprint(model))
+    _warn_thin(statistics)
+    return statistics
+
+
+def _packed(sizes: Mapping[str, int], limit: int) -> list[tuple[str, ...]]:
+    """Tensors in runs whose sizes add up to at most `limit`, or one tensor alone where it is larger."""
+    groups: list[list[str]] = []
+    held = 0
+    for name, size in sizes.items():
+        if not groups or (size and held + size > limit):
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    return [tuple(group) for group in groups]
+
+
+def _counter(progress: Progress | None, samples: int | None, passes: int) -> Callable[[int], None]:
+    done = 0
+    total = None if samples is None else samples * passes
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    return tell
+
+
+def _warn_thin(statistics: Statistics) -> None:
+    if thin := thin_taps(statistics):
+        logger.warning(
+            "%d of %d taps have too few rows for their width, the recovery may over-fit; use more samples (%s%s)",
+            len(thin),
+            len(statistics.grams),
+            thin[0],
+            ", ..." if len(thin) > 1 else "",
+        )

@@ -1,0 +1,162 @@
+"""Calibration and evaluation data in, from whatever the user holds: `open_data`.
+
+| source                                    | read as                                                       |
+|-------------------------------------------|---------------------------------------------------------------|
+| `.npz`, `.npy`, a dict of arrays           | arrays: samples on the first axis, `labels` optional          |
+| a folder of `.npy` / `.npz`               | a stream: a file holds one sample or a batch; `labels.npy`    |
+| a folder with `test_data_set_*`           | a stream: an ONNX test data set is one batch                  |
+| `file.py:function`                        | a stream: the dicts that the function yields                  |
+| an object with `get_next()`               | a stream: onnxruntime's CalibrationDataReader, by duck type   |
+| a callable or an iterable                 | a stream: the dicts that it yields                            |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset, StreamDataset
+from onnx_subprune.calibration.files import Member, open_npy, open_npz
+from onnx_subprune.calibration.layout import Array, Layout, check_array, check_names, layout_of
+from onnx_subprune.calibration.streams import Items, from_folder, from_iterable, from_reader, from_script
+from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.model import InputSpec
+
+__all__ = ["open_data"]
+
+T = TypeVar("T")
+_LABELS = "labels"
+# The name numpy.savez gives an array that was given none.
+_UNNAMED = "arr_0"
+_KINDS = "an .npz or .npy file, a folder of them, a folder with test_data_set_*, or file.py:function"
+
+
+def open_data(source: Any, specs: Sequence[InputSpec], *, samples: int | None = None, seed: int = 0) -> Dataset:
+    """Open calibration or evaluation data for a model with inputs `specs`.
+
+    Args:
+        source: see the table of this module; paths may be strings.
+        specs: the inputs of the model (`onnx_subprune.model.input_specs`).
+        samples: how many to use; None for all. Arrays give the first of a seeded permutation, streams the first ones.
+        seed: of that permutation.
+
+    Raises:
+        DataError: the source is missing or unreadable, or does not fit the model.
+        OptionError: `samples` is below 1.
+
+    """
+    if samples is not None and samples < 1:
+        raise OptionError(f"samples expected to be at least 1, found {samples}; leave it out to use all")
+    layout = layout_of(specs)
+    if isinstance(source, Mapping):
+        return _from_mapping(source, layout, samples, seed)
+    if isinstance(source, str | os.PathLike):
+        return _from_path(os.fspath(source), layout, samples, seed)
+    return StreamDataset(_items_of(source), layout, _described(source), samples)
+
+
+def _from_path(text: str, layout: Layout, samples: int | None, seed: int) -> Dataset:
+    path = Path(text)
+    script, colon, function = text.rpartition(":")
+    if colon and script.endswith(".py"):
+        return StreamDataset(from_script(Path(script), function), layout, text, samples)
+    if not path.exists():
+        raise DataError(f"data expected at '{text}', found nothing there; give {_KINDS}")
+    if path.is_dir():
+        items, labels = from_folder(path, layout)
+        return StreamDataset(items, layout, text, samples, labels)
+    if path.suffix == ".npz":
+        return _from_npz(path, layout, samples, seed)
+    if path.suffix == ".npy":
+        return _from_mapping({_UNNAMED: open_npy(path)}, layout, samples, seed, source=text)
+    raise DataError(f"data expected as {_KINDS}, found '{text}'; convert it to one of these")
+
+
+def _items_of(source: Any) -> Items:
+    if hasattr(source, "get_next"):
+        return from_reader(source)
+    if callable(source):
+        return cast("Items", source)
+    if isinstance(source, Iterable) and not isinstance(source, np.ndarray):
+        return from_iterable(source)
+    raise DataError(
+        f"a path, a dict of arrays, a CalibrationDataReader, a callable or an iterable of dicts expected, "
+        f"found {type(source).__name__}; wrap it in one of these"
+    )
+
+
+def _described(source: Any) -> str:
+    return str(getattr(source, "__name__", None) or type(source).__name__)
+
+
+def _from_mapping(
+    arrays: Mapping[str, Any], layout: Layout, samples: int | None, seed: int, source: str = "dict"
+) -> ArrayDataset:
+    named, labels = _named({name: np.asarray(array) for name, array in arrays.items()}, layout, source)
+    total = _common_length({name: array.shape for name, array in named.items()}, source)
+    rows = _chosen(total, samples, seed)
+    columns = {name: Column(array, rows) for name, array in named.items()}
+    return ArrayDataset(columns, layout, source, _numbers(rows, total), _picked(labels, rows, total, source))
+
+
+def _from_npz(path: Path, layout: Layout, samples: int | None, seed: int) -> ArrayDataset:
+    named, labels = _named(open_npz(path), layout, str(path))
+    for spec in layout.specs:
+        # Before the rows are read: a large array of the wrong shape should fail at once.
+        check_array(spec, layout.stacked(spec), named[spec.name].shape, named[spec.name].dtype, str(path))
+    total = _common_length({name: member.shape for name, member in named.items()}, str(path))
+    rows = _chosen(total, samples, seed)
+    columns = {name: _column(member, rows) for name, member in named.items()}
+    label_array = None if labels is None else labels.load()
+    return ArrayDataset(columns, layout, str(path), _numbers(rows, total), _picked(label_array, rows, total, str(path)))
+
+
+def _column(member: Member, rows: Array | None) -> Column:
+    # What is mapped is read batch by batch; what is compressed is read once, the chosen rows only.
+    return Column(member.load(), rows) if member.stored else Column(member.load(rows))
+
+
+def _named(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[str, T], T | None]:
+    """Arrays by input name, and the labels."""
+    named = dict(arrays)
+    inputs = {spec.name for spec in layout.specs}
+    labels = None if _LABELS in inputs else named.pop(_LABELS, None)
+    if set(named) == {_UNNAMED} and len(inputs) == 1:
+        named = {next(iter(inputs)): named[_UNNAMED]}
+    check_names(named, layout.specs, source)
+    return named, labels
+
+
+def _common_length(shapes: Mapping[str, tuple[int, ...]], source: str) -> int:
+    lengths = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
+        raise DataError(
+            f"{source}: the same number of samples expected in every array, found {found}; make the first axes equal"
+        )
+    return next(iter(lengths.values()))
+
+
+def _chosen(total: int, samples: int | None, seed: int) -> Array | None:
+    if samples is None or samples >= total:
+        return None
+    return np.random.default_rng(seed).permutation(total)[:samples]
+
+
+def _numbers(rows: Array | None, total: int) -> Array:
+    return np.arange(total) if rows is None else rows
+
+
+def _picked(labels: Array | None, rows: Array | None, total: int, source: str) -> Array | None:
+    if labels is None:
+        return None
+    if labels.shape[:1] != (total,):
+        raise DataError(
+            f"{source}: a label for each of {total} samples expected, found labels of shape {labels.shape}; "
+            "give as many labels as samples"
+        )
+    return labels if rows is None else labels[rows]

@@ -1,0 +1,210 @@
+"""Second-moment statistics of calibration: Gram matrices that add up, and the file they are kept in.
+
+For the features x of a tap (d of them, the constant 1 appended) the affine second moment is the sum of
+[x; 1][x; 1]ᵀ over all positions. Sums rather than means: parts of a data set, processes and machines merge by `+`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from onnx_subprune.calibration.accumulate import Accumulator
+from onnx_subprune.calibration.taps import Tap
+from onnx_subprune.errors import DataError, OutputError
+
+__all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "thin_taps"]
+
+ROWS_PER_FEATURE = 16
+_FORMAT = "onnx_subprune.statistics/1"
+# One key only: safetensors writes several in an order that changes from run to run.
+_METADATA = "onnx_subprune"
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """Affine second moments of one tap, as sums over `count` positions.
+
+    Attributes:
+        count: number of positions (samples x positions per sample) summed.
+        matrix: float64 [blocks, d + 1, d + 1]; the last row and column belong to the constant 1.
+
+    """
+
+    count: int
+    matrix: Matrix
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, each with moments of its own."""
+        return int(self.matrix.shape[0])
+
+    @property
+    def features(self) -> int:
+        """Number of features d of each block, the constant not counted."""
+        return int(self.matrix.shape[1]) - 1
+
+    def __add__(self, other: Gram) -> Gram:
+        """Merge the positions of both; DataError if the shapes differ."""
+        if self.matrix.shape != other.matrix.shape:
+            raise DataError(
+                f"Gram matrices of one shape expected, found {self.matrix.shape} and {other.matrix.shape}; "
+                "merge statistics of the same tap"
+            )
+        return Gram(self.count + other.count, self.matrix + other.matrix)
+
+    def mean(self) -> Matrix:
+        """Mean of every feature: [blocks, d]."""
+        return self.matrix[:, -1, :-1] / self.count
+
+    def second_moment(self) -> Matrix:
+        """Affine second moment per position: [blocks, d + 1, d + 1]."""
+        return self.matrix / self.count
+
+    def covariance(self) -> Matrix:
+        """Covariance of the features (normalised by `count`): [blocks, d, d], variances never below zero."""
+        mean = self.mean()
+        result: Matrix = self.matrix[:, :-1, :-1] / self.count
+        result -= mean[:, :, None] * mean[:, None, :]
+        diagonal = np.einsum("bii->bi", result)
+        np.maximum(diagonal, 0.0, out=diagonal)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """What one calibration pass leaves behind.
+
+    Attributes:
+        grams: the Gram of every tap, by `Tap.key`.
+        samples: number of samples seen.
+        fingerprint: of the model they were taken on (`onnx_subprune.model.fingerprint`).
+
+    """
+
+    grams: dict[str, Gram]
+    samples: int
+    fingerprint: str
+
+    def merge(self, other: Statistics) -> Statistics:
+        """Return the statistics of both sets of samples.
+
+        Raises:
+            DataError: they belong to different models or hold different taps.
+
+        """
+        if self.fingerprint != other.fingerprint:
+            raise DataError(
+                f"statistics of one model expected, found fingerprints {self.fingerprint[:12]} and "
+                f"{other.fingerprint[:12]}; merge statistics taken on the same model"
+            )
+        if odd := sorted(self.grams.keys() ^ other.grams.keys()):
+            raise DataError(
+                f"the same taps expected in both statistics, found '{odd[0]}' in only one of them; "
+                "calibrate both parts with the same taps"
+            )
+        grams = {key: gram + other.grams[key] for key, gram in self.grams.items()}
+        return Statistics(grams, self.samples + other.samples, self.fingerprint)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file in one step: `path` holds the whole file or what it held before.
+
+        Raises:
+            OutputError: the file cannot be written there.
+
+        """
+        header = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "samples": self.samples,
+            "counts": {key: gram.count for key, gram in self.grams.items()},
+        }
+        tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
+        _save_atomically(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Statistics:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: the file is missing, damaged or not one of ours.
+
+        """
+        try:
+            header, tensors = _read(Path(path))
+            grams = {str(key): _checked_gram(int(count), tensors[key]) for key, count in header["counts"].items()}
+            return cls(grams, int(header["samples"]), str(header["fingerprint"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}".splitlines()[0]
+            raise DataError(
+                f"statistics saved by onnx-subprune expected in '{path}', found something else ({reason}); "
+                "calibrate again"
+            ) from error
+
+
+def accumulate(x: NDArray[Any], tap: Tap) -> Gram:
+    """Return the Gram of one tensor.
+
+    Args:
+        x: any rank; float16, bfloat16, float32 and integers are multiplied in float32, float64 as it is.
+        tap: where the features lie; only its axis, blocks and inner are used.
+
+    Raises:
+        DataError: the axis does not fit the tap, or a value is not finite.
+
+    """
+    accumulator = Accumulator(tap)
+    accumulator.add(x)
+    return Gram(accumulator.count, accumulator.finish())
+
+
+def thin_taps(statistics: Statistics) -> list[str]:
+    """One sentence for every tap with fewer than 16 rows per feature, where least squares over-fits."""
+    return [
+        f"'{key}': {gram.count} rows for {gram.features} features, at least {ROWS_PER_FEATURE * gram.features} advised"
+        for key, gram in sorted(statistics.grams.items())
+        if gram.count < ROWS_PER_FEATURE * gram.features
+    ]
+
+
+def _checked_gram(count: int, matrix: Matrix) -> Gram:
+    if matrix.dtype != np.float64 or matrix.ndim != 3 or matrix.shape[1] != matrix.shape[2] or not matrix.size:
+        raise ValueError(f"a matrix of {matrix.dtype} {matrix.shape}")
+    if not np.all(matrix[:, -1, -1] == count) or not np.isfinite(matrix).all():
+        raise ValueError("a matrix that does not fit its count")
+    return Gram(count, matrix)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Matrix]]:
+    with safe_open(path, framework="numpy") as file:
+        header = json.loads((file.metadata() or {})[_METADATA])
+        if header["format"] != _FORMAT:
+            raise ValueError(f"format {header['format']}")
+        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+
+
+def _save_atomically(path: Path, tensors: dict[str, Matrix], metadata: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(tensors, temporary, metadata)
+        # safetensors leaves a file that only its owner may read, whatever the umask says.
+        temporary.chmod(mode)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(f"a writable path for the statistics expected, found '{path}' ({reason})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,166 @@
+"""Streams of input dicts: folders of files, Python scripts, data readers and iterables.
+
+Each function returns a callable that opens the stream anew, so that a data set can be passed over several times.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from onnx_subprune.calibration.files import open_npy, open_npz, read_tensor
+from onnx_subprune.calibration.layout import Array, Layout
+from onnx_subprune.errors import DataError
+
+__all__ = ["Items", "from_folder", "from_iterable", "from_reader", "from_script"]
+
+Items = Callable[[], Iterable[Mapping[str, Any]]]
+_LABELS = "labels"
+
+
+def from_iterable(source: Iterable[Mapping[str, Any]]) -> Items:
+    """Return a stream over `source`; what can be read only once is kept in memory as it is read."""
+    return _Kept(source) if isinstance(source, Iterator) else lambda: source
+
+
+def from_reader(reader: Any) -> Items:
+    """Return a stream over an onnxruntime CalibrationDataReader: `get_next()` gives a dict, or None at the end.
+
+    `rewind()` starts each later pass where there is one; otherwise the dicts are kept in memory as they are read.
+    """
+    if not hasattr(reader, "rewind"):
+        return _Kept(iter(reader.get_next, None))
+    started = itertools.count()
+
+    def items() -> Iterator[Mapping[str, Any]]:
+        if next(started):
+            reader.rewind()
+        return iter(reader.get_next, None)
+
+    return items
+
+
+class _Kept:
+    """A one-shot iterator, remembered item by item so that it can be read again."""
+
+    def __init__(self, source: Iterable[Mapping[str, Any]]) -> None:
+        self._rest = iter(source)
+        self._seen: list[Mapping[str, Any]] = []
+
+    def __call__(self) -> Iterator[Mapping[str, Any]]:
+        for place in itertools.count():
+            if place == len(self._seen):
+                try:
+                    self._seen.append(next(self._rest))
+                except StopIteration:
+                    return
+            yield self._seen[place]
+
+
+def from_script(path: Path, function: str) -> Items:
+    """Return a stream that calls `function` of the Python file at `path` (Polygraphy's `load_data` convention).
+
+    Raises:
+        DataError: the file is missing or fails, or has no such function.
+
+    """
+    if not path.is_file():
+        raise DataError(f"a Python file expected at '{path}', found none; check the path")
+    module = _imported(path)
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise DataError(f"a function '{function}' expected in '{path}', found none; define it or name another")
+    return cast("Items", found)
+
+
+def _imported(path: Path) -> Any:
+    name = f"onnx_subprune_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickling look their module up by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DataError(
+            f"'{path}' expected to import, it raised {type(error).__name__}: {reason}; mend the script"
+        ) from error
+    return module
+
+
+def from_folder(folder: Path, layout: Layout) -> tuple[Items, Array | None]:
+    """Return a stream over the files of `folder`, sorted by name, and the labels if there are any.
+
+    Raises:
+        DataError: the folder holds no data, or files that do not suit the model.
+
+    """
+    sets = sorted((path for path in folder.glob("test_data_set_*") if path.is_dir()), key=_natural)
+    if not sets and any(folder.glob("input_*.pb")):
+        sets = [folder]
+    if sets:
+        return (lambda: (_test_data_set(path, layout) for path in sets)), None
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"} and path.stem != _LABELS)
+    if not files:
+        raise DataError(
+            f".npy or .npz files, or test_data_set_* folders, expected in '{folder}', found none; "
+            "save the inputs as one of these"
+        )
+    if len(layout.specs) > 1 and any(path.suffix == ".npy" for path in files):
+        raise DataError(
+            f".npz files expected in '{folder}' for a model with {len(layout.specs)} inputs, found .npy; "
+            "save a dict of arrays with numpy.savez"
+        )
+    return (lambda: (_file(path, layout) for path in files)), _labels(folder, files, layout)
+
+
+def _natural(path: Path) -> list[int | str]:
+    """Sort key under which `x_10` follows `x_9`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _file(path: Path, layout: Layout) -> dict[str, Array]:
+    """The arrays of one file by input name, without the labels."""
+    inputs = [spec.name for spec in layout.specs]
+    if path.suffix == ".npy":
+        return {inputs[0]: open_npy(path)}
+    members = open_npz(path)
+    return {name: member.load() for name, member in members.items() if name != _LABELS or name in inputs}
+
+
+def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
+    """Labels from `labels.npy`, else from the member `labels` that every .npz file must then hold."""
+    if (folder / f"{_LABELS}.npy").exists():
+        return open_npy(folder / f"{_LABELS}.npy")
+    if any(spec.name == _LABELS for spec in layout.specs):
+        return None
+    members = {path: open_npz(path).get(_LABELS) for path in files if path.suffix == ".npz"}
+    found = [member for member in members.values() if member is not None]
+    if found and len(found) != len(files):
+        without = next(path for path in files if members.get(path) is None)
+        raise DataError(
+            f"labels expected in every file of '{folder}', found none in '{without.name}'; add or remove them"
+        )
+    return np.concatenate([np.atleast_1d(member.load()) for member in found]) if found else None
+
+
+def _test_data_set(folder: Path, layout: Layout) -> dict[str, Array]:
+    """One ONNX test data set: `input_<i>.pb` by the name it holds, else the i-th input."""
+    names = [spec.name for spec in layout.specs]
+    feeds: dict[str, Array] = {}
+    for place, path in enumerate(sorted(folder.glob("input_*.pb"), key=_natural)):
+        name, value = read_tensor(path)
+        if name not in names and place < len(names):
+            name = names[place]
+        feeds[name] = value
+    return feeds

@@ -1,0 +1,95 @@
+"""Where statistics are taken: taps, and the model that exposes them.
+
+A tap names a tensor and the axis whose features a consumer contracts. The axis is an ordered product, row-major, of
+`blocks` x features x `inner` entries: a grouped convolution has one block (and one Gram matrix) a group, and `inner`
+entries are further positions of the same feature (a flattened map feeding a Gemm has inner = height x width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from onnx_subprune.errors import ModelError
+
+__all__ = ["Tap", "expose", "probe_shapes"]
+
+
+@dataclass(frozen=True, order=True)
+class Tap:
+    """One place where second moments are taken.
+
+    Attributes:
+        tensor: name of a tensor of the graph.
+        axis: the axis that holds the features; negative values count from the last axis.
+        blocks: number of equal runs of features with a Gram matrix each.
+        inner: entries of the axis that belong to one feature and count as positions.
+
+    """
+
+    tensor: str
+    axis: int
+    blocks: int = 1
+    inner: int = 1
+
+    @property
+    def key(self) -> str:
+        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner`."""
+        return f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
+
+
+def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy of `model` in which `tensors` are graph outputs, after the outputs it has.
+
+    Graph inputs are allowed and left as they are: whoever runs the model holds their values already.
+
+    Raises:
+        ModelError: a tensor is neither an input nor computed at the top level of the graph.
+
+    """
+    missing = _not_fetched(model, tensors)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    known = {info.name: info for info in model.graph.value_info}
+    for name in missing:
+        output = copy.graph.output.add()
+        if name in known:
+            output.type.CopyFrom(known[name].type)
+        output.name = name
+    return copy
+
+
+def probe_shapes(model: onnx.ModelProto, tensors: Iterable[str]) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return a copy of `model` whose only outputs are the shapes of `tensors`, and the output name for each tensor.
+
+    Running it costs no memory for the tensors themselves: the runtime frees them as it goes.
+
+    Raises:
+        ModelError: a tensor is neither an input nor computed at the top level of the graph.
+
+    """
+    missing = sorted(set(tensors))
+    _not_fetched(model, missing)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    names = {name: f"{name}/onnx_subprune/shape" for name in missing}
+    for name, shape in names.items():
+        copy.graph.node.append(onnx.helper.make_node("Shape", [name], [shape]))
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(shape, onnx.TensorProto.INT64, [None]))
+    return copy, names
+
+
+def _not_fetched(model: onnx.ModelProto, tensors: Iterable[str]) -> list[str]:
+    """The tensors that are not yet inputs or outputs of the graph, sorted; every one is checked to exist."""
+    wanted = set(tensors)
+    at_hand = {info.name for info in (*model.graph.input, *model.graph.output)}
+    computed = {name for node in model.graph.node for name in node.output}
+    for name in sorted(wanted - at_hand - computed):
+        raise ModelError(
+            f"tensor '{name}' expected among the inputs and node outputs of the graph, not found there; "
+            "name a tensor of the top-level graph"
+        )
+    return sorted(wanted - at_hand)

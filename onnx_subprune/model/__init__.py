@@ -1,0 +1,32 @@
+"""Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
+
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs
+from onnx_subprune.model.files import check_writable, fingerprint, load_model, model_bytes, save_model
+from onnx_subprune.model.session import (
+    InputSpec,
+    concrete_shapes,
+    input_specs,
+    open_session,
+    parse_input_shapes,
+    run,
+)
+from onnx_subprune.model.surgery import to_graph, to_model
+
+__all__ = [
+    "Cost",
+    "InputSpec",
+    "check_writable",
+    "concrete_shapes",
+    "fingerprint",
+    "input_specs",
+    "load_model",
+    "measure_cost",
+    "model_bytes",
+    "node_macs",
+    "open_session",
+    "parse_input_shapes",
+    "run",
+    "save_model",
+    "to_graph",
+    "to_model",
+]

@@ -1,0 +1,144 @@
+"""Constants and attributes of GraphSurgeon nodes as messages; what was not changed keeps its original encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from onnx_subprune.model.protos import dense
+
+__all__ = ["onnx_type", "same_tensor", "stored_tensor", "write_attributes"]
+
+_Attribute = onnx.AttributeProto
+_READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
+    _Attribute.FLOAT: lambda attribute: attribute.f,
+    _Attribute.INT: lambda attribute: attribute.i,
+    _Attribute.STRING: lambda attribute: attribute.s.decode(),
+    _Attribute.FLOATS: lambda attribute: list(attribute.floats),
+    _Attribute.INTS: lambda attribute: list(attribute.ints),
+    _Attribute.STRINGS: lambda attribute: [text.decode() for text in attribute.strings],
+}
+_CASTS: dict[int, Callable[[Any], Any]] = {
+    _Attribute.FLOAT: float,
+    _Attribute.INT: int,
+    _Attribute.FLOATS: lambda values: [float(value) for value in values],
+    _Attribute.INTS: lambda values: [int(value) for value in values],
+}
+_HELD = {*_READERS, _Attribute.TENSOR, _Attribute.GRAPH}
+
+
+def onnx_type(dtype: Any) -> int:
+    """Return the ONNX element type of a NumPy dtype, or of what is one already."""
+    return int(dtype) if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+
+def same_tensor(constant: gs.Constant, stored: onnx.TensorProto | onnx.SparseTensorProto) -> bool:
+    """Whether `constant` still has the type, shape and values of `stored`."""
+    values = constant._values
+    if isinstance(values, LazyValues):
+        return values.tensor is stored or bool(values.tensor == stored)
+    if isinstance(stored, onnx.SparseTensorProto):
+        return _same_array(_array(constant), dense(stored))
+    if tuple(stored.dims) != values.shape or stored.data_type != onnx_type(constant.export_dtype):
+        return False
+    return _same_array(_array(constant), onnx.numpy_helper.to_array(stored))
+
+
+def _same_array(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    # Bytes, because NaN must count as equal and -0.0 must not be taken for 0.0.
+    return bool(np.array_equal(left, right)) if left.dtype == object else left.tobytes() == right.tobytes()
+
+
+def _array(constant: gs.Constant) -> np.ndarray[Any, Any]:
+    values = np.asarray(constant.values)
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(onnx_type(constant.export_dtype))
+    return values if values.dtype == wanted else values.astype(wanted)
+
+
+def stored_tensor(constant: gs.Constant, original: onnx.TensorProto | None = None) -> onnx.TensorProto:
+    """Return `constant` as a message under its own name, with the documentation of `original`."""
+    tensor = onnx.numpy_helper.from_array(_array(constant), constant.name)
+    if original is not None and original.HasField("doc_string"):
+        tensor.doc_string = original.doc_string
+    if original is not None:
+        tensor.metadata_props.extend(original.metadata_props)
+    return tensor
+
+
+def write_attributes(
+    node: gs.Node, target: onnx.NodeProto, original: onnx.NodeProto, write_body: Callable[..., None]
+) -> None:
+    """Write the attributes of `node` into `target`, in the order of `original` (an empty message where there is none).
+
+    Attributes that GraphSurgeon cannot hold come from `original`. `write_body(graph, message, original message)` writes
+    the graph of a control-flow node.
+    """
+    known = {attribute.name: attribute for attribute in original.attribute}
+    for name in [*known, *(name for name in node.attrs if name not in known)]:
+        if name in node.attrs:
+            _write(name, node.attrs[name], target.attribute.add(), known.get(name, _Attribute()), write_body)
+        elif not _is_held(known[name]):
+            target.attribute.add().CopyFrom(known[name])
+
+
+def _is_held(attribute: onnx.AttributeProto) -> bool:
+    """Whether GraphSurgeon imports an attribute of this kind."""
+    try:
+        _READERS.get(attribute.type, bool)(attribute)
+    except UnicodeDecodeError:
+        return False
+    return attribute.type in _HELD
+
+
+def _write(
+    name: str,
+    value: Any,
+    target: onnx.AttributeProto,
+    original: onnx.AttributeProto,
+    write_body: Callable[..., None],
+) -> None:
+    if isinstance(value, gs.Graph):
+        target.name, target.type = name, _Attribute.GRAPH
+        write_body(value, target.g, original.g)
+    elif _unchanged(value, original):
+        target.CopyFrom(original)
+        return
+    elif isinstance(value, gs.Constant):
+        target.name, target.type = name, _Attribute.TENSOR
+        target.t.CopyFrom(stored_tensor(value, original.t))
+    else:
+        target.CopyFrom(_plain(name, value, original.type))
+    if original.HasField("doc_string"):
+        target.doc_string = original.doc_string
+
+
+def _unchanged(value: Any, original: onnx.AttributeProto) -> bool:
+    if isinstance(value, gs.Constant):
+        return original.type == _Attribute.TENSOR and same_tensor(value, original.t)
+    if original.type not in _READERS or not _is_held(original):
+        return False
+    return bool(_python(value) == _READERS[original.type](original))
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, type | np.dtype):
+        return onnx_type(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _plain(name: str, value: Any, kind: int) -> onnx.AttributeProto:
+    plain = _python(value)
+    if kind in _CASTS:
+        plain = _CASTS[kind](plain)
+    elif kind == _Attribute.UNDEFINED and plain == []:
+        kind = _Attribute.INTS  # the only kind of list that operators take empty
+    return onnx.helper.make_attribute(name, plain, attr_type=kind or None)

@@ -1,0 +1,218 @@
+"""What a model costs: multiply-accumulate operations (MACs), parameters, bytes.
+
+MACs follow from shapes alone. n elements, each a sum of k products, are n k MACs:
+
+- Conv, weight [M, C/g, k1, ..]: k = C/g k1 .. for each output element; ConvTranspose the same for each *input* element;
+- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element.
+
+A Loop or Scan counts its body once (the trip count is not known), an If the dearer of its branches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx.inliner
+
+from onnx_subprune.errors import ModelError, UserError
+from onnx_subprune.model.protos import assign, bodies, constant_tensor, estimated_bytes, graphs, tensor_bytes
+from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
+
+__all__ = ["Cost", "measure_cost", "node_macs"]
+
+logger = logging.getLogger(__name__)
+
+_Shape = tuple[int, ...]
+_OUTPUT = -1
+_LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights, of which shape inference needs only the dims
+_FLOATS = frozenset(
+    number
+    for name, number in onnx.TensorProto.DataType.items()
+    if name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE") or name.startswith(("FLOAT8", "FLOAT4"))
+)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs of one inference, elements of float weights with at least one axis, and bytes on the disk."""
+
+    macs: int
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Product:
+    """An operator that sums products: `counted` elements (an input, or the output), `terms` products in each.
+
+    `terms` reads the node and the shape of its input `operand`.
+    """
+
+    counted: int
+    operand: int
+    terms: Callable[[onnx.NodeProto, _Shape], int]
+
+    def names(self, node: onnx.NodeProto) -> tuple[str, str]:
+        counted = node.output[0] if self.counted == _OUTPUT else node.input[self.counted]
+        return counted, node.input[self.operand]
+
+
+def _kernel(_: onnx.NodeProto, weight: _Shape) -> int:
+    return math.prod(weight[1:])
+
+
+def _inner(node: onnx.NodeProto, left: _Shape) -> int:
+    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return left[-2] if transposed else left[-1]
+
+
+_CONV = _Product(_OUTPUT, 1, _kernel)
+_MATMUL = _Product(_OUTPUT, 0, _inner)
+_PRODUCTS = {
+    "Conv": _CONV,
+    "ConvInteger": _CONV,
+    "ConvTranspose": _Product(0, 1, _kernel),
+    "FusedConv": _CONV,
+    "FusedGemm": _MATMUL,
+    "FusedMatMul": _MATMUL,
+    "Gemm": _MATMUL,
+    "MatMul": _MATMUL,
+    "MatMulInteger": _MATMUL,
+    "QLinearConv": _Product(_OUTPUT, 3, _kernel),
+    "QLinearMatMul": _MATMUL,
+}
+
+
+def measure_cost(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Cost:
+    """Return the cost of `model` for inputs of `input_shapes` (a dynamic dim of an input not named there counts as 1).
+
+    Raises OptionError for shapes that do not fit the inputs, ModelError if a shape the MACs need cannot be found.
+    """
+    macs = sum(node_macs(model, input_shapes).values())
+    return Cost(macs, _parameters(model), estimated_bytes(model))
+
+
+def _parameters(model: onnx.ModelProto) -> int:
+    stored = [tensor for graph in graphs(model.graph) for tensor in graph.initializer]
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    stored += [tensor for node in nodes if (tensor := constant_tensor(node)) is not None]
+    sizes = [tensor.dims for tensor in stored if tensor.data_type in _FLOATS]
+    sparse = [tensor for graph in graphs(model.graph) for tensor in graph.sparse_initializer]
+    sizes += [tensor.dims for tensor in sparse if tensor.values.data_type in _FLOATS]
+    return sum(math.prod(dims) for dims in sizes if dims)
+
+
+def node_macs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int]:
+    """Return the MACs of every node that has any, by the name of its first output; local functions are inlined.
+
+    Shapes come from ONNX shape inference and, where that does not reach, from one run on zeros. Raises as measure_cost.
+    """
+    plain = onnx.inliner.inline_local_functions(model) if model.functions else model
+    fed = concrete_shapes(input_specs(plain), input_shapes)
+    skeleton = _skeleton(plain, fed)
+    inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
+    known = _known_shapes(inferred)
+    unknown = [name for node in inferred.node for name in _needed(node) if name not in known]
+    if unknown:
+        known |= _observed_shapes(plain, skeleton, fed, list(dict.fromkeys(unknown)))
+    macs = {node.output[0]: _node_macs(node, known) for node in inferred.node if node.output}
+    return {name: count for name, count in macs.items() if count}
+
+
+def _skeleton(model: onnx.ModelProto, fed: Mapping[str, _Shape]) -> onnx.ModelProto:
+    """Copy `model` with concrete inputs, without old shapes, and with weights as inputs so that none is copied."""
+    light = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name != "graph":
+            assign(light, field.name, value)
+    light.graph.name = "skeleton"
+    light.graph.node.extend(model.graph.node)
+    light.graph.sparse_initializer.extend(model.graph.sparse_initializer)
+    light.graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in model.graph.output)
+    for value in model.graph.input:
+        if value.name in fed:
+            kind = value.type.tensor_type.elem_type
+            light.graph.input.append(onnx.helper.make_tensor_value_info(value.name, kind, fed[value.name]))
+    for tensor in model.graph.initializer:
+        if tensor_bytes(tensor) > _LARGEST_SHAPE_CONSTANT:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            light.graph.initializer.append(tensor)
+    for inner in graphs(light.graph):
+        del inner.value_info[:]
+    return light
+
+
+def _known_shapes(graph: onnx.GraphProto) -> dict[str, _Shape]:
+    shapes: dict[str, _Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes |= {tensor.values.name: tuple(tensor.dims) for tensor in graph.sparse_initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        message = value.type.tensor_type
+        if message.HasField("shape") and all(dim.HasField("dim_value") for dim in message.shape.dim):
+            shapes[value.name] = tuple(dim.dim_value for dim in message.shape.dim)
+    return shapes
+
+
+def _needed(node: onnx.NodeProto) -> tuple[str, ...]:
+    return _PRODUCTS[node.op_type].names(node) if node.op_type in _PRODUCTS else ()
+
+
+def _observed_shapes(
+    model: onnx.ModelProto, skeleton: onnx.ModelProto, fed: Mapping[str, _Shape], names: Sequence[str]
+) -> dict[str, _Shape]:
+    try:
+        # Without its weights the model opens many times faster, but some kernels want theirs constant.
+        return _shapes_on_zeros(skeleton, fed, names)
+    except UserError:
+        logger.debug("the model without its weights does not run: running it with them")
+    try:
+        return _shapes_on_zeros(model, fed, names)
+    except UserError as error:
+        raise ModelError(
+            f"the shape of '{names[0]}' must be known to count MACs, a run on zeros failed: {error}"
+        ) from error
+
+
+def _shapes_on_zeros(model: onnx.ModelProto, fed: Mapping[str, _Shape], names: Sequence[str]) -> dict[str, _Shape]:
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    specs = input_specs(probe)
+    shapes = concrete_shapes(specs, fed)
+    found = run(
+        open_session(probe, optimise=False), {spec.name: _zeros(shapes[spec.name], spec.dtype) for spec in specs}
+    )
+    return {name: tuple(value.shape) for name, value in found.items()}
+
+
+def _zeros(shape: _Shape, dtype: np.dtype) -> np.ndarray:
+    return np.full(shape, "", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
+
+
+def _node_macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
+    if node.op_type not in _PRODUCTS:
+        inside = [_body_macs(body, known) for body in bodies(node)]
+        return max(inside, default=0) if node.op_type == "If" else sum(inside)
+    product = _PRODUCTS[node.op_type]
+    counted, operand = product.names(node)
+    return math.prod(known[counted]) * product.terms(node, known[operand])
+
+
+def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
+    known = {**outer, **_known_shapes(body)}
+    total = 0
+    for node in body.node:
+        if all(name in known for name in _needed(node)):
+            total += _node_macs(node, known)
+        else:
+            logger.warning(
+                "MACs of %s '%s' in a body do not count: its shapes are not known", node.op_type, node.output[0]
+            )
+    return total

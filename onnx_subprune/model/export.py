@@ -1,0 +1,289 @@
+"""Writing a GraphSurgeon graph as ONNX, guided by the graph message it came from.
+
+For every graph (the main one and, recursively, each body) the nodes, initializers, inputs, outputs and value infos are
+written from the `gs.Graph`; whatever has a counterpart in the message and was not changed is copied from there, so an
+untouched graph gives an equal message.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.errors import InternalError
+from onnx_subprune.model.attributes import same_tensor, stored_tensor, write_attributes
+from onnx_subprune.model.origin import Origin, node_key
+from onnx_subprune.model.protos import assign, constant_tensor, graphs
+from onnx_subprune.model.values import decoded_shape, new_info, patched_info
+
+__all__ = ["export_graph"]
+
+_FIRST_IR_WITH_FREE_INITIALIZERS = 4
+_NODE_EXTRAS = ("doc_string", "metadata_props", "device_configurations")
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What holds for the whole model: names that to_graph replaced, and whether initializers need not be inputs."""
+
+    ambiguous_names: frozenset[str]
+    free_initializers: bool
+
+
+def export_graph(graph: gs.Graph, target: onnx.GraphProto, like: onnx.ModelProto) -> None:
+    """Write `graph` and its bodies into `target`, an empty message.
+
+    Raises InternalError if two tensors of the graph share a name, which only a faulty pass can bring about.
+    """
+    names = Counter(node.name for inner in graphs(like.graph) for node in inner.node)
+    ambiguous = frozenset(name for name, count in names.items() if count > 1 or not name)
+    rules = _Rules(ambiguous, like.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS)
+    _Writer(graph, target, Origin(like.graph), {}, rules).write()
+
+
+class _Writer:
+    """Writes one graph; `outer` holds the constants that enclosing graphs store."""
+
+    def __init__(
+        self, graph: gs.Graph, target: onnx.GraphProto, origin: Origin, outer: dict[str, gs.Constant], rules: _Rules
+    ) -> None:
+        self.graph = graph
+        self.target = target
+        self.origin = origin
+        self.outer = outer
+        self.rules = rules
+        self.constants = self._own_constants()
+        self.variables = self._own_variables()
+        self.references = _references(graph)
+
+    def write(self) -> None:
+        original = self.origin.graph
+        if original.HasField("name") or self.graph.name:
+            self.target.name = self.graph.name
+        if original.HasField("doc_string"):
+            self.target.doc_string = original.doc_string
+        self.target.metadata_props.extend(original.metadata_props)
+        self._write_nodes()
+        self._write_initializers()
+        self._write_inputs_and_outputs()
+        self._write_value_infos()
+        self._write_annotations()
+
+    def _own_constants(self) -> dict[str, gs.Constant]:
+        """Constants this graph stores: used here, or used only in a body but stored here originally."""
+        own: dict[str, gs.Constant] = {}
+        for tensor in _used_constants(self.graph):
+            if self.outer.get(tensor.name) is tensor:
+                continue
+            if own.setdefault(tensor.name, tensor) is not tensor:
+                raise InternalError(f"two constants of the graph are named '{tensor.name}': a pass must rename one")
+        for body in self.graph.subgraphs(recursive=True):
+            for tensor in _used_constants(body):
+                if self.origin.stores(tensor.name) and self.outer.get(tensor.name) is not tensor:
+                    own.setdefault(tensor.name, tensor)
+        return own
+
+    def _own_variables(self) -> dict[str, gs.Variable]:
+        produced = [tensor for node in self.graph.nodes for tensor in node.outputs if tensor.name]
+        own: dict[str, gs.Variable] = {}
+        for tensor in [*self.graph.inputs, *produced]:
+            if tensor.name in own or tensor.name in self.constants:
+                raise InternalError(f"two tensors of the graph are named '{tensor.name}': a pass must rename one")
+            own[tensor.name] = tensor
+        return own
+
+    def _keeps(self, name: str) -> bool:
+        """Whether a stored tensor that no node of the graph holds stays: unused before too, or used by name only."""
+        if name in self.variables:
+            return False
+        return name in self.references or name not in self.origin.references
+
+    # Nodes
+
+    def _write_nodes(self) -> None:
+        pending = self._constant_nodes()
+        for position, node in enumerate(self.graph.nodes):
+            while pending and pending[0][0] <= position:
+                self.target.node.append(pending.pop(0)[1])
+            self._write_node(node, self.target.node.add())
+        self.target.node.extend(node for _, node in pending)
+
+    def _write_node(self, node: gs.Node, target: onnx.NodeProto) -> None:
+        target.input.extend(tensor.name for tensor in node.inputs)
+        target.output.extend(tensor.name for tensor in node.outputs)
+        original = self.origin.nodes.get(node_key(target.output, node.name), onnx.NodeProto())
+        renamed = original.name in self.rules.ambiguous_names and bool(original.op_type)
+        name = original.name if renamed else node.name
+        if name or original.HasField("name"):
+            target.name = name
+        target.op_type = node.op
+        if node.domain is not None:
+            target.domain = node.domain
+        _copy_fields(original, target, _NODE_EXTRAS)
+        same_operator = (original.op_type, original.domain) == (node.op, node.domain or "")
+        if same_operator:
+            _copy_fields(original, target, ("overload",))
+        write_attributes(node, target, original if same_operator else onnx.NodeProto(), self._write_body)
+
+    def _write_body(self, graph: gs.Graph, target: onnx.GraphProto, original: onnx.GraphProto) -> None:
+        target.SetInParent()
+        _Writer(graph, target, Origin(original), {**self.outer, **self.constants}, self.rules).write()
+
+    def _constant_nodes(self) -> list[tuple[int, onnx.NodeProto]]:
+        """Constant nodes with the index of the graph's node each goes before, in order.
+
+        A node that was there goes before the first node that followed it, and in any case before its first reader.
+        """
+        order = [self.origin.positions.get(_key(node), -1) for node in self.graph.nodes]
+        latest = list(accumulate(order, max))
+        first_reader = self._first_readers()
+        found = []
+        for name, original in self.origin.constants.items():
+            if (node := self._constant_node(name, original)) is not None:
+                place = bisect.bisect_right(latest, self.origin.positions[name])
+                found.append((min(place, first_reader.get(name, place)), node))
+        if not self.rules.free_initializers:
+            new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
+            found += [(0, _as_constant_node(tensor)) for tensor in new]
+        return sorted(found, key=lambda item: item[0])
+
+    def _constant_node(self, name: str, original: onnx.NodeProto) -> onnx.NodeProto | None:
+        constant = self.constants.get(name)
+        if constant is None:
+            return original if self._keeps(name) else None
+        stored = constant_tensor(original)
+        if same_tensor(constant, stored):
+            return original
+        node = _as_constant_node(constant)
+        _copy_fields(original, node, ("name", "domain", *_NODE_EXTRAS))
+        return node
+
+    def _first_readers(self) -> dict[str, int]:
+        first: dict[str, int] = {}
+        for position, node in enumerate(self.graph.nodes):
+            for name in _node_references(node):
+                first.setdefault(name, position)
+        return first
+
+    # Initializers
+
+    def _write_initializers(self) -> None:
+        for name, tensor in self.origin.initializers.items():
+            self._write_initializer(name, tensor)
+        for name, sparse in self.origin.sparse.items():
+            constant = self.constants.get(name)
+            unchanged = self._keeps(name) if constant is None else same_tensor(constant, sparse)
+            if unchanged:
+                self.target.sparse_initializer.add().CopyFrom(sparse)
+            elif constant is not None:
+                self.target.initializer.append(stored_tensor(constant, sparse.values))
+        if self.rules.free_initializers:
+            new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
+            self.target.initializer.extend(stored_tensor(tensor) for tensor in new)
+
+    def _write_initializer(self, name: str, original: onnx.TensorProto) -> None:
+        constant = self.constants.get(name)
+        if constant is not None and not same_tensor(constant, original):
+            self.target.initializer.append(stored_tensor(constant, original))
+        elif constant is not None:
+            self.target.initializer.add().CopyFrom(original)
+        elif name in self.outer:
+            # A copy of an outer weight: equal when the graph was imported, so stale as soon as that one changes.
+            if same_tensor(self.outer[name], original):
+                self.target.initializer.add().CopyFrom(original)
+        elif self._keeps(name):
+            self.target.initializer.add().CopyFrom(original)
+
+    # Values
+
+    def _write_inputs_and_outputs(self) -> None:
+        stored = {tensor.name for tensor in self.target.initializer}
+        stored |= {tensor.values.name for tensor in self.target.sparse_initializer}
+        inputs = {tensor.name: tensor for tensor in self.graph.inputs}
+        original = [value.name for value in self.origin.graph.input]
+        kept = [name for name in original if name in inputs]
+        if kept != list(inputs):
+            original = [*inputs, *(name for name in original if name not in inputs)]
+        for name in original:
+            if name in inputs or name in stored:
+                self._write_info(inputs.get(name, self.constants.get(name)), name, "input")
+        for tensor in self.graph.outputs:
+            self._write_info(tensor, tensor.name, "output")
+
+    def _write_value_infos(self) -> None:
+        stored = {tensor.name for tensor in self.target.initializer}
+        exists = set(self.variables) | set(self.constants) | stored
+        for info in self.origin.graph.value_info:
+            if info.name in exists or info.name not in self.origin.defined:
+                tensor = self.variables.get(info.name, self.constants.get(info.name))
+                patched_info(tensor, info, self._said(info.name), self.target.value_info.add())
+        interface = {tensor.name for tensor in [*self.graph.inputs, *self.graph.outputs]}
+        for name, tensor in self.variables.items():
+            if name not in interface and name not in self.origin.infos and tensor.dtype is not None:
+                new_info(tensor, self.target.value_info.add())
+
+    def _write_info(self, tensor: gs.Tensor | None, name: str, role: str) -> None:
+        target = getattr(self.target, role).add()
+        original = next((info for info in getattr(self.origin.graph, role) if info.name == name), None)
+        if original is not None:
+            patched_info(tensor, original, self._said(name), target)
+        elif tensor is not None:
+            new_info(tensor, target)
+
+    def _said(self, name: str) -> list[tuple[Any, Any]]:
+        said: list[tuple[Any, Any]] = [
+            (info.type.tensor_type.elem_type, decoded_shape(info)) for info in self.origin.infos.get(name, [])
+        ]
+        if name in self.origin.initializers:
+            tensor = self.origin.initializers[name]
+            said.append((tensor.data_type, list(tensor.dims)))
+        return said
+
+    def _write_annotations(self) -> None:
+        exists = set(self.variables) | set(self.constants) | {tensor.name for tensor in self.target.initializer}
+        for annotation in self.origin.graph.quantization_annotation:
+            if annotation.tensor_name in exists or annotation.tensor_name not in self.origin.defined:
+                self.target.quantization_annotation.add().CopyFrom(annotation)
+
+
+def _key(node: gs.Node) -> str:
+    return node_key([tensor.name for tensor in node.outputs], node.name)
+
+
+def _used_constants(graph: gs.Graph) -> Iterator[gs.Constant]:
+    for node in graph.nodes:
+        yield from (tensor for tensor in node.inputs if isinstance(tensor, gs.Constant))
+    yield from (tensor for tensor in graph.outputs if isinstance(tensor, gs.Constant))
+
+
+def _references(graph: gs.Graph) -> set[str]:
+    names = {tensor.name for tensor in graph.outputs}
+    for node in graph.nodes:
+        names |= _node_references(node)
+    return names - {""}
+
+
+def _node_references(node: gs.Node) -> set[str]:
+    names = {tensor.name for tensor in node.inputs}
+    for body in node.subgraphs():
+        names |= _references(body)
+    return names
+
+
+def _as_constant_node(constant: gs.Constant) -> onnx.NodeProto:
+    node = onnx.NodeProto(op_type="Constant", output=[constant.name])
+    node.attribute.add(name="value", type=onnx.AttributeProto.TENSOR).t.CopyFrom(stored_tensor(constant))
+    return node
+
+
+def _copy_fields(source: onnx.NodeProto, target: onnx.NodeProto, names: tuple[str, ...]) -> None:
+    for field, value in source.ListFields():
+        if field.name in names:
+            assign(target, field.name, value)

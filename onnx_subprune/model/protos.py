@@ -1,0 +1,189 @@
+"""Reading ONNX protobuf messages: walks over nested graphs, sizes of tensors, and values as NumPy arrays.
+
+Nothing here changes a message. A walk visits the bodies of control-flow nodes too, because a weight of the main
+graph may be used only there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
+from onnx_subprune.errors import ModelError
+
+__all__ = [
+    "ONNX_DOMAINS",
+    "PROTOBUF_LIMIT",
+    "assign",
+    "bodies",
+    "constant_tensor",
+    "dense",
+    "estimated_bytes",
+    "graphs",
+    "one_line",
+    "raw_bytes",
+    "references",
+    "serialised",
+    "tensor_bytes",
+    "tensors",
+]
+
+PROTOBUF_LIMIT = 2**31 - 1
+"""Bytes that one serialised protobuf message may have."""
+
+ONNX_DOMAINS = ("", "ai.onnx")
+
+_BITS_BELOW_A_BYTE = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
+_SUB_BYTE = {
+    number: _BITS_BELOW_A_BYTE[name] for name, number in onnx.TensorProto.DataType.items() if name in _BITS_BELOW_A_BYTE
+}
+
+
+def assign(message: Any, name: str, value: Any) -> None:
+    """Set the field `name` of a message to `value`, whether it is a scalar, a message or a list of them."""
+    if isinstance(value, str | bytes | int | float):
+        setattr(message, name, value)
+    elif hasattr(value, "CopyFrom"):
+        getattr(message, name).CopyFrom(value)
+    else:
+        getattr(message, name).extend(value)
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Return an exception's text on one line, cut at `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs held in a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield `graph` and, depth first, all graphs nested in it."""
+    yield graph
+    for node in graph.node:
+        for body in bodies(node):
+            yield from graphs(body)
+
+
+def references(graph: onnx.GraphProto) -> set[str]:
+    """Return the names read by the nodes of `graph` and its bodies, or handed out as outputs."""
+    names: set[str] = set()
+    for inner in graphs(graph):
+        names.update(value.name for value in inner.output)
+        for node in inner.node:
+            names.update(node.input)
+    names.discard("")
+    return names
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every stored tensor: initializers (the parts of sparse ones) and node attributes, in functions too."""
+    for graph in graphs(model.graph):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from _attribute_tensors(graph.node)
+    for function in model.functions:
+        yield from _attribute_tensors(function.node)
+        for node in function.node:
+            for body in bodies(node):
+                for graph in graphs(body):
+                    yield from graph.initializer
+                    yield from _attribute_tensors(graph.node)
+
+
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("sparse_tensor"):
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Return the bytes of a tensor's values as raw data; strings count by their length."""
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return sum(len(text) for text in tensor.string_data)
+    count = int(math.prod(tensor.dims))
+    if tensor.data_type in _SUB_BYTE:
+        return -(-count * int(_SUB_BYTE[tensor.data_type]) // 8)
+    return count * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
+
+
+def raw_bytes(tensor: onnx.TensorProto) -> bytes:
+    """Return a tensor's values as raw data, however they are stored; strings with their lengths.
+
+    Raises ModelError if they are in an external file that is not loaded.
+    """
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
+    if tensor.data_type == onnx.TensorProto.STRING:
+        return b"".join(len(text).to_bytes(8, "little") + text for text in tensor.string_data)
+    if tensor.HasField("raw_data"):
+        return bytes(tensor.raw_data)
+    return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
+
+
+def serialised(model: onnx.ModelProto) -> bytes | None:
+    """Return the model as bytes, always the same for the same model; None if it is too large for one message."""
+    if _weight_bytes(model) > PROTOBUF_LIMIT:
+        return None
+    try:
+        return bytes(model.SerializeToString(deterministic=True))
+    except EncodeError:
+        return None
+
+
+def estimated_bytes(model: onnx.ModelProto) -> int:
+    """Return the model's serialised size; of one that is too large for one message, its weights'."""
+    weights = _weight_bytes(model)
+    try:
+        return weights if weights > PROTOBUF_LIMIT else int(model.ByteSize())
+    except EncodeError:
+        return weights
+
+
+def _weight_bytes(model: onnx.ModelProto) -> int:
+    return sum(tensor_bytes(tensor) for tensor in tensors(model))
+
+
+def dense(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
+    """Return the dense array of a sparse tensor; its indices are linear, or one row of coordinates per value."""
+    values = onnx.numpy_helper.to_array(sparse.values)
+    indices = onnx.numpy_helper.to_array(sparse.indices)
+    result = np.zeros(tuple(sparse.dims), dtype=values.dtype)
+    if indices.ndim == 1:
+        result.reshape(-1)[indices] = values
+    else:
+        result[tuple(indices.T)] = values
+    return result
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """Return the tensor a Constant node stands for; None if it is no Constant node or holds text or sparse values."""
+    if node.op_type != "Constant" or node.domain not in ONNX_DOMAINS or len(node.attribute) != 1:
+        return None
+    attribute = node.attribute[0]
+    if attribute.name == "value":
+        return attribute.t
+    if attribute.name in ("value_float", "value_floats"):
+        value = attribute.f if attribute.name == "value_float" else list(attribute.floats)
+        return onnx.numpy_helper.from_array(np.array(value, dtype=np.float32))
+    if attribute.name in ("value_int", "value_ints"):
+        value = attribute.i if attribute.name == "value_int" else list(attribute.ints)
+        return onnx.numpy_helper.from_array(np.array(value, dtype=np.int64))
+    return None

@@ -1,0 +1,250 @@
+"""ONNX Runtime sessions: inputs as values, sessions that really run where they were asked to, shapes made concrete.
+
+ONNX Runtime falls back to the CPU without saying so when a provider cannot be loaded; a session opened here either
+runs on every provider that was named or is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.model.protos import one_line, serialised
+
+__all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
+
+logger = logging.getLogger(__name__)
+
+_SHORT_NAMES = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+}
+_SEVERITY_ERROR = 3
+_SEVERITY_FATAL = 4
+_CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A graph input that must be fed: a dim is an int, a symbol, or None where the model says nothing."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: np.dtype
+
+
+def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
+    """Return the inputs that must be fed, in order: graph inputs that are not initializers.
+
+    Raises ModelError for an input that is not a tensor, or whose rank or element type is not given.
+    """
+    initial = {tensor.name for tensor in model.graph.initializer}
+    initial |= {tensor.values.name for tensor in model.graph.sparse_initializer}
+    return tuple(_input_spec(value) for value in model.graph.input if value.name not in initial)
+
+
+def _input_spec(value: onnx.ValueInfoProto) -> InputSpec:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value") or "untyped value"
+        raise ModelError(f"input '{value.name}' must be a tensor, found {kind}: such inputs cannot be fed")
+    tensor = value.type.tensor_type
+    if tensor.elem_type == onnx.TensorProto.UNDEFINED or not tensor.HasField("shape"):
+        missing = "element type" if tensor.elem_type == onnx.TensorProto.UNDEFINED else "rank"
+        raise ModelError(f"input '{value.name}' has no {missing}: declare its type and shape (dims may be symbolic)")
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    return InputSpec(value.name, tuple(_dim(dim) for dim in tensor.shape.dim), dtype)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    # Some exporters write a dynamic axis as -1 or 0, which no tensor can have.
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value > 0 else None
+    return str(dim.dim_param) or None
+
+
+def open_session(
+    model: onnx.ModelProto | str | os.PathLike[str],
+    providers: Sequence[str] = ("cpu",),
+    *,
+    threads: int | None = None,
+    optimise: bool = True,
+    profiling: bool = False,
+) -> ort.InferenceSession:
+    """Open `model` (a proto or a path) on `providers`, most wanted first (`cpu`, `cuda`, ... or ORT's full names).
+
+    `threads` bounds the intra-op threads (None: ORT's choice); with `optimise` False the graph runs as written.
+    Raises OptionError if a provider is unknown or did not load, ModelError if ONNX Runtime refuses the model.
+    """
+    wanted = _full_names(providers)
+    options = _session_options(threads, optimise=optimise, profiling=profiling)
+    if not isinstance(model, onnx.ModelProto):
+        return _create(os.fspath(model), options, wanted)
+    data = serialised(model)
+    if data is None:
+        with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
+            return _create(_spilled(model, Path(folder)), options, wanted)
+    return _create(data, options, wanted)
+
+
+def _spilled(model: onnx.ModelProto, folder: Path) -> str:
+    # A serialised proto cannot pass 2 GB, so ORT must read the weights from a file beside it.
+    from onnx_subprune.model.files import save_model  # noqa: PLC0415  (files.py asks this module what ORT supports)
+
+    path = folder / "model.onnx"
+    save_model(model, path)
+    return os.fspath(path)
+
+
+def _full_names(providers: Sequence[str]) -> list[str]:
+    if isinstance(providers, str) or not providers:
+        raise OptionError(f"providers must be a non-empty list of names such as cpu or cuda, found {providers!r}")
+    available = ort.get_available_providers()
+    names = [_SHORT_NAMES.get(name.lower(), name) for name in providers]
+    for given, name in zip(providers, names, strict=True):
+        if name not in available:
+            raise OptionError(f"provider '{given}' is not in this onnxruntime; it has: {', '.join(available)}")
+    return list(dict.fromkeys(names))
+
+
+def _session_options(threads: int | None, *, optimise: bool, profiling: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    # Spinning threads of an idle session slow every other session of the process, and with it any comparison.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = _SEVERITY_ERROR
+    options.enable_profiling = profiling
+    if threads is not None:
+        if threads < 1:
+            raise OptionError(f"threads must be at least 1, found {threads}")
+        options.intra_op_num_threads = threads
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str]) -> ort.InferenceSession:
+    accelerated = wanted != [_CPU]
+    try:
+        with _quiet_loading() if accelerated else contextlib.nullcontext():
+            session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
+    except Exception as error:
+        raise _refusal(error, wanted) from error
+    missing = [name for name in wanted if name not in session.get_providers()]
+    if missing:
+        loaded = ", ".join(session.get_providers())
+        raise OptionError(f"provider '{missing[0]}' did not load on this machine, ONNX Runtime has: {loaded}")
+    return session
+
+
+def _refusal(error: Exception, wanted: list[str]) -> Exception:
+    reason = _reason(error)
+    stems = {name: name.removesuffix("ExecutionProvider").lower() for name in wanted if name != _CPU}
+    mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
+    if mentioned:
+        return OptionError(f"provider '{mentioned[0]}' did not load on this machine: {reason}")
+    return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", one_line(error))
+    # Some reasons open with the C++ signature they were raised in.
+    return re.sub(r"^((?:[A-Z_]+ : )?)\S*/onnxruntime/\S+:\d+ .*?\([^()]*\) ", r"\1", text)
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keep the noise of a provider that cannot be loaded off stdout and stderr: the error raised says it all."""
+    ort.set_default_logger_severity(_SEVERITY_FATAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            if hasattr(ort, "preload_dlls"):
+                ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
+            yield
+        if said.getvalue():
+            logger.debug("onnxruntime: %s", said.getvalue().strip())
+    finally:
+        ort.set_default_logger_severity(_SEVERITY_ERROR)
+
+
+def run(
+    session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Run once and return the values of `outputs` (None: all of the model's) by name.
+
+    Raises DataError if the feeds do not fit the model's inputs, ModelError if the model fails on them.
+    """
+    names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
+    try:
+        values = session.run(names, dict(feeds))
+    except (ort_errors.InvalidArgument, ValueError) as error:
+        raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
+    except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
+        raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
+    return dict(zip(names, values, strict=True))
+
+
+def concrete_shapes(
+    specs: Iterable[InputSpec], overrides: Mapping[str, Sequence[int]] | None = None, default: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """Return a full shape per input: dynamic dims become `default` unless `overrides` gives the input's shape.
+
+    Raises OptionError for an unknown input name, another rank, or a size that contradicts a static dim.
+    """
+    wanted = dict(overrides or {})
+    by_name = {spec.name: spec for spec in specs}
+    for name in wanted:
+        if name not in by_name:
+            raise OptionError(f"input shape given for '{name}', but the model's inputs are: {', '.join(by_name)}")
+    return {name: _concrete(spec, wanted.get(name), default) for name, spec in by_name.items()}
+
+
+def _concrete(spec: InputSpec, override: Sequence[int] | None, default: int) -> tuple[int, ...]:
+    if override is None:
+        return tuple(dim if isinstance(dim, int) else default for dim in spec.shape)
+    declared = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
+    found = ",".join(str(dim) for dim in override)
+    fits = len(override) == len(spec.shape) and all(
+        size == dim or not isinstance(dim, int) for size, dim in zip(override, spec.shape, strict=True)
+    )
+    if not fits:
+        raise OptionError(
+            f"input '{spec.name}' has shape {declared} in the model, found {found}: give a shape that fits"
+        )
+    return tuple(int(size) for size in override)
+
+
+def parse_input_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Read shapes written as `name:1,3,224,224`; the name may itself hold colons.
+
+    Raises OptionError for a text of another form, a size below 1, or a name given twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, colon, dims = text.rpartition(":")
+        if not colon or not name or not re.fullmatch(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*|\s*", dims):
+            raise OptionError(f"input shape must look like x:1,3,224,224, found '{text}'")
+        if name in shapes:
+            raise OptionError(f"input shape given twice for '{name}': keep one of them")
+        shapes[name] = tuple(int(dim) for dim in dims.split(",") if dim.strip())
+    return shapes

@@ -1,0 +1,239 @@
+"""Between ONNX and GraphSurgeon without loss.
+
+`to_graph` gives passes a `gs.Graph` in which every constant is a `gs.Constant` and every node has a name of its own;
+`to_model` writes the graph back under guidance of the model it came from, so that all GraphSurgeon does not hold
+(documentation, metadata, annotations, functions, unused initializers ...) is there again. Where nothing was changed the
+result equals the model, message for message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnx_graphsurgeon.logger import G_LOGGER
+
+from onnx_subprune.errors import ModelError
+from onnx_subprune.model.export import export_graph
+from onnx_subprune.model.protos import ONNX_DOMAINS, assign, bodies, constant_tensor, dense, graphs, one_line, tensors
+
+__all__ = ["to_graph", "to_model"]
+
+_SILENT = 100
+
+
+class _StoredValues(LazyValues):  # type: ignore[misc]
+    """Values of a tensor message, decoded at first use in their own type (GraphSurgeon's class warns or widens)."""
+
+    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto) -> None:
+        self.tensor = tensor
+        stored = tensor.values if isinstance(tensor, onnx.SparseTensorProto) else tensor
+        self.shape = list(tensor.dims)
+        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))
+        self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def load(self) -> np.ndarray[Any, Any]:
+        if isinstance(self.tensor, onnx.SparseTensorProto):
+            return dense(self.tensor)
+        # A copy, because the decoded array may be a read-only view of the message.
+        return np.array(onnx.numpy_helper.to_array(self.tensor))
+
+
+def to_graph(model: onnx.ModelProto) -> gs.Graph:
+    """Import `model`; Constant nodes become constants, nodes without a name of their own are given one.
+
+    The graph shares the weights of `model` until a pass replaces them; local functions stay in `model`, and nodes that
+    call them are nodes like any other. Raises ModelError where the import would not be faithful.
+    """
+    _refuse(model)
+    with _silence():
+        try:
+            graph = gs.import_onnx(_importable(model))
+        except (gs.OnnxGraphSurgeonException, KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"the model cannot be taken apart: {one_line(error)}; check it with onnx.checker"
+            ) from error
+        graph.functions = []
+        for inner in _all_graphs(graph):
+            inner.import_domains = [onnx.helper.make_opsetid(o.domain, o.version) for o in model.opset_import]
+            _normalise_tensors(inner)
+            _lower_constant_nodes(inner)
+    _check_links(graph, {})
+    _name_nodes(graph)
+    return graph
+
+
+def to_model(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
+    """Export `graph`, restoring from `like` (the model it was imported from) what the graph does not hold.
+
+    Nodes are matched by the name of their first output. Initializers and value infos follow the graph: what it no
+    longer uses is gone, what `like` did not use either is kept. Raises ModelError for a graph that cannot be written.
+    """
+    model = onnx.ModelProto()
+    for field, value in like.ListFields():
+        if field.name not in ("graph", "opset_import"):
+            assign(model, field.name, value)
+    model.opset_import.extend(like.opset_import)
+    with _silence():
+        export_graph(graph, model.graph, like)
+    _import_domains(model)
+    return model
+
+
+def _import_domains(model: onnx.ModelProto) -> None:
+    known = {opset.domain for opset in model.opset_import}
+    known |= set(ONNX_DOMAINS) if known & set(ONNX_DOMAINS) else set()
+    for inner in graphs(model.graph):
+        for node in inner.node:
+            if node.domain not in known:
+                model.opset_import.append(onnx.helper.make_opsetid(node.domain, 1))
+                known.add(node.domain)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """GraphSurgeon prints its log on stdout, where the command line's result goes."""
+    with G_LOGGER.suppress(_SILENT):
+        yield
+
+
+def _refuse(model: onnx.ModelProto) -> None:
+    """Raise ModelError for what neither the graph nor a later export could carry."""
+    for tensor in tensors(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            _refuse_untyped(node)
+    _refuse_shadowing(model.graph, {})
+
+
+def _refuse_untyped(node: onnx.NodeProto) -> None:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise ModelError(
+                f"attribute '{attribute.name}' of node '{node.name or node.op_type}' has no type (IR version 1): "
+                "export the model anew"
+            )
+
+
+def _refuse_shadowing(graph: onnx.GraphProto, outer: dict[str, Any]) -> None:
+    """A body may repeat an outer initializer only as an equal copy: both become one tensor of the graph."""
+    own: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+    own |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+    for name, tensor in own.items():
+        if name in outer and tensor != outer[name]:
+            raise ModelError(
+                f"initializer '{name}' of graph '{graph.name}' hides a tensor outside: give it its own name"
+            )
+    visible = outer | {value.name: None for value in graph.input} | own
+    for node in graph.node:
+        for body in bodies(node):
+            _refuse_shadowing(body, visible)
+        visible |= dict.fromkeys(node.output)
+
+
+def _importable(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` itself, or a copy without the attributes GraphSurgeon cannot decode: text that is not UTF-8."""
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    if not any(_undecodable(node) for node in nodes):
+        return model
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.functions[:]
+    for graph in graphs(copy.graph):
+        for node in graph.node:
+            for attribute in _undecodable(node):
+                node.attribute.remove(attribute)
+    return copy
+
+
+def _undecodable(node: onnx.NodeProto) -> list[onnx.AttributeProto]:
+    return [attribute for attribute in node.attribute if not all(map(_is_text, (attribute.s, *attribute.strings)))]
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _all_graphs(graph: gs.Graph) -> list[gs.Graph]:
+    return [graph, *graph.subgraphs(recursive=True)]
+
+
+def _normalise_tensors(graph: gs.Graph) -> None:
+    held = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
+    for tensor in [*graph.tensors().values(), *held]:
+        if isinstance(tensor, gs.Constant):
+            if type(tensor._values) is not _StoredValues:
+                tensor.values = _StoredValues(tensor._values.tensor)
+        elif tensor.type != "tensor_type" or tensor.dtype == onnx.TensorProto.UNDEFINED:
+            # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
+            tensor.dtype, tensor.shape = None, None
+        elif isinstance(tensor.dtype, int):
+            tensor.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype))
+
+
+def _lower_constant_nodes(graph: gs.Graph) -> None:
+    kept = []
+    for node in graph.nodes:
+        stored = _stored_constant(node)
+        if stored is None:
+            kept.append(node)
+            continue
+        output = node.outputs[0]
+        node.outputs.clear()
+        output.to_constant(_StoredValues(stored))
+    graph.nodes = kept
+
+
+def _stored_constant(node: gs.Node) -> onnx.TensorProto | None:
+    if node.op != "Constant" or len(node.attrs) != 1 or (node.domain or "") not in ONNX_DOMAINS:
+        return None
+    ((name, value),) = node.attrs.items()
+    if isinstance(value, gs.Constant):
+        return value._values.tensor
+    if name not in ("value_float", "value_floats", "value_int", "value_ints"):
+        return None
+    kind = onnx.AttributeProto.AttributeType.Value(name.removeprefix("value_").upper())
+    proto = onnx.NodeProto(op_type="Constant", attribute=[onnx.helper.make_attribute(name, value, attr_type=kind)])
+    return constant_tensor(proto)
+
+
+def _check_links(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
+    """Every name that a body reads from outside must be the outer tensor itself, or passes would not see the use."""
+    visible = {**outer, **graph.tensors()}
+    for node in graph.nodes:
+        for body in node.subgraphs():
+            for name, tensor in body._foreign_tensors().items():
+                if name in visible and visible[name] is not tensor:
+                    raise ModelError(
+                        f"node '{node.name or node.op}' reads '{name}' in a body before it is produced: "
+                        "sort the nodes topologically"
+                    )
+            _check_links(body, visible)
+
+
+def _name_nodes(graph: gs.Graph) -> None:
+    """Give nodes without a name, and all but the first of those that share one, a name that no other node has."""
+    nodes = [node for inner in _all_graphs(graph) for node in inner.nodes]
+    taken = {node.name for node in nodes}
+    seen: Counter[str] = Counter()
+    for index, node in enumerate(nodes):
+        seen[node.name] += 1
+        if node.name and seen[node.name] == 1:
+            continue
+        stem = node.name or f"{node.op}_{index}"
+        candidates = (stem if number == 0 else f"{stem}_{number}" for number in range(len(nodes) + 1))
+        node.name = next(name for name in candidates if name not in taken)
+        taken.add(node.name)

@@ -1,0 +1,79 @@
+"""Value infos: the type and shape a GraphSurgeon tensor carries, written over what the original message said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.model.attributes import onnx_type
+
+__all__ = ["decoded_shape", "new_info", "patched_info"]
+
+_Dim = int | str | None
+
+
+def decoded_shape(info: onnx.ValueInfoProto) -> list[_Dim] | None:
+    """Return the dims of a tensor's value info as GraphSurgeon reads them; None if it gives no shape."""
+    if not info.type.tensor_type.HasField("shape"):
+        return None
+    return [_decoded(dim) for dim in info.type.tensor_type.shape.dim]
+
+
+def _decoded(dim: onnx.TensorShapeProto.Dimension) -> _Dim:
+    if dim.HasField("dim_param"):
+        return str(dim.dim_param)
+    return int(dim.dim_value) if dim.HasField("dim_value") else None
+
+
+def new_info(tensor: gs.Tensor, target: onnx.ValueInfoProto) -> None:
+    """Write what `tensor` itself says."""
+    target.name = tensor.name
+    if tensor.dtype is not None:
+        target.type.tensor_type.elem_type = onnx_type(tensor.dtype)
+    _write_shape(tensor.shape, target)
+
+
+def patched_info(
+    tensor: gs.Tensor | None,
+    original: onnx.ValueInfoProto,
+    said: Sequence[tuple[Any, Any]],
+    target: onnx.ValueInfoProto,
+) -> None:
+    """Copy `original`, then write what `tensor` says differently.
+
+    `said` holds every (element type, shape) the original graph gives for this tensor: messages that disagree (one names
+    a dim, another does not) stay as they are unless the tensor agrees with none of them.
+    """
+    target.CopyFrom(original)
+    if tensor is None or original.type.WhichOneof("value") not in (None, "tensor_type"):
+        return
+    if tensor.dtype is not None and onnx_type(tensor.dtype) not in [kind for kind, _ in said]:
+        target.type.tensor_type.elem_type = onnx_type(tensor.dtype)
+    shape = None if tensor.shape is None else list(tensor.shape)
+    if shape not in [dims for _, dims in said]:
+        _write_shape(shape, target)
+
+
+def _write_shape(shape: Sequence[_Dim] | None, target: onnx.ValueInfoProto) -> None:
+    message = target.type.tensor_type
+    if shape is None:
+        message.ClearField("shape")
+        return
+    if len(message.shape.dim) != len(shape):
+        message.ClearField("shape")
+    message.shape.SetInParent()
+    for index, value in enumerate(shape):
+        dim = message.shape.dim[index] if index < len(message.shape.dim) else message.shape.dim.add()
+        _write_dim(value, dim)
+
+
+def _write_dim(value: _Dim, dim: onnx.TensorShapeProto.Dimension) -> None:
+    if isinstance(value, str):
+        dim.dim_param = value
+    elif value is not None and value >= 0:
+        dim.dim_value = int(value)
+    else:
+        dim.ClearField("value")

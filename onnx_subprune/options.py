@@ -1,0 +1,93 @@
+"""What the user may choose: the target and how to reach it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnx_subprune.errors import OptionError
+
+__all__ = ["RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+
+TARGETS = ("macs", "params", "units", "variance")
+SELECTIONS = ("zca", "conditional-variance", "saw", "magnitude", "random")
+RECOVERIES = ("channel", "none")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The fraction of the original that may remain: of the `kind` macs, params, units or variance."""
+
+    kind: str
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind not in TARGETS:
+            raise OptionError(
+                f"expected a target KIND=FRACTION with KIND one of {', '.join(TARGETS)}, found '{self.kind}'; "
+                "for example macs=0.5"
+            )
+        if not 0.0 < self.value <= 1.0:
+            raise OptionError(
+                f"expected a fraction above 0 and at most 1 in the target, found {self}; "
+                f"for example {self.kind}=0.5 keeps half"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """Read `macs=0.5`; OptionError if it does not look like that."""
+        kind, separator, value = text.partition("=")
+        try:
+            return cls(kind.strip(), float(value))
+        except ValueError:
+            found = f"'{text}'" if separator else f"'{text}' without '='"
+            raise OptionError(f"expected a target such as macs=0.5, found {found}; give KIND=FRACTION") from None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a model is pruned.
+
+    Attributes:
+        target: what may remain.
+        select: the ordering of units, one of `SELECTIONS`.
+        recovery: `channel` (least squares per channel, the paper's) or `none`.
+        round_to: kept widths are multiples of this where the group is large enough.
+        ignore: globs over group, node and weight names; what matches is left whole.
+        only: globs; when given, only groups that match are pruned.
+        samples: how many calibration samples to use; None for all.
+        seed: of every random choice.
+        batch_size: samples per calibration run.
+        ridge: strength of the ridge in the least squares, relative to the mean second moment.
+        providers: ONNX Runtime execution providers, short names allowed.
+        threads: of ONNX Runtime; None for its default.
+        input_shapes: sizes of dynamic inputs to count MACs with; taken from the data where not given.
+    """
+
+    target: Target = field(default_factory=lambda: Target("macs", 0.5))
+    select: str = "zca"
+    recovery: str = "channel"
+    round_to: int = 1
+    ignore: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    samples: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    ridge: float = 1e-6
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int | None = None
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    def __post_init__(self) -> None:
+        _one_of("selection", self.select, SELECTIONS)
+        _one_of("recovery", self.recovery, RECOVERIES)
+        for name, value in (("round-to", self.round_to), ("batch size", self.batch_size), ("samples", self.samples)):
+            if value is not None and value < 1:
+                raise OptionError(f"expected {name} of 1 or more, found {value}; give a positive number")
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise OptionError(f"expected a {what} among {', '.join(allowed)}, found '{value}'; choose one of them")

@@ -1,0 +1,384 @@
+"""The one way through the house, read top to bottom.
+
+load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shrink -> verify -> save
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_subprune import budget, calibration, passes, subspace
+from onnx_subprune.calibration import Dataset, Progress, Statistics, Tap
+from onnx_subprune.errors import OptionError, PlanError, TargetError
+from onnx_subprune.model import (
+    Cost,
+    concrete_shapes,
+    fingerprint,
+    input_specs,
+    load_model,
+    measure_cost,
+    save_model,
+    to_graph,
+    to_model,
+)
+from onnx_subprune.options import Options
+from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.structure import Atom, Consumer, Features, Group, Structure, as_blocks, features_of, infer
+from onnx_subprune.subspace import Fit, Moments, Reader
+from onnx_subprune.verify import verify
+
+__all__ = ["Analysis", "Result", "analyse", "apply", "prune"]
+
+_logger = logging.getLogger(__name__)
+
+ModelSource = str | os.PathLike[str] | onnx.ModelProto
+Keeps = Mapping[Atom, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A model taken apart: what can be pruned, what cannot and why.
+
+    Attributes:
+        model: the model as it was given.
+        normalised: the same function with constants and BatchNormalization folded, functions inlined.
+        structure: groups and consumers of `normalised`.
+        input_shapes: the sizes that MACs are counted with.
+        fingerprint: of `model`.
+    """
+
+    model: onnx.ModelProto
+    normalised: onnx.ModelProto
+    structure: Structure
+    input_shapes: dict[str, tuple[int, ...]]
+    fingerprint: str
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A pruned model and how it came about.
+
+    Attributes:
+        model: the pruned model.
+        plan: which units stay.
+        dense: cost of the model as given.
+        pruned: cost of the result; both measured on the models themselves.
+        statistics: of the calibration; None where none was needed.
+        analysis: the model taken apart.
+        errors: share of the features' variance that the recovery does not explain, by consumer.
+        warnings: what the user should know.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    dense: Cost
+    pruned: Cost
+    statistics: Statistics | None
+    analysis: Analysis
+    errors: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pruned model, all or nothing; OutputError if that is not possible."""
+        save_model(self.model, path)
+
+
+def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Analysis:
+    """Take a model apart.
+
+    Args:
+        model: a path or a loaded model.
+        input_shapes: sizes of dynamic inputs to count multiply-accumulates with; 1 where not given.
+
+    Raises:
+        ModelError: the model cannot be read.
+        OptionError: `input_shapes` does not fit the inputs.
+    """
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    shapes = concrete_shapes(input_specs(proto), input_shapes)
+    normalised = _normalise(proto)
+    return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
+
+
+def prune(
+    model: ModelSource,
+    data: Any,
+    options: Options | None = None,
+    *,
+    statistics: Statistics | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Prune a model to a target and recover what the removed units contributed.
+
+    Args:
+        model: a path or a loaded model; it is not changed.
+        data: unlabelled calibration inputs, anything that `calibration.open_data` takes; None with `statistics`.
+        options: the target and how to reach it.
+        statistics: of an earlier calibration of the same model, used instead of `data`.
+        progress: called after each calibration batch with samples done and the total (None if unknown).
+
+    Raises:
+        ModelError, DataError, OptionError: the input is at fault.
+        TargetError: the target cannot be met.
+        InternalError: the result failed verification.
+    """
+    options = options or Options()
+    analysis, dataset = _prepare(model, data, options)
+    groups = _chosen(analysis.structure, options)
+    statistics = statistics or _calibrate(analysis, dataset, options, progress)
+    _check_fit(statistics, analysis)
+    curves = _rank(analysis, groups, statistics, options)
+    plan = _allocate(analysis, curves, options)
+    return _carry_out(analysis, plan, statistics, options)
+
+
+def apply(
+    plan: Plan,
+    model: ModelSource,
+    data: Any = None,
+    options: Options | None = None,
+    *,
+    statistics: Statistics | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Replay a saved plan on the model it was made for.
+
+    With the statistics (or the data) of the run that made the plan, the result is the same model. A plan with recovery
+    needs one of the two.
+
+    Raises:
+        PlanError: the plan belongs to another model, or needs statistics that were not given.
+    """
+    options = replace(options or Options(), recovery=plan.recovery, ridge=plan.ridge, select=plan.select)
+    analysis, dataset = _prepare(model, data, options)
+    if plan.fingerprint != analysis.fingerprint:
+        raise PlanError(
+            f"expected the model that the plan was made for ({plan.fingerprint[:12]}), found {analysis.fingerprint[:12]}; "
+            "apply the plan to that model or make a new one"
+        )
+    if plan.recovery != "none" and statistics is None:
+        if dataset is None:
+            raise PlanError(
+                f"the plan recovers by '{plan.recovery}' and needs calibration data or statistics, found neither; "
+                "give --calib or --statistics"
+            )
+        statistics = _calibrate(analysis, dataset, options, progress)
+    if statistics is not None:
+        _check_fit(statistics, analysis)
+    return _carry_out(analysis, plan, statistics, options)
+
+
+def _prepare(model: ModelSource, data: Any, options: Options) -> tuple[Analysis, Dataset | None]:
+    """Load model and data; the sizes of the first sample stand in for dynamic axes that are not given."""
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    specs = input_specs(proto)
+    shapes = {name: tuple(shape) for name, shape in options.input_shapes}
+    if data is None:
+        return analyse(proto, shapes), None
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
+    )
+    sample = next(iter(dataset.batches(1)))
+    seen = {spec.name: sample[spec.name].shape for spec in specs if spec.name not in shapes}
+    return analyse(proto, {**seen, **shapes}), dataset
+
+
+def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the same function with fewer spellings; the model itself stays as it is."""
+    inlined = passes.inline_functions(model)
+    graph = to_graph(_with_shapes(inlined))
+    constant = passes.overridable_initializers(inlined)
+    passes.Sequence(passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.Tidy())(graph)
+    return to_model(graph, inlined)
+
+
+def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:
+    return infer(to_graph(_with_shapes(normalised)), shapes)
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the shapes that ONNX can infer; rules need them only behind operators without a rule."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        _logger.info("shape inference gave up (%s); operators without a rule will block more", error)
+        return model
+
+
+def _chosen(structure: Structure, options: Options) -> list[Group]:
+    """Return the groups to prune; a pattern that matches nothing is the user's mistake."""
+    for pattern in (*options.ignore, *options.only):
+        if not any(group.matches(pattern) for group in structure.groups):
+            names = ", ".join(group.name for group in structure.prunable[:3])
+            raise OptionError(
+                f"expected '{pattern}' to match a group, node or weight, found none that does; names look like {names}"
+            )
+    return [
+        group
+        for group in structure.prunable
+        if not any(group.matches(pattern) for pattern in options.ignore)
+        and (not options.only or any(group.matches(pattern) for pattern in options.only))
+    ]
+
+
+def _readers(structure: Structure) -> dict[Consumer, Features]:
+    """Return the consumers that read a prunable group, with the layout of their features."""
+    read = {consumer for group in structure.prunable for consumer in group.consumers}
+    return {consumer: features_of(structure, consumer) for consumer in structure.consumers if consumer in read}
+
+
+def _tap(features: Features) -> Tap:
+    consumer = features.consumer
+    return Tap(consumer.source, consumer.axis, features.blocks, features.inner)
+
+
+def _calibrate(
+    analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None
+) -> Statistics:
+    if dataset is None:
+        raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
+    taps = sorted({_tap(features) for features in _readers(analysis.structure).values()})
+    if not taps:
+        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
+    statistics = calibration.calibrate(
+        analysis.normalised,
+        taps,
+        dataset,
+        providers=options.providers,
+        batch_size=options.batch_size,
+        progress=progress,
+        threads=options.threads,
+    )
+    return Statistics(statistics.grams, statistics.samples, analysis.fingerprint)
+
+
+def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
+    missing = [
+        tap.key for f in _readers(analysis.structure).values() if (tap := _tap(f)).key not in statistics.grams
+    ]
+    if statistics.fingerprint != analysis.fingerprint or missing:
+        raise OptionError(
+            f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
+            f"({statistics.fingerprint[:12]}); calibrate this model"
+        )
+
+
+def _rank(
+    analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options
+) -> list[budget.Curve]:
+    """Order the units of every group and draw the curve of variance they keep."""
+    readers: dict[Consumer, Reader] = {}
+    moments: dict[str, Moments] = {}
+    for consumer, features in _readers(analysis.structure).items():
+        key = _tap(features).key
+        if key not in moments:
+            moments[key] = Moments(statistics.grams[key].covariance())
+        readers[consumer] = Reader(features, _absolute_sums(features), moments[key])
+    curves = []
+    for index, group in enumerate(groups):
+        own = [readers[consumer] for consumer in group.consumers]
+        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
+        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share))
+    return curves
+
+
+def _absolute_sums(features: Features) -> np.ndarray:
+    """Return the consumer's absolute weights summed over outputs, taps and inner positions: [blocks, features]."""
+    blocks = np.abs(as_blocks(features.consumer, features.consumer.weight.view().astype(np.float64)))
+    grouped: np.ndarray = blocks.reshape(features.blocks, blocks.shape[1], features.count, -1).sum(axis=(1, 3))
+    return grouped
+
+
+def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) -> Plan:
+    """Find the widths that meet the target."""
+    structure, target = analysis.structure, options.target
+    atoms = {group.name: group.atom for group in structure.prunable}
+    if target.kind == "units":
+        counts = budget.uniform(curves, target.value, options.round_to)
+    elif target.kind == "variance":
+        counts = budget.variance(curves, target.value, options.round_to)
+    else:
+        measure = structure.macs if target.kind == "macs" else structure.parameters
+        dense = measure({})
+
+        def cost(widths: Mapping[str, int]) -> float:
+            return measure({atoms[name]: count for name, count in widths.items()}) / dense
+
+        try:
+            counts = budget.cheapest_cutoff(curves, cost, target.value, options.round_to).counts
+        except TargetError as error:
+            raise TargetError(
+                f"expected to reach {target}, but with one unit left in every group it is {error.nearest:.3f}; "
+                f"ask for {target.kind}={error.nearest:.3f} or more",
+                error.nearest,
+            ) from None
+    kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves}
+    groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
+    return Plan(analysis.fingerprint, str(target), options.select, options.recovery, options.ridge, groups)
+
+
+def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, options: Options) -> Result:
+    """Recover, shrink and verify."""
+    dense = measure_cost(analysis.model, analysis.input_shapes)
+    warnings = [] if statistics is None else calibration.thin_taps(statistics)
+    errors: dict[str, float] = {}
+    if plan.removes:
+        keeps = plan.keeps(analysis.structure)
+        fits, refusals = _recover(analysis, keeps, statistics, options)
+        errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
+        warnings += refusals
+        model = _shrink(analysis.normalised, analysis.structure, keeps, fits)
+    else:
+        model = onnx.ModelProto()
+        model.CopyFrom(analysis.model)
+    pruned = measure_cost(model, analysis.input_shapes)
+    passes.write_stamp(
+        model,
+        passes.Stamp(plan.target, dense.macs, pruned.macs, dense.parameters, pruned.parameters, plan.fingerprint),
+    )
+    if plan.removes:
+        verify(model, *_references(analysis, plan), analysis.input_shapes, options.seed)
+    return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
+
+
+def _recover(
+    analysis: Analysis, keeps: Keeps, statistics: Statistics | None, options: Options
+) -> tuple[list[Fit], list[str]]:
+    if options.recovery == "none" or statistics is None:
+        return [], []
+    grams = {
+        consumer: statistics.grams[_tap(features).key].matrix
+        for consumer, features in _readers(analysis.structure).items()
+    }
+    return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
+
+
+def _shrink(
+    normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, fits: Sequence[Fit] = ()
+) -> onnx.ModelProto:
+    """Fold the corrections in and remove the units; the graph of `structure` is used up."""
+    passes.Sequence(
+        passes.FoldCorrections(structure, fits),
+        passes.RewriteShapes(structure, keeps),
+        passes.Shrink(structure, keeps),
+        passes.Tidy(),
+    )(structure.graph)
+    return to_model(structure.graph, normalised)
+
+
+def _references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
+    bare = _structure(analysis.normalised, analysis.input_shapes)
+    shrunk = _shrink(analysis.normalised, bare, plan.keeps(bare))
+    masked = _structure(analysis.normalised, analysis.input_shapes)
+    passes.MaskConsumers(masked, plan.keeps(masked))(masked.graph)
+    return shrunk, to_model(masked.graph, analysis.normalised)

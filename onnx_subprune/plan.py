@@ -1,0 +1,129 @@
+"""A plan: which units of which group stay, for which model, and how they were chosen. Saved as JSON one can read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_subprune.errors import OutputError, PlanError
+from onnx_subprune.structure import Atom, Structure
+
+__all__ = ["Plan", "PlannedGroup"]
+
+_FORMAT = "onnx_subprune.plan/1"
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """A group by name, its size, and the units that stay (ascending)."""
+
+    name: str
+    size: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is removed from the model with this fingerprint.
+
+    Attributes:
+        fingerprint: of the dense model.
+        target: what was asked for, such as `macs=0.5`.
+        select: the ordering of units.
+        recovery: `channel` or `none`.
+        ridge: of the least squares.
+        groups: every prunable group, in graph order.
+    """
+
+    fingerprint: str
+    target: str
+    select: str
+    recovery: str
+    ridge: float
+    groups: tuple[PlannedGroup, ...]
+
+    @property
+    def removes(self) -> bool:
+        """Whether any unit goes."""
+        return any(len(group.kept) < group.size for group in self.groups)
+
+    def keeps(self, structure: Structure) -> dict[Atom, np.ndarray]:
+        """Return the keep masks, for the groups of `structure` that lose units.
+
+        Raises:
+            PlanError: a group is missing in the model, or has another size.
+        """
+        atoms = {group.name: group.atom for group in structure.prunable}
+        keeps: dict[Atom, np.ndarray] = {}
+        for group in self.groups:
+            atom = atoms.get(group.name)
+            if atom is None or atom.size != group.size:
+                found = "no such prunable group" if atom is None else f"{atom.size} units"
+                raise PlanError(
+                    f"expected group '{group.name}' with {group.size} units as in the plan, found {found}; "
+                    "make a plan for this model"
+                )
+            if len(group.kept) < group.size:
+                keeps[atom] = np.isin(np.arange(group.size), group.kept)
+        return keeps
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text, a line per group."""
+        head = {"format": _FORMAT, **{k: v for k, v in vars(self).items() if k != "groups"}}
+        lines = [json.dumps({"name": g.name, "size": g.size, "kept": list(g.kept)}) for g in self.groups]
+        body = ",\n    ".join(lines)
+        return json.dumps(head, indent=2)[:-2] + f',\n  "groups": [\n    {body}\n  ]\n}}\n'
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan; OutputError if that is not possible."""
+        target = Path(path)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write the plan '{target}': {error.strerror}; give a path in a folder you can write to"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Plan:
+        """Read a plan; PlanError if the file is missing or not a plan."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"expected a plan at '{path}', found: {error.strerror}; give a file from --plan") from error
+        except ValueError as error:
+            raise PlanError(f"expected a plan in JSON at '{path}', found other content; give a file from --plan") from error
+        return cls._from(data, str(path))
+
+    @classmethod
+    def _from(cls, data: Any, path: str) -> Plan:
+        if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
+            raise PlanError(f"expected a plan of format {_FORMAT} at '{path}', found another; give a file from --plan")
+        try:
+            groups = tuple(_group(entry) for entry in data["groups"])
+            return cls(
+                str(data["fingerprint"]),
+                str(data["target"]),
+                str(data["select"]),
+                str(data["recovery"]),
+                float(data["ridge"]),
+                groups,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise PlanError(f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew") from error
+
+
+def _group(entry: Mapping[str, Any]) -> PlannedGroup:
+    size, kept = int(entry["size"]), sorted({int(unit) for unit in entry["kept"]})
+    if not kept or kept[0] < 0 or kept[-1] >= size:
+        raise ValueError(f"units kept of '{entry['name']}' are not within 0..{size - 1}")
+    return PlannedGroup(str(entry["name"]), size, tuple(kept))

@@ -1,0 +1,232 @@
+"""What an operator rule sees: the Dims of its inputs, and the places to write down what it learnt.
+
+A rule relates the Dims of a node's inputs, parameters and outputs. It may raise `NotUnderstood`; the node then becomes
+a barrier: all that it touches is frozen with that reason. So a gap in a rule costs pruning, never correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.structure.dims import ONE, Dim, fresh, freeze, unify
+from onnx_subprune.structure.extents import Extent, Size
+
+__all__ = ["Consumer", "Context", "MacTerm", "NotUnderstood", "SizeUse", "Use", "Weight", "label"]
+
+Role = Literal["producer", "carrier", "consumer"]
+PASSED_THROUGH = ("Identity", "Transpose", "Cast")
+
+
+class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads
+    """The node cannot be related index by index; the message is the reason."""
+
+
+def label(node: gs.Node) -> str:
+    """Return how a node is named to the user: operator and name."""
+    return f"{node.op} '{node.name}'"
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A stored constant as its node sees it: transposed by `perm` on the way (through Transpose nodes)."""
+
+    constant: gs.Constant
+    perm: tuple[int, ...]
+
+    def view(self) -> np.ndarray:
+        """Return the values in the layout that the node sees, in the stored dtype."""
+        return np.asarray(self.constant.values).transpose(self.perm)
+
+    def store(self, values: np.ndarray) -> np.ndarray:
+        """Return `values`, given in the node's layout, in the stored layout."""
+        return np.ascontiguousarray(values.transpose(np.argsort(self.perm)))
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """A constant's axis that holds a Dim at one input of one node; `axis` counts in the stored layout."""
+
+    role: Role
+    node: gs.Node
+    index: int
+    constant: gs.Constant
+    axis: int
+    dim: Dim
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A linear map that contracts the axis `axis` of the activation `source` with a constant weight.
+
+    The weight's view has `blocks` consecutive blocks (groups of a grouped Conv). `features` is the Dim of the whole
+    contracted axis, blocks x inputs per block; `outputs` is the Dim of the axis it writes.
+    """
+
+    node: gs.Node
+    source: str
+    axis: int
+    features: Dim
+    outputs: Dim
+    weight: Weight
+    index: int
+    blocks: Dim = ONE
+    padded: bool = False
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return str(self.node.name)
+
+    @property
+    def contracted(self) -> int:
+        """The axis of the stored weight that is contracted."""
+        return self.weight.perm[self.contracted_view]
+
+    @property
+    def contracted_view(self) -> int:
+        """The axis of the weight, as the node sees it, that is contracted."""
+        if self.node.op == "Conv":
+            return 1
+        if self.node.op == "ConvTranspose":
+            return 0
+        if self.node.op == "Gemm":
+            return 1 if self.node.attrs.get("transB") else 0
+        return 0 if self.index == 1 else 1
+
+
+@dataclass(frozen=True)
+class SizeUse:
+    """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str)."""
+
+    node: gs.Node
+    where: int | str
+    position: int | None
+    expected: Extent
+
+
+@dataclass(frozen=True)
+class MacTerm:
+    """Multiply-accumulates of a node: the product of the sizes of `factors`."""
+
+    node: gs.Node
+    factors: tuple[Dim, ...]
+
+
+@dataclass
+class Context:
+    """Everything learnt so far about one graph."""
+
+    opset: int
+    axes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
+    extents: dict[str, np.ndarray] = field(default_factory=dict)
+    tied: dict[str, tuple[gs.Constant, tuple[Dim, ...]]] = field(default_factory=dict)
+    private: dict[tuple[int, int], tuple[gs.Node, int, tuple[Dim, ...]]] = field(default_factory=dict)
+    uses: list[Use] = field(default_factory=list)
+    consumers: list[Consumer] = field(default_factory=list)
+    size_uses: list[SizeUse] = field(default_factory=list)
+    mac_terms: list[MacTerm] = field(default_factory=list)
+
+    def input(self, node: gs.Node, index: int) -> tuple[Dim, ...]:
+        """Return the axes of an input. A constant met here is a carrier with axes of its own for this use."""
+        tensor = node.inputs[index]
+        if isinstance(tensor, gs.Constant):
+            if node.op in PASSED_THROUGH:
+                return self.tie(tensor)
+            return self._carry(node, index, tensor)
+        axes = self.axes.get(tensor.name)
+        if axes is None:
+            raise NotUnderstood(f"{label(node)} reads '{tensor.name}', whose shape is not known")
+        return axes
+
+    def has(self, node: gs.Node, index: int) -> bool:
+        """Whether the optional input is there."""
+        return index < len(node.inputs) and not node.inputs[index].is_empty()
+
+    def tie(self, constant: gs.Constant) -> tuple[Dim, ...]:
+        """Return the axes of a stored weight, the same for all its uses."""
+        if constant.name not in self.tied:
+            self.tied[constant.name] = (constant, tuple(fresh(int(n)) for n in constant.shape))
+        return self.tied[constant.name][1]
+
+    def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
+        """Return the constant behind an input and its axes as the node sees them; None for an activation."""
+        tensor, perms = node.inputs[index], []
+        while not isinstance(tensor, gs.Constant):
+            producer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+            if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in (None, "", "ai.onnx"):
+                return None
+            if producer.op == "Transpose":
+                perms.append(producer.attrs.get("perm"))
+            tensor = producer.inputs[0]
+        perm = list(range(len(tensor.shape)))
+        for step in reversed(perms):
+            perm = perm[::-1] if step is None else [perm[i] for i in step]
+        dims = self.tie(tensor)
+        return Weight(tensor, tuple(perm)), tuple(dims[i] for i in perm)
+
+    def output(self, node: gs.Node, axes: Sequence[Dim], index: int = 0) -> None:
+        """Set the axes of an output."""
+        if index < len(node.outputs) and node.outputs[index].name:
+            self.axes[node.outputs[index].name] = tuple(axes)
+
+    def use(self, role: Role, node: gs.Node, index: int, constant: gs.Constant, dims: Sequence[tuple[int, Dim]]) -> None:
+        """Record the part that axes of a constant play at a node."""
+        self.uses.extend(Use(role, node, index, constant, axis, dim) for axis, dim in dims)
+
+    def ints(self, node: gs.Node, index: int, attribute: str | None = None) -> list[int]:
+        """Return a literal integer list from an input or, in older opsets, an attribute; NotUnderstood otherwise."""
+        return [self._literal(node, v) for v in self.extent_list(node, index, attribute)]
+
+    def extent_list(self, node: gs.Node, index: int, attribute: str | None = None) -> list[Extent]:
+        """Return the integers of an input (or attribute) as extents, flat."""
+        if attribute is not None and attribute in node.attrs:
+            value = node.attrs[attribute]
+            return [int(v) for v in (value if isinstance(value, (list, tuple, np.ndarray)) else [value])]
+        values = self.extents_of(node.inputs[index]) if self.has(node, index) else None
+        if values is None:
+            raise NotUnderstood(f"{label(node)} takes sizes that are computed from data")
+        return list(values.ravel())
+
+    def extents_of(self, tensor: Any) -> np.ndarray | None:
+        """Return the extents a tensor holds (object array), or None where it is not made of integers known so far."""
+        if isinstance(tensor, gs.Constant) and tensor.name not in self.extents:
+            if tensor.dtype not in (np.int64, np.int32, np.bool_) or int(np.prod(tensor.shape)) > 1024:
+                return None
+            values = np.asarray(tensor.values)
+            self.extents[tensor.name] = np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
+        return self.extents.get(tensor.name)
+
+    def expect(self, node: gs.Node, where: int | str, position: int | None, extent: Extent) -> None:
+        """Record that an integer of a node equals `extent` before and after pruning."""
+        self.size_uses.append(SizeUse(node, where, position, extent))
+
+    def expect_size(self, node: gs.Node, where: int | str, position: int | None, dim: Dim) -> None:
+        """Record that an integer of a node is the size of `dim`."""
+        self.expect(node, where, position, Size(dim))
+
+    def unify(self, a: Dim, b: Dim, node: gs.Node) -> None:
+        """Make two axes keep the same indices because of `node`."""
+        unify(a, b, label(node))
+
+    def freeze(self, dim: Dim, node: gs.Node, does: str) -> None:
+        """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
+        freeze(dim, f"{label(node)} {does}")
+
+    def _carry(self, node: gs.Node, index: int, tensor: gs.Constant) -> tuple[Dim, ...]:
+        key = (id(node), index)
+        if key not in self.private:
+            dims = tuple(fresh(int(n)) for n in tensor.shape)
+            self.private[key] = (node, index, dims)
+            self.use("carrier", node, index, tensor, list(enumerate(dims)))
+        return self.private[key][2]
+
+    @staticmethod
+    def _literal(node: gs.Node, value: Extent) -> int:
+        if not isinstance(value, int):
+            raise NotUnderstood(f"{label(node)} takes sizes that are computed from data")
+        return value

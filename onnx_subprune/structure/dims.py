@@ -1,0 +1,288 @@
+"""The algebra of axes: every axis of every tensor is a `Dim`, a term over index sets.
+
+An `Atom` is an index set of fixed size. A `Dim` is an ordered, row-major product of factors (768 = 12 heads x 64),
+where a factor is an Atom or a `Concat` of Dims laid end to end. The empty product is an axis of one entry.
+
+Two axes that must keep the same indices are *unified*. Unification only ever refines: an Atom is bound to the finer
+term it turned out to be (a product, when a Reshape splits it; a concatenation, when a Split cuts it), and everything
+that already mentions the Atom sees the refinement. Since the sizes of terms never change, one pass over the graph in
+topological order reaches the fixpoint. What cannot be aligned is *frozen* with a reason that a user can read.
+
+Removing units from Atoms gives each Dim a keep mask: the product is the outer AND of its factors' masks, the
+concatenation is the concatenation of its parts' masks. Nothing else is needed to shrink any tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["ONE", "Atom", "Concat", "Dim", "concat", "fresh", "freeze", "keep_mask", "product", "split", "unify", "unit_index"]
+
+Keeps = Mapping["Atom", np.ndarray]
+
+
+class Atom:
+    """An index set of `size` entries (the nominal size where it is `dynamic`, i.e. known at run time only)."""
+
+    __slots__ = ("bound", "dynamic", "reasons", "size")
+
+    def __init__(self, size: int, dynamic: bool = False) -> None:
+        self.size = size
+        self.dynamic = dynamic
+        self.bound: Dim | None = None
+        self.reasons: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Atom({self.size}{'?' if self.dynamic else ''}{'!' if self.reasons else ''})"
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Dims laid end to end along one axis."""
+
+    parts: tuple[Dim, ...]
+
+    @property
+    def size(self) -> int:
+        """Sum of the sizes of the parts."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a part is known at run time only."""
+        return any(part.dynamic for part in self.parts)
+
+
+Factor = Atom | Concat
+
+
+@dataclass(frozen=True)
+class Dim:
+    """An axis: the row-major product of its factors; `Dim(())` has one entry."""
+
+    factors: tuple[Factor, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of entries (nominal where dynamic)."""
+        return math.prod(factor.size for factor in self.factors)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a factor is known at run time only."""
+        return any(factor.dynamic for factor in self.factors)
+
+    def resolve(self) -> Dim:
+        """Return the finest equal term: bound Atoms replaced, nested products and concatenations flattened."""
+        return Dim(tuple(f for factor in self.factors for f in _resolved(factor)))
+
+    def atoms(self) -> Iterator[Atom]:
+        """Yield the unbound Atoms of the resolved term, left to right."""
+        for factor in self.resolve().factors:
+            if isinstance(factor, Atom):
+                yield factor
+            else:
+                for part in factor.parts:
+                    yield from part.atoms()
+
+
+ONE = Dim(())
+
+
+def _resolved(factor: Factor) -> tuple[Factor, ...]:
+    if isinstance(factor, Atom):
+        if factor.bound is None:
+            return (factor,)
+        factor.bound = factor.bound.resolve()
+        return factor.bound.factors
+    parts: list[Dim] = []
+    for part in factor.parts:
+        resolved = part.resolve()
+        inner = resolved.factors[0] if len(resolved.factors) == 1 else None
+        parts.extend(inner.parts if isinstance(inner, Concat) else (resolved,))
+    return (Concat(tuple(parts)),)
+
+
+def fresh(size: int, dynamic: bool = False) -> Dim:
+    """Return a Dim of one new Atom; a static axis of one entry needs none."""
+    return ONE if size == 1 and not dynamic else Dim((Atom(size, dynamic),))
+
+
+def product(*dims: Dim) -> Dim:
+    """Return the row-major product of `dims`."""
+    return Dim(tuple(factor for dim in dims for factor in dim.factors))
+
+
+def concat(*dims: Dim) -> Dim:
+    """Return `dims` laid end to end."""
+    return dims[0] if len(dims) == 1 else Dim((Concat(dims),))
+
+
+def freeze(dim: Dim, reason: str) -> None:
+    """Forbid every Atom of `dim` to shrink, for `reason`."""
+    for atom in dim.atoms():
+        if reason not in atom.reasons:
+            atom.reasons.append(reason)
+
+
+def unify(a: Dim, b: Dim, where: str) -> None:
+    """Make two axes keep the same indices; what cannot be aligned is frozen, naming `where` it met."""
+    a, b = a.resolve(), b.resolve()
+    if a == b:
+        return
+    if a.size != b.size or a.dynamic != b.dynamic:
+        _freeze_both(a, b, f"axes of different size meet at {where}")
+    elif len(a.factors) == 1 and isinstance(a.factors[0], Atom):
+        _bind(a.factors[0], b, where)
+    elif len(b.factors) == 1 and isinstance(b.factors[0], Atom):
+        _bind(b.factors[0], a, where)
+    elif len(a.factors) == len(b.factors) == 1:
+        _align_parts(a, b, where)
+    else:
+        _align_factors(a, b, where)
+
+
+def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
+    """Cut `dim` into consecutive pieces of `sizes` (which add up to its size), refining Atoms where a cut falls.
+
+    Returns None, having changed nothing that matters, where a cut falls inside an inner factor of a product.
+    """
+    dim = dim.resolve()
+    if len(sizes) == 1:
+        return [dim]
+    if dim.dynamic or not dim.factors:
+        return None
+    head, inner = dim.factors[0], Dim(dim.factors[1:])
+    if inner.factors:
+        if any(size % inner.size for size in sizes):
+            return None
+        outer = split(Dim((head,)), [size // inner.size for size in sizes])
+        return None if outer is None else [product(piece, inner) for piece in outer]
+    if isinstance(head, Atom):
+        pieces = [fresh(size) for size in sizes]
+        _bind(head, concat(*pieces), "a split")
+        return pieces
+    return _split_concat(head, sizes)
+
+
+def keep_mask(dim: Dim, keeps: Keeps) -> np.ndarray:
+    """Return which entries of `dim` stay, bool [dim.size]; Atoms absent from `keeps` stay whole."""
+    mask = np.ones(1, dtype=bool)
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            kept = keeps.get(factor)
+            part = np.ones(factor.size, dtype=bool) if kept is None else kept
+        else:
+            part = np.concatenate([keep_mask(p, keeps) for p in factor.parts])
+        mask = np.logical_and.outer(mask, part).ravel()
+    return mask
+
+
+def _freeze_both(a: Dim, b: Dim, reason: str) -> None:
+    freeze(a, reason)
+    freeze(b, reason)
+
+
+def _bind(atom: Atom, term: Dim, where: str) -> None:
+    if any(leaf is atom for leaf in term.atoms()):
+        freeze(term, f"an axis meets a part of itself at {where}")
+        return
+    atom.bound = term
+    for reason in atom.reasons:
+        freeze(term, reason)
+
+
+def _align_parts(a: Dim, b: Dim, where: str) -> None:
+    """Unify two concatenations, cutting the longer part wherever their boundaries differ."""
+    left, right = (deque(d.factors[0].parts) for d in (a, b))  # type: ignore[union-attr]
+    while left and right:
+        x, y = left.popleft(), right.popleft()
+        if x.size != y.size:
+            longer, queue = (x, left) if x.size > y.size else (y, right)
+            short = min(x.size, y.size)
+            pieces = split(longer, [short, longer.size - short])
+            if pieces is None:
+                for rest in (x, y, *left, *right):
+                    freeze(rest, f"concatenations that cannot be aligned meet at {where}")
+                return
+            queue.appendleft(pieces[1])
+            x, y = (pieces[0], y) if longer is x else (x, pieces[0])
+        unify(x, y, where)
+
+
+def _align_factors(a: Dim, b: Dim, where: str) -> None:
+    """Unify two products, carving the larger factor wherever their boundaries differ."""
+    left, right = deque(a.factors), deque(b.factors)
+    while left and right:
+        x, y = left[0], right[0]
+        if x.size == y.size:
+            unify(Dim((left.popleft(),)), Dim((right.popleft(),)), where)
+            continue
+        queue = left if x.size > y.size else right
+        carved = carve(queue[0], min(x.size, y.size), where)
+        if carved is None:
+            for rest in (*left, *right):
+                freeze(Dim((rest,)), f"shapes that cannot be aligned meet at {where}")
+            return
+        queue.popleft()
+        queue.extendleft(reversed(carved))
+
+
+def carve(factor: Factor, outer: int, where: str) -> tuple[Factor, ...] | None:
+    """Rewrite one factor as a product whose first factor has `outer` entries; None where that is impossible.
+
+    A concatenation of `outer` equal parts (fused QKV) becomes (a frozen index over the parts) x (the part that all of
+    them are unified with).
+    """
+    if factor.dynamic or factor.size % outer:
+        return None
+    inner = factor.size // outer
+    if isinstance(factor, Atom):
+        pair = product(fresh(outer), fresh(inner))
+        _bind(factor, pair, where)
+        return pair.factors
+    parts = split(Dim((factor,)), [inner] * outer)
+    if parts is None:
+        return None
+    for part in parts[1:]:
+        unify(parts[0], part, where)
+    index = fresh(outer)
+    freeze(index, f"index over concatenated parts at {where}")
+    return (*index.factors, *parts[0].resolve().factors)
+
+
+def _split_concat(whole: Concat, sizes: Sequence[int]) -> list[Dim] | None:
+    queue = deque(whole.parts)
+    pieces: list[Dim] = []
+    for size in sizes:
+        taken: list[Dim] = []
+        missing = size
+        while missing:
+            part = queue.popleft()
+            if part.size > missing:
+                halves = split(part, [missing, part.size - missing])
+                if halves is None:
+                    return None
+                part = halves[0]
+                queue.appendleft(halves[1])
+            taken.append(part)
+            missing -= part.size
+        pieces.append(concat(*taken))
+    return pieces
+
+
+def unit_index(dim: Dim, atom: Atom) -> np.ndarray:
+    """Return for every entry of `dim` the unit of `atom` it belongs to, or -1; int64 [dim.size]."""
+    index = np.full(1, -1, dtype=np.int64)
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            part = np.arange(factor.size) if factor is atom else np.full(factor.size, -1)
+        else:
+            part = np.concatenate([unit_index(p, atom) for p in factor.parts])
+        index = np.maximum.outer(index, part).ravel()
+    return index

@@ -1,0 +1,140 @@
+"""Integers that know where they come from: shape arithmetic carried as expressions over Dims.
+
+`Shape -> Gather -> Mul -> Concat -> Reshape` chains compute sizes at run time. An `Extent` is such an integer: a literal,
+the size of a Dim, or an operation on extents. It has a value before pruning and, given keep masks, one after pruning;
+where the two ends of a chain disagree after pruning, a constant has to be rewritten.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, product
+
+__all__ = ["Extent", "Monomial", "Operation", "Size", "dims_of", "evaluate", "monomial", "total"]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number of entries of an axis."""
+
+    dim: Dim
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An integer operation on extents; `name` is the ONNX operator."""
+
+    name: str
+    arguments: tuple[Extent, ...]
+
+
+Extent = int | Size | Operation
+
+_PYTHON: dict[str, Callable[[int, int], int]] = {
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    # ONNX divides integers towards zero.
+    "Div": lambda a, b: int(a / b) if b else 0,
+    "Mod": lambda a, b: a % b if b else 0,
+    "Max": max,
+    "Min": min,
+    "Equal": lambda a, b: int(a == b),
+}
+
+
+def evaluate(extent: Extent, keeps: Keeps) -> int:
+    """Return the value of `extent` once the units outside `keeps` are gone (`{}`: before pruning)."""
+    if isinstance(extent, int):
+        return extent
+    if isinstance(extent, Size):
+        return int(keep_mask(extent.dim, keeps).sum()) if keeps else extent.dim.size
+    values = [evaluate(argument, keeps) for argument in extent.arguments]
+    if extent.name == "Where":
+        return values[1] if values[0] else values[2]
+    return _PYTHON[extent.name](values[0], values[1])
+
+
+def apply(name: str, *arguments: Extent) -> Extent:
+    """Return the operation, folded at once where all its arguments are literals."""
+    operation = Operation(name, arguments)
+    return evaluate(operation, {}) if all(isinstance(a, int) for a in arguments) else operation
+
+
+def total(*terms: Extent) -> Extent:
+    """Return the sum of extents."""
+    result: Extent = 0
+    for term in terms:
+        result = term if result == 0 else apply("Add", result, term)
+    return result
+
+
+def dims_of(extent: Extent) -> Iterator[Dim]:
+    """Yield the Dims whose size `extent` depends on."""
+    if isinstance(extent, Size):
+        yield extent.dim
+    elif isinstance(extent, Operation):
+        for argument in extent.arguments:
+            yield from dims_of(argument)
+
+
+@dataclass(frozen=True)
+class Monomial:
+    """A size as (static factor) x (product of dynamic Atoms): what a Reshape is matched by."""
+
+    static: int
+    dynamic: tuple[Atom, ...]
+
+    def times(self, other: Monomial) -> Monomial:
+        """Return the product."""
+        return Monomial(self.static * other.static, self.dynamic + other.dynamic)
+
+
+def monomial(extent: Extent) -> Monomial | None:
+    """Return `extent` as a monomial, or None where it is not one."""
+    if isinstance(extent, int):
+        return Monomial(extent, ()) if extent > 0 else None
+    if isinstance(extent, Size):
+        return _of_dim(extent.dim)
+    if extent.name not in ("Mul", "Div"):
+        return None
+    first, second = (monomial(argument) for argument in extent.arguments)
+    if first is None or second is None:
+        return None
+    return first.times(second) if extent.name == "Mul" else _quotient(first, second)
+
+
+def _of_dim(dim: Dim) -> Monomial | None:
+    result = Monomial(1, ())
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            result = result.times(Monomial(1, (factor,)) if factor.dynamic else Monomial(factor.size, ()))
+        elif factor.dynamic:
+            return None
+        else:
+            result = result.times(Monomial(factor.size, ()))
+    return result
+
+
+def _quotient(a: Monomial, b: Monomial) -> Monomial | None:
+    left = list(a.dynamic)
+    for atom in b.dynamic:
+        if atom not in left:
+            return None
+        left.remove(atom)
+    return None if a.static % b.static else Monomial(a.static // b.static, tuple(left))
+
+
+def literal_array(values: np.ndarray) -> np.ndarray:
+    """Return an integer array as an object array of literal extents."""
+    return np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
+
+
+def span(dims: tuple[Dim, ...]) -> Extent:
+    """Return the number of entries that `dims` hold together when multiplied."""
+    return Size(product(*dims)) if dims else Size(ONE)

@@ -1,0 +1,178 @@
+"""Groups of units that live and die together, and what removing units changes in the graph.
+
+A surviving Atom with at least one parameter that produces it is a group of `size` units. It knows its producers (weights
+whose output axis holds it), carriers (biases, normalisation parameters, per-channel constants, depthwise weights) and
+consumers (weights that contract it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.structure.context import Consumer, Context, Use
+from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask
+
+__all__ = ["Group", "Structure", "collect"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units that must be removed together; `reasons` says why none may be, and is empty for a prunable group."""
+
+    name: str
+    atom: Atom
+    producers: tuple[Use, ...]
+    carriers: tuple[Use, ...]
+    consumers: tuple[Consumer, ...]
+    reasons: tuple[str, ...]
+    macs: int
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return self.atom.size
+
+    @property
+    def prunable(self) -> bool:
+        """Whether units may be removed."""
+        return not self.reasons
+
+    def matches(self, pattern: str) -> bool:
+        """Whether a glob matches the group, or a node or weight that produces, carries or consumes it."""
+        return any(fnmatchcase(name, pattern) for name in self._names())
+
+    def _names(self) -> Iterable[str]:
+        yield self.name
+        for use in (*self.producers, *self.carriers):
+            yield use.node.name
+            yield use.constant.name
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """The axes of a graph and the groups found in it."""
+
+    graph: gs.Graph
+    context: Context
+    groups: tuple[Group, ...]
+
+    @property
+    def prunable(self) -> tuple[Group, ...]:
+        """Groups that may lose units, in graph order."""
+        return tuple(group for group in self.groups if group.prunable)
+
+    @property
+    def frozen(self) -> tuple[Group, ...]:
+        """Groups that may not, in graph order."""
+        return tuple(group for group in self.groups if not group.prunable)
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """All linear maps with a constant weight, in graph order."""
+        return self.context.consumers
+
+    def macs(self, counts: Mapping[Atom, int]) -> int:
+        """Return the multiply-accumulates when each Atom in `counts` keeps that many units."""
+        return sum(math.prod(_count(dim, counts) for dim in term.factors) for term in self.context.mac_terms)
+
+    def parameters(self, counts: Mapping[Atom, int]) -> int:
+        """Return the number of floating-point parameters when each Atom in `counts` keeps that many units."""
+        return sum(math.prod(_count(dim, counts) for dim in axes) for axes in self._parameter_axes())
+
+    def constant_axes(self, node: gs.Node, index: int) -> tuple[Dim, ...] | None:
+        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
+        tensor = node.inputs[index]
+        if not isinstance(tensor, gs.Constant):
+            return None
+        private = self.context.private.get((id(node), index))
+        if private is not None:
+            return private[2]
+        tied = self.context.tied.get(tensor.name)
+        return None if tied is None else tied[1]
+
+    def masks(self, axes: Iterable[Dim], keeps: Keeps) -> list[np.ndarray]:
+        """Return the keep mask of every axis."""
+        return [keep_mask(dim, keeps) for dim in axes]
+
+    def _parameter_axes(self) -> list[tuple[Dim, ...]]:
+        found: dict[str, tuple[Dim, ...]] = {}
+        for node in self.graph.nodes:
+            for index, tensor in enumerate(node.inputs):
+                if isinstance(tensor, gs.Constant) and len(tensor.shape) and _is_float(tensor):
+                    axes = self.constant_axes(node, index) or tuple(fresh(int(n)) for n in tensor.shape)
+                    found.setdefault(tensor.name, axes)
+        return list(found.values())
+
+
+def collect(graph: gs.Graph, ctx: Context) -> Structure:
+    """Gather the groups of a graph whose rules have run."""
+    roles: dict[Atom, dict[str, list[Use]]] = {}
+    for use in ctx.uses:
+        for atom in use.dim.atoms():
+            roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
+    readers = _readers(ctx)
+    cost = _macs_at_stake(ctx)
+    name = _namer()
+    groups = [
+        _group(name(uses["producer"][0].node.name), atom, uses, readers.get(atom, []), cost.get(atom, 0))
+        for atom, uses in roles.items()
+        if uses["producer"] and not atom.dynamic
+    ]
+    return Structure(graph, ctx, tuple(groups))
+
+
+def _group(name: str, atom: Atom, uses: dict[str, list[Use]], consumers: list[Consumer], macs: int) -> Group:
+    reasons = tuple(atom.reasons)
+    if not reasons and not consumers:
+        reasons = ("no weight downstream contracts it",)
+    return Group(name, atom, tuple(uses["producer"]), tuple(uses["carrier"]), tuple(consumers), reasons, macs)
+
+
+def _readers(ctx: Context) -> dict[Atom, list[Consumer]]:
+    """Map Atoms to the consumers that contract them; a grouped Conv only passes the index of its groups on."""
+    readers: dict[Atom, list[Consumer]] = {}
+    for consumer in ctx.consumers:
+        passed = set(consumer.blocks.atoms())
+        for atom in dict.fromkeys(consumer.features.atoms()):
+            if atom not in passed:
+                readers.setdefault(atom, []).append(consumer)
+    return readers
+
+
+def _macs_at_stake(ctx: Context) -> dict[Atom, int]:
+    cost: dict[Atom, int] = {}
+    for term in ctx.mac_terms:
+        macs = math.prod(dim.size for dim in term.factors)
+        for atom in {atom for dim in term.factors for atom in dim.atoms()}:
+            cost[atom] = cost.get(atom, 0) + macs
+    return cost
+
+
+def _namer() -> Callable[[str], str]:
+    seen: dict[str, int] = {}
+
+    def name(base: str) -> str:
+        seen[base] = seen.get(base, 0) + 1
+        return base if seen[base] == 1 else f"{base}#{seen[base]}"
+
+    return name
+
+
+def _count(dim: Dim, counts: Mapping[Atom, int]) -> int:
+    result = 1
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            result *= counts.get(factor, factor.size)
+        else:
+            result *= sum(_count(part, counts) for part in factor.parts)
+    return result
+
+
+def _is_float(tensor: gs.Constant) -> bool:
+    return tensor.dtype is not None and np.issubdtype(np.dtype(tensor.dtype), np.floating)

@@ -1,0 +1,139 @@
+"""Shape arithmetic: operators on integer tensors whose entries are extents.
+
+These rules run before the others. One returns the extents of the node's output, or None where the node is not shape
+arithmetic, and the node is then treated like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.extents import Extent, Size, apply
+
+__all__ = ["SHAPE_RULES"]
+
+Extents = np.ndarray
+_LIMIT = 1024
+
+
+def shape(node: gs.Node, ctx: Context) -> Extents | None:
+    """Shape: the sizes of the input's axes."""
+    axes = ctx.input(node, 0)
+    kept = axes[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
+    return _array([Size(dim) if any(True for _ in dim.atoms()) else dim.size for dim in kept])
+
+
+def size(node: gs.Node, ctx: Context) -> Extents | None:
+    """Size: the product of the sizes of the input's axes."""
+    result: Extent = 1
+    for dim in ctx.input(node, 0):
+        result = Size(dim) if result == 1 else apply("Mul", result, Size(dim))
+    return np.array(result, dtype=object)
+
+
+def arithmetic(node: gs.Node, ctx: Context) -> Extents | None:
+    """Add, Sub, Mul, Div, Mod, Equal, Max, Min, Where on integers."""
+    inputs = _inputs(node, ctx)
+    if inputs is None:
+        return None
+    arrays = np.broadcast_arrays(*inputs)
+    flat = [apply(node.op, *(a.ravel()[i] for a in arrays)) for i in range(arrays[0].size)]
+    return _array(flat).reshape(arrays[0].shape)
+
+
+def same(node: gs.Node, ctx: Context) -> Extents | None:
+    """Cast to an integer type, Identity."""
+    inputs = _inputs(node, ctx)
+    if inputs is None or (node.op == "Cast" and int(node.attrs["to"]) not in (6, 7, 9)):
+        return None
+    return inputs[0]
+
+
+def reshaped(node: gs.Node, ctx: Context) -> Extents | None:
+    """Squeeze, Unsqueeze, Reshape, Transpose, Flatten: NumPy does the same to extents."""
+    data = ctx.extents_of(node.inputs[0])
+    if data is None:
+        return None
+    if node.op == "Transpose":
+        return data.transpose(node.attrs.get("perm"))
+    if node.op == "Reshape":
+        return data.reshape(ctx.ints(node, 1, "shape"))
+    if node.op == "Unsqueeze":
+        return np.expand_dims(data, tuple(ctx.ints(node, 1, "axes")))
+    has_axes = "axes" in node.attrs or ctx.has(node, 1)
+    return data.squeeze(tuple(ctx.ints(node, 1, "axes")) if has_axes else None)
+
+
+def gather(node: gs.Node, ctx: Context) -> Extents | None:
+    """Gather with literal indices."""
+    data = ctx.extents_of(node.inputs[0])
+    indices = ctx.extents_of(node.inputs[1])
+    if data is None or indices is None or not all(isinstance(i, int) for i in indices.ravel()):
+        return None
+    picked = np.take(data, indices.astype(np.int64), axis=int(node.attrs.get("axis", 0)))
+    return picked if isinstance(picked, np.ndarray) else _array([picked]).reshape(())
+
+
+def sliced(node: gs.Node, ctx: Context) -> Extents | None:
+    """Slice with literal bounds."""
+    data = ctx.extents_of(node.inputs[0])
+    if data is None:
+        return None
+    starts, ends = ctx.ints(node, 1, "starts"), ctx.ints(node, 2, "ends")
+    given = "axes" in node.attrs or ctx.has(node, 3)
+    axes = ctx.ints(node, 3, "axes") if given else list(range(len(starts)))
+    steps = ctx.ints(node, 4) if ctx.has(node, 4) else [1] * len(starts)
+    cut: list[Any] = [slice(None)] * data.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        # A negative step that runs past the first entry is spelt as a very negative end.
+        cut[axis] = slice(start, None if step < 0 and end < -data.shape[axis] else end, step)
+    return data[tuple(cut)]
+
+
+def concat(node: gs.Node, ctx: Context) -> Extents | None:
+    """Concat of integer vectors."""
+    inputs = _inputs(node, ctx)
+    return None if inputs is None else np.concatenate(inputs, axis=int(node.attrs["axis"]))
+
+
+def filled(node: gs.Node, ctx: Context) -> Extents | None:
+    """ConstantOfShape with a literal shape and an integer value."""
+    dims = ctx.extents_of(node.inputs[0])
+    value = node.attrs.get("value")
+    array = np.asarray(getattr(value, "values", value)) if value is not None else np.zeros(1, np.float32)
+    if dims is None or array.dtype not in (np.int64, np.int32, np.bool_):
+        return None
+    sizes = [d for d in dims.ravel() if isinstance(d, int)]
+    if len(sizes) != dims.size or np.prod(sizes) > _LIMIT:
+        return None
+    return np.full(sizes, int(array.ravel()[0]), dtype=object)
+
+
+def _inputs(node: gs.Node, ctx: Context) -> list[Extents] | None:
+    arrays = [ctx.extents_of(tensor) for tensor in node.inputs]
+    known = [a for a in arrays if a is not None]
+    return known if known and len(known) == len(arrays) and all(a.size <= _LIMIT for a in known) else None
+
+
+def _array(values: list[Extent]) -> Extents:
+    result = np.empty(len(values), dtype=object)
+    result[:] = values
+    return result
+
+
+SHAPE_RULES: dict[str, Callable[[gs.Node, Context], Extents | None]] = {
+    "Shape": shape,
+    "Size": size,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Equal", "Max", "Min", "Where"), arithmetic),
+    **dict.fromkeys(("Cast", "Identity"), same),
+    **dict.fromkeys(("Squeeze", "Unsqueeze", "Reshape", "Transpose"), reshaped),
+    "Gather": gather,
+    "Slice": sliced,
+    "Concat": concat,
+    "ConstantOfShape": filled,
+}

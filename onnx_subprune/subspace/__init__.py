@@ -1,0 +1,47 @@
+"""The mathematics of subspace node pruning: LDL decomposition, orderings and least-squares recovery."""
+
+from __future__ import annotations
+
+from onnx_subprune.subspace.fitting import Fit, fit_corrections
+from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
+from onnx_subprune.subspace.ordering import (
+    METHODS,
+    conditional_variance_scores,
+    cumulative_variance,
+    feature_scores,
+    joint_scores,
+    magnitude_scores,
+    random_scores,
+    rank,
+    saw_scores,
+    unit_scores,
+    zca_scores,
+)
+from onnx_subprune.subspace.ranking import Moments, Ranking, Reader, rank_group
+from onnx_subprune.subspace.recovery import Recovery, centred, recover
+
+__all__ = [
+    "METHODS",
+    "Fit",
+    "Moments",
+    "Ranking",
+    "Reader",
+    "Recovery",
+    "centred",
+    "conditional_variance_scores",
+    "cumulative_variance",
+    "equilibrate",
+    "feature_scores",
+    "fit_corrections",
+    "fold",
+    "joint_scores",
+    "ldl",
+    "magnitude_scores",
+    "random_scores",
+    "rank",
+    "rank_group",
+    "recover",
+    "saw_scores",
+    "unit_scores",
+    "zca_scores",
+]

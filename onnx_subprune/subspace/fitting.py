@@ -1,0 +1,130 @@
+"""Fit the corrections of all consumers that lose features, one for each stored weight.
+
+Consumers that share a weight share its correction: their Gram matrices are added, so the fit serves all of them. A
+weight that is also used in another way (an embedding tied to the output projection) cannot be corrected without
+changing that other use; it is left as it is and the reason reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
+
+from onnx_subprune.structure import Atom, Consumer, Features, Structure, features_of
+from onnx_subprune.subspace.recovery import recover
+
+__all__ = ["Fit", "fit_corrections", "intercept_is_exact"]
+
+_PASSED_THROUGH = ("Identity", "Transpose", "Cast")
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The affine maps x ≈ A x_S + c of the features of consumers that share one weight.
+
+    Attributes:
+        consumers: the nodes; all read the same stored weight along the same axis.
+        coefficients: [blocks, d, d] float64, A with zero columns for the removed features.
+        intercepts: [blocks, d] float64, c.
+        error: share of the features' variance that the maps do not explain, the mean over blocks.
+    """
+
+    consumers: tuple[Consumer, ...]
+    coefficients: NDArray[np.float64]
+    intercepts: NDArray[np.float64]
+    error: float
+
+
+def fit_corrections(
+    structure: Structure,
+    keeps: Mapping[Atom, NDArray[np.bool_]],
+    grams: Mapping[Consumer, NDArray[np.float64]],
+    ridge: float,
+) -> tuple[list[Fit], list[str]]:
+    """Fit every consumer that loses features.
+
+    Args:
+        structure: of the graph.
+        keeps: for each Atom that loses units, bool [size].
+        grams: sums of affine second moments [blocks, d+1, d+1] at the consumers.
+        ridge: relative strength, see `recover`.
+
+    Returns:
+        The fits, and a line for each weight that could not be corrected.
+    """
+    fits: list[Fit] = []
+    refusals: list[str] = []
+    for consumers in _sharing(structure).values():
+        features = features_of(structure, consumers[0])
+        kept = features.kept(keeps)
+        if kept.all():
+            continue
+        reason = _refusal(consumers)
+        if reason is not None:
+            refusals.append(reason)
+            continue
+        total = np.sum([grams[consumer] for consumer in consumers], axis=0)
+        fits.append(_fit(consumers, features, kept, total, ridge))
+    return fits, refusals
+
+
+def intercept_is_exact(consumer: Consumer) -> bool:
+    """Whether a constant in the input is a constant in the output, wherever the kernel stands.
+
+    Zero padding breaks that at the borders, and a transposed Conv reaches outputs with varying numbers of taps.
+    """
+    single_tap = all(k == 1 for k in consumer.weight.constant.shape[2:])
+    return not consumer.padded and (consumer.node.op != "ConvTranspose" or single_tap)
+
+
+def _fit(
+    consumers: tuple[Consumer, ...],
+    features: Features,
+    kept: NDArray[np.bool_],
+    grams: NDArray[np.float64],
+    ridge: float,
+) -> Fit:
+    blocks, d = kept.shape
+    coefficients = np.zeros((blocks, d, d))
+    intercepts = np.zeros((blocks, d))
+    errors = []
+    affine = all(intercept_is_exact(consumer) for consumer in consumers)
+    for block in range(blocks):
+        # A block that goes as a whole takes its outputs with it: nothing is left to correct.
+        if kept[block].any():
+            result = recover(grams[block], kept[block], ridge=ridge, affine=affine)
+            coefficients[block][:, kept[block]] = result.coefficients
+            intercepts[block] = result.intercept
+            errors.append(result.error)
+    return Fit(consumers, coefficients, intercepts, float(np.mean(errors)))
+
+
+def _sharing(structure: Structure) -> dict[str, tuple[Consumer, ...]]:
+    """Group the consumers by the weight they read."""
+    shared: dict[str, tuple[Consumer, ...]] = {}
+    for consumer in structure.consumers:
+        name = consumer.weight.constant.name
+        shared[name] = (*shared.get(name, ()), consumer)
+    return shared
+
+
+def _refusal(consumers: tuple[Consumer, ...]) -> str | None:
+    constant = consumers[0].weight.constant
+    if sum(1 for _ in _end_uses(constant)) != len(consumers):
+        return f"weight '{constant.name}' has other uses as well; it was pruned without recovery"
+    if len({(consumer.contracted, consumer.blocks.size) for consumer in consumers}) > 1:
+        return f"weight '{constant.name}' is contracted along different axes; it was pruned without recovery"
+    return None
+
+
+def _end_uses(tensor: gs.Tensor) -> Iterator[gs.Node]:
+    """Yield the nodes that compute with a constant, looking through those that only hand it on."""
+    for node in tensor.outputs:
+        if node.op in _PASSED_THROUGH:
+            yield from _end_uses(node.outputs[0])
+        else:
+            yield node

@@ -1,0 +1,229 @@
+"""How much each unit of a group matters: the orderings of subspace node pruning, and what becomes of them in a group.
+
+    zca                   1 / ((C^-1/2)_ii)²    what is left of the feature after symmetric (unnormalised ZCA) whitening
+    conditional-variance  1 / (C^-1)_ii         the variance that all other features together leave unexplained
+    saw                   sum_o |W_oi|          the sum of absolute weights by which a consumer reads the feature
+    magnitude             sum_j |V_ij|          the L1 norm of the weights by which a producer makes the feature
+    random                a seeded permutation  the baseline
+
+For every covariance, conditional-variance <= zca <= variance holds feature by feature (Jensen on the eigenvalues, with
+weights v_ij²); the bound by the variance is also enforced, because eigenvalues below the floor are rounding noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+
+from onnx_subprune.errors import DataError, InternalError, OptionError
+from onnx_subprune.subspace.ldl import checked_square, dead_features, equilibrate, ldl
+
+__all__ = [
+    "METHODS",
+    "conditional_variance_scores",
+    "cumulative_variance",
+    "feature_scores",
+    "joint_scores",
+    "magnitude_scores",
+    "random_scores",
+    "rank",
+    "saw_scores",
+    "unit_scores",
+    "zca_scores",
+]
+
+METHODS = ("zca", "conditional-variance", "saw", "magnitude", "random")
+
+Vector = NDArray[np.float64]
+Units = int | Sequence[Sequence[int] | NDArray[np.intp]]
+
+# Relative to the largest eigenvalue: below it a spectrum estimated from float32 activations is rounding noise.
+_FLOOR = 1e-10
+# Added to the unit diagonal so that Cholesky passes exact dependence: above its rounding error, below any signal.
+_JITTER = 1e-11
+
+
+def feature_scores(
+    method: str, covariance: ArrayLike | None = None, weights: ArrayLike | None = None, *, seed: int = 0
+) -> Vector:
+    """Scores [d] >= 0 of the features at one consumer, the larger the more important.
+
+    Args:
+        method: one of `METHODS`.
+        covariance: [d, d], for zca and conditional-variance (and the number of features, for random).
+        weights: for saw the consumer's [o, d]; for magnitude the producer's [d, ...].
+        seed: for random.
+
+    Raises:
+        OptionError: the method is not one of `METHODS`.
+        InternalError: what the method needs is not there.
+        DataError: the covariance or the weights hold NaN or infinity.
+
+    """
+    if method not in METHODS:
+        raise OptionError(f"expected an ordering among {', '.join(METHODS)}; found {method!r}; choose one of them")
+    given = weights if method in ("saw", "magnitude") else covariance
+    if given is None:
+        needed = "weights" if method in ("saw", "magnitude") else "a covariance"
+        raise InternalError(f"expected {needed} for the ordering {method!r}, found none; please report this")
+    if method == "zca":
+        return zca_scores(given)
+    if method == "conditional-variance":
+        return conditional_variance_scores(given)
+    if method == "random":
+        return random_scores(len(np.asarray(given)), seed)
+    return saw_scores(given) if method == "saw" else magnitude_scores(given)
+
+
+def zca_scores(C: ArrayLike) -> Vector:
+    """Unnormalised ZCA, `1 / ((C^-1/2)_ii)²`: [d] from the covariance [d, d] (arXiv 2405.17506).
+
+    Whitening by C^-1/2 with its diagonal scaled back to one; the scores are the variances of the whitened features.
+    Features that are dead score 0; those in an exact linear dependence score almost 0.
+    """
+    matrix, alive = _alive(C)
+    scores = np.zeros(len(np.asarray(C)))
+    if len(alive):
+        values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
+        values = np.maximum(values, _FLOOR * float(values[-1]))
+        inverse_root = (vectors**2) @ (1.0 / np.sqrt(values))
+        scores[alive] = np.minimum(inverse_root**-2.0, np.diagonal(matrix))
+    return scores
+
+
+def conditional_variance_scores(C: ArrayLike) -> Vector:
+    """Variance given all other features, `1 / (C^-1)_ii`: [d] from the covariance [d, d] (arXiv 2405.17506).
+
+    Dead features score 0; those that are exact linear combinations of others score almost 0.
+    """
+    matrix, alive = _alive(C)
+    scores = np.zeros(len(np.asarray(C)))
+    if len(alive):
+        R, scale = equilibrate(matrix)
+        scores[alive] = np.minimum(1.0 / _inverse_diagonal(R), 1.0) * scale**2
+    return scores
+
+
+def saw_scores(W: ArrayLike) -> Vector:
+    """Sum of absolute weights per input feature: [d] from the consumer's weight [o, d] (arXiv 2405.17506)."""
+    weight = np.asarray(W, dtype=np.float64)
+    return _finite(np.abs(weight).sum(axis=0))
+
+
+def magnitude_scores(V: ArrayLike) -> Vector:
+    """L1 norm of the weights of each output feature: [d] from the producer's weight [d, ...]."""
+    weight = np.asarray(V, dtype=np.float64)
+    return _finite(np.abs(weight).reshape(len(weight), -1).sum(axis=1))
+
+
+def random_scores(d: int, seed: int) -> Vector:
+    """A random order of d features that depends on `seed` alone; scores in (0, 1], no two alike."""
+    return (np.random.default_rng(seed).permutation(d) + 1.0) / max(d, 1)
+
+
+def unit_scores(scores: ArrayLike, units: Units) -> Vector:
+    """Sum the feature scores [d] of every unit: [n].
+
+    Args:
+        scores: [d] feature scores of the whole axis.
+        units: an int b when each unit is b consecutive features and they fill the axis; otherwise the feature indices
+            of each unit (they may leave out features that belong to other groups, and a unit may have none).
+
+    Raises:
+        InternalError: the axis is not a multiple of the block.
+
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if isinstance(units, int):
+        if units < 1 or len(values) % units:
+            raise InternalError(
+                f"expected an axis of blocks of {units}, found {len(values)} features; please report this"
+            )
+        return np.asarray(values.reshape(-1, units).sum(axis=1), dtype=np.float64)
+    return np.array([values[np.asarray(index, dtype=np.intp)].sum() for index in units], dtype=np.float64)
+
+
+def joint_scores(scores: Sequence[ArrayLike]) -> Vector:
+    """Scores [n] of the units of a group: the mean over its consumers of each one's scores as shares of their sum.
+
+    Shares make consumers comparable whatever the scale of what they read; one at which every unit is dead has no say.
+
+    Raises:
+        InternalError: no consumer, or scores of different lengths.
+
+    """
+    rows = [np.asarray(row, dtype=np.float64) for row in scores]
+    if not rows or len({row.shape for row in rows}) != 1:
+        raise InternalError(f"expected scores of one length, found {[row.shape for row in rows]}; please report this")
+    totals = [float(row.sum()) for row in rows]
+    shares = [row / (total if total > 0 else 1.0) for row, total in zip(rows, totals, strict=True)]
+    return np.asarray(np.mean(shares, axis=0), dtype=np.float64)
+
+
+def rank(scores: ArrayLike) -> NDArray[np.intp]:
+    """Unit indices [n], most important first; ties go to the lower index."""
+    return np.argsort(-_finite(np.asarray(scores, dtype=np.float64)), kind="stable")
+
+
+def cumulative_variance(C: ArrayLike, order: ArrayLike, units: Units) -> Vector:
+    """Share of variance kept with the first k units, k = 0..n: the paper's curve (arXiv 2405.17506).
+
+    D of C = L D Lᵀ in the given order is the variance that each feature adds to those before it; D is summed per unit,
+    accumulated and normalised.
+
+    Args:
+        C: [d, d] covariance of the consumer's input.
+        order: [n] unit indices, most important first.
+        units: the features of each unit, as for `unit_scores`.
+
+    Returns:
+        [n + 1] from exactly 0 to exactly 1, never falling. Where nothing varies, one unit already is all there is.
+
+    """
+    matrix, sequence = checked_square(C), np.asarray(order, dtype=np.intp)
+    lists = _unit_lists(units, len(matrix))
+    chosen = [lists[unit] for unit in sequence]
+    share = np.ones(len(chosen) + 1)
+    share[0] = 0.0
+    _, D = ldl(matrix, np.concatenate([np.zeros(0, dtype=np.intp), *chosen]))
+    kept = np.concatenate([[0.0], np.cumsum(D)])[np.cumsum([len(index) for index in chosen], dtype=np.intp)]
+    if len(kept) and kept[-1] > 0:
+        share[1:] = np.minimum(kept / kept[-1], 1.0)
+    return share
+
+
+def _unit_lists(units: Units, d: int) -> list[NDArray[np.intp]]:
+    if isinstance(units, int):
+        return list(np.arange(d, dtype=np.intp).reshape(-1, units))
+    return [np.asarray(index, dtype=np.intp) for index in units]
+
+
+def _alive(C: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """The covariance of the features that vary, and their indices."""
+    matrix = checked_square(C)
+    alive = np.flatnonzero(~dead_features(np.diagonal(matrix)))
+    return matrix if len(alive) == len(matrix) else matrix[np.ix_(alive, alive)], alive
+
+
+def _inverse_diagonal(R: NDArray[np.float64]) -> Vector:
+    """Diagonal of R⁻¹ for a correlation matrix R; by eigenvalues where rounding made it clearly indefinite."""
+    jittered = R.copy()
+    np.fill_diagonal(jittered, 1.0 + _JITTER)
+    try:
+        lower = scipy.linalg.cholesky(jittered, lower=True, overwrite_a=True, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        values, vectors = scipy.linalg.eigh(R, driver="evd", check_finite=False)
+        return np.asarray((vectors**2) @ (1.0 / np.maximum(values, _FLOOR * float(values[-1]))), dtype=np.float64)
+    inverse, _ = scipy.linalg.lapack.dtrtri(lower, lower=1, overwrite_c=1)
+    return np.asarray((np.tril(inverse) ** 2).sum(axis=0), dtype=np.float64)
+
+
+def _finite(scores: Vector) -> Vector:
+    if not np.isfinite(scores).all():
+        raise DataError(
+            "expected finite scores, found NaN or infinity; check the model's weights and the calibration data"
+        )
+    return scores

@@ -1,0 +1,33 @@
+"""Graph surgery, a pass per file; `base` says what a pass owes."""
+
+from __future__ import annotations
+
+from onnx_subprune.passes.base import Pass, PassResult, Sequence
+from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
+from onnx_subprune.passes.fold_constants import FoldConstants
+from onnx_subprune.passes.fold_corrections import FoldCorrections
+from onnx_subprune.passes.inline_functions import inline_functions
+from onnx_subprune.passes.mask import MaskConsumers
+from onnx_subprune.passes.rewrite_shapes import RewriteShapes
+from onnx_subprune.passes.shrink import Shrink
+from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
+from onnx_subprune.passes.tidy import Tidy
+from onnx_subprune.passes.wiring import overridable_initializers
+
+__all__ = [
+    "FoldBatchNorm",
+    "FoldConstants",
+    "FoldCorrections",
+    "MaskConsumers",
+    "Pass",
+    "PassResult",
+    "RewriteShapes",
+    "Sequence",
+    "Shrink",
+    "Stamp",
+    "Tidy",
+    "inline_functions",
+    "overridable_initializers",
+    "read_stamp",
+    "write_stamp",
+]

@@ -1,0 +1,92 @@
+"""What a pass is: an edit of a graph that says what it requires and what it ensures.
+
+Around every run the base class checks what the pass declares, and what every pass owes: the inputs and outputs of the
+graph keep their names and order, and the wiring stays valid. A requirement that does not hold is a refusal, a value
+with a reason a person can read; a promise that does not hold is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.errors import InternalError
+from onnx_subprune.passes.wiring import defect
+
+__all__ = ["Pass", "PassResult", "Sequence"]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The graph (the same object, edited in place), whether it changed, and why a pass did not run."""
+
+    graph: gs.Graph
+    modified: bool
+    refusals: tuple[str, ...] = ()
+
+
+class Pass(ABC):
+    """An edit of a graph in place; subclasses write `run` and, where they have any, their conditions."""
+
+    @property
+    def name(self) -> str:
+        """What the pass is called in logs and messages."""
+        return type(self).__name__
+
+    def requires(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
+        """Why the pass cannot run on this graph, or None when it can."""
+        return None
+
+    def ensures(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
+        """What the pass promised and did not do, or None when all is well."""
+        return None
+
+    @abstractmethod
+    def run(self, graph: gs.Graph) -> bool:
+        """Edit the graph; returns whether anything changed."""
+
+    def __call__(self, graph: gs.Graph) -> PassResult:
+        """Check, run, check.
+
+        Raises:
+            InternalError: the pass broke its own promise or the graph.
+
+        """
+        reason = self.requires(graph)
+        if reason is not None:
+            _logger.warning("%s was skipped: %s", self.name, reason)
+            return PassResult(graph, modified=False, refusals=(f"{self.name}: {reason}",))
+        interface, broken = _interface(graph), defect(graph)
+        modified = self.run(graph)
+        if _interface(graph) != interface:
+            raise self._failure("the inputs and outputs of the graph changed")
+        # A model that came in broken is not this pass's doing.
+        complaint = self.ensures(graph) or (defect(graph) if broken is None else None)
+        if complaint is not None:
+            raise self._failure(complaint)
+        return PassResult(graph, modified)
+
+    def _failure(self, complaint: str) -> InternalError:
+        return InternalError(f"pass {self.name} left the graph wrong: {complaint}; please report this")
+
+
+class Sequence:
+    """Passes that run one after the other; itself callable like a pass."""
+
+    def __init__(self, *passes: Pass) -> None:
+        self.passes = passes
+
+    def __call__(self, graph: gs.Graph) -> PassResult:
+        """Run all of them; modified if one of them changed something, with the refusals of all."""
+        results = [one(graph) for one in self.passes]
+        refusals = tuple(refusal for result in results for refusal in result.refusals)
+        return PassResult(graph, any(result.modified for result in results), refusals)
+
+
+def _interface(graph: gs.Graph) -> tuple[list[str], list[str]]:
+    return [tensor.name for tensor in graph.inputs], [tensor.name for tensor in graph.outputs]

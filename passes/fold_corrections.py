@@ -1,0 +1,140 @@
+"""Fold what removed units contributed into the consumers: new weights for the kept units and a bias correction.
+
+With x ≈ A x_S + c for the features x of a consumer, W x + b becomes (W A) x_S + (b + W c); see docs/mathematics.md. The
+weights keep their size here, the columns of removed units are set to zero; slicing is the business of `Shrink`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.passes.base import Pass
+from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.structure import Consumer, Structure, as_blocks, from_blocks
+from onnx_subprune.subspace import Fit
+
+__all__ = ["FoldCorrections"]
+
+
+class FoldCorrections(Pass):
+    """Write corrected weights and biases.
+
+    Args:
+        structure: of the very graph that the pass runs on; new biases are entered into it.
+        corrections: at most one for each stored weight.
+
+    """
+
+    def __init__(self, structure: Structure, corrections: Sequence[Fit]) -> None:
+        self._structure = structure
+        self._corrections = corrections
+
+    def requires(self, graph: gs.Graph) -> str | None:
+        """The structure is of this graph, and no weight is corrected twice."""
+        if graph is not self._structure.graph:
+            return "the structure was inferred from another graph"
+        names = [correction.consumers[0].weight.constant.name for correction in self._corrections]
+        return "a weight has two corrections" if len(set(names)) < len(names) else None
+
+    def run(self, graph: gs.Graph) -> bool:
+        """Correct one weight after the other, then the biases of its nodes."""
+        for correction in self._corrections:
+            first = correction.consumers[0]
+            blocks = as_blocks(first, first.weight.view().astype(np.float64))
+            features = correction.coefficients.shape[1]
+            grouped = blocks.reshape(*blocks.shape[:2], features, -1)
+            # Taps of the kernel and inner positions of a feature share the map: contract the feature axis alone.
+            corrected = np.einsum("goft,gfk->gokt", grouped, correction.coefficients, optimize=True)
+            shift = np.einsum("goft,gf->go", grouped, correction.intercepts, optimize=True).ravel()
+            constant = first.weight.constant
+            stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
+            constant.values = stored.astype(constant.dtype)
+            if np.any(shift):
+                for consumer in correction.consumers:
+                    _shift_bias(graph, self._structure, consumer, shift)
+        return bool(self._corrections)
+
+
+def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+    if consumer.node.op == "MatMul":
+        _shift_after_matmul(graph, structure, consumer, shift)
+    else:
+        _shift_own_bias(graph, structure, consumer, shift)
+
+
+def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+    """Conv, ConvTranspose, Gemm: the third input; Gemm scales its product by alpha and its bias by beta."""
+    node = consumer.node
+    dtype = consumer.weight.constant.dtype
+    delta = shift
+    if node.op == "Gemm":
+        alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+        if beta == 0 or len(node.inputs) < 3 or node.inputs[2].is_empty():
+            node.attrs["beta"] = beta = 1.0
+            del node.inputs[2:]
+        delta = shift * alpha / beta
+    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        _add_to_constant(graph, structure, node, 2, delta)
+        return
+    del node.inputs[2:]
+    name = fresh_name(graph, f"{node.name}_bias")
+    node.inputs.append(gs.Constant(name, delta.astype(dtype)))
+    structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
+
+
+def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:
+    """Add to a constant along its last axis; it is cloned first, for another node may read it too."""
+    bias = node.inputs[index]
+    values = np.asarray(bias.values).astype(np.float64)
+    shifted = (values + delta).astype(bias.dtype)
+    shared = sum(sum(1 for t in user.inputs if t is bias) for user in bias.outputs) > 1
+    name = fresh_name(graph, f"{bias.name}_corrected") if shared else bias.name
+    node.inputs[index] = gs.Constant(name, shifted)
+    _, _, dims = structure.context.private[(id(node), index)]
+    if shifted.shape != values.shape:
+        # A scalar or [1] bias became one value per output.
+        out = structure.context.axes[node.outputs[0].name]
+        dims = out[len(out) - shifted.ndim :]
+        structure.context.private[(id(node), index)] = (node, index, dims)
+
+
+def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+    """MatMul has no bias: use the constant of the Add that follows, or add one."""
+    node = consumer.node
+    output = node.outputs[0]
+    column = consumer.index == 0
+    delta = shift[:, np.newaxis] if column else shift
+    follower = None if column else _bias_add(graph, structure, output, consumer)
+    if follower is not None:
+        _add_to_constant(graph, structure, follower[0], follower[1], delta)
+        return
+    name = fresh_name(graph, f"{output.name}_product")
+    product = gs.Variable(name, dtype=output.dtype, shape=output.shape)
+    node.outputs[0] = product
+    structure.context.axes[name] = structure.context.axes[output.name]
+    constant = gs.Constant(f"{name}_bias", delta.astype(consumer.weight.constant.dtype))
+    add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
+    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, add)
+    dims = (consumer.outputs, structure.context.axes[output.name][-1]) if column else (consumer.outputs,)
+    structure.context.private[(id(add), 1)] = (add, 1, dims[: delta.ndim])
+
+
+def _bias_add(
+    graph: gs.Graph, structure: Structure, output: gs.Variable, consumer: Consumer
+) -> tuple[gs.Node, int] | None:
+    """Return the Add (and its constant's place) that is the only reader of a MatMul and adds one value per output."""
+    if len(output.outputs) != 1 or any(output is t for t in graph.outputs):
+        return None
+    add = output.outputs[0]
+    if add.op != "Add":
+        return None
+    index = next((i for i, t in enumerate(add.inputs) if isinstance(t, gs.Constant)), None)
+    if index is None or (id(add), index) not in structure.context.private:
+        return None
+    shape = tuple(add.inputs[index].shape)
+    vector = shape[-1:] == (consumer.outputs.size,) and math.prod(shape) == consumer.outputs.size
+    return (add, index) if vector else None

@@ -1,0 +1,101 @@
+"""Slice every constant to the units that stay, and bring the recorded shapes of tensors up to date.
+
+Works from the Dims of the structure alone: each axis of each constant has a keep mask. A constant that several nodes
+read under different masks is cloned, so that a bias shared by two layers never ties their widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.passes.base import Pass
+from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.structure import Atom, Dim, Structure, keep_mask
+
+__all__ = ["Shrink"]
+
+Masks = tuple[np.ndarray, ...]
+
+
+class Shrink(Pass):
+    """Remove the units outside `keeps` from all constants.
+
+    Args:
+        structure: of the very graph that the pass runs on.
+        keeps: for each Atom that loses units, bool [size]; at least one entry is True.
+
+    """
+
+    def __init__(self, structure: Structure, keeps: Mapping[Atom, np.ndarray]) -> None:
+        self._structure = structure
+        self._keeps = keeps
+
+    def requires(self, graph: gs.Graph) -> str | None:
+        """The structure is of this graph, and no group loses all its units."""
+        if graph is not self._structure.graph:
+            return "the structure was inferred from another graph"
+        if any(not mask.any() for mask in self._keeps.values()):
+            return "a group would lose all its units"
+        return None
+
+    def run(self, graph: gs.Graph) -> bool:
+        """Slice the constants, then update the shapes."""
+        modified = False
+        for uses in self._uses(graph).values():
+            modified |= self._slice(graph, uses)
+        for tensor in graph.tensors().values():
+            if isinstance(tensor, gs.Variable):
+                self._update_shape(tensor)
+        return modified
+
+    def _uses(self, graph: gs.Graph) -> dict[str, list[tuple[gs.Node, int, Masks]]]:
+        uses: dict[str, list[tuple[gs.Node, int, Masks]]] = {}
+        for node, index, axes in self._constants(graph):
+            masks = tuple(self._structure.masks(axes, self._keeps))
+            uses.setdefault(node.inputs[index].name, []).append((node, index, masks))
+        return uses
+
+    def _constants(self, graph: gs.Graph) -> Iterator[tuple[gs.Node, int, tuple[Dim, ...]]]:
+        for node in graph.nodes:
+            for index in range(len(node.inputs)):
+                axes = self._structure.constant_axes(node, index)
+                if axes is not None:
+                    yield node, index, axes
+
+    @staticmethod
+    def _slice(graph: gs.Graph, uses: list[tuple[gs.Node, int, Masks]]) -> bool:
+        """Give every use the slice its masks ask for; equal masks share one constant."""
+        dense: gs.Constant = uses[0][0].inputs[uses[0][1]]
+        values: np.ndarray | None = None
+        made: dict[tuple[bytes, ...], gs.Constant] = {}
+        for node, index, masks in uses:
+            key = tuple(mask.tobytes() for mask in masks)
+            if key not in made:
+                if all(mask.all() for mask in masks):
+                    made[key] = dense
+                else:
+                    values = np.asarray(dense.values) if values is None else values
+                    name = dense.name if len(uses) == 1 else fresh_name(graph, f"{dense.name}_pruned")
+                    made[key] = gs.Constant(name, _compress(values, masks))
+            if made[key] is not dense:
+                node.inputs[index] = made[key]
+        return any(constant is not dense for constant in made.values())
+
+    def _update_shape(self, tensor: gs.Variable) -> None:
+        axes = self._structure.context.axes.get(tensor.name)
+        if axes is None or tensor.shape is None or len(axes) != len(tensor.shape):
+            return
+        tensor.shape = [
+            int(keep_mask(dim, self._keeps).sum()) if isinstance(size, int) and not dim.dynamic else size
+            for size, dim in zip(tensor.shape, axes, strict=True)
+        ]
+
+
+def _compress(values: np.ndarray, masks: Masks) -> np.ndarray:
+    for axis, mask in enumerate(masks):
+        if not mask.all():
+            values = np.compress(mask, values, axis=axis)
+    return np.ascontiguousarray(values)

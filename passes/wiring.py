@@ -1,0 +1,197 @@
+"""Questions about, and small edits of, the wiring of a GraphSurgeon graph that several passes share.
+
+A *body* is a graph held by an attribute of a node (If, Loop, Scan). Bodies read tensors of the graphs around them by
+name, so every question here counts their uses too.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
+
+from onnx_subprune.errors import InternalError
+
+__all__ = [
+    "dead_nodes",
+    "defect",
+    "drop_nodes",
+    "fresh_name",
+    "is_readable",
+    "is_sorted",
+    "overridable_initializers",
+    "protected_names",
+    "read_values",
+    "replace_uses",
+    "sort_nodes",
+]
+
+_FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
+
+
+def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
+    """Names of the initializers that are graph inputs too: only defaults, which the caller of the model may replace.
+
+    Before IR version 4 every initializer had to be listed among the inputs, and runtimes treat those as constants.
+    """
+    if model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
+        return frozenset()
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    return frozenset(value.name for value in model.graph.input if value.name in initializers)
+
+
+def protected_names(graph: gs.Graph) -> frozenset[str]:
+    """Names that must keep their tensor: the inputs and outputs of the graph and the outputs of its bodies."""
+    names = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
+    for body in graph.subgraphs(recursive=True):
+        names.update(tensor.name for tensor in body.outputs)
+    return frozenset(names)
+
+
+def is_readable(tensor: gs.Tensor) -> bool:
+    """Whether the tensor is a dense constant of a type NumPy has: not bfloat16, float8, 4-bit integers or strings."""
+    if not isinstance(tensor, gs.Constant) or _is_sparse(tensor) or isinstance(tensor.dtype, int):
+        return False
+    return np.dtype(tensor.dtype).kind in "biuf"
+
+
+def read_values(tensor: gs.Tensor) -> np.ndarray | None:
+    """The array of a readable constant, else None. Lazy weights stay lazy: the tensor does not keep the array."""
+    if not is_readable(tensor):
+        return None
+    values = tensor._values
+    array: np.ndarray = values.load() if isinstance(values, LazyValues) else values
+    return array
+
+
+def fresh_name(graph: gs.Graph, stem: str) -> str:
+    """`stem`, or `stem_1`, `stem_2`, ...: the first that no tensor of the graph or of its bodies has."""
+    taken = {tensor.name for part in _with_bodies(graph) for tensor in _tensors(part)}
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
+
+
+def replace_uses(old: gs.Tensor, new: gs.Tensor) -> None:
+    """Make every node that reads `old`, in bodies too, read `new`; graph outputs are not touched."""
+    for node in list(old.outputs):
+        for index, tensor in enumerate(node.inputs):
+            if tensor is old:
+                node.inputs[index] = new
+
+
+def drop_nodes(graph: gs.Graph, nodes: Collection[gs.Node]) -> None:
+    """Disconnect these nodes and take them out of the graph."""
+    gone = {id(node) for node in nodes}
+    for node in nodes:
+        node.inputs.clear()
+        node.outputs.clear()
+    graph.nodes = [node for node in graph.nodes if id(node) not in gone]
+
+
+def dead_nodes(graph: gs.Graph, spare: Collection[str] = ()) -> list[gs.Node]:
+    """Nodes that neither a graph output nor a node named in `spare` needs, in their order."""
+    producers = {tensor.name: node for node in graph.nodes for tensor in node.outputs if tensor.name}
+    spared = [node for node in graph.nodes if node.name in spare]
+    alive = {id(node) for node in spared}
+    pending = [tensor.name for tensor in graph.outputs]
+    pending += [name for node in spared for name in _used_names(node)]
+    while pending:
+        node = producers.get(pending.pop())
+        if node is not None and id(node) not in alive:
+            alive.add(id(node))
+            pending.extend(_used_names(node))
+    return [node for node in graph.nodes if id(node) not in alive]
+
+
+def sort_nodes(graph: gs.Graph) -> bool:
+    """Put the nodes into topological order; returns whether anything moved.
+
+    Stable: among the nodes that are ready the one that stood first comes first, so a sorted graph stays as it is.
+
+    Raises:
+        InternalError: the graph has a cycle.
+
+    """
+    needs = _dependencies(graph)
+    feeds: list[list[int]] = [[] for _ in needs]
+    for index, sources in enumerate(needs):
+        for source in sources:
+            feeds[source].append(index)
+    ready = [index for index, sources in enumerate(needs) if not sources]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for follower in feeds[index]:
+            needs[follower].discard(index)
+            if not needs[follower]:
+                heapq.heappush(ready, follower)
+    if len(order) < len(needs):
+        stuck = next(node.name for node, sources in zip(graph.nodes, needs, strict=True) if sources)
+        raise InternalError(f"expected a graph without cycles, found one at node '{stuck}'; please report this")
+    moved = order != sorted(order)
+    graph.nodes = [graph.nodes[index] for index in order]
+    return moved
+
+
+def is_sorted(graph: gs.Graph) -> bool:
+    """Whether every node stands after the nodes that make its inputs."""
+    return all(source < index for index, sources in enumerate(_dependencies(graph)) for source in sources)
+
+
+def defect(graph: gs.Graph) -> str | None:
+    """What makes the wiring invalid (a tensor made twice, or read but never made), or None."""
+    parts = list(_with_bodies(graph))
+    known = {tensor.name for part in parts for tensor in part.inputs}
+    for part in parts:
+        made: set[str] = set()
+        for node in part.nodes:
+            for name in (tensor.name for tensor in node.outputs if tensor.name):
+                if name in made:
+                    return f"two nodes make tensor '{name}'"
+                made.add(name)
+        known |= made
+    for part in parts:
+        for tensor in (*(tensor for node in part.nodes for tensor in node.inputs), *part.outputs):
+            if tensor.name and not isinstance(tensor, gs.Constant) and tensor.name not in known:
+                return f"nothing makes tensor '{tensor.name}'"
+    return None
+
+
+def _is_sparse(tensor: gs.Constant) -> bool:
+    """Whether the values are stored sparsely; reading them would make a dense tensor of them."""
+    values = tensor._values
+    return isinstance(values, LazyValues) and isinstance(values.tensor, onnx.SparseTensorProto)
+
+
+def _with_bodies(graph: gs.Graph) -> Iterator[gs.Graph]:
+    yield graph
+    yield from graph.subgraphs(recursive=True)
+
+
+def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
+    yield from graph.inputs
+    yield from graph.outputs
+    for node in graph.nodes:
+        yield from node.inputs
+        yield from node.outputs
+
+
+def _used_names(node: gs.Node) -> Iterator[str]:
+    """Names the node reads, those its bodies read or hand out included."""
+    yield from (tensor.name for tensor in node.inputs)
+    for body in node.subgraphs(recursive=True):
+        yield from (tensor.name for tensor in _tensors(body))
+
+
+def _dependencies(graph: gs.Graph) -> list[set[int]]:
+    """For each node the indices of the nodes that must stand before it."""
+    made_by = {tensor.name: index for index, node in enumerate(graph.nodes) for tensor in node.outputs if tensor.name}
+    return [{made_by[name] for name in _used_names(node) if name in made_by} for node in graph.nodes]

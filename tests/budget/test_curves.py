@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnx_subprune.budget import Curve, joint_share
+from onnx_subprune.errors import InternalError
+
+
+def test_a_curve_keeps_its_own_read_only_copies() -> None:
+    share = np.array([0.0, 0.5, 1.0])
+    curve = Curve("g", 2, np.array([1, 0]), share)
+    share[1] = 0.9
+    assert curve.share[1] == 0.5
+    with pytest.raises(ValueError, match="read-only"):
+        curve.order[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 0, "order": [], "share": [0.0]}, "minimum"),
+        ({"minimum": 0}, "minimum"),
+        ({"minimum": 3}, "minimum"),
+        ({"round_to": 0}, "minimum"),
+        ({"order": [0, 0]}, "order of 2"),
+        ({"order": [0]}, "order of 2"),
+        ({"share": [0.0, 1.0]}, "3 shares"),
+        ({"share": [0.1, 0.5, 1.0]}, "3 shares"),
+        ({"share": [0.0, 0.5, 0.9]}, "3 shares"),
+        ({"share": [0.0, 1.1, 1.0]}, "never fall"),
+        ({"share": [0.0, np.nan, 1.0]}, "never fall"),
+    ],
+)
+def test_a_curve_that_contradicts_itself_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InternalError, match=rf"'g': .*{message}"):
+        Curve(**{"group": "g", "size": 2, "order": [0, 1], "share": [0.0, 0.5, 1.0], **options})  # type: ignore[arg-type]
+
+
+def test_joint_share_is_the_mean_and_a_valid_curve() -> None:
+    third = [0.0, 1 / 3, 2 / 3, 1.0]
+    share = joint_share([third, [0.0, 1.0, 1.0, 1.0], third])
+    np.testing.assert_allclose(share, [0.0, 5 / 9, 7 / 9, 1.0])
+    assert Curve("g", 3, np.arange(3), share).share[-1] == 1.0
+    with pytest.raises(InternalError, match="one length"):
+        joint_share([])
