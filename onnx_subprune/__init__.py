@@ -1,1 +1,74 @@
-"""TODO."""
+"""Structured pruning of ONNX models with closed-form recovery.
+
+The names below are the public API. They are imported when first used, so that the command line can say what is wrong
+with an installation that lacks a runtime.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx_subprune.calibration import Statistics, open_data
+    from onnx_subprune.data import load_demo
+    from onnx_subprune.errors import (
+        DataError,
+        InternalError,
+        ModelError,
+        OptionError,
+        OutputError,
+        PlanError,
+        SubpruneError,
+        TargetError,
+        UserError,
+    )
+    from onnx_subprune.evaluate import bench, fidelity, top1
+    from onnx_subprune.model import input_specs, load_model
+    from onnx_subprune.options import Options, Target
+    from onnx_subprune.pipeline import Analysis, Result, analyse, apply, prune
+    from onnx_subprune.plan import Plan
+
+__all__ = [
+    "Analysis",
+    "DataError",
+    "InternalError",
+    "ModelError",
+    "OptionError",
+    "Options",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "Result",
+    "Statistics",
+    "SubpruneError",
+    "Target",
+    "TargetError",
+    "UserError",
+    "__version__",
+    "analyse",
+    "apply",
+    "bench",
+    "fidelity",
+    "input_specs",
+    "load_demo",
+    "load_model",
+    "open_data",
+    "prune",
+    "top1",
+]
+
+__version__ = metadata.version("onnx-subprune")
+
+_ROOMS = ("errors", "options", "plan", "model", "calibration", "evaluate", "data", "pipeline")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            for room in _ROOMS:
+                module = import_module(f"{__name__}.{room}")
+                if name in module.__all__:
+                    return getattr(module, name)
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+    def __dir__() -> list[str]:
+        return __all__

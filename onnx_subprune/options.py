@@ -64,6 +64,7 @@ class Options:
         providers: ONNX Runtime execution providers, short names allowed.
         threads: of ONNX Runtime; None for its default.
         input_shapes: sizes of dynamic inputs to count MACs with; taken from the data where not given.
+
     """
 
     target: Target = field(default_factory=lambda: Target("macs", 0.5))

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ import onnx
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.calibration import Dataset, Progress, Statistics, Tap
 from onnx_subprune.errors import OptionError, PlanError, TargetError
+from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import (
     Cost,
     concrete_shapes,
@@ -38,8 +39,9 @@ __all__ = ["Analysis", "Result", "analyse", "apply", "prune"]
 
 _logger = logging.getLogger(__name__)
 
-ModelSource = str | os.PathLike[str] | onnx.ModelProto
-Keeps = Mapping[Atom, np.ndarray]
+ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+Keeps: TypeAlias = Mapping[Atom, np.ndarray]
+Feeds: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ class Analysis:
         structure: groups and consumers of `normalised`.
         input_shapes: the sizes that MACs are counted with.
         fingerprint: of `model`.
+
     """
 
     model: onnx.ModelProto
@@ -74,6 +77,7 @@ class Result:
         analysis: the model taken apart.
         errors: share of the features' variance that the recovery does not explain, by consumer.
         warnings: what the user should know.
+
     """
 
     model: onnx.ModelProto
@@ -100,6 +104,7 @@ def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None
     Raises:
         ModelError: the model cannot be read.
         OptionError: `input_shapes` does not fit the inputs.
+
     """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
     shapes = concrete_shapes(input_specs(proto), input_shapes)
@@ -128,6 +133,7 @@ def prune(
         ModelError, DataError, OptionError: the input is at fault.
         TargetError: the target cannot be met.
         InternalError: the result failed verification.
+
     """
     options = options or Options()
     analysis, dataset = _prepare(model, data, options)
@@ -136,7 +142,7 @@ def prune(
     _check_fit(statistics, analysis)
     curves = _rank(analysis, groups, statistics, options)
     plan = _allocate(analysis, curves, options)
-    return _carry_out(analysis, plan, statistics, options)
+    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options))
 
 
 def apply(
@@ -155,6 +161,7 @@ def apply(
 
     Raises:
         PlanError: the plan belongs to another model, or needs statistics that were not given.
+
     """
     options = replace(options or Options(), recovery=plan.recovery, ridge=plan.ridge, select=plan.select)
     analysis, dataset = _prepare(model, data, options)
@@ -172,7 +179,7 @@ def apply(
         statistics = _calibrate(analysis, dataset, options, progress)
     if statistics is not None:
         _check_fit(statistics, analysis)
-    return _carry_out(analysis, plan, statistics, options)
+    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options))
 
 
 def _prepare(model: ModelSource, data: Any, options: Options) -> tuple[Analysis, Dataset | None]:
@@ -190,6 +197,13 @@ def _prepare(model: ModelSource, data: Any, options: Options) -> tuple[Analysis,
     sample = next(iter(dataset.batches(1)))
     seen = {spec.name: sample[spec.name].shape for spec in specs if spec.name not in shapes}
     return analyse(proto, {**seen, **shapes}), dataset
+
+
+def _probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
+    """Return a few inputs to verify the result on: real ones where there are any."""
+    if dataset is not None:
+        return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
+    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
 
 
 def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -241,9 +255,7 @@ def _tap(features: Features) -> Tap:
     return Tap(consumer.source, consumer.axis, features.blocks, features.inner)
 
 
-def _calibrate(
-    analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None
-) -> Statistics:
+def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None) -> Statistics:
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
     taps = sorted({_tap(features) for features in _readers(analysis.structure).values()})
@@ -262,9 +274,7 @@ def _calibrate(
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
-    missing = [
-        tap.key for f in _readers(analysis.structure).values() if (tap := _tap(f)).key not in statistics.grams
-    ]
+    missing = [tap.key for f in _readers(analysis.structure).values() if (tap := _tap(f)).key not in statistics.grams]
     if statistics.fingerprint != analysis.fingerprint or missing:
         raise OptionError(
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
@@ -272,17 +282,19 @@ def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
         )
 
 
-def _rank(
-    analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options
-) -> list[budget.Curve]:
+def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options) -> list[budget.Curve]:
     """Order the units of every group and draw the curve of variance they keep."""
     readers: dict[Consumer, Reader] = {}
-    moments: dict[str, Moments] = {}
+    moments: dict[tuple[str, bool], Moments] = {}
     for consumer, features in _readers(analysis.structure).items():
-        key = _tap(features).key
-        if key not in moments:
-            moments[key] = Moments(statistics.grams[key].covariance())
-        readers[consumer] = Reader(features, _absolute_sums(features), moments[key])
+        key, affine = _tap(features).key, subspace.intercept_is_exact(consumer)
+        if (key, affine) not in moments:
+            # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
+            # can take the mean over.
+            gram = statistics.grams[key]
+            centred = gram.covariance() if affine else gram.second_moment()[:, :-1, :-1]
+            moments[key, affine] = Moments(centred)
+        readers[consumer] = Reader(features, _absolute_sums(features), moments[key, affine])
     curves = []
     for index, group in enumerate(groups):
         own = [readers[consumer] for consumer in group.consumers]
@@ -326,16 +338,16 @@ def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) 
     return Plan(analysis.fingerprint, str(target), options.select, options.recovery, options.ridge, groups)
 
 
-def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, options: Options) -> Result:
+def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, options: Options, probe: Feeds) -> Result:
     """Recover, shrink and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
-    warnings = [] if statistics is None else calibration.thin_taps(statistics)
+    warnings: list[str] = []
     errors: dict[str, float] = {}
     if plan.removes:
         keeps = plan.keeps(analysis.structure)
         fits, refusals = _recover(analysis, keeps, statistics, options)
         errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
-        warnings += refusals
+        warnings = [*refusals, *_thin(analysis, fits, statistics)]
         model = _shrink(analysis.normalised, analysis.structure, keeps, fits)
     else:
         model = onnx.ModelProto()
@@ -346,7 +358,7 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
         passes.Stamp(plan.target, dense.macs, pruned.macs, dense.parameters, pruned.parameters, plan.fingerprint),
     )
     if plan.removes:
-        verify(model, *_references(analysis, plan), analysis.input_shapes, options.seed)
+        verify(model, *_references(analysis, plan), probe)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
 
 
@@ -360,6 +372,16 @@ def _recover(
         for consumer, features in _readers(analysis.structure).items()
     }
     return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
+
+
+def _thin(analysis: Analysis, fits: Sequence[Fit], statistics: Statistics | None) -> list[str]:
+    """Return a warning for every correction that was fitted on few rows."""
+    if statistics is None:
+        return []
+    readers = _readers(analysis.structure)
+    keys = {_tap(readers[consumer]).key for fit in fits for consumer in fit.consumers}
+    used = {key: gram for key, gram in statistics.grams.items() if key in keys}
+    return calibration.thin_taps(replace(statistics, grams=used))
 
 
 def _shrink(

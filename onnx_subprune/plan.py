@@ -39,6 +39,7 @@ class Plan:
         recovery: `channel` or `none`.
         ridge: of the least squares.
         groups: every prunable group, in graph order.
+
     """
 
     fingerprint: str
@@ -58,6 +59,7 @@ class Plan:
 
         Raises:
             PlanError: a group is missing in the model, or has another size.
+
         """
         atoms = {group.name: group.atom for group in structure.prunable}
         keeps: dict[Atom, np.ndarray] = {}
@@ -101,7 +103,9 @@ class Plan:
         except OSError as error:
             raise PlanError(f"expected a plan at '{path}', found: {error.strerror}; give a file from --plan") from error
         except ValueError as error:
-            raise PlanError(f"expected a plan in JSON at '{path}', found other content; give a file from --plan") from error
+            raise PlanError(
+                f"expected a plan in JSON at '{path}', found other content; give a file from --plan"
+            ) from error
         return cls._from(data, str(path))
 
     @classmethod
@@ -119,7 +123,9 @@ class Plan:
                 groups,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise PlanError(f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew") from error
+            raise PlanError(
+                f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew"
+            ) from error
 
 
 def _group(entry: Mapping[str, Any]) -> PlannedGroup:

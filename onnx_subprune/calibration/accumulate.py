@@ -30,6 +30,7 @@ _RUN_ENTRIES = 1 << 22
 _RUN_POSITIONS = 1 << 16
 # Mean² / variance past which the covariance is taken about a shifted origin.
 _SHIFT_RATIO = 16.0
+_SHIFT_POSITIONS = 4096
 _ROWS_AT_ONCE = 1024
 
 
@@ -117,10 +118,10 @@ def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> N
             moments[-1, :-1] += columns.sum(axis=1)
 
 
-def _runs(x: Array) -> Iterator[Array]:
-    """Cut [pre, features, inner, post] into runs of positions."""
+def _runs(x: Array, positions: int = _RUN_POSITIONS) -> Iterator[Array]:
+    """Cut [pre, features, inner, post] into runs of at most `positions`, fewer where there are many features."""
     pre, features, inner, post = x.shape
-    limit = max(1, min(_RUN_POSITIONS, _RUN_ENTRIES // features) // inner)
+    limit = max(1, min(positions, _RUN_ENTRIES // features) // inner)
     wide, long = min(post, limit), max(1, limit // max(post, 1))
     for start in range(0, pre, long):
         for left in range(0, post, wide):
@@ -148,8 +149,8 @@ def _gathered(run: Array, shift: Array | None) -> Array:
 
 
 def _choose_shift(x: Array) -> Array | None:
-    """The mean of the first run of `x` if some feature hardly varies about it, else None."""
-    run = next(_runs(x), None)
+    """The mean of the first positions of `x` if some feature hardly varies about it, else None."""
+    run = next(_runs(x, _SHIFT_POSITIONS), None)
     if run is None:
         return None
     mean = run.mean(axis=(0, 2, 3), dtype=np.float64)

@@ -28,7 +28,8 @@ __all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "Progress", "calibrate"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 32
-DEFAULT_MAX_BYTES = 1 << 28
+# The runtime holds what it returns a second time, so twice this is in use while a batch is fetched.
+DEFAULT_MAX_BYTES = 1 << 27
 _ITEM_BYTES = 4
 Progress = Callable[[int, int | None], None]
 

@@ -144,7 +144,10 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _skip(file: IO[bytes], count: int) -> None:
     # A forward seek in an archive would hold up to 16 MB at once.
     while count > 0:
-        count -= len(file.read(min(count, _SKIP_BYTES)))
+        read = len(file.read(min(count, _SKIP_BYTES)))
+        if not read:
+            raise ValueError("an array cut short")
+        count -= read
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from onnx_subprune.model.session import (
     parse_input_shapes,
     run,
 )
-from onnx_subprune.model.surgery import to_graph, to_model
+from onnx_subprune.model.surgery import quiet, to_graph, to_model
 
 __all__ = [
     "Cost",
@@ -25,6 +25,7 @@ __all__ = [
     "node_macs",
     "open_session",
     "parse_input_shapes",
+    "quiet",
     "run",
     "save_model",
     "to_graph",

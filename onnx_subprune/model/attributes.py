@@ -12,7 +12,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.model.protos import dense
 
-__all__ = ["onnx_type", "same_tensor", "stored_tensor", "write_attributes"]
+__all__ = ["onnx_type", "same_constant", "same_tensor", "stored_tensor", "write_attributes"]
 
 _Attribute = onnx.AttributeProto
 _READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
@@ -47,6 +47,11 @@ def same_tensor(constant: gs.Constant, stored: onnx.TensorProto | onnx.SparseTen
     if tuple(stored.dims) != values.shape or stored.data_type != onnx_type(constant.export_dtype):
         return False
     return _same_array(_array(constant), onnx.numpy_helper.to_array(stored))
+
+
+def same_constant(left: gs.Constant, right: gs.Constant) -> bool:
+    """Whether two constants have the same type, shape and values."""
+    return left._values is right._values or _same_array(_array(left), _array(right))
 
 
 def _same_array(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:

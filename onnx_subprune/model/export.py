@@ -18,7 +18,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.model.attributes import same_tensor, stored_tensor, write_attributes
+from onnx_subprune.model.attributes import same_constant, same_tensor, stored_tensor, write_attributes
 from onnx_subprune.model.origin import Origin, node_key
 from onnx_subprune.model.protos import assign, constant_tensor, graphs
 from onnx_subprune.model.values import decoded_shape, new_info, patched_info
@@ -80,15 +80,24 @@ class _Writer:
         """Constants this graph stores: used here, or used only in a body but stored here originally."""
         own: dict[str, gs.Constant] = {}
         for tensor in _used_constants(self.graph):
-            if self.outer.get(tensor.name) is tensor:
+            if self._is_outer(tensor):
                 continue
             if own.setdefault(tensor.name, tensor) is not tensor:
                 raise InternalError(f"two constants of the graph are named '{tensor.name}': a pass must rename one")
         for body in self.graph.subgraphs(recursive=True):
             for tensor in _used_constants(body):
-                if self.origin.stores(tensor.name) and self.outer.get(tensor.name) is not tensor:
+                if self.origin.stores(tensor.name) and not self._is_outer(tensor):
                     own.setdefault(tensor.name, tensor)
         return own
+
+    def _is_outer(self, tensor: gs.Constant) -> bool:
+        """Whether an enclosing graph stores `tensor`; gs.Graph.copy() gives each body an object of its own for it."""
+        outer = self.outer.get(tensor.name)
+        if outer is None or outer is tensor:
+            return outer is tensor
+        if not same_constant(outer, tensor):
+            raise InternalError(f"constant '{tensor.name}' of a body hides an outer one: a pass must rename it")
+        return True
 
     def _own_variables(self) -> dict[str, gs.Variable]:
         produced = [tensor for node in self.graph.nodes for tensor in node.outputs if tensor.name]

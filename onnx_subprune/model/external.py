@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import onnx
 
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model.protos import assign, raw_bytes, tensor_bytes, tensors
+from onnx_subprune.model.protos import assign, is_external, raw_bytes, tensor_bytes, tensors
 
 __all__ = ["load_external_data", "write_external_data"]
 
@@ -35,7 +35,7 @@ def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
 
     Raises ModelError if a place is outside the folder, a file is missing, or it holds less than the model says.
     """
-    external = [tensor for tensor in tensors(model) if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    external = [tensor for tensor in tensors(model) if is_external(tensor)]
     places = [_place(tensor, folder) for tensor in external]
     for file in dict.fromkeys(place.file for place in places):
         with file.open("rb") as stream:

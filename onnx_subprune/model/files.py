@@ -66,6 +66,8 @@ def _parse(path: _PathLike) -> onnx.ModelProto:
 
 
 def _check_versions(model: onnx.ModelProto, path: _PathLike) -> None:
+    if not model.opset_import:
+        raise ModelError(f"model '{path}' names no opset: export it anew")
     opset = max((entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS), default=None)
     if (refusal := _version_refusal(model.ir_version, opset)) is not None:
         raise ModelError(
@@ -79,8 +81,9 @@ def _version_refusal(ir_version: int, opset: int | None) -> str | None:
     """Return why ONNX Runtime refuses the versions, asked with the smallest model that has them; or None."""
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([], "probe", [value], [value])
-    opsets = [] if opset is None else [onnx.helper.make_opsetid("", opset)]
-    probe = onnx.helper.make_model(graph, ir_version=ir_version, opset_imports=opsets)
+    # A model of custom operators alone need not import ONNX's own.
+    imported = onnx.helper.make_opsetid("com.microsoft", 1) if opset is None else onnx.helper.make_opsetid("", opset)
+    probe = onnx.helper.make_model(graph, ir_version=ir_version, opset_imports=[imported])
     try:
         open_session(probe)
     except ModelError as error:
@@ -170,11 +173,13 @@ def _replacing(target: Path, dependent: Path | None = None) -> Iterator[BinaryIO
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Not every file system lets a folder be flushed, and the file itself is safe by now.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def model_bytes(model: onnx.ModelProto) -> int:

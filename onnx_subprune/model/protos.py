@@ -25,6 +25,7 @@ __all__ = [
     "dense",
     "estimated_bytes",
     "graphs",
+    "is_external",
     "one_line",
     "raw_bytes",
     "references",
@@ -114,10 +115,17 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
                 yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
 
 
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether the values are in a file that is not loaded."""
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
     """Return the bytes of a tensor's values as raw data; strings count by their length."""
     if tensor.data_type == onnx.TensorProto.STRING:
         return sum(len(text) for text in tensor.string_data)
+    if tensor.data_type == onnx.TensorProto.UNDEFINED:
+        return 0
     count = int(math.prod(tensor.dims))
     if tensor.data_type in _SUB_BYTE:
         return -(-count * int(_SUB_BYTE[tensor.data_type]) // 8)
@@ -129,11 +137,11 @@ def raw_bytes(tensor: onnx.TensorProto) -> bytes:
 
     Raises ModelError if they are in an external file that is not loaded.
     """
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    if is_external(tensor):
         raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
     if tensor.data_type == onnx.TensorProto.STRING:
         return b"".join(len(text).to_bytes(8, "little") + text for text in tensor.string_data)
-    if tensor.HasField("raw_data"):
+    if tensor.HasField("raw_data") or tensor.data_type == onnx.TensorProto.UNDEFINED:
         return bytes(tensor.raw_data)
     return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
 
@@ -149,16 +157,19 @@ def serialised(model: onnx.ModelProto) -> bytes | None:
 
 
 def estimated_bytes(model: onnx.ModelProto) -> int:
-    """Return the model's serialised size; of one that is too large for one message, its weights'."""
-    weights = _weight_bytes(model)
+    """Return the model's serialised size with its external data; of one too large for one message, its weights'."""
+    inside, outside = _weight_bytes(model), _weight_bytes(model, external=True)
+    if inside > PROTOBUF_LIMIT:
+        return inside + outside
     try:
-        return weights if weights > PROTOBUF_LIMIT else int(model.ByteSize())
+        return int(model.ByteSize()) + outside
     except EncodeError:
-        return weights
+        return inside + outside
 
 
-def _weight_bytes(model: onnx.ModelProto) -> int:
-    return sum(tensor_bytes(tensor) for tensor in tensors(model))
+def _weight_bytes(model: onnx.ModelProto, *, external: bool = False) -> int:
+    stored = (tensor for tensor in tensors(model) if is_external(tensor) == external)
+    return sum(tensor_bytes(tensor) for tensor in stored)
 
 
 def dense(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:

@@ -21,9 +21,19 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model.export import export_graph
-from onnx_subprune.model.protos import ONNX_DOMAINS, assign, bodies, constant_tensor, dense, graphs, one_line, tensors
+from onnx_subprune.model.protos import (
+    ONNX_DOMAINS,
+    assign,
+    bodies,
+    constant_tensor,
+    dense,
+    graphs,
+    is_external,
+    one_line,
+    tensors,
+)
 
-__all__ = ["to_graph", "to_model"]
+__all__ = ["quiet", "to_graph", "to_model"]
 
 _SILENT = 100
 
@@ -52,7 +62,7 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
     call them are nodes like any other. Raises ModelError where the import would not be faithful.
     """
     _refuse(model)
-    with _silence():
+    with quiet():
         try:
             graph = gs.import_onnx(_importable(model))
         except (gs.OnnxGraphSurgeonException, KeyError, ValueError, TypeError, AttributeError) as error:
@@ -80,7 +90,7 @@ def to_model(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
         if field.name not in ("graph", "opset_import"):
             assign(model, field.name, value)
     model.opset_import.extend(like.opset_import)
-    with _silence():
+    with quiet():
         export_graph(graph, model.graph, like)
     _import_domains(model)
     return model
@@ -97,8 +107,8 @@ def _import_domains(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """GraphSurgeon prints its log on stdout, where the command line's result goes."""
+def quiet() -> Iterator[None]:
+    """Silence GraphSurgeon for a while: it prints its log on stdout, where the command line's result goes."""
     with G_LOGGER.suppress(_SILENT):
         yield
 
@@ -106,21 +116,21 @@ def _silence() -> Iterator[None]:
 def _refuse(model: onnx.ModelProto) -> None:
     """Raise ModelError for what neither the graph nor a later export could carry."""
     for tensor in tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if is_external(tensor):
             raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
     for graph in graphs(model.graph):
         for node in graph.node:
-            _refuse_untyped(node)
+            _refuse_attributes(node)
     _refuse_shadowing(model.graph, {})
 
 
-def _refuse_untyped(node: onnx.NodeProto) -> None:
+def _refuse_attributes(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
+        where = f"attribute '{attribute.name}' of node '{node.name or node.op_type}'"
         if attribute.type == onnx.AttributeProto.UNDEFINED:
-            raise ModelError(
-                f"attribute '{attribute.name}' of node '{node.name or node.op_type}' has no type (IR version 1): "
-                "export the model anew"
-            )
+            raise ModelError(f"{where} has no type (IR version 1): export the model anew")
+        if attribute.type == onnx.AttributeProto.GRAPHS:
+            raise ModelError(f"{where} holds a list of graphs, which is not supported: only single graphs are")
 
 
 def _refuse_shadowing(graph: onnx.GraphProto, outer: dict[str, Any]) -> None:

@@ -1,1 +1,34 @@
-"""TODO."""
+"""What a run found and did: as data, as tables, and the environment it ran in."""
+
+from onnx_subprune.report.document import analysis_as_dict, as_dict, to_json, write_json
+from onnx_subprune.report.environment import Environment, examine, versions
+from onnx_subprune.report.tables import (
+    accuracy_table,
+    cost_table,
+    fidelity_table,
+    frozen_table,
+    group_table,
+    latency_table,
+    side_by_side,
+    totals,
+    width_table,
+)
+
+__all__ = [
+    "Environment",
+    "accuracy_table",
+    "analysis_as_dict",
+    "as_dict",
+    "cost_table",
+    "examine",
+    "fidelity_table",
+    "frozen_table",
+    "group_table",
+    "latency_table",
+    "side_by_side",
+    "to_json",
+    "totals",
+    "versions",
+    "width_table",
+    "write_json",
+]

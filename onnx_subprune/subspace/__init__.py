@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_subprune.subspace.fitting import Fit, fit_corrections
+from onnx_subprune.subspace.fitting import Fit, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
 from onnx_subprune.subspace.ordering import (
     METHODS,
@@ -34,6 +34,7 @@ __all__ = [
     "feature_scores",
     "fit_corrections",
     "fold",
+    "intercept_is_exact",
     "joint_scores",
     "ldl",
     "magnitude_scores",

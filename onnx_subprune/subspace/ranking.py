@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,4 +110,4 @@ def _members(units: NDArray[np.int64], size: int) -> list[NDArray[np.intp]]:
     """Return the features of each unit."""
     order = np.argsort(units, kind="stable")
     bounds = np.searchsorted(units[order], np.arange(size + 1))
-    return [order[low:high] for low, high in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [order[low:high] for low, high in pairwise(bounds)]

@@ -229,3 +229,15 @@ def test_memory_does_not_grow_with_the_samples():
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     # 200 batches of taps would be 80 MB.
     assert peaks[2] - peaks[1] < 16_000
+
+
+def test_inputs_that_change_the_width_of_a_tap_are_refused():
+    model = onnx.parser.parse_model("""
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[N,C] x) => (float[N,C] y)
+    {
+        y = Neg(x)
+    }""")
+    data = open_data([{"x": np.ones((2, 3))}, {"x": np.ones((2, 4))}], input_specs(model))
+    with pytest.raises(DataError, match="tensor 'y': 3 features expected as in the first batch, found 4"):
+        calibrate(model, [Tap("y", 1)], data)

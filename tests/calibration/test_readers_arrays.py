@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import logging
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +197,25 @@ def test_samples_below_one_are_refused(samples: int):
 def test_a_model_without_inputs_is_refused():
     with pytest.raises(DataError, match="at least one input expected"):
         open_data({"x": images(2)}, ())
+
+
+def test_a_compressed_member_cut_short_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("onnx_subprune.calibration.files._SMALL_BYTES", 0)
+    whole = io.BytesIO()
+    np.save(whole, images(50))
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", whole.getvalue()[:300])
+    with pytest.raises(DataError, match="plain arrays expected in"):
+        open_data(tmp_path / "d.npz", IMAGE, samples=40)
+
+
+def test_files_that_may_not_be_read_are_refused(tmp_path: Path):
+    (tmp_path / "d.npz").mkdir()
+    np.save(tmp_path / "d.npz" / "gone.npy", images(2))
+    data = open_data(tmp_path / "d.npz", IMAGE)
+    (tmp_path / "d.npz" / "gone.npy").unlink()
+    with pytest.raises(DataError, match=r"a data file expected at '.*gone\.npy', found none"):
+        list(data.batches(1))
+    (tmp_path / "d.npz" / "gone.npy").mkdir()
+    with pytest.raises(DataError, match=r"'.*gone\.npy' expected to be readable, found: Is a directory"):
+        list(data.batches(1))

@@ -1,0 +1,175 @@
+"""Tables for the terminal: before and after, groups, latency, accuracy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnx_subprune.evaluate import Fidelity, Latency, Top1
+    from onnx_subprune.model import Cost
+    from onnx_subprune.pipeline import Analysis, Result
+    from onnx_subprune.structure import Group
+
+__all__ = [
+    "accuracy_table",
+    "cost_table",
+    "fidelity_table",
+    "frozen_table",
+    "group_table",
+    "latency_table",
+    "side_by_side",
+    "totals",
+    "width_table",
+]
+
+Row = Sequence[str]
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+_SHOWN = 2
+
+
+def count(number: float, unit: str = "", step: int = 1000) -> str:
+    """Write a number with three digits or more and a prefix: 12.6 M, 134 k, 960."""
+    value, power = float(number), 0
+    while abs(value) >= step and power + 1 < len(_PREFIXES):
+        value, power = value / step, power + 1
+    digits = 0 if power == 0 or value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f} {_PREFIXES[power]}{unit}".rstrip()
+
+
+def cost_table(result: Result) -> Table:
+    """Costs before and after, and the operators whose number changed."""
+    dense, pruned = result.dense, result.pruned
+    rows = [
+        *_costs(dense, pruned),
+        _change("nodes", len(result.analysis.model.graph.node), len(result.model.graph.node), str),
+        *_operators(result.analysis.model, result.model),
+    ]
+    return side_by_side(rows, ("dense", "pruned", "pruned / dense"))
+
+
+def side_by_side(rows: Iterable[Row], columns: Sequence[str], title: str | None = None) -> Table:
+    """A table whose first column names the rows and whose others hold numbers, under `columns`."""
+    return _table(("", *columns), rows, ["left", *["right" for _ in columns]], title)
+
+
+def width_table(result: Result) -> Table:
+    """Units of every prunable group before and after, and what of its consumers' inputs the recovery leaves open."""
+    kept = {group.name: len(group.kept) for group in result.plan.groups}
+    rows = [
+        (
+            group.name,
+            str(group.size),
+            str(kept[group.name]),
+            f"{kept[group.name] / group.size:.0%}",
+            _unexplained(group, result.errors),
+        )
+        for group in result.analysis.structure.prunable
+    ]
+    return _table(("group", "units", "kept", "share", "lost"), rows, ["left", *["right"] * 4])
+
+
+def group_table(analysis: Analysis, macs: int) -> Table:
+    """The prunable groups of a model whose one inference takes `macs`."""
+    rows = [
+        (
+            group.name,
+            str(group.size),
+            _names([use.node.name for use in group.producers]),
+            _names([consumer.name for consumer in group.consumers]),
+            count(group.macs),
+            f"{group.macs / macs:.1%}" if macs else "-",
+        )
+        for group in analysis.structure.prunable
+    ]
+    columns = ("group", "units", "producers", "consumers", "MACs", "share")
+    return _table(columns, rows, ["left", "right", "left", "left", "right", "right"])
+
+
+def frozen_table(analysis: Analysis) -> Table:
+    """The groups that cannot be pruned, each with the first reason."""
+    rows = [(group.name, str(group.size), _reason(group)) for group in analysis.structure.frozen]
+    return _table(("frozen group", "units", "why"), rows, ["left", "right", "left"])
+
+
+def totals(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> str:
+    """One sentence on what the prunable groups amount to."""
+    structure = analysis.structure
+    return (
+        f"{len(structure.prunable)} of {len(structure.groups)} groups can be pruned; they touch "
+        f"{shares['parameters']:.1%} of {count(dense.parameters)} parameters and {shares['macs']:.1%} of "
+        f"{count(dense.macs)} MACs ({count(dense.bytes, 'B')} on the disk)"
+    )
+
+
+def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
+    """Top-1 accuracy of every model, and the difference to the first in percentage points."""
+    first = found[0].accuracy
+    rows = [
+        (name, f"{one.accuracy:.2%}", f"{100 * (one.accuracy - first):+.2f}", f"{one.correct} / {one.samples}")
+        for name, one in zip(names, found, strict=True)
+    ]
+    return _table(("model", "top-1", "to the first", "correct"), rows, ["left", *["right"] * 3])
+
+
+def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
+    """Every output of the models against the same output of the reference."""
+    rows = [
+        (
+            name,
+            output,
+            f"{one.relative_l2:.2e}",
+            f"{one.cosine:.6f}",
+            f"{one.max_abs:.2e}",
+            "-" if one.agreement is None else f"{one.agreement:.2%}",
+            "-" if one.kl is None else f"{one.kl:.2e}",
+        )
+        for name, fidelity in zip(names, found, strict=True)
+        for output, one in fidelity.outputs.items()
+    ]
+    columns = ("model", "output", "relative error", "cosine", "largest", "same class", "KL (nats)")
+    return _table(columns, rows, ["left", "left", *["right"] * 5])
+
+
+def latency_table(names: Sequence[str], found: Sequence[Latency], title: str | None = None) -> Table:
+    """Latency of every model; the speed-up is the median of paired ratios, not a ratio of medians."""
+    rows = [
+        (
+            name,
+            f"{one.median_ms:.3f} ms",
+            f"{one.p90_ms:.3f} ms",
+            f"{one.throughput:.1f} / s",
+            f"{1 / one.ratio_to_first:.2f} x",
+        )
+        for name, one in zip(names, found, strict=True)
+    ]
+    columns = ("model", "median", "90th percentile", "samples", "speed-up")
+    return _table(columns, rows, ["left", *["right"] * 4], title)
+
+
+Justify = Literal["left", "right"]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Row], justify: Sequence[str], title: str | None = None) -> Table:
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+    for column, side in zip(columns, justify, strict=True):
+        # Numbers stay whole; names and reasons wrap rather than lose their end.
+        right: Justify = "right" if side == "right" else "left"
+        table.add_column(column, justify=right, no_wrap=side == "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _costs(dense: Cost, pruned: Cost) -> list[Row]:
+    return [
+        _change("parameters", dense.parameters, pruned.parameters, count),
+        _change("MACs", dense.macs, pruned.macs, count),
+        _change("size", dense.bytes, pruned.bytes, _bytes),
+    ]

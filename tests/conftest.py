@@ -1,0 +1,84 @@
+"""Oracles and data shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.evaluate import random_feeds
+from onnx_subprune.model import input_specs, open_session, run
+from onnx_subprune.pipeline import Analysis, _references, analyse
+from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.verify import relative_error
+
+ORACLE = 1e-4
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of real networks and data, beside the checkout or named by ONNX_SUBPRUNE_DATA."""
+    named = os.environ.get("ONNX_SUBPRUNE_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (folder / "MANIFEST.md").is_file():
+        message = f"REAL DATA MISSING: expected it at {folder} or under ONNX_SUBPRUNE_DATA; these tests did not run"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(message, stacklevel=2)
+        pytest.skip(message)
+    return folder
+
+
+def random_plan(analysis: Analysis, fraction: float = 0.5, seed: int = 0) -> Plan:
+    """Return a plan that keeps a random `fraction` of the units of every prunable group."""
+    rng = np.random.default_rng(seed)
+    groups = []
+    for group in analysis.structure.prunable:
+        count = max(1, round(fraction * group.size))
+        kept = tuple(sorted(int(u) for u in rng.choice(group.size, count, replace=False)))
+        groups.append(PlannedGroup(group.name, group.size, kept))
+    return Plan(analysis.fingerprint, f"units={fraction}", "random", "none", 0.0, tuple(groups))
+
+
+@pytest.fixture
+def plan_at_random() -> Callable[..., Plan]:
+    """Return `random_plan`."""
+    return random_plan
+
+
+@pytest.fixture
+def mask_oracle() -> Callable[..., Analysis]:
+    """Return a check that shrinking without recovery equals masking at the consumers, to 1e-4 relative in ORT.
+
+    The check returns the analysis, and fails where nothing was prunable: an oracle on no unit proves nothing.
+    """
+
+    def check(
+        model: onnx.ModelProto,
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        *,
+        fraction: float = 0.5,
+        seed: int = 0,
+        run_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> Analysis:
+        analysis = analyse(model, shapes)
+        plan = random_plan(analysis, fraction, seed)
+        assert plan.removes, "expected a prunable group, found none"
+        shrunk, masked = _references(analysis, plan)
+        onnx.checker.check_model(shrunk, full_check=True)
+        feeds = random_feeds(input_specs(model), dict(run_shapes or analysis.input_shapes), seed)
+        expected = run(open_session(masked), feeds)
+        found = run(open_session(shrunk), feeds)
+        for name, value in expected.items():
+            assert np.abs(value).max() > 0, f"output '{name}' is all zero: the oracle would prove nothing"
+            assert relative_error(found[name], value) < ORACLE, name
+        return analysis
+
+    return check
