@@ -87,6 +87,8 @@ class Options:
         for name, value in (("round-to", self.round_to), ("batch size", self.batch_size), ("samples", self.samples)):
             if value is not None and value < 1:
                 raise OptionError(f"expected {name} of 1 or more, found {value}; give a positive number")
+        if not 0 <= self.ridge < float("inf"):
+            raise OptionError(f"expected a ridge of 0 or more, found {self.ridge}; for example 1e-6")
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shri
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,8 +168,8 @@ def apply(
     analysis, dataset = _prepare(model, data, options)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
-            f"expected the model that the plan was made for ({plan.fingerprint[:12]}), found {analysis.fingerprint[:12]}; "
-            "apply the plan to that model or make a new one"
+            f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
+            f"found {analysis.fingerprint[:12]}; apply the plan to that model or make a new one"
         )
     if plan.recovery != "none" and statistics is None:
         if dataset is None:
@@ -328,10 +329,11 @@ def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) 
         try:
             counts = budget.cheapest_cutoff(curves, cost, target.value, options.round_to).counts
         except TargetError as error:
+            nearest = math.ceil(error.nearest * 1e4) / 1e4
             raise TargetError(
-                f"expected to reach {target}, but with one unit left in every group it is {error.nearest:.3f}; "
-                f"ask for {target.kind}={error.nearest:.3f} or more",
-                error.nearest,
+                f"expected to reach {target}, but the smallest widths leave {nearest:.4f} of the {target.kind}; "
+                f"ask for {target.kind}={nearest:.4f} or more",
+                nearest,
             ) from None
     kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves}
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)

@@ -1,1 +1,5 @@
-"""TODO."""
+"""The command line: a file per subcommand, each of which parses, calls the API and prints."""
+
+from onnx_subprune.cli.exits import main, run
+
+__all__ = ["main", "run"]

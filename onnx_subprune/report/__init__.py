@@ -4,6 +4,7 @@ from onnx_subprune.report.document import analysis_as_dict, as_dict, to_json, wr
 from onnx_subprune.report.environment import Environment, examine, versions
 from onnx_subprune.report.tables import (
     accuracy_table,
+    cost_rows,
     cost_table,
     fidelity_table,
     frozen_table,
@@ -19,6 +20,7 @@ __all__ = [
     "accuracy_table",
     "analysis_as_dict",
     "as_dict",
+    "cost_rows",
     "cost_table",
     "examine",
     "fidelity_table",

@@ -33,6 +33,7 @@ def as_dict(result: Result, *, command: Sequence[str] = (), source: str | None =
         result: of `prune` or `apply`.
         command: how it was asked for, as words.
         source: where the calibration data or statistics came from.
+
     """
     kept = {group.name: len(group.kept) for group in result.plan.groups}
     structure = result.analysis.structure
@@ -63,6 +64,7 @@ def analysis_as_dict(analysis: Analysis, dense: Any, shares: Mapping[str, float]
         analysis: of the model.
         dense: its Cost.
         shares: of `macs` and `parameters` that touch a prunable group, in [0, 1].
+
     """
     structure = analysis.structure
     return {

@@ -45,6 +45,7 @@ class Environment:
         providers: by execution provider that the build names: None if it loads, else why not.
         opset: newest opset of the default domain that the runtime reads; None if none was.
         ir_version: newest IR version that it reads; None if none was.
+
     """
 
     versions: dict[str, str]

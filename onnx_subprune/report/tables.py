@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy_table",
+    "cost_rows",
     "cost_table",
     "fidelity_table",
     "frozen_table",
@@ -34,11 +35,11 @@ _PREFIXES = ("", "k", "M", "G", "T", "P")
 _SHOWN = 2
 
 
-def count(number: float, unit: str = "", step: int = 1000) -> str:
-    """Write a number with three digits or more and a prefix: 12.6 M, 134 k, 960."""
+def count(number: float, unit: str = "") -> str:
+    """Write a number with three digits and a prefix: 12.6 M, 134 k, 960."""
     value, power = float(number), 0
-    while abs(value) >= step and power + 1 < len(_PREFIXES):
-        value, power = value / step, power + 1
+    while round(abs(value)) >= 1000 and power + 1 < len(_PREFIXES):
+        value, power = value / 1000, power + 1
     digits = 0 if power == 0 or value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f} {_PREFIXES[power]}{unit}".rstrip()
 
@@ -47,16 +48,25 @@ def cost_table(result: Result) -> Table:
     """Costs before and after, and the operators whose number changed."""
     dense, pruned = result.dense, result.pruned
     rows = [
-        *_costs(dense, pruned),
+        *cost_rows(dense, pruned),
         _change("nodes", len(result.analysis.model.graph.node), len(result.model.graph.node), str),
         *_operators(result.analysis.model, result.model),
     ]
     return side_by_side(rows, ("dense", "pruned", "pruned / dense"))
 
 
+def cost_rows(dense: Cost, pruned: Cost) -> list[Row]:
+    """Rows of a table with the columns dense, pruned, pruned / dense."""
+    return [
+        _change("parameters", dense.parameters, pruned.parameters, count),
+        _change("MACs", dense.macs, pruned.macs, count),
+        _change("size", dense.bytes, pruned.bytes, _bytes),
+    ]
+
+
 def side_by_side(rows: Iterable[Row], columns: Sequence[str], title: str | None = None) -> Table:
     """A table whose first column names the rows and whose others hold numbers, under `columns`."""
-    return _table(("", *columns), rows, ["left", *["right" for _ in columns]], title)
+    return _table(("", *columns), rows, "l" + "r" * len(columns), title)
 
 
 def width_table(result: Result) -> Table:
@@ -72,7 +82,7 @@ def width_table(result: Result) -> Table:
         )
         for group in result.analysis.structure.prunable
     ]
-    return _table(("group", "units", "kept", "share", "lost"), rows, ["left", *["right"] * 4])
+    return _table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
 
 
 def group_table(analysis: Analysis, macs: int) -> Table:
@@ -89,13 +99,13 @@ def group_table(analysis: Analysis, macs: int) -> Table:
         for group in analysis.structure.prunable
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
-    return _table(columns, rows, ["left", "right", "left", "left", "right", "right"])
+    return _table(columns, rows, "lrllrr")
 
 
 def frozen_table(analysis: Analysis) -> Table:
     """The groups that cannot be pruned, each with the first reason."""
     rows = [(group.name, str(group.size), _reason(group)) for group in analysis.structure.frozen]
-    return _table(("frozen group", "units", "why"), rows, ["left", "right", "left"])
+    return _table(("frozen group", "units", "why"), rows, "lrl")
 
 
 def totals(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> str:
@@ -115,7 +125,7 @@ def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
         (name, f"{one.accuracy:.2%}", f"{100 * (one.accuracy - first):+.2f}", f"{one.correct} / {one.samples}")
         for name, one in zip(names, found, strict=True)
     ]
-    return _table(("model", "top-1", "to the first", "correct"), rows, ["left", *["right"] * 3])
+    return _table(("model", "top-1", "to the first", "correct"), rows, "lrrr")
 
 
 def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
@@ -134,7 +144,7 @@ def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
         for output, one in fidelity.outputs.items()
     ]
     columns = ("model", "output", "relative error", "cosine", "largest", "same class", "KL (nats)")
-    return _table(columns, rows, ["left", "left", *["right"] * 5])
+    return _table(columns, rows, "llrrrrr")
 
 
 def latency_table(names: Sequence[str], found: Sequence[Latency], title: str | None = None) -> Table:
@@ -150,26 +160,47 @@ def latency_table(names: Sequence[str], found: Sequence[Latency], title: str | N
         for name, one in zip(names, found, strict=True)
     ]
     columns = ("model", "median", "90th percentile", "samples", "speed-up")
-    return _table(columns, rows, ["left", *["right"] * 4], title)
+    return _table(columns, rows, "lrrrr", title)
 
 
-Justify = Literal["left", "right"]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Row], justify: Sequence[str], title: str | None = None) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | None = None) -> Table:
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
-    for column, side in zip(columns, justify, strict=True):
+    for column, side in zip(columns, sides, strict=True):
         # Numbers stay whole; names and reasons wrap rather than lose their end.
-        right: Justify = "right" if side == "right" else "left"
-        table.add_column(column, justify=right, no_wrap=side == "right", overflow="fold")
+        table.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def _costs(dense: Cost, pruned: Cost) -> list[Row]:
+def _operators(dense: onnx.ModelProto, pruned: onnx.ModelProto) -> list[Row]:
+    before, after = (Counter(node.op_type for node in model.graph.node) for model in (dense, pruned))
     return [
-        _change("parameters", dense.parameters, pruned.parameters, count),
-        _change("MACs", dense.macs, pruned.macs, count),
-        _change("size", dense.bytes, pruned.bytes, _bytes),
+        _change(f"  {name}", before[name], after[name], str)
+        for name in sorted(before | after)
+        if before[name] != after[name]
     ]
+
+
+def _change(name: str, dense: int, pruned: int, write: Callable[[int], str]) -> Row:
+    return (name, write(dense), write(pruned), f"{pruned / dense:.1%}" if dense else "-")
+
+
+def _bytes(number: int) -> str:
+    return count(number, "B")
+
+
+def _names(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    more = f" +{len(unique) - _SHOWN}" if len(unique) > _SHOWN else ""
+    return ", ".join(unique[:_SHOWN]) + more
+
+
+def _reason(group: Group) -> str:
+    others = len(group.reasons) - 1
+    return group.reasons[0] + (f" (and {others} more)" if others else "")
+
+
+def _unexplained(group: Group, errors: Mapping[str, float]) -> str:
+    found = [errors[consumer.name] for consumer in group.consumers if consumer.name in errors]
+    return f"{max(found):.1%}" if found else "-"

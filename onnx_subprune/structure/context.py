@@ -174,7 +174,9 @@ class Context:
         if index < len(node.outputs) and node.outputs[index].name:
             self.axes[node.outputs[index].name] = tuple(axes)
 
-    def use(self, role: Role, node: gs.Node, index: int, constant: gs.Constant, dims: Sequence[tuple[int, Dim]]) -> None:
+    def use(
+        self, role: Role, node: gs.Node, index: int, constant: gs.Constant, dims: Sequence[tuple[int, Dim]]
+    ) -> None:
         """Record the part that axes of a constant play at a node."""
         self.uses.extend(Use(role, node, index, constant, axis, dim) for axis, dim in dims)
 

@@ -21,7 +21,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ONE", "Atom", "Concat", "Dim", "concat", "fresh", "freeze", "keep_mask", "product", "split", "unify", "unit_index"]
+__all__ = [
+    "ONE",
+    "Atom",
+    "Concat",
+    "Dim",
+    "concat",
+    "fresh",
+    "freeze",
+    "keep_mask",
+    "product",
+    "split",
+    "unify",
+    "unit_index",
+]
 
 Keeps = Mapping["Atom", np.ndarray]
 
@@ -96,16 +109,28 @@ ONE = Dim(())
 
 def _resolved(factor: Factor) -> tuple[Factor, ...]:
     if isinstance(factor, Atom):
-        if factor.bound is None:
-            return (factor,)
-        factor.bound = factor.bound.resolve()
-        return factor.bound.factors
+        last = _last(factor)
+        if last.bound is None:
+            return (last,)
+        last.bound = last.bound.resolve()
+        return last.bound.factors
     parts: list[Dim] = []
     for part in factor.parts:
         resolved = part.resolve()
         inner = resolved.factors[0] if len(resolved.factors) == 1 else None
         parts.extend(inner.parts if isinstance(inner, Concat) else (resolved,))
     return (Concat(tuple(parts)),)
+
+
+def _last(atom: Atom) -> Atom:
+    """Follow Atoms bound to single Atoms; a deep residual stream makes long chains, so they are walked and shortened."""
+    chain: list[Atom] = []
+    while atom.bound is not None and len(atom.bound.factors) == 1 and isinstance(atom.bound.factors[0], Atom):
+        chain.append(atom)
+        atom = atom.bound.factors[0]
+    for passed in chain:
+        passed.bound = Dim((atom,))
+    return atom
 
 
 def fresh(size: int, dynamic: bool = False) -> Dim:
@@ -201,17 +226,19 @@ def _align_parts(a: Dim, b: Dim, where: str) -> None:
     """Unify two concatenations, cutting the longer part wherever their boundaries differ."""
     left, right = (deque(d.factors[0].parts) for d in (a, b))  # type: ignore[union-attr]
     while left and right:
-        x, y = left.popleft(), right.popleft()
-        if x.size != y.size:
+        x, y = left.popleft().resolve(), right.popleft().resolve()
+        if x.size != y.size and not (x.dynamic or y.dynamic):
             longer, queue = (x, left) if x.size > y.size else (y, right)
             short = min(x.size, y.size)
             pieces = split(longer, [short, longer.size - short])
-            if pieces is None:
-                for rest in (x, y, *left, *right):
-                    freeze(rest, f"concatenations that cannot be aligned meet at {where}")
-                return
-            queue.appendleft(pieces[1])
-            x, y = (pieces[0], y) if longer is x else (x, pieces[0])
+            if pieces is not None:
+                queue.appendleft(pieces[1])
+                x, y = (pieces[0], y) if longer is x else (x, pieces[0])
+        if x != y and (x.dynamic or y.dynamic or x.size != y.size):
+            # Past a part whose size is known at run time only, nothing is known to lie side by side.
+            for rest in (x, y, *left, *right):
+                freeze(rest, f"concatenations that cannot be aligned meet at {where}")
+            return
         unify(x, y, where)
 
 
@@ -219,33 +246,62 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
     """Unify two products, carving the larger factor wherever their boundaries differ."""
     left, right = deque(a.factors), deque(b.factors)
     while left and right:
-        x, y = left[0], right[0]
-        if x.size == y.size:
+        x, y = _front(left), _front(right)
+        if x == y:
+            left.popleft(), right.popleft()
+            continue
+        known = not (x.dynamic or y.dynamic)
+        if known and x.size == y.size:
             unify(Dim((left.popleft(),)), Dim((right.popleft(),)), where)
             continue
         queue = left if x.size > y.size else right
-        carved = carve(queue[0], min(x.size, y.size), where)
+        carved = carve(queue[0], min(x.size, y.size), where) if known else None
         if carved is None:
             for rest in (*left, *right):
                 freeze(Dim((rest,)), f"shapes that cannot be aligned meet at {where}")
             return
         queue.popleft()
-        queue.extendleft(reversed(carved))
+        queue.extendleft(reversed(carved[0] + carved[1]))
 
 
-def carve(factor: Factor, outer: int, where: str) -> tuple[Factor, ...] | None:
-    """Rewrite one factor as a product whose first factor has `outer` entries; None where that is impossible.
+def _front(queue: deque[Factor]) -> Factor:
+    """Return the first factor, after splitting it as far as it has been refined by now."""
+    queue.extendleft(reversed(_resolved(queue.popleft())))
+    return queue[0]
+
+
+def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
+    """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible."""
+    head: list[Factor] = []
+    rest = deque(_resolved(factor))
+    while outer > 1:
+        if not rest or rest[0].dynamic:
+            return None
+        first = rest.popleft()
+        if outer % first.size == 0:
+            outer //= first.size
+            head.append(first)
+            continue
+        halves = None if first.size % outer else _halve(first, outer, where)
+        if halves is None:
+            return None
+        head.extend(halves[0])
+        rest.extendleft(reversed(halves[1]))
+        break
+    return tuple(head), tuple(rest)
+
+
+def _halve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
+    """Carve one factor that is not refined any further.
 
     A concatenation of `outer` equal parts (fused QKV) becomes (a frozen index over the parts) x (the part that all of
     them are unified with).
     """
-    if factor.dynamic or factor.size % outer:
-        return None
     inner = factor.size // outer
     if isinstance(factor, Atom):
-        pair = product(fresh(outer), fresh(inner))
-        _bind(factor, pair, where)
-        return pair.factors
+        pair = (fresh(outer), fresh(inner))
+        _bind(factor, product(*pair), where)
+        return pair[0].factors, pair[1].factors
     parts = split(Dim((factor,)), [inner] * outer)
     if parts is None:
         return None
@@ -253,7 +309,7 @@ def carve(factor: Factor, outer: int, where: str) -> tuple[Factor, ...] | None:
         unify(parts[0], part, where)
     index = fresh(outer)
     freeze(index, f"index over concatenated parts at {where}")
-    return (*index.factors, *parts[0].resolve().factors)
+    return index.factors, parts[0].resolve().factors
 
 
 def _split_concat(whole: Concat, sizes: Sequence[int]) -> list[Dim] | None:

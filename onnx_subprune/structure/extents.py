@@ -8,14 +8,27 @@ where the two ends of a chain disagree after pruning, a constant has to be rewri
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, product
+from onnx_subprune.structure.dims import Atom, Dim, Factor, Keeps, keep_mask
 
-__all__ = ["Extent", "Monomial", "Operation", "Size", "dims_of", "evaluate", "monomial", "total"]
+__all__ = [
+    "Extent",
+    "Monomial",
+    "Operation",
+    "Size",
+    "apply",
+    "dims_of",
+    "evaluate",
+    "fixed",
+    "in_step",
+    "monomial",
+    "total",
+]
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ def evaluate(extent: Extent, keeps: Keeps) -> int:
     values = [evaluate(argument, keeps) for argument in extent.arguments]
     if extent.name == "Where":
         return values[1] if values[0] else values[2]
-    return _PYTHON[extent.name](values[0], values[1])
+    return reduce(_PYTHON[extent.name], values)
 
 
 def apply(name: str, *arguments: Extent) -> Extent:
@@ -83,12 +96,41 @@ def dims_of(extent: Extent) -> Iterator[Dim]:
             yield from dims_of(argument)
 
 
+def fixed(extent: Extent) -> int | None:
+    """Return the value of an extent before pruning, or None where it depends on a size known at run time only."""
+    return None if any(dim.dynamic for dim in dims_of(extent)) else evaluate(extent, {})
+
+
+def in_step(a: Extent, b: Extent) -> bool:
+    """Whether two extents are equal whatever units are removed, and whatever the sizes known at run time only."""
+    x, y = _factorise(a), _factorise(b)
+    return a == b or (x is not None and y is not None and x == y)
+
+
+def _factorise(extent: Extent) -> tuple[int, Counter[Factor]] | None:
+    """Return an extent as a number times the sizes of factors, or None where it is not one."""
+    if isinstance(extent, int):
+        return extent, Counter()
+    if isinstance(extent, Size):
+        return 1, Counter(extent.dim.resolve().factors)
+    if extent.name not in ("Mul", "Div"):
+        return None
+    first, second = (_factorise(argument) for argument in extent.arguments)
+    if first is None or second is None:
+        return None
+    if extent.name == "Mul":
+        return first[0] * second[0], first[1] + second[1]
+    if second[0] == 0 or first[0] % second[0] or second[1] - first[1]:
+        return None
+    return first[0] // second[0], first[1] - second[1]
+
+
 @dataclass(frozen=True)
 class Monomial:
-    """A size as (static factor) x (product of dynamic Atoms): what a Reshape is matched by."""
+    """A size as (static factor) x (product of dynamic factors): what a Reshape is matched by."""
 
     static: int
-    dynamic: tuple[Atom, ...]
+    dynamic: tuple[Factor, ...]
 
     def times(self, other: Monomial) -> Monomial:
         """Return the product."""
@@ -109,32 +151,17 @@ def monomial(extent: Extent) -> Monomial | None:
     return first.times(second) if extent.name == "Mul" else _quotient(first, second)
 
 
-def _of_dim(dim: Dim) -> Monomial | None:
+def _of_dim(dim: Dim) -> Monomial:
     result = Monomial(1, ())
     for factor in dim.resolve().factors:
-        if isinstance(factor, Atom):
-            result = result.times(Monomial(1, (factor,)) if factor.dynamic else Monomial(factor.size, ()))
-        elif factor.dynamic:
-            return None
-        else:
-            result = result.times(Monomial(factor.size, ()))
+        result = result.times(Monomial(1, (factor,)) if factor.dynamic else Monomial(factor.size, ()))
     return result
 
 
 def _quotient(a: Monomial, b: Monomial) -> Monomial | None:
     left = list(a.dynamic)
-    for atom in b.dynamic:
-        if atom not in left:
+    for factor in b.dynamic:
+        if factor not in left:
             return None
-        left.remove(atom)
+        left.remove(factor)
     return None if a.static % b.static else Monomial(a.static // b.static, tuple(left))
-
-
-def literal_array(values: np.ndarray) -> np.ndarray:
-    """Return an integer array as an object array of literal extents."""
-    return np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
-
-
-def span(dims: tuple[Dim, ...]) -> Extent:
-    """Return the number of entries that `dims` hold together when multiplied."""
-    return Size(product(*dims)) if dims else Size(ONE)

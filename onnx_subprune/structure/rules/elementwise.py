@@ -60,7 +60,6 @@ def variadic(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, broadcast(node, [ctx.input(node, i) for i in range(len(node.inputs))], ctx))
 
 
-
 def dropout(node: gs.Node, ctx: Context) -> None:
     """Data and mask keep the axes."""
     axes = ctx.input(node, 0)

@@ -85,7 +85,13 @@ def _matmul_constant(node: gs.Node, ctx: Context, known: tuple[Weight, tuple[Dim
     y[axis] = w[produced]
     ctx.output(node, y)
     _record(
-        node, ctx, weight, produces=(produced, w[produced]), contracts=(contracted, w[contracted]), index=index, axis=axis
+        node,
+        ctx,
+        weight,
+        produces=(produced, w[produced]),
+        contracts=(contracted, w[contracted]),
+        index=index,
+        axis=axis,
     )
     ctx.mac_terms.append(MacTerm(node, (*x, w[produced])))
 

@@ -1,0 +1,184 @@
+"""`onnx-subprune prune`: calibrate, choose, recover, shrink, verify, save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_subprune import pipeline, report
+from onnx_subprune.cli.files import check_outputs, saved_statistics
+from onnx_subprune.cli.options import (
+    BatchSize,
+    Calib,
+    InputShapes,
+    Json,
+    Model,
+    Providers,
+    Quiet,
+    ReportFile,
+    Samples,
+    Seed,
+    StatisticsFile,
+    Threads,
+    Verbose,
+    names,
+    shapes,
+    strength,
+)
+from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.errors import OptionError
+from onnx_subprune.options import RECOVERIES, SELECTIONS, TARGETS, Options, Target
+
+__all__ = ["prune"]
+
+_PRUNING = "Pruning"
+
+
+def prune(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="OUT", help="Where the pruned model goes; may be left out with --dry-run.", show_default=False
+        ),
+    ] = None,
+    *,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="KIND=F",
+            help=f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}.",
+            rich_help_panel=_PRUNING,
+            show_default=False,
+        ),
+    ],
+    calib: Calib = None,
+    select: Annotated[
+        str,
+        typer.Option(
+            "--select",
+            metavar="NAME",
+            help=f"How units are ranked: {', '.join(SELECTIONS)}.",
+            rich_help_panel=_PRUNING,
+        ),
+    ] = "zca",
+    recovery: Annotated[
+        str,
+        typer.Option(
+            "--recovery",
+            metavar="NAME",
+            help=f"How consumers make up for removed units: {', '.join(RECOVERIES)}.",
+            rich_help_panel=_PRUNING,
+        ),
+    ] = "channel",
+    round_to: Annotated[
+        int,
+        typer.Option("--round-to", metavar="N", help="Keep multiples of N units.", rich_help_panel=_PRUNING),
+    ] = 1,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="GLOB",
+            help="Leave groups whole that match by name, node or weight; repeatable.",
+            rich_help_panel=_PRUNING,
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="GLOB",
+            help="Prune only groups that match; repeatable.",
+            rich_help_panel=_PRUNING,
+            show_default=False,
+        ),
+    ] = None,
+    ridge: Annotated[
+        float,
+        typer.Option(
+            "--ridge", metavar="F", help="Relative ridge of the least squares.", rich_help_panel=_PRUNING
+        ),
+    ] = 1e-6,
+    statistics: StatisticsFile = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    input_shapes: InputShapes = None,
+    providers: Providers = None,
+    threads: Threads = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan",
+            metavar="FILE",
+            help="Write which units stay, for `apply`.",
+            rich_help_panel="Output",
+            show_default=False,
+        ),
+    ] = None,
+    report_file: ReportFile = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel="Output")
+    ] = False,
+    json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Prune MODEL to a target and write OUT; what removed units contributed is recovered by least squares."""
+    with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        options = Options(
+            target=Target.parse(target),
+            select=select,
+            recovery=recovery,
+            round_to=round_to,
+            ignore=tuple(ignore or ()),
+            only=tuple(only or ()),
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            ridge=strength(ridge),
+            providers=names(providers),
+            threads=threads,
+            input_shapes=shapes(input_shapes),
+        )
+        written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
+        _check(model, calib, written, dry_run=dry_run)
+        loaded = saved_statistics(calib, statistics)
+        with screen.progress("calibrating") as progress:
+            result = pipeline.prune(model, calib, options, statistics=loaded, progress=progress)
+        screen.warn(result.warnings)
+        document = report.as_dict(
+            result, command=context.obj or (), source=calib or (str(statistics) if statistics else None)
+        )
+        if not dry_run:
+            _save(result, document, written)
+        screen.show(document, report.cost_table(result), report.width_table(result))
+
+
+def _check(model: Path, calib: str | None, written: dict[str, Path | None], *, dry_run: bool) -> None:
+    if dry_run:
+        others = [name for name, path in written.items() if path is not None and name != "OUT"]
+        if others:
+            raise OptionError(f"expected --dry-run to write nothing, found {others[0]} too; leave one of them out")
+    elif written["OUT"] is None:
+        raise typer.BadParameter("Missing argument 'OUT' (it may be left out with --dry-run only).")
+    else:
+        check_outputs({"MODEL": model, "--calib": calib}, written)
+
+
+def _save(result: pipeline.Result, document: report.Document, written: dict[str, Path | None]) -> None:
+    """Write the files that were asked for, each whole or not at all, the model last but for its report."""
+    if written["--statistics"] is not None and result.statistics is not None:
+        result.statistics.save(written["--statistics"])
+    if written["--plan"] is not None:
+        result.plan.save(written["--plan"])
+    if written["OUT"] is not None:
+        result.save(written["OUT"])
+    if written["--report"] is not None:
+        report.write_json(document, written["--report"])

@@ -1,0 +1,119 @@
+"""What the user sees: results on stdout, everything else on stderr.
+
+With `--json` stdout holds one document and nothing else, whatever a data script of the user prints meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onnx_subprune import report
+from onnx_subprune.errors import SubpruneError
+
+__all__ = ["Terminal", "terminal"]
+
+_logger = logging.getLogger(__name__)
+
+_WIDTH_OF_A_PIPE = 120
+_SHOWN_WARNINGS = 5
+_Tell = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a command prints; `stdout` is the real one, `quiet` leaves out progress and warnings."""
+
+    stdout: TextIO
+    json: bool
+    quiet: bool
+
+    def show(self, document: Mapping[str, Any], *parts: RenderableType) -> None:
+        """Print the result: the document with `--json`, otherwise the parts."""
+        if self.json:
+            self.stdout.write(report.to_json(document))
+        else:
+            width = None if self.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
+            console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)
+            for part in parts:
+                console.print(part)
+        # Here, where a closed pipe is still an exception and not a complaint of the interpreter at its end.
+        self.stdout.flush()
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Print a line for each warning, up to a few."""
+        lines = list(warnings)
+        for line in lines[:_SHOWN_WARNINGS]:
+            _logger.warning("%s", line)
+        if len(lines) > _SHOWN_WARNINGS:
+            _logger.warning("%d more like these are in the report", len(lines) - _SHOWN_WARNINGS)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[_Tell | None]:
+        """Show a bar on a terminal; what is yielded takes the samples done and their total."""
+        console = Console(stderr=True)
+        if self.quiet or not console.is_terminal:
+            yield None
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def terminal(*, json: bool, verbose: int, quiet: bool) -> Iterator[Terminal]:
+    """Set up logging and, with `json`, keep stdout for the document."""
+    stdout = sys.stdout
+    with _logs(verbose, quiet), contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
+        try:
+            yield Terminal(stdout, json, quiet)
+        except SubpruneError as error:
+            _logger.debug("where it came from", exc_info=error)
+            raise
+        except Exception as error:
+            _logger.info("where it came from", exc_info=error)
+            raise
+
+
+class _Handler(logging.Handler):
+    """Prints to whatever stderr is at the time: a progress bar stands in for it while it is drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
+@contextlib.contextmanager
+def _logs(verbose: int, quiet: bool) -> Iterator[None]:
+    """Print the package's log on stderr: warnings; with -v what it does; with -vv all; with -q errors only."""
+    package = logging.getLogger("onnx_subprune")
+    # Thin taps are in the warnings of the result, which every command prints.
+    logging.getLogger("onnx_subprune.calibration.engine").addFilter(_below_warning)
+    handler = _Handler()
+    handler.setFormatter(_Formatter())
+    before = package.level
+    package.setLevel(logging.ERROR if quiet else max(logging.DEBUG, logging.WARNING - 10 * verbose))
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(before)
+        logging.getLogger("onnx_subprune.calibration.engine").removeFilter(_below_warning)
+
+
+def _below_warning(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.WARNING

@@ -1,0 +1,175 @@
+"""The whole way on the embedded network: targets, identity, determinism, replay, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.calibration import Statistics, open_data
+from onnx_subprune.data import Demo, load_demo
+from onnx_subprune.errors import OptionError, PlanError, TargetError
+from onnx_subprune.evaluate import top1
+from onnx_subprune.model import input_specs, load_model, open_session, run
+from onnx_subprune.options import Options, Target
+from onnx_subprune.pipeline import Result, analyse, apply, prune
+from onnx_subprune.verify import relative_error
+
+
+@pytest.fixture(scope="module")
+def demo() -> Demo:
+    return load_demo()
+
+
+@pytest.fixture(scope="module")
+def dense(demo: Demo) -> onnx.ModelProto:
+    return load_model(demo.model_path)
+
+
+@pytest.fixture(scope="module")
+def calib(demo: Demo) -> dict[str, np.ndarray]:
+    return {name: values[:64] for name, values in demo.calibration.items()}
+
+
+@pytest.fixture(scope="module")
+def half(dense: onnx.ModelProto, demo: Demo) -> Result:
+    return prune(dense, demo.calibration, Options(target=Target("macs", 0.5)))
+
+
+def _outputs(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return run(open_session(model), feeds)
+
+
+def test_the_target_is_met_and_the_accuracy_held(dense: onnx.ModelProto, half: Result, demo: Demo) -> None:
+    assert 0.47 < half.pruned.macs / half.dense.macs <= 0.5
+    assert half.pruned.parameters < half.dense.parameters
+    assert half.pruned.bytes < half.dense.bytes
+    data = open_data({**demo.test, "labels": demo.labels}, input_specs(dense))
+    recovered = top1(half.model, data).accuracy
+    bare = top1(apply(replace(half.plan, recovery="none"), dense).model, data).accuracy
+    assert recovered > 0.85
+    assert recovered > bare + 0.05
+
+
+@pytest.mark.parametrize("kind", ["macs", "params", "units", "variance"])
+def test_a_target_of_one_changes_nothing(dense: onnx.ModelProto, calib: dict[str, np.ndarray], kind: str) -> None:
+    result = prune(dense, calib, Options(target=Target(kind, 1.0)))
+    assert not result.plan.removes
+    assert result.model.graph == dense.graph
+    assert {p.key.rsplit(".", 1)[0] for p in result.model.metadata_props} == {"pkg.onnx_subprune"}
+
+
+@pytest.mark.parametrize("target", ["params=0.6", "units=0.5", "variance=0.9"])
+def test_other_targets_are_met(dense: onnx.ModelProto, calib: dict[str, np.ndarray], target: str) -> None:
+    result = prune(dense, calib, Options(target=Target.parse(target)))
+    if target.startswith("params"):
+        assert 0.55 < result.pruned.parameters / result.dense.parameters <= 0.6
+    elif target.startswith("units"):
+        assert all(len(g.kept) == round(g.size / 2) for g in result.plan.groups)
+    else:
+        assert result.plan.removes
+
+
+def test_the_prediction_of_the_structure_is_the_cost_of_the_model(dense: onnx.ModelProto, half: Result) -> None:
+    structure = analyse(dense, {"image": (1, 1, 28, 28)}).structure
+    counts = {atom: int(mask.sum()) for atom, mask in half.plan.keeps(structure).items()}
+    assert structure.macs({}) == half.dense.macs
+    assert structure.macs(counts) == half.pruned.macs
+    assert structure.parameters(counts) == half.pruned.parameters
+
+
+def test_the_same_seed_gives_the_same_bytes(dense: onnx.ModelProto, calib: dict[str, np.ndarray]) -> None:
+    options = Options(target=Target("units", 0.5), select="random", seed=3)
+    first, second = (prune(dense, calib, options).model.SerializeToString(deterministic=True) for _ in range(2))
+    other = prune(dense, calib, replace(options, seed=4)).model.SerializeToString(deterministic=True)
+    assert first == second
+    assert first != other
+
+
+def test_a_saved_plan_and_saved_statistics_replay_to_the_same_bytes(
+    dense: onnx.ModelProto, half: Result, tmp_path: Path
+) -> None:
+    assert half.statistics is not None
+    half.plan.save(tmp_path / "plan.json")
+    half.statistics.save(tmp_path / "statistics.safetensors")
+    plan = type(half.plan).load(tmp_path / "plan.json")
+    again = apply(plan, dense, statistics=Statistics.load(tmp_path / "statistics.safetensors"))
+    # The probe that MACs are counted with comes from the data in one run and from the options in the other.
+    assert again.model.graph.SerializeToString(deterministic=True) == half.model.graph.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_ten_targets_need_one_calibration(dense: onnx.ModelProto, half: Result) -> None:
+    assert half.statistics is not None
+    sizes = [
+        prune(dense, None, Options(target=Target("macs", f)), statistics=half.statistics).pruned.macs
+        for f in (0.9, 0.7, 0.3)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_ignored_layers_stay_whole_and_only_limits_to_its_match(
+    dense: onnx.ModelProto, calib: dict[str, np.ndarray]
+) -> None:
+    names = [group.name for group in analyse(dense).structure.prunable]
+    ignored = prune(dense, calib, Options(target=Target("units", 0.5), ignore=(names[0],)))
+    only = prune(dense, calib, Options(target=Target("units", 0.5), only=(names[0],)))
+    assert [g.name for g in ignored.plan.groups if len(g.kept) == g.size] == [names[0]]
+    assert [g.name for g in only.plan.groups if len(g.kept) < g.size] == [names[0]]
+
+
+def test_widths_are_rounded(dense: onnx.ModelProto, calib: dict[str, np.ndarray]) -> None:
+    result = prune(dense, calib, Options(target=Target("macs", 0.6), round_to=8))
+    assert all(len(g.kept) % 8 == 0 or len(g.kept) == g.size for g in result.plan.groups)
+    assert result.pruned.macs <= 0.6 * result.dense.macs
+
+
+def test_a_pattern_that_matches_nothing_is_refused(dense: onnx.ModelProto, calib: dict[str, np.ndarray]) -> None:
+    with pytest.raises(OptionError, match="expected 'nosuch' to match"):
+        prune(dense, calib, Options(ignore=("nosuch",)))
+
+
+def test_a_target_out_of_reach_names_the_nearest(dense: onnx.ModelProto, calib: dict[str, np.ndarray]) -> None:
+    with pytest.raises(TargetError, match=r"ask for macs=0\.0\d+ or more") as caught:
+        prune(dense, calib, Options(target=Target("macs", 1e-6)))
+    nearest = float(str(caught.value).split("macs=")[-1].split()[0])
+    assert prune(dense, calib, Options(target=Target("macs", nearest))).plan.removes
+
+
+def test_a_plan_of_another_model_and_one_without_data_are_refused(dense: onnx.ModelProto, half: Result) -> None:
+    with pytest.raises(PlanError, match="expected the model that the plan was made for"):
+        apply(replace(half.plan, fingerprint="0" * 64), dense)
+    with pytest.raises(PlanError, match="needs calibration data or statistics"):
+        apply(half.plan, dense)
+
+
+def test_statistics_of_another_model_are_refused(dense: onnx.ModelProto, half: Result) -> None:
+    assert half.statistics is not None
+    other = replace(half.statistics, fingerprint="0" * 64)
+    with pytest.raises(OptionError, match="expected statistics of this model"):
+        prune(dense, None, statistics=other)
+
+
+def test_neither_data_nor_statistics_is_refused(dense: onnx.ModelProto) -> None:
+    with pytest.raises(OptionError, match="found neither"):
+        prune(dense, None)
+
+
+def test_the_user_s_model_is_never_changed(demo: Demo, dense: onnx.ModelProto, half: Result) -> None:
+    assert half.plan.removes
+    assert load_model(demo.model_path) == dense
+
+
+def test_normalising_changes_no_output(dense: onnx.ModelProto, calib: dict[str, np.ndarray]) -> None:
+    normalised = analyse(dense).normalised
+    for name, value in _outputs(dense, calib).items():
+        assert relative_error(_outputs(normalised, calib)[name], value) < 1e-5
+    assert not any(node.op_type == "BatchNormalization" for node in normalised.graph.node)
+
+
+def test_the_embedded_network_passes_the_mask_oracle(dense: onnx.ModelProto, mask_oracle) -> None:
+    assert mask_oracle(dense, {"image": (4, 1, 28, 28)}).structure.prunable

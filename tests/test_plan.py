@@ -1,0 +1,53 @@
+"""Plans: saved as text, read back, refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from onnx_subprune.errors import OutputError, PlanError
+from onnx_subprune.plan import Plan, PlannedGroup
+
+PLAN = Plan("f" * 64, "macs=0.5", "zca", "channel", 1e-6, (PlannedGroup("a", 4, (0, 2)), PlannedGroup("b", 2, (0, 1))))
+
+
+def test_a_plan_reads_back_equal(tmp_path: Path) -> None:
+    PLAN.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == PLAN
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_plan_has_a_line_per_group_so_that_one_can_read_and_compare_it() -> None:
+    lines = PLAN.to_json().splitlines()
+    assert sum('"kept"' in line for line in lines) == len(PLAN.groups)
+
+
+def test_removes_tells_whether_a_unit_goes() -> None:
+    assert PLAN.removes
+    assert not Plan("f", "macs=1", "zca", "none", 0.0, (PlannedGroup("b", 2, (0, 1)),)).removes
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", "{}", '{"format": "other"}'])
+def test_what_is_not_a_plan_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    with pytest.raises(PlanError, match="expected"):
+        Plan.load(path)
+
+
+@pytest.mark.parametrize("kept", [[], [4], [-1], ["x"], None])
+def test_units_that_are_not_there_are_refused(tmp_path: Path, kept: object) -> None:
+    data = json.loads(PLAN.to_json())
+    data["groups"][0]["kept"] = kept
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    with pytest.raises(PlanError, match="damage"):
+        Plan.load(tmp_path / "plan.json")
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="expected a plan at"):
+        Plan.load(tmp_path / "none.json")
+    with pytest.raises(OutputError, match="cannot write the plan"):
+        PLAN.save(tmp_path / "missing" / "plan.json")
