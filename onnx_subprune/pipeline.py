@@ -5,112 +5,31 @@ load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shri
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
+from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
 from onnx_subprune.calibration import Dataset, Progress, Statistics, Tap
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import (
-    Cost,
-    concrete_shapes,
-    fingerprint,
-    input_specs,
-    load_model,
-    measure_cost,
-    save_model,
-    to_graph,
-    to_model,
-)
+from onnx_subprune.model import input_specs, load_model, measure_cost
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.structure import Atom, Consumer, Features, Group, Structure, as_blocks, features_of, infer
+from onnx_subprune.result import Result
+from onnx_subprune.structure import Atom, Consumer, Features, Group, Structure, as_blocks, features_of
 from onnx_subprune.subspace import Fit, Moments, Reader
 from onnx_subprune.verify import verify
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "prune"]
 
-_logger = logging.getLogger(__name__)
-
-ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 Feeds: TypeAlias = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis:
-    """A model taken apart: what can be pruned, what cannot and why.
-
-    Attributes:
-        model: the model as it was given.
-        normalised: the same function with constants and BatchNormalization folded, functions inlined.
-        structure: groups and consumers of `normalised`.
-        input_shapes: the sizes that MACs are counted with.
-        fingerprint: of `model`.
-
-    """
-
-    model: onnx.ModelProto
-    normalised: onnx.ModelProto
-    structure: Structure
-    input_shapes: dict[str, tuple[int, ...]]
-    fingerprint: str
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A pruned model and how it came about.
-
-    Attributes:
-        model: the pruned model.
-        plan: which units stay.
-        dense: cost of the model as given.
-        pruned: cost of the result; both measured on the models themselves.
-        statistics: of the calibration; None where none was needed.
-        analysis: the model taken apart.
-        errors: share of the features' variance that the recovery does not explain, by consumer.
-        warnings: what the user should know.
-
-    """
-
-    model: onnx.ModelProto
-    plan: Plan
-    dense: Cost
-    pruned: Cost
-    statistics: Statistics | None
-    analysis: Analysis
-    errors: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pruned model, all or nothing; OutputError if that is not possible."""
-        save_model(self.model, path)
-
-
-def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Analysis:
-    """Take a model apart.
-
-    Args:
-        model: a path or a loaded model.
-        input_shapes: sizes of dynamic inputs to count multiply-accumulates with; 1 where not given.
-
-    Raises:
-        ModelError: the model cannot be read.
-        OptionError: `input_shapes` does not fit the inputs.
-
-    """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
-    shapes = concrete_shapes(input_specs(proto), input_shapes)
-    normalised = _normalise(proto)
-    return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
 
 
 def prune(
@@ -205,28 +124,6 @@ def _probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Fee
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
     return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
-
-
-def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Write the same function with fewer spellings; the model itself stays as it is."""
-    inlined = passes.inline_functions(model)
-    graph = to_graph(_with_shapes(inlined))
-    constant = passes.overridable_initializers(inlined)
-    passes.Sequence(passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.Tidy())(graph)
-    return to_model(graph, inlined)
-
-
-def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:
-    return infer(to_graph(_with_shapes(normalised)), shapes)
-
-
-def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with the shapes that ONNX can infer; rules need them only behind operators without a rule."""
-    try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
-        _logger.info("shape inference gave up (%s); operators without a rule will block more", error)
-        return model
 
 
 def _chosen(structure: Structure, options: Options) -> list[Group]:
@@ -350,7 +247,7 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
         fits, refusals = _recover(analysis, keeps, statistics, options)
         errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
         warnings = [*refusals, *_thin(analysis, fits, statistics)]
-        model = _shrink(analysis.normalised, analysis.structure, keeps, fits)
+        model = shrink(analysis.normalised, analysis.structure, keeps, fits)
     else:
         model = onnx.ModelProto()
         model.CopyFrom(analysis.model)
@@ -360,7 +257,7 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
         passes.Stamp(plan.target, dense.macs, pruned.macs, dense.parameters, pruned.parameters, plan.fingerprint),
     )
     if plan.removes:
-        verify(model, *_references(analysis, plan), probe)
+        verify(model, *references(analysis, plan), probe)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
 
 
@@ -384,25 +281,3 @@ def _thin(analysis: Analysis, fits: Sequence[Fit], statistics: Statistics | None
     keys = {_tap(readers[consumer]).key for fit in fits for consumer in fit.consumers}
     used = {key: gram for key, gram in statistics.grams.items() if key in keys}
     return calibration.thin_taps(replace(statistics, grams=used))
-
-
-def _shrink(
-    normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, fits: Sequence[Fit] = ()
-) -> onnx.ModelProto:
-    """Fold the corrections in and remove the units; the graph of `structure` is used up."""
-    passes.Sequence(
-        passes.FoldCorrections(structure, fits),
-        passes.RewriteShapes(structure, keeps),
-        passes.Shrink(structure, keeps),
-        passes.Tidy(),
-    )(structure.graph)
-    return to_model(structure.graph, normalised)
-
-
-def _references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
-    bare = _structure(analysis.normalised, analysis.input_shapes)
-    shrunk = _shrink(analysis.normalised, bare, plan.keeps(bare))
-    masked = _structure(analysis.normalised, analysis.input_shapes)
-    passes.MaskConsumers(masked, plan.keeps(masked))(masked.graph)
-    return shrunk, to_model(masked.graph, analysis.normalised)

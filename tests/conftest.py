@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_subprune.analysis import Analysis, analyse, references
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_session, run
-from onnx_subprune.pipeline import Analysis, _references, analyse
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.verify import relative_error
 
@@ -71,7 +71,7 @@ def mask_oracle() -> Callable[..., Analysis]:
         analysis = analyse(model, shapes)
         plan = random_plan(analysis, fraction, seed)
         assert plan.removes, "expected a prunable group, found none"
-        shrunk, masked = _references(analysis, plan)
+        shrunk, masked = references(analysis, plan)
         onnx.checker.check_model(shrunk, full_check=True)
         feeds = random_feeds(input_specs(model), dict(run_shapes or analysis.input_shapes), seed)
         expected = run(open_session(masked), feeds)

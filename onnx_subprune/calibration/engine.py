@@ -183,7 +183,8 @@ def _counter(progress: Progress | None, samples: int | None, passes: int) -> Cal
 
 def _warn_thin(statistics: Statistics) -> None:
     if thin := thin_taps(statistics):
-        logger.warning(
+        # The caller reports what concerns its result; here it is for those who follow the log.
+        logger.info(
             "%d of %d taps have too few rows for their width, the recovery may over-fit; use more samples (%s%s)",
             len(thin),
             len(statistics.grams),

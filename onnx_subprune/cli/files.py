@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import check_writable
+from onnx_subprune.pipeline import Result
 
-__all__ = ["check_outputs", "saved_statistics"]
+__all__ = ["check_outputs", "save_outputs", "saved_statistics"]
 
 
 def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | None]) -> None:
@@ -22,6 +25,7 @@ def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str,
     Raises:
         OptionError: two names stand for one file, or the report is not to be JSON.
         OutputError: a file cannot be written.
+
     """
     taken = {Path(path).resolve(): name for name, path in inputs.items() if path is not None}
     for name, path in outputs.items():
@@ -34,12 +38,30 @@ def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str,
         check_writable(path)
 
 
+def save_outputs(result: Result, document: Mapping[str, Any], outputs: Mapping[str, Path | None]) -> None:
+    """Write the `outputs` that were asked for, each whole or not at all; the report of a model only after the model.
+
+    Raises:
+        OutputError: a file cannot be written.
+
+    """
+    if (path := outputs.get("--statistics")) is not None and result.statistics is not None:
+        result.statistics.save(path)
+    if (path := outputs.get("--plan")) is not None:
+        result.plan.save(path)
+    if (path := outputs.get("OUT")) is not None:
+        result.save(path)
+    if (path := outputs.get("--report")) is not None:
+        report.write_json(document, path)
+
+
 def saved_statistics(calib: str | None, path: Path | None, *, needed: bool = True) -> Statistics | None:
     """Return the statistics to use instead of calibrating; None with `--calib`, or where none are `needed`.
 
     Raises:
         OptionError: neither data nor statistics are there.
         DataError: the file is not one of ours.
+
     """
     if calib is not None:
         return None

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onnx_subprune import pipeline, report
-from onnx_subprune.cli.files import check_outputs, saved_statistics
+from onnx_subprune.cli.files import check_outputs, save_outputs, saved_statistics
 from onnx_subprune.cli.options import (
     BatchSize,
     Calib,
@@ -101,9 +101,7 @@ def prune(
     ] = None,
     ridge: Annotated[
         float,
-        typer.Option(
-            "--ridge", metavar="F", help="Relative ridge of the least squares.", rich_help_panel=_PRUNING
-        ),
+        typer.Option("--ridge", metavar="F", help="Relative ridge of the least squares.", rich_help_panel=_PRUNING),
     ] = 1e-6,
     statistics: StatisticsFile = None,
     samples: Samples = None,
@@ -131,6 +129,8 @@ def prune(
     quiet: Quiet = False,
 ) -> None:
     """Prune MODEL to a target and write OUT; what removed units contributed is recovered by least squares."""
+    if out is None and not dry_run:
+        raise typer.BadParameter("missing argument 'OUT': it may be left out with --dry-run only")
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         options = Options(
             target=Target.parse(target),
@@ -153,11 +153,9 @@ def prune(
         with screen.progress("calibrating") as progress:
             result = pipeline.prune(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
-        document = report.as_dict(
-            result, command=context.obj or (), source=calib or (str(statistics) if statistics else None)
-        )
+        document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))
         if not dry_run:
-            _save(result, document, written)
+            save_outputs(result, document, written)
         screen.show(document, report.cost_table(result), report.width_table(result))
 
 
@@ -166,19 +164,5 @@ def _check(model: Path, calib: str | None, written: dict[str, Path | None], *, d
         others = [name for name, path in written.items() if path is not None and name != "OUT"]
         if others:
             raise OptionError(f"expected --dry-run to write nothing, found {others[0]} too; leave one of them out")
-    elif written["OUT"] is None:
-        raise typer.BadParameter("Missing argument 'OUT' (it may be left out with --dry-run only).")
     else:
         check_outputs({"MODEL": model, "--calib": calib}, written)
-
-
-def _save(result: pipeline.Result, document: report.Document, written: dict[str, Path | None]) -> None:
-    """Write the files that were asked for, each whole or not at all, the model last but for its report."""
-    if written["--statistics"] is not None and result.statistics is not None:
-        result.statistics.save(written["--statistics"])
-    if written["--plan"] is not None:
-        result.plan.save(written["--plan"])
-    if written["OUT"] is not None:
-        result.save(written["OUT"])
-    if written["--report"] is not None:
-        report.write_json(document, written["--report"])

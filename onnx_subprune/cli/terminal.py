@@ -43,8 +43,8 @@ class Terminal:
         else:
             width = None if self.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
             console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)
-            for part in parts:
-                console.print(part)
+            for number, part in enumerate(parts):
+                console.print(*([""] if number else []), part, sep="\n")
         # Here, where a closed pipe is still an exception and not a complaint of the interpreter at its end.
         self.stdout.flush()
 

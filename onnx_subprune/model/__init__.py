@@ -1,7 +1,9 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs
-from onnx_subprune.model.files import check_writable, fingerprint, load_model, model_bytes, save_model
+from onnx_subprune.model.identity import fingerprint
+from onnx_subprune.model.load import load_model
+from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
     concrete_shapes,

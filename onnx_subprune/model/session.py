@@ -23,6 +23,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model.protos import one_line, serialised
+from onnx_subprune.model.save import save_model
 
 __all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
 
@@ -110,8 +111,6 @@ def open_session(
 
 def _spilled(model: onnx.ModelProto, folder: Path) -> str:
     # A serialised proto cannot pass 2 GB, so ORT must read the weights from a file beside it.
-    from onnx_subprune.model.files import save_model  # noqa: PLC0415  (files.py asks this module what ORT supports)
-
     path = folder / "model.onnx"
     save_model(model, path)
     return os.fspath(path)

@@ -1,11 +1,12 @@
 """What a run found and did: as data, as tables, and the environment it ran in."""
 
-from onnx_subprune.report.document import analysis_as_dict, as_dict, to_json, write_json
+from onnx_subprune.report.document import Document, analysis_as_dict, as_dict, to_json, write_json
 from onnx_subprune.report.environment import Environment, examine, versions
 from onnx_subprune.report.tables import (
     accuracy_table,
     cost_rows,
     cost_table,
+    environment_table,
     fidelity_table,
     frozen_table,
     group_table,
@@ -16,12 +17,14 @@ from onnx_subprune.report.tables import (
 )
 
 __all__ = [
+    "Document",
     "Environment",
     "accuracy_table",
     "analysis_as_dict",
     "as_dict",
     "cost_rows",
     "cost_table",
+    "environment_table",
     "examine",
     "fidelity_table",
     "frozen_table",

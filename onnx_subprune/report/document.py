@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.structure import Group
 
-__all__ = ["analysis_as_dict", "as_dict", "to_json", "write_json"]
+__all__ = ["Document", "analysis_as_dict", "as_dict", "to_json", "write_json"]
 
 Document = dict[str, Any]
 

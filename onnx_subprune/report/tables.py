@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from onnx_subprune.evaluate import Fidelity, Latency, Top1
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
+    from onnx_subprune.report.environment import Environment
     from onnx_subprune.structure import Group
 
 __all__ = [
     "accuracy_table",
     "cost_rows",
     "cost_table",
+    "environment_table",
     "fidelity_table",
     "frozen_table",
     "group_table",
@@ -32,7 +34,6 @@ __all__ = [
 
 Row = Sequence[str]
 _PREFIXES = ("", "k", "M", "G", "T", "P")
-_SHOWN = 2
 
 
 def count(number: float, unit: str = "") -> str:
@@ -91,7 +92,7 @@ def group_table(analysis: Analysis, macs: int) -> Table:
         (
             group.name,
             str(group.size),
-            _names([use.node.name for use in group.producers]),
+            str(len({use.node.name for use in group.producers})),
             _names([consumer.name for consumer in group.consumers]),
             count(group.macs),
             f"{group.macs / macs:.1%}" if macs else "-",
@@ -99,7 +100,7 @@ def group_table(analysis: Analysis, macs: int) -> Table:
         for group in analysis.structure.prunable
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
-    return _table(columns, rows, "lrllrr")
+    return _table(columns, rows, "lrrlrr")
 
 
 def frozen_table(analysis: Analysis) -> Table:
@@ -116,6 +117,18 @@ def totals(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> str:
         f"{shares['parameters']:.1%} of {count(dense.parameters)} parameters and {shares['macs']:.1%} of "
         f"{count(dense.macs)} MACs ({count(dense.bytes, 'B')} on the disk)"
     )
+
+
+def environment_table(found: Environment) -> Table:
+    """What is installed, which providers load, what can be read, and what is wrong."""
+    rows = [
+        *found.versions.items(),
+        *((name, _loads(name, refusal)) for name, refusal in found.providers.items()),
+        ("newest opset that can be read", str(found.opset)),
+        ("newest IR version that can be read", str(found.ir_version)),
+        *(("problem", problem) for problem in found.problems),
+    ]
+    return _table(("environment", ""), rows, "ll")
 
 
 def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
@@ -159,12 +172,12 @@ def latency_table(names: Sequence[str], found: Sequence[Latency], title: str | N
         )
         for name, one in zip(names, found, strict=True)
     ]
-    columns = ("model", "median", "90th percentile", "samples", "speed-up")
+    columns = ("model", "median", "90th percentile", "throughput", "speed-up")
     return _table(columns, rows, "lrrrr", title)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False, show_edge=False)
     for column, side in zip(columns, sides, strict=True):
         # Numbers stay whole; names and reasons wrap rather than lose their end.
         table.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
@@ -191,9 +204,12 @@ def _bytes(number: int) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" +{len(unique) - _SHOWN}" if len(unique) > _SHOWN else ""
-    return ", ".join(unique[:_SHOWN]) + more
+    first, *others = dict.fromkeys(names)
+    return f"{first} +{len(others)}" if others else first
+
+
+def _loads(name: str, refusal: str | None) -> str:
+    return "loads" if refusal is None else refusal.removeprefix(f"provider '{name}' ")
 
 
 def _reason(group: Group) -> str:

@@ -6,20 +6,33 @@ a barrier: all that it touches is frozen with that reason. So a gap in a rule co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.dims import ONE, Dim, fresh, freeze, unify
-from onnx_subprune.structure.extents import Extent, Size
+from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
+from onnx_subprune.structure.extents import Extent, Size, dims_of
 
-__all__ = ["Consumer", "Context", "MacTerm", "NotUnderstood", "SizeUse", "Use", "Weight", "label"]
+__all__ = [
+    "Consumer",
+    "Context",
+    "IndexUse",
+    "MacTerm",
+    "NotUnderstood",
+    "SizeUse",
+    "Squeezed",
+    "Use",
+    "Weight",
+    "label",
+]
 
 Role = Literal["producer", "carrier", "consumer"]
 PASSED_THROUGH = ("Identity", "Transpose", "Cast")
+DEFAULT_DOMAINS = (None, "", "ai.onnx")
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads
@@ -33,10 +46,11 @@ def label(node: gs.Node) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A stored constant as its node sees it: transposed by `perm` on the way (through Transpose nodes)."""
+    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way."""
 
     constant: gs.Constant
     perm: tuple[int, ...]
+    dtype: np.dtype[Any]
 
     def view(self) -> np.ndarray:
         """Return the values in the layout that the node sees, in the stored dtype."""
@@ -49,7 +63,10 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """A constant's axis that holds a Dim at one input of one node; `axis` counts in the stored layout."""
+    """A constant's axis that holds a Dim at one input of one node; `axis` counts in the stored layout.
+
+    Where the role is that of some factors only (the multiplier of a depthwise weight), `part` is these.
+    """
 
     role: Role
     node: gs.Node
@@ -57,6 +74,7 @@ class Use:
     constant: gs.Constant
     axis: int
     dim: Dim
+    part: Dim | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +119,33 @@ class Consumer:
 
 @dataclass(frozen=True)
 class SizeUse:
-    """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str)."""
+    """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str).
+
+    `present` is what the graph gives there as it stands.
+    """
 
     node: gs.Node
     where: int | str
     position: int | None
     expected: Extent
+    present: Extent
+
+
+@dataclass(frozen=True)
+class IndexUse:
+    """Literal positions of the axis `dim`, at input `index` of a node."""
+
+    node: gs.Node
+    index: int
+    dim: Dim
+
+
+@dataclass(frozen=True)
+class Squeezed:
+    """A Squeeze that drops every axis of one entry; `axes` are those it drops in the dense network."""
+
+    node: gs.Node
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -122,6 +161,7 @@ class Context:
     """Everything learnt so far about one graph."""
 
     opset: int
+    overridable: Collection[str] = ()
     axes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
     extents: dict[str, np.ndarray] = field(default_factory=dict)
     tied: dict[str, tuple[gs.Constant, tuple[Dim, ...]]] = field(default_factory=dict)
@@ -129,16 +169,22 @@ class Context:
     uses: list[Use] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
     size_uses: list[SizeUse] = field(default_factory=list)
+    index_uses: list[IndexUse] = field(default_factory=list)
+    squeezed: list[Squeezed] = field(default_factory=list)
     mac_terms: list[MacTerm] = field(default_factory=list)
 
     def input(self, node: gs.Node, index: int) -> tuple[Dim, ...]:
         """Return the axes of an input. A constant met here is a carrier with axes of its own for this use."""
         tensor = node.inputs[index]
-        if isinstance(tensor, gs.Constant):
+        if self.is_constant(tensor):
             if node.op in PASSED_THROUGH:
                 return self.tie(tensor)
             return self._carry(node, index, tensor)
         axes = self.axes.get(tensor.name)
+        if axes is None and isinstance(tensor, gs.Constant):
+            axes = self.axes[tensor.name] = tuple(fresh(int(n)) for n in tensor.shape)
+            for dim in axes:
+                freeze(dim, f"'{tensor.name}' is an input of the graph with a default value")
         if axes is None:
             raise NotUnderstood(f"{label(node)} reads '{tensor.name}', whose shape is not known")
         return axes
@@ -155,19 +201,24 @@ class Context:
 
     def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
         """Return the constant behind an input and its axes as the node sees them; None for an activation."""
-        tensor, perms = node.inputs[index], []
-        while not isinstance(tensor, gs.Constant):
+        tensor, steps = node.inputs[index], []
+        while not self.is_constant(tensor):
             producer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-            if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in (None, "", "ai.onnx"):
+            if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in DEFAULT_DOMAINS:
                 return None
-            if producer.op == "Transpose":
-                perms.append(producer.attrs.get("perm"))
+            steps.append(producer)
             tensor = producer.inputs[0]
-        perm = list(range(len(tensor.shape)))
-        for step in reversed(perms):
-            perm = perm[::-1] if step is None else [perm[i] for i in step]
+        perm, dtype = list(range(len(tensor.shape))), np.dtype(tensor.dtype)
+        for step in reversed(steps):
+            if step.op == "Transpose":
+                order = step.attrs.get("perm")
+                perm = perm[::-1] if order is None else [perm[i] for i in order]
+            elif step.op == "Cast":
+                dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(step.attrs["to"])))
+        if np.dtype(tensor.dtype).kind in "biu" or dtype.kind in "biu":
+            return None
         dims = self.tie(tensor)
-        return Weight(tensor, tuple(perm)), tuple(dims[i] for i in perm)
+        return Weight(tensor, tuple(perm), dtype), tuple(dims[i] for i in perm)
 
     def output(self, node: gs.Node, axes: Sequence[Dim], index: int = 0) -> None:
         """Set the axes of an output."""
@@ -196,16 +247,23 @@ class Context:
 
     def extents_of(self, tensor: Any) -> np.ndarray | None:
         """Return the extents a tensor holds (object array), or None where it is not made of integers known so far."""
-        if isinstance(tensor, gs.Constant) and tensor.name not in self.extents:
+        if self.is_constant(tensor) and tensor.name not in self.extents:
             if tensor.dtype not in (np.int64, np.int32, np.bool_) or int(np.prod(tensor.shape)) > 1024:
                 return None
             values = np.asarray(tensor.values)
             self.extents[tensor.name] = np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
         return self.extents.get(tensor.name)
 
-    def expect(self, node: gs.Node, where: int | str, position: int | None, extent: Extent) -> None:
+    def expect(
+        self, node: gs.Node, where: int | str, position: int | None, extent: Extent, present: Extent | None = None
+    ) -> None:
         """Record that an integer of a node equals `extent` before and after pruning."""
-        self.size_uses.append(SizeUse(node, where, position, extent))
+        if present is None and isinstance(where, str):
+            value = node.attrs[where]
+            present = int(value if position is None else value[position])
+        elif present is None:
+            present = self.extent_list(node, int(where))[position or 0]
+        self.size_uses.append(SizeUse(node, where, position, extent, present))
 
     def expect_size(self, node: gs.Node, where: int | str, position: int | None, dim: Dim) -> None:
         """Record that an integer of a node is the size of `dim`."""
@@ -218,6 +276,16 @@ class Context:
     def freeze(self, dim: Dim, node: gs.Node, does: str) -> None:
         """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
         freeze(dim, f"{label(node)} {does}")
+
+    def pin(self, extents: Iterable[Extent], node: gs.Node) -> None:
+        """Freeze the axes whose sizes a node takes as numbers, so that what it computes stays the same."""
+        for extent in extents:
+            for dim in dims_of(extent):
+                self.freeze(dim, node, "computes with the size of this axis")
+
+    def is_constant(self, tensor: Any) -> bool:
+        """Whether a tensor is a stored value that the caller of the model cannot replace."""
+        return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
     def _carry(self, node: gs.Node, index: int, tensor: gs.Constant) -> tuple[Dim, ...]:
         key = (id(node), index)

@@ -27,8 +27,8 @@ __all__ = [
     "Concat",
     "Dim",
     "concat",
-    "fresh",
     "freeze",
+    "fresh",
     "keep_mask",
     "product",
     "split",
@@ -123,7 +123,7 @@ def _resolved(factor: Factor) -> tuple[Factor, ...]:
 
 
 def _last(atom: Atom) -> Atom:
-    """Follow Atoms bound to single Atoms; a deep residual stream makes long chains, so they are walked and shortened."""
+    """Follow Atoms bound to single Atoms: residual streams make long chains, which are walked and shortened."""
     chain: list[Atom] = []
     while atom.bound is not None and len(atom.bound.factors) == 1 and isinstance(atom.bound.factors[0], Atom):
         chain.append(atom)
@@ -248,7 +248,8 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
     while left and right:
         x, y = _front(left), _front(right)
         if x == y:
-            left.popleft(), right.popleft()
+            left.popleft()
+            right.popleft()
             continue
         known = not (x.dynamic or y.dynamic)
         if known and x.size == y.size:

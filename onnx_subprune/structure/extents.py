@@ -1,8 +1,8 @@
 """Integers that know where they come from: shape arithmetic carried as expressions over Dims.
 
-`Shape -> Gather -> Mul -> Concat -> Reshape` chains compute sizes at run time. An `Extent` is such an integer: a literal,
-the size of a Dim, or an operation on extents. It has a value before pruning and, given keep masks, one after pruning;
-where the two ends of a chain disagree after pruning, a constant has to be rewritten.
+`Shape -> Gather -> Mul -> Concat -> Reshape` chains compute sizes at run time. An `Extent` is such an integer: a
+literal, the size of a Dim, or an operation on extents. It has a value before pruning and, given keep masks, one after
+pruning; where the two ends of a chain disagree after pruning, a constant has to be rewritten.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
-import numpy as np
-
-from onnx_subprune.structure.dims import Atom, Dim, Factor, Keeps, keep_mask
+from onnx_subprune.structure.dims import Dim, Factor, Keeps, keep_mask
 
 __all__ = [
     "Extent",
@@ -75,6 +74,8 @@ def evaluate(extent: Extent, keeps: Keeps) -> int:
 
 def apply(name: str, *arguments: Extent) -> Extent:
     """Return the operation, folded at once where all its arguments are literals."""
+    if name == "Where" and isinstance(arguments[0], int):
+        return arguments[1] if arguments[0] else arguments[2]
     operation = Operation(name, arguments)
     return evaluate(operation, {}) if all(isinstance(a, int) for a in arguments) else operation
 
@@ -113,16 +114,14 @@ def _factorise(extent: Extent) -> tuple[int, Counter[Factor]] | None:
         return extent, Counter()
     if isinstance(extent, Size):
         return 1, Counter(extent.dim.resolve().factors)
-    if extent.name not in ("Mul", "Div"):
+    terms = [_factorise(argument) for argument in extent.arguments]
+    if extent.name not in ("Mul", "Div") or terms[0] is None or terms[1] is None:
         return None
-    first, second = (_factorise(argument) for argument in extent.arguments)
-    if first is None or second is None:
-        return None
+    (a, first), (b, second) = terms[0], terms[1]
     if extent.name == "Mul":
-        return first[0] * second[0], first[1] + second[1]
-    if second[0] == 0 or first[0] % second[0] or second[1] - first[1]:
-        return None
-    return first[0] // second[0], first[1] - second[1]
+        return a * b, first + second
+    exact = b != 0 and a % b == 0 and not second - first
+    return (a // b, first - second) if exact else None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Groups of units that live and die together, and what removing units changes in the graph.
 
-A surviving Atom with at least one parameter that produces it is a group of `size` units. It knows its producers (weights
-whose output axis holds it), carriers (biases, normalisation parameters, per-channel constants, depthwise weights) and
-consumers (weights that contract it).
+A surviving Atom with at least one parameter that produces it is a group of `size` units. It knows its producers
+(weights whose output axis holds it), carriers (biases, normalisation parameters, per-channel constants, depthwise
+weights) and consumers (weights that contract it).
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def collect(graph: gs.Graph, ctx: Context) -> Structure:
     """Gather the groups of a graph whose rules have run."""
     roles: dict[Atom, dict[str, list[Use]]] = {}
     for use in ctx.uses:
-        for atom in use.dim.atoms():
+        for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
     readers = _readers(ctx)
     cost = _macs_at_stake(ctx)

@@ -6,21 +6,20 @@ becomes a barrier: the axes it touches are frozen with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Context, NotUnderstood, label
-from onnx_subprune.structure.dims import Dim, fresh, freeze
-from onnx_subprune.structure.extents import dims_of
+from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, label
+from onnx_subprune.structure.dims import Dim, freeze, fresh
+from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.rules import RULES, SHAPE_RULES
 
 __all__ = ["infer"]
 
-_DEFAULT_DOMAINS = (None, "", "ai.onnx")
 # Operators that read sizes as sizes: an extent that ends anywhere else enters the computation as a number.
 _SIZE_INPUTS = {
     "Reshape": (1,), "Expand": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Pad": (1, 3), "Tile": (1,),
@@ -28,35 +27,37 @@ _SIZE_INPUTS = {
 }  # fmt: skip
 
 
-def infer(graph: gs.Graph, input_shapes: Mapping[str, tuple[int, ...]]) -> Structure:
+def infer(graph: gs.Graph, input_shapes: Mapping[str, tuple[int, ...]], overridable: Collection[str] = ()) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
     Args:
         graph: topologically sorted; constants folded. It is not changed.
         input_shapes: the sizes to count multiply-accumulates with, for every graph input.
+        overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
+
     """
-    ctx = Context(opset=graph.opset)
+    ctx = Context(opset=graph.opset, overridable=frozenset(overridable))
+    symbols: dict[tuple[str, int], Dim] = {}
     for tensor in graph.inputs:
-        _enter(tensor, input_shapes[tensor.name], ctx)
+        _enter(tensor, input_shapes[tensor.name], symbols, ctx)
     for node in graph.nodes:
         _visit(node, ctx)
     for tensor in graph.outputs:
         _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
+    _settle_sizes(ctx)
     return collect(graph, ctx)
 
 
-def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
+def _enter(tensor: gs.Variable, shape: tuple[int, ...], symbols: dict[tuple[str, int], Dim], ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
-    symbols: dict[str, Dim] = {}
     axes = []
     for size, given in zip(shape, declared, strict=True):
         if isinstance(given, int):
             axes.append(fresh(given))
-        elif given in symbols and isinstance(given, str):
-            axes.append(symbols[given])
+        elif isinstance(given, str) and given:
+            axes.append(symbols.setdefault((given, size), fresh(size, dynamic=True)))
         else:
             axes.append(fresh(size, dynamic=True))
-            symbols[str(given)] = axes[-1]
     for i, dim in enumerate(axes):
         freeze(dim, f"axis {i} of graph input '{tensor.name}'")
     ctx.axes[tensor.name] = tuple(axes)
@@ -64,13 +65,14 @@ def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
 
 def _visit(node: gs.Node, ctx: Context) -> None:
     try:
-        if node.domain not in _DEFAULT_DOMAINS or node.op not in RULES | SHAPE_RULES:
+        if node.domain not in DEFAULT_DOMAINS or node.op not in RULES | SHAPE_RULES:
             raise NotUnderstood(f"no rule for operator {label(node)}")
         if not _shape_arithmetic(node, ctx):
             if node.op not in RULES:
                 raise NotUnderstood(f"no rule for operator {label(node)}")
             _guard_sizes(node, ctx)
             RULES[node.op](node, ctx)
+            _check_sizes(node, ctx)
     except (NotUnderstood, ValueError, KeyError, IndexError) as refusal:
         # A malformed or unusual node surfaces as one of the built-in errors: it is refused like an unknown one.
         known = isinstance(refusal, NotUnderstood)
@@ -88,15 +90,43 @@ def _shape_arithmetic(node: gs.Node, ctx: Context) -> bool:
     return True
 
 
+def _check_sizes(node: gs.Node, ctx: Context) -> None:
+    """Hold the sizes that a rule found against those that ONNX's own inference knows."""
+    for tensor in node.outputs:
+        axes = ctx.axes.get(tensor.name)
+        if axes is None or tensor.shape is None:
+            continue
+        agree = len(axes) == len(tensor.shape) and all(
+            dim.dynamic or not isinstance(size, int) or dim.size == size
+            for dim, size in zip(axes, tensor.shape, strict=True)
+        )
+        if not agree:
+            found = "x".join(str(dim.size) for dim in axes)
+            raise NotUnderstood(f"{label(node)} was expected to give {found} entries, but gives {tensor.shape}")
+
+
 def _guard_sizes(node: gs.Node, ctx: Context) -> None:
     """Freeze the axes whose size this node takes as a number (an attention scale computed from the width, say)."""
     for index, tensor in enumerate(node.inputs):
         if index in _SIZE_INPUTS.get(node.op, ()) or isinstance(tensor, gs.Constant):
             continue
-        _freeze_sizes(ctx.extents.get(tensor.name), f"{label(node)} computes with the size of this axis", ctx)
+        _freeze_sizes(ctx.extents.get(tensor.name), f"{label(node)} computes with the size of this axis")
 
 
-def _freeze_sizes(values: np.ndarray | None, reason: str, ctx: Context) -> None:
+def _settle_sizes(ctx: Context) -> None:
+    """Freeze the axes of sizes that could not be rewritten: at odds with the graph, or known at run time only."""
+    settled = []
+    for use in ctx.size_uses:
+        expected, present = fixed(use.expected), evaluate(use.present, {})
+        if in_step(use.expected, use.present) or expected == present:
+            settled.append(use)
+            continue
+        for dim in (*dims_of(use.expected), *dims_of(use.present)):
+            ctx.freeze(dim, use.node, "takes a size that cannot be rewritten")
+    ctx.size_uses[:] = settled
+
+
+def _freeze_sizes(values: np.ndarray | None, reason: str) -> None:
     for extent in () if values is None else values.ravel():
         for dim in dims_of(extent):
             freeze(dim, reason)
@@ -117,11 +147,8 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
 
 
 def _freeze_tensor(tensor: Any, reason: str, ctx: Context) -> None:
-    _freeze_sizes(ctx.extents.get(tensor.name), reason, ctx)
-    if isinstance(tensor, gs.Constant):
-        axes = ctx.tie(tensor)
-    else:
-        axes = ctx.axes.get(tensor.name, ())
+    _freeze_sizes(ctx.extents.get(tensor.name), reason)
+    axes = ctx.tie(tensor) if ctx.is_constant(tensor) else ctx.axes.get(tensor.name, ())
     for dim in axes:
         freeze(dim, reason)
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_subprune.errors import ModelError, OutputError
 from onnx_subprune.model import check_writable, fingerprint, load_model, model_bytes, open_session, run, save_model
-from onnx_subprune.model import files as files_module
+from onnx_subprune.model import save as files_module
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_model_never_stands_with_the_weights_of_another(
 def test_a_killed_save_leaves_no_half_written_file(tmp_path: Path) -> None:
     script = """
 import os, signal, sys, onnx
-from onnx_subprune.model import files
+from onnx_subprune.model import save as files
 real = os.fsync
 def killed(descriptor):
     real(descriptor)

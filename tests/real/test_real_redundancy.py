@@ -96,4 +96,4 @@ def test_copied_units_of_a_depthwise_network_leave_no_trace(
 ) -> None:
     model = network(f"efficientnet_lite0_{exporter}")
     choice = {group.name: COPIES for group in analyse(model).structure.prunable[:16:3]}
-    check(model, choice, datasets.imagenet_samples(24, data_dir).inputs, half=16)
+    check(model, choice, datasets.imagenet_samples(12, data_dir).inputs, half=8)

@@ -9,6 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.rules import (
     creation,
+    cutting,
     elementwise,
     linear,
     movement,
@@ -23,6 +24,7 @@ __all__ = ["RULES", "SHAPE_RULES"]
 
 RULES: dict[str, Callable[[gs.Node, Context], None]] = {
     **creation.RULES,
+    **cutting.RULES,
     **elementwise.RULES,
     **linear.RULES,
     **movement.RULES,

@@ -11,15 +11,18 @@ from onnx_subprune.structure.dims import ONE, Dim, fresh
 
 __all__ = ["RULES", "broadcast"]
 
+# fmt: off
 UNARY = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
-    "Identity IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
-    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
-).split()
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos",
+    "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu",
+    "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh",
+    "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
+)
 VARIADIC = (
-    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
-    "Mod Mul Or Pow PRelu Sub Sum Where Xor"
-).split()
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual",
+    "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+)
+# fmt: on
 
 
 def broadcast(node: gs.Node, inputs: Sequence[tuple[Dim, ...]], ctx: Context) -> tuple[Dim, ...]:
@@ -33,18 +36,31 @@ def _meet(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
     wide = [dim for dim in dims if dim.dynamic or dim.size != 1]
     if not wide:
         return ONE
-    static = [dim for dim in wide if not dim.dynamic]
-    if len(static) not in (0, len(wide)):
-        # A size known at run time only meets a known one: it may be 1 (broadcast) or equal; neither is certain.
-        for dim in wide:
-            ctx.freeze(dim, node, "meets an axis whose size is known at run time only")
-        return static[0]
-    first = wide[0]
+    if any(dim.dynamic for dim in wide):
+        return _meet_at_run_time(node, wide, ctx)
     for other in wide[1:]:
-        if first.dynamic and first.resolve() != other.resolve():
-            return fresh(max(first.size, other.size), dynamic=True)
-        ctx.unify(first, other, node)
-    return first
+        ctx.unify(wide[0], other, node)
+    return wide[0]
+
+
+def _meet_at_run_time(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
+    """Axes of unknown size may be 1 (broadcast) or equal; only what is certain is kept."""
+    first = dims[0].resolve()
+    if all(dim.resolve() == first for dim in dims):
+        return first
+    static = [dim for dim in dims if not dim.dynamic]
+    if not static and all(_surely_wide(dim) for dim in dims):
+        for other in dims[1:]:
+            ctx.unify(first, other, node)
+        return first
+    for dim in dims:
+        ctx.freeze(dim, node, "meets an axis whose size is known at run time only")
+    return static[0] if static else fresh(max(dim.size for dim in dims), dynamic=True)
+
+
+def _surely_wide(dim: Dim) -> bool:
+    """Whether the axis cannot have a single entry: a static factor is part of it."""
+    return any(not factor.dynamic for factor in dim.resolve().factors)
 
 
 def unary(node: gs.Node, ctx: Context) -> None:
@@ -69,7 +85,6 @@ def dropout(node: gs.Node, ctx: Context) -> None:
 
 RULES = {
     **dict.fromkeys(UNARY, unary),
-    "Clip": unary,
     **dict.fromkeys(VARIADIC, variadic),
     "Dropout": dropout,
 }

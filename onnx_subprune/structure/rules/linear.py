@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Weight, label
+from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
 from onnx_subprune.structure.dims import ONE, Dim, fresh, product
 from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.rules.spatial import slide
@@ -17,14 +17,14 @@ def conv(node: gs.Node, ctx: Context) -> None:
     x = ctx.input(node, 0)
     weight, w = _constant_weight(node, ctx)
     group = _groups(node, w[0].size)
-    outputs = _channels(w[0], group, node, ctx)
+    _channels(w[0], group, node, ctx)
     features = product(group, w[1])
     ctx.unify(x[1], features, node)
     _pass_bias(node, 2, w[0], ctx)
-    spatial = slide(node, x[2:], weight.view().shape[2:], ctx)
+    spatial = slide(node, x[2:], [dim.size for dim in w[2:]], ctx)
     y = (x[0], w[0], *spatial)
     ctx.output(node, y)
-    _record(node, ctx, weight, produces=(0, outputs), contracts=(1, features), group=group)
+    _record(node, ctx, weight, produces=(0, w[0]), contracts=(1, w[1]), group=group)
     ctx.mac_terms.append(MacTerm(node, (*y, w[1], *w[2:])))
 
 
@@ -37,9 +37,9 @@ def conv_transpose(node: gs.Node, ctx: Context) -> None:
     ctx.unify(x[1], w[0], node)
     outputs = product(group, w[1])
     _pass_bias(node, 2, outputs, ctx)
-    spatial = slide(node, x[2:], weight.view().shape[2:], ctx, transposed=True)
+    spatial = slide(node, x[2:], [dim.size for dim in w[2:]], ctx, transposed=True)
     ctx.output(node, (x[0], outputs, *spatial))
-    _record(node, ctx, weight, produces=(1, outputs), contracts=(0, w[0]), group=group)
+    _record(node, ctx, weight, produces=(1, w[1]), contracts=(0, w[0]), group=group)
     ctx.mac_terms.append(MacTerm(node, (x[0], w[0], *x[2:], w[1], *w[2:])))
 
 
@@ -65,9 +65,9 @@ def gemm(node: gs.Node, ctx: Context) -> None:
 def matmul(node: gs.Node, ctx: Context) -> None:
     """Relate A [..., M, K], B [..., K, N] and Y [..., M, N]; either side may be a constant of rank 2."""
     left, right = ctx.weight(node, 0), ctx.weight(node, 1)
-    if right is not None and left is None:
+    if right is not None and left is None and len(right[1]) == 2:
         _matmul_constant(node, ctx, right, 1)
-    elif left is not None and right is None:
+    elif left is not None and right is None and len(left[1]) == 2:
         _matmul_constant(node, ctx, left, 0)
     else:
         _matmul_activations(node, ctx)
@@ -76,8 +76,8 @@ def matmul(node: gs.Node, ctx: Context) -> None:
 def _matmul_constant(node: gs.Node, ctx: Context, known: tuple[Weight, tuple[Dim, ...]], index: int) -> None:
     weight, w = known
     x = ctx.input(node, 1 - index)
-    if len(w) != 2 or len(x) < 2:
-        raise NotUnderstood(f"{label(node)} multiplies by a constant that is not a matrix")
+    if len(x) < 2:
+        raise NotUnderstood(f"{label(node)} multiplies a vector")
     contracted, produced = (0, 1) if index == 1 else (1, 0)
     axis = len(x) - 1 if index == 1 else len(x) - 2
     ctx.unify(x[axis], w[contracted], node)
@@ -122,12 +122,11 @@ def _groups(node: gs.Node, channels: int) -> Dim:
     return fresh(count)
 
 
-def _channels(axis: Dim, group: Dim, node: gs.Node, ctx: Context) -> Dim:
+def _channels(axis: Dim, group: Dim, node: gs.Node, ctx: Context) -> None:
     """Write the weight's first axis as group x channels per group, and keep the attribute `group` in step."""
     if group.factors:
         ctx.unify(axis, product(group, fresh(axis.size // group.size)), node)
         ctx.expect_size(node, "group", None, group)
-    return axis
 
 
 def _pass_bias(node: gs.Node, index: int, channels: Dim, ctx: Context) -> None:
@@ -147,18 +146,28 @@ def _record(
     index: int = 1,
     axis: int = 1,
 ) -> None:
-    """Record producer and consumer; a depthwise weight contracts nothing and only carries its channels."""
-    written, read = weight.perm[produces[0]], weight.perm[contracts[0]]
-    if group.factors and contracts[1].size == group.size:
-        ctx.use("carrier", node, index, weight.constant, [(written, group)])
-        multiplier = Dim(produces[1].resolve().factors[len(group.resolve().factors) :])
-        ctx.use("producer", node, index, weight.constant, [(written, multiplier)])
+    """Record what the axes of a weight are; a depthwise weight contracts nothing and only carries its channels."""
+    (written, made), (read, contracted) = produces, contracts
+    transposed = node.op == "ConvTranspose"
+    features = contracted if transposed else product(group, contracted)
+    outputs = product(group, made) if transposed else made
+    if group.factors and features.size == group.size:
+        _record_depthwise(node, ctx, weight, group, outputs)
         return
-    ctx.use("producer", node, index, weight.constant, [(written, produces[1])])
-    ctx.use("consumer", node, index, weight.constant, [(read, contracts[1])])
+    ctx.use("producer", node, index, weight.constant, [(weight.perm[written], made)])
+    ctx.use("consumer", node, index, weight.constant, [(weight.perm[read], contracted)])
     source = node.inputs[1 - index].name
-    padded = _pads(node)
-    ctx.consumers.append(Consumer(node, source, axis, contracts[1], produces[1], weight, index, group, padded))
+    ctx.consumers.append(Consumer(node, source, axis, features, outputs, weight, index, group, _pads(node)))
+
+
+def _record_depthwise(node: gs.Node, ctx: Context, weight: Weight, group: Dim, outputs: Dim) -> None:
+    """The channels pass; the multiplier, if there is one, is produced by the axis that holds it."""
+    multiplier = Dim(outputs.resolve().factors[len(group.resolve().factors) :])
+    transposed = node.op == "ConvTranspose"
+    channels = group if transposed else outputs
+    made = (weight.perm[1], multiplier) if transposed else (weight.perm[0], outputs)
+    ctx.uses.append(Use("carrier", node, 1, weight.constant, weight.perm[0], channels, part=group))
+    ctx.uses.append(Use("producer", node, 1, weight.constant, *made, part=multiplier))
 
 
 def _pads(node: gs.Node) -> bool:

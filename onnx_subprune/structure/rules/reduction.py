@@ -15,10 +15,10 @@ REDUCE = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum"
 def reduce(node: gs.Node, ctx: Context) -> None:
     """Reduce over the listed axes; without a list over all of them."""
     x = ctx.input(node, 0)
-    if "axes" in node.attrs or ctx.has(node, 1):
-        axes = [a % len(x) for a in ctx.ints(node, 1, "axes")]
-    else:
-        axes = [] if node.attrs.get("noop_with_empty_axes") else list(range(len(x)))
+    listed = ctx.ints(node, 1, "axes") if "axes" in node.attrs or ctx.has(node, 1) else []
+    axes = [a % len(x) for a in listed]
+    if not axes and not node.attrs.get("noop_with_empty_axes"):
+        axes = list(range(len(x)))
     _collapse(node, ctx, axes, bool(node.attrs.get("keepdims", 1)))
 
 

@@ -6,14 +6,15 @@ size computed from data) is left in the middle at most. An Atom that a boundary 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, label
-from onnx_subprune.structure.dims import Atom, Dim, Factor, carve, fresh, freeze, product
-from onnx_subprune.structure.extents import Extent, Monomial, Size, evaluate, monomial
+from onnx_subprune.structure.dims import Dim, Factor, carve, freeze, fresh, product
+from onnx_subprune.structure.extents import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
 
 __all__ = ["RULES"]
 
@@ -25,9 +26,10 @@ def reshape(node: gs.Node, ctx: Context) -> None:
     zero_copies = not node.attrs.get("allowzero", 0)
     wanted: list[Extent] = [Size(x[i]) if t == 0 and zero_copies else t for i, t in enumerate(target)]
     y = _Matcher(x, label(node)).match(wanted)
-    for i, (literal, dim) in enumerate(zip(target, y, strict=True)):
-        if literal not in (0, -1):
-            ctx.expect_size(node, "shape" if "shape" in node.attrs else 1, i, dim)
+    where: int | str = "shape" if "shape" in node.attrs else 1
+    for i, (present, dim) in enumerate(zip(wanted, y, strict=True)):
+        if present != -1:
+            ctx.expect(node, where, i, Size(dim), present)
     ctx.output(node, y)
 
 
@@ -58,15 +60,25 @@ class _Matcher:
             return [whole]
         if not todo:
             return []
-        freeze(whole, f"{self.where} regroups this axis across its units")
-        known = [monomial(extent) for extent in todo]
-        sizes = [1 if m is None else evaluate(extent, {}) for m, extent in zip(known, todo, strict=True)]
-        for i, m in enumerate(known):
-            if m is None:
-                sizes[i] = max(1, whole.size // max(1, _product(sizes)))
-        cut = [fresh(max(1, size), whole.dynamic) for size in sizes]
-        for dim in cut:
-            freeze(dim, f"{self.where} regroups this axis across its units")
+        reason = f"{self.where} regroups this axis across its units"
+        freeze(whole, reason)
+        cut = []
+        for extent in todo:
+            for dim in dims_of(extent):
+                freeze(dim, reason)
+            size = None if extent == -1 else fixed(extent)
+            cut.append(fresh(max(1, evaluate(extent, {})), whole.dynamic or size is None))
+            freeze(cut[-1], reason)
+        return self._fill(whole, todo, cut)
+
+    @staticmethod
+    def _fill(whole: Dim, todo: list[Extent], cut: list[Dim]) -> list[Dim]:
+        """Give the axis of -1 the entries that the others leave."""
+        if -1 in todo:
+            others = math.prod(dim.size for extent, dim in zip(todo, cut, strict=True) if extent != -1)
+            place = todo.index(-1)
+            cut[place] = fresh(max(1, whole.size // max(1, others)), whole.dynamic)
+            freeze(cut[place], "it comes out of a Reshape that regroups units")
         return cut
 
     def _take(self, rest: deque[Factor], extent: Extent) -> Dim | None:
@@ -84,9 +96,9 @@ class _Matcher:
         while static > 1 or dynamic:
             if not trial:
                 return None
-            factor = trial.pop() if last else trial.popleft()
+            factor = _next(trial, last)
             if factor.dynamic:
-                if not isinstance(factor, Atom) or factor not in dynamic:
+                if factor not in dynamic:
                     return None
                 dynamic.remove(factor)
                 taken.append(factor)
@@ -113,15 +125,15 @@ class _Matcher:
         carved = carve(factor, outer, self.where)
         if carved is None:
             return None
-        head, tail = carved[:1], carved[1:]
+        head, tail = carved
         return (tail, head) if last else (head, tail)
 
 
-def _product(sizes: list[int]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
+def _next(queue: deque[Factor], last: bool) -> Factor:
+    """Take a factor off an end, after splitting it as far as it has been refined by now."""
+    refined = Dim((queue.pop() if last else queue.popleft(),)).resolve().factors
+    queue.extend(refined) if last else queue.extendleft(reversed(refined))
+    return queue.pop() if last else queue.popleft()
 
 
 RULES = {"Reshape": reshape}

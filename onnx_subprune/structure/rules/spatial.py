@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, label
 from onnx_subprune.structure.dims import ONE, Dim, fresh, product
-from onnx_subprune.structure.extents import Size
+from onnx_subprune.structure.extents import Size, fixed, in_step
 
 __all__ = ["RULES", "slide"]
 
 
+@dataclass(frozen=True)
+class _Window:
+    """How a kernel slides over one axis; `span` is the kernel's reach with its dilation."""
+
+    span: int
+    stride: int
+    before: int
+    after: int
+    auto: str
+
+    def over(self, size: int, ceil: bool) -> int:
+        """Return the number of positions on an axis of `size` entries."""
+        if self.auto.startswith("SAME"):
+            return -(-size // self.stride)
+        before, after = (0, 0) if self.auto == "VALID" else (self.before, self.after)
+        room = size + before + after - self.span
+        count = (-(-room // self.stride) if ceil else room // self.stride) + 1
+        # A window may not start in the padding behind the last entry.
+        return count - 1 if ceil and (count - 1) * self.stride >= size + before else count
+
+    def under(self, size: int, extra: int) -> int:
+        """Return the entries that a transposed kernel makes of `size`."""
+        if self.auto.startswith("SAME"):
+            return size * self.stride
+        padding = 0 if self.auto == "VALID" else self.before + self.after
+        return self.stride * (size - 1) + extra + self.span - padding
+
+
 def slide(
-    node: gs.Node, axes: Sequence[Dim], kernel: Sequence[int], ctx: Context, transposed: bool = False
+    node: gs.Node, axes: Sequence[Dim], kernel: Sequence[int], ctx: Context, *, transposed: bool = False
 ) -> list[Dim]:
     """Return the output axes of a window sliding over `axes`, which are frozen: neighbours along them are mixed."""
     for dim in axes:
         ctx.freeze(dim, node, "slides a window along this axis")
-    count = len(axes)
-    stride = list(node.attrs.get("strides", [1] * count))
-    dilation = list(node.attrs.get("dilations", [1] * count))
-    pads = list(node.attrs.get("pads", [0] * 2 * count))
-    auto = str(node.attrs.get("auto_pad", "NOTSET"))
     sizes = []
-    for i, dim in enumerate(axes):
-        window = dilation[i] * (kernel[i] - 1) + 1
-        padding = pads[i] + pads[i + count]
-        if transposed:
-            size = _transposed_size(node, i, dim.size, stride[i], window, padding, auto)
+    for i, (dim, window) in enumerate(zip(axes, _windows(node, kernel), strict=True)):
+        if not transposed:
+            size = window.over(dim.size, bool(node.attrs.get("ceil_mode", 0)))
+        elif "output_shape" in node.attrs:
+            size = int(node.attrs["output_shape"][i])
         else:
-            size = _slid_size(node, dim.size, stride[i], window, padding, auto)
+            size = window.under(dim.size, int(node.attrs.get("output_padding", [0] * len(axes))[i]))
         sizes.append(fresh(max(size, 1), dynamic=dim.dynamic))
     return sizes
 
 
-def _slid_size(node: gs.Node, size: int, stride: int, window: int, padding: int, auto: str) -> int:
-    if auto.startswith("SAME"):
-        return math.ceil(size / stride)
-    span = size + (0 if auto == "VALID" else padding) - window
-    return (math.ceil(span / stride) if node.attrs.get("ceil_mode") else span // stride) + 1
-
-
-def _transposed_size(node: gs.Node, i: int, size: int, stride: int, window: int, padding: int, auto: str) -> int:
-    if "output_shape" in node.attrs:
-        return int(node.attrs["output_shape"][i])
-    if auto.startswith("SAME"):
-        return size * stride
-    extra = node.attrs.get("output_padding", [])
-    return stride * (size - 1) + (extra[i] if extra else 0) + window - (0 if auto == "VALID" else padding)
+def _windows(node: gs.Node, kernel: Sequence[int]) -> list[_Window]:
+    count = len(kernel)
+    strides = node.attrs.get("strides", [1] * count)
+    dilations = node.attrs.get("dilations", [1] * count)
+    pads = node.attrs.get("pads", [0] * 2 * count)
+    auto = str(node.attrs.get("auto_pad", "NOTSET"))
+    return [
+        _Window(dilations[i] * (kernel[i] - 1) + 1, strides[i], pads[i], pads[i + count], auto) for i in range(count)
+    ]
 
 
 def pool(node: gs.Node, ctx: Context) -> None:
@@ -60,7 +78,7 @@ def pool(node: gs.Node, ctx: Context) -> None:
     y = (*x[:2], *slide(node, x[2:], node.attrs["kernel_shape"], ctx))
     for index in range(len(node.outputs)):
         ctx.output(node, y, index)
-    if len(node.outputs) > 1:
+    if len(node.outputs) > 1 and node.outputs[1].name:
         # MaxPool's second output holds flat positions over the channels as well.
         ctx.freeze(x[1], node, "returns positions that count over the channels")
 
@@ -76,29 +94,33 @@ def global_pool(node: gs.Node, ctx: Context) -> None:
 def resize(node: gs.Node, ctx: Context) -> None:
     """Resize and Upsample: axes whose scale is 1 pass, the others are resampled."""
     x = ctx.input(node, 0)
+    if str(node.attrs.get("keep_aspect_ratio_policy", "stretch")) != "stretch":
+        raise NotUnderstood(f"{label(node)} derives its sizes from an aspect ratio")
+    if str(node.attrs.get("coordinate_transformation_mode", "")) == "tf_crop_and_resize":
+        raise NotUnderstood(f"{label(node)} crops every axis")
     axes = [a % len(x) for a in node.attrs.get("axes", range(len(x)))]
     y = list(x)
+    scales, sizes = _resize_inputs(node, ctx)
+    if sizes is None and (scales is None or len(scales) != len(axes)):
+        raise NotUnderstood(f"{label(node)} has scales that are computed from data")
     for position, axis in enumerate(axes):
-        y[axis] = _resized(node, x[axis], position, len(axes), ctx)
+        if sizes is not None:
+            y[axis] = _resized_to(node, x[axis], sizes, position, ctx)
+        elif scales is not None and scales[position] != 1:
+            ctx.freeze(x[axis], node, "resamples this axis")
+            y[axis] = fresh(max(1, int(x[axis].size * scales[position])), x[axis].dynamic)
     ctx.output(node, y)
 
 
-def _resized(node: gs.Node, dim: Dim, position: int, count: int, ctx: Context) -> Dim:
-    scales, sizes = _resize_inputs(node, ctx)
-    if sizes is not None:
-        values = ctx.extent_list(node, sizes)
-        extent = values[position]
-        if extent == Size(dim) or extent == dim.size:
-            ctx.expect_size(node, sizes, position, dim)
-            return dim
-        ctx.freeze(dim, node, "resamples this axis")
-        return fresh(extent, False) if isinstance(extent, int) else fresh(dim.size, True)
-    if scales is None or len(scales) != count:
-        raise NotUnderstood(f"{label(node)} has scales that are computed from data")
-    if scales[position] == 1:
+def _resized_to(node: gs.Node, dim: Dim, index: int, position: int, ctx: Context) -> Dim:
+    extent = ctx.extent_list(node, index)[position]
+    if in_step(extent, Size(dim)) or (not dim.dynamic and extent == dim.size):
+        ctx.expect_size(node, index, position, dim)
         return dim
     ctx.freeze(dim, node, "resamples this axis")
-    return fresh(max(1, int(dim.size * scales[position])), dim.dynamic)
+    ctx.pin([extent], node)
+    size = fixed(extent)
+    return fresh(dim.size, dynamic=True) if size is None else fresh(size)
 
 
 def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int | None]:
@@ -108,7 +130,7 @@ def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int
         return [float(s) for s in node.attrs["scales"]], None
     index = 2 if node.op == "Resize" and len(node.inputs) > 2 else 1
     tensor = node.inputs[index] if ctx.has(node, index) else None
-    return ([float(s) for s in np.ravel(tensor.values)] if isinstance(tensor, gs.Constant) else None), None
+    return ([float(s) for s in np.ravel(tensor.values)] if ctx.is_constant(tensor) else None), None
 
 
 def depth_to_space(node: gs.Node, ctx: Context) -> None:

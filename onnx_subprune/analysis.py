@@ -1,0 +1,107 @@
+"""A model taken apart and put together again: normalised, its structure inferred, and shrunk or masked by a plan."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from onnx_subprune import passes
+from onnx_subprune.model import concrete_shapes, fingerprint, input_specs, load_model, to_graph, to_model
+from onnx_subprune.plan import Plan
+from onnx_subprune.structure import Atom, Structure, infer
+from onnx_subprune.subspace import Fit
+
+__all__ = ["Analysis", "ModelSource", "analyse", "references", "shrink"]
+
+_logger = logging.getLogger(__name__)
+
+ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+Keeps: TypeAlias = Mapping[Atom, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """A model taken apart: what can be pruned, what cannot and why.
+
+    Attributes:
+        model: the model as it was given.
+        normalised: the same function with constants and BatchNormalization folded, functions inlined.
+        structure: groups and consumers of `normalised`.
+        input_shapes: the sizes that MACs are counted with.
+        fingerprint: of `model`.
+
+    """
+
+    model: onnx.ModelProto
+    normalised: onnx.ModelProto
+    structure: Structure
+    input_shapes: dict[str, tuple[int, ...]]
+    fingerprint: str
+
+
+def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Analysis:
+    """Take a model apart.
+
+    Args:
+        model: a path or a loaded model.
+        input_shapes: sizes of dynamic inputs to count multiply-accumulates with; 1 where not given.
+
+    Raises:
+        ModelError: the model cannot be read.
+        OptionError: `input_shapes` does not fit the inputs.
+
+    """
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    shapes = concrete_shapes(input_specs(proto), input_shapes)
+    normalised = _normalise(proto)
+    return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
+
+
+def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Write the same function with fewer spellings; the model itself stays as it is."""
+    inlined = passes.inline_functions(model)
+    graph = to_graph(_with_shapes(inlined))
+    constant = passes.overridable_initializers(inlined)
+    passes.Sequence(passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.Tidy())(graph)
+    return to_model(graph, inlined)
+
+
+def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:
+    return infer(to_graph(_with_shapes(normalised)), shapes)
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the shapes that ONNX can infer; rules need them only behind operators without a rule."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        _logger.info("shape inference gave up (%s); operators without a rule will block more", error)
+        return model
+
+
+def shrink(
+    normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, fits: Sequence[Fit] = ()
+) -> onnx.ModelProto:
+    """Fold the corrections in and remove the units; the graph of `structure` is used up."""
+    passes.Sequence(
+        passes.FoldCorrections(structure, fits),
+        passes.RewriteShapes(structure, keeps),
+        passes.Shrink(structure, keeps),
+        passes.Tidy(),
+    )(structure.graph)
+    return to_model(structure.graph, normalised)
+
+
+def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
+    bare = _structure(analysis.normalised, analysis.input_shapes)
+    shrunk = shrink(analysis.normalised, bare, plan.keeps(bare))
+    masked = _structure(analysis.normalised, analysis.input_shapes)
+    passes.MaskConsumers(masked, plan.keeps(masked))(masked.graph)
+    return shrunk, to_model(masked.graph, analysis.normalised)

@@ -1,0 +1,75 @@
+"""`onnx-subprune apply`: replay a saved plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_subprune import pipeline, report
+from onnx_subprune.cli.files import check_outputs, save_outputs, saved_statistics
+from onnx_subprune.cli.options import (
+    BatchSize,
+    Calib,
+    InputShapes,
+    Json,
+    Model,
+    Out,
+    Providers,
+    Quiet,
+    ReportFile,
+    Samples,
+    Seed,
+    StatisticsFile,
+    Threads,
+    Verbose,
+    names,
+    shapes,
+)
+from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.options import Options
+from onnx_subprune.plan import Plan
+
+__all__ = ["apply"]
+
+
+def apply(
+    context: typer.Context,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What `prune --plan` wrote.", show_default=False)],
+    model: Model,
+    out: Out,
+    *,
+    calib: Calib = None,
+    statistics: StatisticsFile = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    input_shapes: InputShapes = None,
+    providers: Providers = None,
+    threads: Threads = None,
+    report_file: ReportFile = None,
+    json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Replay PLAN on MODEL; with the same data or statistics OUT is the model that `prune` wrote."""
+    with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        options = Options(
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            providers=names(providers),
+            threads=threads,
+            input_shapes=shapes(input_shapes),
+        )
+        written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
+        check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)
+        saved = Plan.load(plan)
+        loaded = saved_statistics(calib, statistics, needed=saved.recovery != "none")
+        with screen.progress("calibrating") as progress:
+            result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
+        screen.warn(result.warnings)
+        document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))
+        save_outputs(result, document, written)
+        screen.show(document, report.cost_table(result), report.width_table(result))

@@ -1,0 +1,22 @@
+"""`onnx-subprune doctor`: whether the environment can be used, and what it offers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from onnx_subprune import report
+from onnx_subprune.cli.options import Json, Quiet, Verbose
+from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.errors import UserError
+
+__all__ = ["doctor"]
+
+
+def doctor(*, json: Json = False, verbose: Verbose = 0, quiet: Quiet = False) -> None:
+    """Check the environment: versions, execution providers that really load, clashes; exit code 1 if unusable."""
+    with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        found = report.examine()
+        document = {"format": "onnx_subprune.doctor/1", **asdict(found), "problems": found.problems}
+        screen.show(document, report.environment_table(found))
+        if found.problems:
+            raise UserError(found.problems[0])

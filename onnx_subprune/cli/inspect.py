@@ -1,0 +1,45 @@
+"""`onnx-subprune inspect`: what can be pruned, what cannot and why."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+
+from onnx_subprune import pipeline, report
+from onnx_subprune.cli.options import InputShapes, Json, Model, Quiet, Verbose, shapes
+from onnx_subprune.cli.sizes import assumed
+from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.model import input_specs, load_model, measure_cost
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    model: Model,
+    *,
+    input_shapes: InputShapes = None,
+    json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Show what of MODEL can be pruned, what cannot, and why."""
+    with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        given = dict(shapes(input_shapes))
+        proto = load_model(model)
+        analysis = pipeline.analyse(proto, given)
+        screen.warn(assumed(input_specs(proto), given))
+        dense = measure_cost(analysis.model, analysis.input_shapes)
+        shares = _shares(analysis)
+        parts: list[RenderableType] = []
+        if analysis.structure.prunable:
+            parts.append(report.group_table(analysis, analysis.structure.macs({})))
+        if analysis.structure.frozen:
+            parts.append(report.frozen_table(analysis))
+        screen.show(report.analysis_as_dict(analysis, dense, shares), *parts, report.totals(analysis, dense, shares))
+
+
+def _shares(analysis: pipeline.Analysis) -> dict[str, float]:
+    """Return the shares of parameters and MACs that go when every prunable group is emptied: those that touch one."""
+    structure = analysis.structure
+    none = {group.atom: 0 for group in structure.prunable}
+    measures = {"parameters": structure.parameters, "macs": structure.macs}
+    return {name: 1 - measure(none) / max(measure({}), 1) if measure({}) else 0.0 for name, measure in measures.items()}

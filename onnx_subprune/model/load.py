@@ -1,0 +1,84 @@
+"""Read model files; what is read is checked first.
+
+External data may lie only in the model's own folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from onnx_subprune.errors import ModelError
+from onnx_subprune.model.external import load_external_data
+from onnx_subprune.model.protos import ONNX_DOMAINS
+from onnx_subprune.model.session import open_session
+
+__all__ = ["load_model"]
+
+_PathLike = str | os.PathLike[str]
+
+
+def load_model(path: _PathLike) -> onnx.ModelProto:
+    """Read the ONNX model at `path` with its external data in memory.
+
+    Raises ModelError if the file is missing or no ONNX model, if its external data is missing, too short or outside
+    the model's folder, if it has no outputs, or if its IR or opset version is beyond the installed ONNX Runtime.
+    """
+    model = _parse(path)
+    if not model.graph.output:
+        raise ModelError(f"model '{path}' must have at least one output, found none: export it anew")
+    _check_versions(model, path)
+    load_external_data(model, Path(path).parent)
+    return model
+
+
+def _parse(path: _PathLike) -> onnx.ModelProto:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"model '{path}' does not exist: check the path") from error
+    except IsADirectoryError as error:
+        raise ModelError(f"model '{path}' must be a file, found a folder: name the .onnx file in it") from error
+    except OSError as error:
+        raise ModelError(f"model '{path}' cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise ModelError(f"model '{path}' is empty: download or export it again")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"model '{path}' is not an ONNX model, or is cut off: export or download it again") from error
+    if not model.HasField("graph") or not model.ir_version:
+        raise ModelError(f"model '{path}' is not an ONNX model: it holds no graph")
+    return model
+
+
+def _check_versions(model: onnx.ModelProto, path: _PathLike) -> None:
+    if not model.opset_import:
+        raise ModelError(f"model '{path}' names no opset: export it anew")
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ONNX_DOMAINS), default=None)
+    if (refusal := _version_refusal(model.ir_version, opset)) is not None:
+        raise ModelError(
+            f"model '{path}' has IR version {model.ir_version} and opset {opset}, which the installed ONNX Runtime "
+            f"does not support ({refusal}): update it or convert the model"
+        )
+
+
+@lru_cache(maxsize=64)
+def _version_refusal(ir_version: int, opset: int | None) -> str | None:
+    """Return why ONNX Runtime refuses the versions, asked with the smallest model that has them; or None."""
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([], "probe", [value], [value])
+    # A model of custom operators alone need not import ONNX's own.
+    imported = onnx.helper.make_opsetid("com.microsoft", 1) if opset is None else onnx.helper.make_opsetid("", opset)
+    probe = onnx.helper.make_model(graph, ir_version=ir_version, opset_imports=[imported])
+    try:
+        open_session(probe)
+    except ModelError as error:
+        return re.sub(r"^.*refuses the model: ", "", str(error))
+    return None
