@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import Consumer, Structure, as_blocks, from_blocks
+from onnx_subprune.structure import ONE, Consumer, Structure, as_blocks, from_blocks
 from onnx_subprune.subspace import Fit
 
 __all__ = ["FoldCorrections"]
@@ -69,29 +69,36 @@ def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift
 def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """Conv, ConvTranspose, Gemm: the third input; Gemm scales its product by alpha and its bias by beta."""
     node = consumer.node
-    dtype = consumer.weight.constant.dtype
-    delta = shift
+    behind = delta = shift
     if node.op == "Gemm":
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-        if beta == 0 or len(node.inputs) < 3 or node.inputs[2].is_empty():
+        if beta == 0 or not _has_bias(node):
             node.attrs["beta"] = beta = 1.0
             del node.inputs[2:]
-        delta = shift * alpha / beta
-    if len(node.inputs) > 2 and not node.inputs[2].is_empty():
+        behind, delta = shift * alpha, shift * alpha / beta
+    if not _has_bias(node):
+        del node.inputs[2:]
+        name = fresh_name(graph, f"{node.name}_bias")
+        node.inputs.append(gs.Constant(name, delta.astype(consumer.weight.dtype)))
+        structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
+    elif (id(node), 2) in structure.context.private:
         _add_to_constant(graph, structure, node, 2, delta)
-        return
-    del node.inputs[2:]
-    name = fresh_name(graph, f"{node.name}_bias")
-    node.inputs.append(gs.Constant(name, delta.astype(dtype)))
-    structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
+    else:
+        # The bias is computed, or reaches the node through others: add the shift behind.
+        trailing = len(structure.context.axes[node.outputs[0].name]) - 2
+        _add_behind(graph, structure, consumer, behind.reshape(-1, *(1,) * trailing))
+
+
+def _has_bias(node: gs.Node) -> bool:
+    return len(node.inputs) > 2 and not node.inputs[2].is_empty()
 
 
 def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:
-    """Add to a constant along its last axis; it is cloned first, for another node may read it too."""
+    """Add to a constant along its last axis; it is cloned first where something else reads it too."""
     bias = node.inputs[index]
     values = np.asarray(bias.values).astype(np.float64)
     shifted = (values + delta).astype(bias.dtype)
-    shared = sum(sum(1 for t in user.inputs if t is bias) for user in bias.outputs) > 1
+    shared = len(bias.outputs) > 1 or any(tensor is bias for tensor in graph.outputs)
     name = fresh_name(graph, f"{bias.name}_corrected") if shared else bias.name
     node.inputs[index] = gs.Constant(name, shifted)
     _, _, dims = structure.context.private[(id(node), index)]
@@ -104,29 +111,32 @@ def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index
 
 def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """MatMul has no bias: use the constant of the Add that follows, or add one."""
+    column = consumer.index == 0
+    follower = None if column else _bias_add(graph, structure, consumer)
+    if follower is not None:
+        _add_to_constant(graph, structure, *follower, shift)
+    else:
+        _add_behind(graph, structure, consumer, shift[:, np.newaxis] if column else shift)
+
+
+def _add_behind(graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray) -> None:
+    """Put an Add of a constant behind the node; `delta` has the outputs first and broadcasts from there."""
     node = consumer.node
     output = node.outputs[0]
-    column = consumer.index == 0
-    delta = shift[:, np.newaxis] if column else shift
-    follower = None if column else _bias_add(graph, structure, output, consumer)
-    if follower is not None:
-        _add_to_constant(graph, structure, follower[0], follower[1], delta)
-        return
     name = fresh_name(graph, f"{output.name}_product")
     product = gs.Variable(name, dtype=output.dtype, shape=output.shape)
     node.outputs[0] = product
     structure.context.axes[name] = structure.context.axes[output.name]
-    constant = gs.Constant(f"{name}_bias", delta.astype(consumer.weight.constant.dtype))
+    constant = gs.Constant(f"{name}_bias", delta.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, add)
-    dims = (consumer.outputs, structure.context.axes[output.name][-1]) if column else (consumer.outputs,)
-    structure.context.private[(id(add), 1)] = (add, 1, dims[: delta.ndim])
+    dims = (consumer.outputs, *(ONE for _ in delta.shape[1:]))
+    structure.context.private[(id(add), 1)] = (add, 1, dims)
 
 
-def _bias_add(
-    graph: gs.Graph, structure: Structure, output: gs.Variable, consumer: Consumer
-) -> tuple[gs.Node, int] | None:
+def _bias_add(graph: gs.Graph, structure: Structure, consumer: Consumer) -> tuple[gs.Node, int] | None:
     """Return the Add (and its constant's place) that is the only reader of a MatMul and adds one value per output."""
+    output = consumer.node.outputs[0]
     if len(output.outputs) != 1 or any(output is t for t in graph.outputs):
         return None
     add = output.outputs[0]

@@ -37,21 +37,19 @@ class MaskConsumers(Pass):
         for consumer in self._structure.consumers:
             mask = keep_mask(consumer.features, self._keeps)
             if not mask.all():
-                _insert(graph, consumer, mask)
+                _insert(graph, consumer, mask, len(self._structure.context.axes[consumer.source]))
                 modified = True
         return modified
 
 
-def _insert(graph: gs.Graph, consumer: Consumer, mask: np.ndarray) -> None:
+def _insert(graph: gs.Graph, consumer: Consumer, mask: np.ndarray, rank: int) -> None:
     node, index = consumer.node, 1 - consumer.index
     tensor = node.inputs[index]
-    rank = len(tensor.shape) if tensor.shape is not None else consumer.axis + 1
     shape = [1] * rank
     shape[consumer.axis] = mask.size
-    dtype = consumer.weight.constant.dtype
     name = fresh_name(graph, f"{tensor.name}_masked")
-    output = gs.Variable(name, dtype=tensor.dtype, shape=tensor.shape)
-    factor = gs.Constant(f"{name}_mask", mask.astype(dtype).reshape(shape))
+    output = gs.Variable(name, dtype=consumer.weight.dtype, shape=tensor.shape)
+    factor = gs.Constant(f"{name}_mask", mask.astype(consumer.weight.dtype).reshape(shape))
     mul = gs.Node("Mul", name=f"{name}_mul", inputs=[tensor, factor], outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), mul)
     node.inputs[index] = output

@@ -14,9 +14,11 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import Atom, SizeUse, Structure, evaluate
+from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, evaluate, keep_mask
 
 __all__ = ["RewriteShapes"]
+
+_SQUEEZE_TAKES_AXES_AS_INPUT = 13
 
 
 class RewriteShapes(Pass):
@@ -41,7 +43,7 @@ class RewriteShapes(Pass):
         changes: dict[tuple[int, int | str], list[tuple[SizeUse, int]]] = {}
         for use in self._structure.context.size_uses:
             wanted = evaluate(use.expected, self._keeps)
-            if wanted != self._present(use):
+            if wanted != evaluate(use.present, self._keeps):
                 changes.setdefault((id(use.node), use.where), []).append((use, wanted))
         for edits in changes.values():
             node, where = edits[0][0].node, edits[0][0].where
@@ -50,45 +52,57 @@ class RewriteShapes(Pass):
                 _set_attribute(node, where, values)
             else:
                 self._set_input(graph, node, where, values)
-        return bool(changes)
+        renumbered = [self._renumber(graph, use) for use in self._structure.context.index_uses]
+        named = [_name_axes(graph, use) for use in self._structure.context.squeezed]
+        return bool(changes) or any(renumbered) or any(named)
 
-    def _present(self, use: SizeUse) -> int:
-        """Return the value that the integer takes after pruning if nothing is rewritten."""
-        if isinstance(use.where, str):
-            value = use.node.attrs[use.where]
-            return int(value if use.position is None else value[use.position])
-        extents = self._structure.context.extents_of(use.node.inputs[use.where])
-        assert extents is not None, "a size use is recorded only for integers that are known"
-        return evaluate(extents.ravel()[use.position], self._keeps)
+    def _renumber(self, graph: gs.Graph, use: IndexUse) -> bool:
+        """Count positions among the entries that stay; positions of entries that go are sliced off later."""
+        mask = keep_mask(use.dim, self._keeps)
+        if mask.all():
+            return False
+        indices = np.asarray(use.node.inputs[use.index].values)
+        places = (np.cumsum(mask) - 1)[indices % mask.size].clip(0).astype(indices.dtype)
+        name = fresh_name(graph, f"{use.node.inputs[use.index].name}_pruned")
+        use.node.inputs[use.index] = gs.Constant(name, places)
+        return True
 
-    @staticmethod
-    def _set_input(graph: gs.Graph, node: gs.Node, index: int, values: Mapping[int | None, int]) -> None:
+    def _set_input(self, graph: gs.Graph, node: gs.Node, index: int, values: Mapping[int | None, int]) -> None:
         tensor = node.inputs[index]
-        name = fresh_name(graph, f"{tensor.name}_pruned")
         if isinstance(tensor, gs.Constant):
             array = np.array(tensor.values)
             for position, value in values.items():
-                array.ravel()[position] = value
-            node.inputs[index] = gs.Constant(name, array)
+                array.ravel()[position or 0] = value
+            node.inputs[index] = gs.Constant(fresh_name(graph, f"{tensor.name}_pruned"), array)
             return
-        node.inputs[index] = _patched(graph, node, tensor, name, values)
+        extents = self._structure.context.extents[tensor.name]
+        node.inputs[index] = _patched(graph, node, tensor, extents.shape, values)
 
 
 def _patched(
-    graph: gs.Graph, node: gs.Node, tensor: gs.Variable, name: str, values: Mapping[int | None, int]
+    graph: gs.Graph, node: gs.Node, tensor: gs.Variable, shape: tuple[int, ...], values: Mapping[int | None, int]
 ) -> gs.Variable:
     """Replace single entries of a computed vector: Where(is fixed, fixed value, computed value)."""
-    length = max(int(p or 0) for p in values) + 1
-    if tensor.shape and isinstance(tensor.shape[0], int):
-        length = tensor.shape[0]
-    fixed, chosen = np.zeros(length, np.int64), np.zeros(length, bool)
+    dtype = np.int64 if tensor.dtype is None else tensor.dtype
+    name = fresh_name(graph, f"{tensor.name}_pruned")
+    fixed, chosen = np.zeros(shape, dtype), np.zeros(shape, bool)
     for position, value in values.items():
-        fixed[position or 0], chosen[position or 0] = value, True
-    output = gs.Variable(name, dtype=np.int64, shape=[length])
+        fixed.ravel()[position or 0], chosen.ravel()[position or 0] = value, True
+    output = gs.Variable(name, dtype=dtype, shape=list(shape))
     inputs = [gs.Constant(f"{name}_mask", chosen), gs.Constant(f"{name}_value", fixed), tensor]
     where = gs.Node("Where", name=f"{name}_where", inputs=inputs, outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), where)
     return output
+
+
+def _name_axes(graph: gs.Graph, use: Squeezed) -> bool:
+    """List the axes that a Squeeze drops, for an axis pruned to one entry must not be dropped with them."""
+    if graph.opset < _SQUEEZE_TAKES_AXES_AS_INPUT:
+        use.node.attrs["axes"] = list(use.axes)
+    else:
+        del use.node.inputs[1:]
+        use.node.inputs.append(gs.Constant(fresh_name(graph, f"{use.node.name}_axes"), np.array(use.axes, np.int64)))
+    return True
 
 
 def _set_attribute(node: gs.Node, name: str, values: Mapping[int | None, int]) -> None:

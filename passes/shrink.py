@@ -71,6 +71,8 @@ class Shrink(Pass):
         dense: gs.Constant = uses[0][0].inputs[uses[0][1]]
         values: np.ndarray | None = None
         made: dict[tuple[bytes, ...], gs.Constant] = {}
+        # A use that is not listed (in the body of an If, say) keeps the dense constant under its name.
+        alone = len(uses) == len(dense.outputs) and all(tensor is not dense for tensor in graph.outputs)
         for node, index, masks in uses:
             key = tuple(mask.tobytes() for mask in masks)
             if key not in made:
@@ -78,7 +80,7 @@ class Shrink(Pass):
                     made[key] = dense
                 else:
                     values = np.asarray(dense.values) if values is None else values
-                    name = dense.name if len(uses) == 1 else fresh_name(graph, f"{dense.name}_pruned")
+                    name = dense.name if alone and len(uses) == 1 else fresh_name(graph, f"{dense.name}_pruned")
                     made[key] = gs.Constant(name, _compress(values, masks))
             if made[key] is not dense:
                 node.inputs[index] = made[key]

@@ -36,73 +36,96 @@ __all__ = ["prune"]
 _PRUNING = "Pruning"
 
 
+DryOut = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="OUT", help="Where the pruned model goes; may be left out with --dry-run.", show_default=False
+    ),
+]
+TargetText = Annotated[
+    str,
+    typer.Option(
+        "--target",
+        metavar="KIND=F",
+        help=f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}.",
+        rich_help_panel=_PRUNING,
+        show_default=False,
+    ),
+]
+Select = Annotated[
+    str,
+    typer.Option(
+        "--select",
+        metavar="NAME",
+        help=f"How units are ranked: {', '.join(SELECTIONS)}.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+Recovery = Annotated[
+    str,
+    typer.Option(
+        "--recovery",
+        metavar="NAME",
+        help=f"How consumers make up for removed units: {', '.join(RECOVERIES)}.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+RoundTo = Annotated[
+    int,
+    typer.Option("--round-to", metavar="N", help="Keep multiples of N units.", rich_help_panel=_PRUNING),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="GLOB",
+        help="Leave groups whole that match by name, node or weight; repeatable.",
+        rich_help_panel=_PRUNING,
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        metavar="GLOB",
+        help="Prune only groups that match; repeatable.",
+        rich_help_panel=_PRUNING,
+        show_default=False,
+    ),
+]
+Ridge = Annotated[
+    float,
+    typer.Option("--ridge", metavar="F", help="Relative ridge of the least squares.", rich_help_panel=_PRUNING),
+]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE",
+        help="Write which units stay, for `apply`.",
+        rich_help_panel="Output",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel="Output")
+]
+
+
 def prune(
     context: typer.Context,
     model: Model,
-    out: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="OUT", help="Where the pruned model goes; may be left out with --dry-run.", show_default=False
-        ),
-    ] = None,
+    out: DryOut = None,
     *,
-    target: Annotated[
-        str,
-        typer.Option(
-            "--target",
-            metavar="KIND=F",
-            help=f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}.",
-            rich_help_panel=_PRUNING,
-            show_default=False,
-        ),
-    ],
+    target: TargetText,
     calib: Calib = None,
-    select: Annotated[
-        str,
-        typer.Option(
-            "--select",
-            metavar="NAME",
-            help=f"How units are ranked: {', '.join(SELECTIONS)}.",
-            rich_help_panel=_PRUNING,
-        ),
-    ] = "zca",
-    recovery: Annotated[
-        str,
-        typer.Option(
-            "--recovery",
-            metavar="NAME",
-            help=f"How consumers make up for removed units: {', '.join(RECOVERIES)}.",
-            rich_help_panel=_PRUNING,
-        ),
-    ] = "channel",
-    round_to: Annotated[
-        int,
-        typer.Option("--round-to", metavar="N", help="Keep multiples of N units.", rich_help_panel=_PRUNING),
-    ] = 1,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ignore",
-            metavar="GLOB",
-            help="Leave groups whole that match by name, node or weight; repeatable.",
-            rich_help_panel=_PRUNING,
-            show_default=False,
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            metavar="GLOB",
-            help="Prune only groups that match; repeatable.",
-            rich_help_panel=_PRUNING,
-            show_default=False,
-        ),
-    ] = None,
-    ridge: Annotated[
-        float,
-        typer.Option("--ridge", metavar="F", help="Relative ridge of the least squares.", rich_help_panel=_PRUNING),
-    ] = 1e-6,
+    select: Select = "zca",
+    recovery: Recovery = "channel",
+    round_to: RoundTo = 1,
+    ignore: Ignore = None,
+    only: Only = None,
+    ridge: Ridge = 1e-6,
     statistics: StatisticsFile = None,
     samples: Samples = None,
     seed: Seed = 0,
@@ -110,20 +133,9 @@ def prune(
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            "--plan",
-            metavar="FILE",
-            help="Write which units stay, for `apply`.",
-            rich_help_panel="Output",
-            show_default=False,
-        ),
-    ] = None,
+    plan: PlanFile = None,
     report_file: ReportFile = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel="Output")
-    ] = False,
+    dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,

@@ -100,8 +100,6 @@ class _Formatter(logging.Formatter):
 def _logs(verbose: int, quiet: bool) -> Iterator[None]:
     """Print the package's log on stderr: warnings; with -v what it does; with -vv all; with -q errors only."""
     package = logging.getLogger("onnx_subprune")
-    # Thin taps are in the warnings of the result, which every command prints.
-    logging.getLogger("onnx_subprune.calibration.engine").addFilter(_below_warning)
     handler = _Handler()
     handler.setFormatter(_Formatter())
     before = package.level
@@ -112,8 +110,3 @@ def _logs(verbose: int, quiet: bool) -> Iterator[None]:
     finally:
         package.removeHandler(handler)
         package.setLevel(before)
-        logging.getLogger("onnx_subprune.calibration.engine").removeFilter(_below_warning)
-
-
-def _below_warning(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.WARNING

@@ -18,6 +18,7 @@ from onnx_subprune.errors import OutputError
 from onnx_subprune.report.environment import versions
 
 if TYPE_CHECKING:
+    from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.structure import Group
 
@@ -57,12 +58,12 @@ def as_dict(result: Result, *, command: Sequence[str] = (), source: str | None =
     }
 
 
-def analysis_as_dict(analysis: Analysis, dense: Any, shares: Mapping[str, float]) -> Document:
+def analysis_as_dict(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> Document:
     """Return what can be pruned and what cannot as plain data.
 
     Args:
         analysis: of the model.
-        dense: its Cost.
+        dense: what it costs.
         shares: of `macs` and `parameters` that touch a prunable group, in [0, 1].
 
     """

@@ -36,13 +36,13 @@ Row = Sequence[str]
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def count(number: float, unit: str = "") -> str:
+def count(number: int, unit: str = "") -> str:
     """Write a number with three digits and a prefix: 12.6 M, 134 k, 960."""
     value, power = float(number), 0
-    while round(abs(value)) >= 1000 and power + 1 < len(_PREFIXES):
+    while value >= 999.5 and power + 1 < len(_PREFIXES):
         value, power = value / 1000, power + 1
-    digits = 0 if power == 0 or value >= 100 else 1 if value >= 10 else 2
-    return f"{value:.{digits}f} {_PREFIXES[power]}{unit}".rstrip()
+    digits = f"{value:#.3g}".rstrip(".") if power else str(number)
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def cost_table(result: Result) -> Table:

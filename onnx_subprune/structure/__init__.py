@@ -1,7 +1,7 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
-from onnx_subprune.structure.context import Consumer, MacTerm, SizeUse, Use, Weight
-from onnx_subprune.structure.dims import Atom, Concat, Dim, keep_mask, unit_index
+from onnx_subprune.structure.context import Consumer, IndexUse, MacTerm, SizeUse, Squeezed, Use, Weight
+from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, keep_mask, unit_index
 from onnx_subprune.structure.extents import evaluate
 from onnx_subprune.structure.features import Features, features_of
 from onnx_subprune.structure.groups import Group, Structure
@@ -9,14 +9,17 @@ from onnx_subprune.structure.infer import infer
 from onnx_subprune.structure.weights import as_blocks, from_blocks
 
 __all__ = [
+    "ONE",
     "Atom",
     "Concat",
     "Consumer",
     "Dim",
     "Features",
     "Group",
+    "IndexUse",
     "MacTerm",
     "SizeUse",
+    "Squeezed",
     "Structure",
     "Use",
     "Weight",

@@ -20,6 +20,7 @@ __all__ = [
     "Monomial",
     "Operation",
     "Size",
+    "Unknown",
     "apply",
     "dims_of",
     "evaluate",
@@ -45,7 +46,12 @@ class Operation:
     arguments: tuple[Extent, ...]
 
 
-Extent = int | Size | Operation
+@dataclass(frozen=True, eq=False)
+class Unknown:
+    """An integer known at run time only, such as a size that was scaled in floating point; it counts as 1."""
+
+
+Extent = int | Size | Operation | Unknown
 
 _PYTHON: dict[str, Callable[[int, int], int]] = {
     "Add": operator.add,
@@ -64,6 +70,8 @@ def evaluate(extent: Extent, keeps: Keeps) -> int:
     """Return the value of `extent` once the units outside `keeps` are gone (`{}`: before pruning)."""
     if isinstance(extent, int):
         return extent
+    if isinstance(extent, Unknown):
+        return 1
     if isinstance(extent, Size):
         return int(keep_mask(extent.dim, keeps).sum()) if keeps else extent.dim.size
     values = [evaluate(argument, keeps) for argument in extent.arguments]
@@ -99,7 +107,11 @@ def dims_of(extent: Extent) -> Iterator[Dim]:
 
 def fixed(extent: Extent) -> int | None:
     """Return the value of an extent before pruning, or None where it depends on a size known at run time only."""
-    return None if any(dim.dynamic for dim in dims_of(extent)) else evaluate(extent, {})
+    return None if _is_unknown(extent) or any(dim.dynamic for dim in dims_of(extent)) else evaluate(extent, {})
+
+
+def _is_unknown(extent: Extent) -> bool:
+    return isinstance(extent, Unknown) or (isinstance(extent, Operation) and any(map(_is_unknown, extent.arguments)))
 
 
 def in_step(a: Extent, b: Extent) -> bool:
@@ -114,8 +126,10 @@ def _factorise(extent: Extent) -> tuple[int, Counter[Factor]] | None:
         return extent, Counter()
     if isinstance(extent, Size):
         return 1, Counter(extent.dim.resolve().factors)
+    if isinstance(extent, Unknown) or extent.name not in ("Mul", "Div"):
+        return None
     terms = [_factorise(argument) for argument in extent.arguments]
-    if extent.name not in ("Mul", "Div") or terms[0] is None or terms[1] is None:
+    if terms[0] is None or terms[1] is None:
         return None
     (a, first), (b, second) = terms[0], terms[1]
     if extent.name == "Mul":
@@ -142,7 +156,7 @@ def monomial(extent: Extent) -> Monomial | None:
         return Monomial(extent, ()) if extent > 0 else None
     if isinstance(extent, Size):
         return _of_dim(extent.dim)
-    if extent.name not in ("Mul", "Div"):
+    if isinstance(extent, Unknown) or extent.name not in ("Mul", "Div"):
         return None
     first, second = (monomial(argument) for argument in extent.arguments)
     if first is None or second is None:

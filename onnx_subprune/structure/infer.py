@@ -87,6 +87,8 @@ def _shape_arithmetic(node: gs.Node, ctx: Context) -> bool:
     name = node.outputs[0].name
     ctx.extents[name] = values
     ctx.axes[name] = tuple(fresh(n) for n in values.shape)
+    for dim in ctx.axes[name]:
+        ctx.freeze(dim, node, "computes sizes")
     return True
 
 

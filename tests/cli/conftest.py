@@ -79,7 +79,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def samples(count: int = 64) -> np.ndarray:
+def samples(count: int = 256) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((count, 3, 6, 6)).astype(np.float32)
 
 
@@ -93,5 +93,5 @@ def calib(tmp_path: Path) -> Path:
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
     path = tmp_path / "test.npz"
-    np.savez(path, x=samples(), labels=np.arange(64) % 4)
+    np.savez(path, x=samples(), labels=np.arange(256) % 4)
     return path

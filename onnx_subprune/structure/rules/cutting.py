@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
 from onnx_subprune.structure.dims import Dim, concat, fresh, split
-from onnx_subprune.structure.extents import Extent, Size, apply, fixed, total
+from onnx_subprune.structure.extents import Extent, Size, apply, fixed, in_step, total
 
 __all__ = ["RULES"]
 
@@ -77,7 +77,7 @@ def slice_rule(node: gs.Node, ctx: Context) -> None:
 def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     start, end = fixed(taken.start), fixed(taken.end)
     whole = start == 0 and isinstance(taken.end, int) and taken.end >= _FAR
-    if taken.step == 1 and (whole or (start == 0 and taken.end == Size(dim))):
+    if taken.step == 1 and (whole or (start == 0 and in_step(taken.end, Size(dim)))):
         return dim
     if dim.dynamic or start is None or end is None:
         ctx.freeze(dim, node, "takes only some positions of this axis")

@@ -13,12 +13,13 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.extents import Extent, Size, apply
+from onnx_subprune.structure.extents import Extent, Size, Unknown, apply
 
 __all__ = ["SHAPE_RULES"]
 
 Extents = np.ndarray
-_LIMIT = 1024
+_LIMIT, _SHORT = 1024, 16
+_INTEGERS, _BOOL = (6, 7), 9
 
 
 def shape(node: gs.Node, ctx: Context) -> Extents | None:
@@ -49,9 +50,12 @@ def arithmetic(node: gs.Node, ctx: Context) -> Extents | None:
 def same(node: gs.Node, ctx: Context) -> Extents | None:
     """Cast to an integer type, Identity."""
     inputs = _inputs(node, ctx)
-    if inputs is None or (node.op == "Cast" and int(node.attrs["to"]) not in (6, 7, 9)):
+    if inputs is None:
         return None
-    return inputs[0]
+    to = int(node.attrs["to"]) if node.op == "Cast" else _INTEGERS[0]
+    if to == _BOOL and all(isinstance(value, int) for value in inputs[0].ravel()):
+        return _array([int(value != 0) for value in inputs[0].ravel()]).reshape(inputs[0].shape)
+    return inputs[0] if to in _INTEGERS else None
 
 
 def reshaped(node: gs.Node, ctx: Context) -> Extents | None:
@@ -92,13 +96,26 @@ def sliced(node: gs.Node, ctx: Context) -> Extents | None:
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         # A negative step that runs past the first entry is spelt as a very negative end.
         cut[axis] = slice(start, None if step < 0 and end < -data.shape[axis] else end, step)
-    return data[tuple(cut)]
+    result: Extents = data[tuple(cut)]
+    return result
 
 
 def concat(node: gs.Node, ctx: Context) -> Extents | None:
-    """Concat of integer vectors."""
-    inputs = _inputs(node, ctx)
-    return None if inputs is None else np.concatenate(inputs, axis=int(node.attrs["axis"]))
+    """Concat of integer vectors, one of which is a shape; entries of the others may be computed in other ways."""
+    found = [ctx.extents_of(tensor) for tensor in node.inputs]
+    sizes = any(not isinstance(value, int) for array in found if array is not None for value in array.ravel())
+    if sizes:
+        found = [_unknown(tensor) if array is None else array for tensor, array in zip(node.inputs, found, strict=True)]
+    arrays = [array for array in found if array is not None]
+    return np.concatenate(arrays, axis=int(node.attrs["axis"])) if len(arrays) == len(found) else None
+
+
+def _unknown(tensor: gs.Tensor) -> Extents | None:
+    """Return the entries of a short integer vector as extents that nothing is known of."""
+    if tensor.dtype not in (np.int64, np.int32) or tensor.shape is None or len(tensor.shape) != 1:
+        return None
+    length = tensor.shape[0]
+    return _array([Unknown() for _ in range(length)]) if isinstance(length, int) and length <= _SHORT else None
 
 
 def filled(node: gs.Node, ctx: Context) -> Extents | None:

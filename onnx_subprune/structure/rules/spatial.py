@@ -129,8 +129,9 @@ def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int
     if "scales" in node.attrs:
         return [float(s) for s in node.attrs["scales"]], None
     index = 2 if node.op == "Resize" and len(node.inputs) > 2 else 1
-    tensor = node.inputs[index] if ctx.has(node, index) else None
-    return ([float(s) for s in np.ravel(tensor.values)] if ctx.is_constant(tensor) else None), None
+    if not ctx.has(node, index) or not ctx.is_constant(node.inputs[index]):
+        return None, None
+    return [float(s) for s in np.ravel(node.inputs[index].values)], None
 
 
 def depth_to_space(node: gs.Node, ctx: Context) -> None:

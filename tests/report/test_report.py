@@ -1,0 +1,166 @@
+"""Documents that are JSON whatever the numbers, tables that hold them, and what makes an environment unfit."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from rich.console import Console, RenderableType
+
+from onnx_subprune import report
+from onnx_subprune.errors import OutputError
+from onnx_subprune.evaluate import Fidelity, Latency, OutputFidelity, Top1
+from onnx_subprune.options import Options, Target
+from onnx_subprune.pipeline import Result, analyse, prune
+from onnx_subprune.report import Environment
+from onnx_subprune.report.tables import count
+
+
+def shown(part: RenderableType) -> list[list[str]]:
+    """Return the words of every printed line."""
+    console = Console(file=io.StringIO(), width=120, markup=False)
+    console.print(part)
+    return [line.split() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def model() -> onnx.ModelProto:
+    proto = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        two (float[N, 6] x) => (float[N, 2] y) { a = MatMul(x, w1)  b = Relu(a)  y = MatMul(b, w2) }
+    """)
+    rng = np.random.default_rng(0)
+    for name, shape in (("w1", (6, 10)), ("w2", (10, 2))):
+        values = rng.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    for node, name in zip(proto.graph.node, ("first", "relu", "second"), strict=True):
+        node.name = name
+    return proto
+
+
+@pytest.fixture(scope="module")
+def result(model: onnx.ModelProto) -> Result:
+    data = {"x": np.random.default_rng(1).standard_normal((200, 6)).astype(np.float32)}
+    return prune(model, data, Options(target=Target.parse("units=0.5")))
+
+
+def test_the_document_says_what_was_done(result: Result) -> None:
+    document = report.as_dict(result, command=["onnx-subprune", "prune"], source="data.npz")
+    (group,) = document["groups"]
+    assert group == {
+        "name": "first",
+        "units": 10,
+        "producers": ["first"],
+        "consumers": ["second"],
+        "macs": 80,
+        "kept": 5,
+        "kept_share": 0.5,
+    }
+    assert document["dense"]["macs"] == 80
+    assert document["pruned"]["macs"] == 40
+    assert document["calibration"] == {"source": "data.npz", "samples": 200, "taps": 1}
+    assert 0.0 < document["errors"]["second"] < 1.0
+    assert document["frozen"] == [{"name": "second", "units": 2, "macs": 20, "reasons": ["graph output 'y'"]}]
+    assert json.loads(report.to_json(document)) == document
+
+
+def test_the_inspect_document(model: onnx.ModelProto, result: Result) -> None:
+    document = report.analysis_as_dict(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+    assert document["prunable_share"] == {"macs": 1.0, "parameters": 0.5}
+    assert [group["name"] for group in document["groups"]] == ["first"]
+    assert document["input_shapes"] == {"x": [1, 6]}
+
+
+def test_numbers_that_json_lacks_are_null() -> None:
+    text = report.to_json({"a": float("inf"), "b": [float("nan"), {"c": (1.5, -float("inf"))}], 3: "Σ"})
+    assert json.loads(text) == {"a": None, "b": [None, {"c": [1.5, None]}], "3": "Σ"}
+    assert text.endswith("}\n")
+
+
+def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    report.write_json({"a": 1}, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+    with pytest.raises(OutputError, match="cannot write the report"):
+        report.write_json({"a": 1}, tmp_path / "missing" / "report.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        report.write_json({"a": 1}, tmp_path / "folder.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.json", "report.json"]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (12_572_096, "12.6 M"),
+        (99_960, "100 k"),
+        (999_600, "1.00 M"),
+        (4_089_284_608, "4.09 G"),
+    ],
+)
+def test_counts_have_three_digits(number: int, text: str) -> None:
+    assert count(number) == text
+    assert count(number, "B").endswith("B")
+
+
+def test_before_and_after(result: Result) -> None:
+    rows = {row[0]: row[1:] for row in shown(report.cost_table(result)) if row}
+    assert rows["MACs"] == ["80", "40", "50.0%"]
+    assert rows["parameters"] == ["80", str(result.pruned.parameters), f"{result.pruned.parameters / 80:.1%}"]
+    assert rows["nodes"][0] == "3"
+    added = {row[0] for row in shown(report.cost_table(result)) if row} & {"Add", "Relu"}
+    assert added <= {"Add"}, "operators whose number stays the same are not listed"
+
+
+def test_widths(result: Result) -> None:
+    lost = result.errors["second"]
+    assert ["first", "10", "5", "50%", f"{lost:.1%}"] in shown(report.width_table(result))
+
+
+def test_accuracy_is_compared_with_the_first() -> None:
+    rows = shown(report.accuracy_table(["a", "b"], [Top1(0.9, 90, 100), Top1(0.875, 7, 8)]))
+    assert ["b", "87.50%", "-2.50", "7", "/", "8"] in rows
+
+
+def test_fidelity_shows_what_there_is() -> None:
+    outputs = {"y": OutputFidelity(0.1, 0.99, 1.0, 0.5, 0.25), "z": OutputFidelity(float("inf"), 0.0, 2.0)}
+    rows = shown(report.fidelity_table(["m"], [Fidelity(outputs, 4)]))
+    assert ["m", "y", "1.00e-01", "0.990000", "1.00e+00", "50.00%", "2.50e-01"] in rows
+    assert ["m", "z", "inf", "0.000000", "2.00e+00", "-", "-"] in rows
+
+
+def test_the_speed_up_is_the_inverse_of_the_paired_ratio() -> None:
+    rows = shown(report.latency_table(["m"], [Latency(2.0, 3.0, 2.5, 500.0, 0.5)]))
+    assert ["m", "2.000", "ms", "3.000", "ms", "500.0", "/", "s", "2.00", "x"] in rows
+
+
+def fit(**changes: object) -> Environment:
+    values = {"versions": {}, "runtimes": ("onnxruntime",), "providers": {"CPUExecutionProvider": None}}
+    return Environment(**{**values, "opset": 22, "ir_version": 10, **changes})
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        (fit(runtimes=("onnxruntime", "onnxruntime-gpu")), "pip uninstall onnxruntime onnxruntime-gpu"),
+        (fit(providers={}), "it is not in this build"),
+        (fit(providers={"CPUExecutionProvider": "no memory"}), "no memory"),
+        (fit(opset=None), "reads none"),
+    ],
+)
+def test_an_unfit_environment(environment: Environment, problem: str) -> None:
+    (found,) = environment.problems
+    assert problem in found
+    assert [row[0] for row in shown(report.environment_table(environment)) if row[:1] == ["problem"]] == ["problem"]
+
+
+def test_a_fit_environment_may_have_providers_that_do_not_load() -> None:
+    environment = fit(providers={"CUDAExecutionProvider": "no driver", "CPUExecutionProvider": None})
+    assert environment.problems == []
+    assert ["CUDAExecutionProvider", "no", "driver"] in shown(report.environment_table(environment))

@@ -1,0 +1,98 @@
+"""Small networks from text, and what is asserted of their structure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.pipeline import analyse
+from onnx_subprune.structure import Structure
+
+Net = Callable[..., onnx.ModelProto]
+
+
+def _values(spec: np.ndarray | np.generic | Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """Return an array as it is; for a shape, random weights that keep activations near unit size."""
+    if isinstance(spec, np.ndarray | np.generic):
+        return np.asarray(spec)
+    fan = math.prod(spec[1:]) if len(spec) > 2 else (spec[0] if len(spec) == 2 else 4)
+    return (rng.standard_normal(tuple(spec)) / math.sqrt(max(1, fan))).astype(np.float32)
+
+
+@pytest.fixture
+def net() -> Net:
+    """`net(graph text, opset=17, domains="", **weights)`: a checked model; a weight is an array or a shape."""
+
+    def build(text: str, opset: int = 17, domains: str = "", ir: int = 8, **weights: object) -> onnx.ModelProto:
+        rng = np.random.default_rng(1)
+        model = onnx.parser.parse_model(f'<ir_version: {ir}, opset_import: ["" : {opset}{domains}]>\n{text}')
+        for name, spec in weights.items():
+            model.graph.initializer.append(onnx.numpy_helper.from_array(_values(spec, rng), name))  # type: ignore[arg-type]
+        onnx.checker.check_model(model)
+        return model
+
+    return build
+
+
+@pytest.fixture
+def between(net: Net) -> Net:
+    """`between(text, opset, **weights)`: Conv c1 (8 channels) -> `text`, which makes r from h -> Conv c2 on 8 channels."""
+
+    def build(text: str, opset: int = 17, out: int = 8, image: str = "2,3,6,7", **weights: object) -> onnx.ModelProto:
+        return net(
+            f"""g (float[{image}] x) => (float[a,b,c,d] y) {{
+                [c1] h = Conv(x, w1, b1)
+                {text}
+                [c2] y = Conv(r, w2)
+            }}""",
+            opset=opset, w1=(8, 3, 1, 1), b1=(8,), w2=(4, out, 1, 1), **weights,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture
+def holds(mask_oracle: Callable[..., object]) -> Callable[..., Structure]:
+    """`holds(model, {group: size})`: exactly these groups are prunable, and the mask oracle holds on three plans."""
+
+    def check(
+        model: onnx.ModelProto,
+        expected: Mapping[str, int],
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        **options: object,
+    ) -> Structure:
+        structure = analyse(model, shapes).structure
+        assert {group.name: group.size for group in structure.prunable} == dict(expected), _why(structure)
+        for seed, fraction in enumerate((0.5, 0.75, 0.01)):
+            mask_oracle(model, shapes, fraction=fraction, seed=seed, **options)
+        return structure
+
+    return check
+
+
+@pytest.fixture
+def refuses() -> Callable[..., Structure]:
+    """`refuses(model, {group: reason})`: nothing is prunable but `allowed`, and the reasons contain these words."""
+
+    def check(
+        model: onnx.ModelProto,
+        expected: Mapping[str, str],
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        allowed: Sequence[str] = (),
+    ) -> Structure:
+        structure = analyse(model, shapes).structure
+        assert [group.name for group in structure.prunable] == list(allowed), _why(structure)
+        reasons = {group.name: "; ".join(group.reasons) for group in structure.frozen}
+        for name, words in expected.items():
+            assert words in reasons.get(name, "no such group"), reasons
+        return structure
+
+    return check
+
+
+def _why(structure: Structure) -> str:
+    return "\n".join(f"{group.name} ({group.size}): {group.reasons or 'prunable'}" for group in structure.groups)

@@ -1,0 +1,298 @@
+"""Conv, ConvTranspose, Gemm, MatMul: what their weights produce and contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def test_a_conv_produces_what_the_next_contracts(net, holds):
+    model = net(
+        """g (float[2,3,8,8] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv <pads=[1,1,1,1]> (x, w1, b1)
+            [r] r = Relu(h)
+            [c2] y = Conv(r, w2)
+        }""",
+        w1=(10, 3, 3, 3), b1=(10,), w2=(5, 10, 3, 3),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 10})
+    (group,) = structure.prunable
+    assert [use.constant.name for use in group.producers] == ["w1"]
+    assert [use.constant.name for use in group.carriers] == ["b1"]
+    assert [consumer.name for consumer in group.consumers] == ["c2"]
+    assert group.macs == 2 * 10 * 64 * 27 + 2 * 5 * 36 * 90
+    assert [g.reasons for g in structure.frozen] == [("graph output 'y'",)]
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "attributes"),
+    [
+        ("2,3,12", (3,), "strides=[2], pads=[1,0], dilations=[2]"),
+        ("2,3,6,7,5", (2, 3, 1), "strides=[1,2,1], pads=[0,1,0,1,1,0]"),
+        ("2,3,9,8", (3, 3), 'auto_pad="SAME_LOWER", strides=[2,2]'),
+        ("2,3,9,8", (3, 2), 'auto_pad="VALID", dilations=[2,3]'),
+    ],
+)
+def test_convs_of_any_rank(net, holds, image, kernel, attributes):
+    model = net(
+        f"""g (float[{image}] x) => (float[a] y) {{
+            [c1] h = Conv <{attributes}> (x, w1, b1)
+            [c2] v = Conv <auto_pad="SAME_UPPER"> (h, w2)
+            [f] f = Flatten(v)
+            [s] y = ReduceSum <keepdims=0> (f, last)
+        }}""",
+        w1=(8, 3, *kernel), b1=(8,), w2=(6, 8, *kernel), last=np.array([1]),
+    )  # fmt: skip
+    holds(model, {"c1": 8})
+
+
+def test_a_grouped_conv_has_groups_and_channels_within(net, holds):
+    model = net(
+        """g (float[2,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [c2] v = Conv <group=4, pads=[1,1,1,1]> (h, w2, b2)
+            [c3] y = Conv(v, w3)
+        }""",
+        w1=(12, 3, 1, 1), b1=(12,), w2=(8, 3, 3, 3), b2=(8,), w3=(5, 8, 1, 1),
+    )  # fmt: skip
+    # 12 channels are 4 groups x 3 within; the grouped Conv makes 2 within each.
+    structure = holds(model, {"c1": 4, "c1#2": 3, "c2": 2})
+    sizes = {group.name: [c.name for c in group.consumers] for group in structure.prunable}
+    assert sizes == {"c1": ["c3"], "c1#2": ["c2"], "c2": ["c3"]}
+
+
+def test_two_grouped_convs_with_different_groups(net, holds):
+    model = net(
+        """g (float[2,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [c2] v = Conv <group=2> (h, w2, b2)
+            [c3] u = Conv <group=4> (v, w3, b3)
+            [c4] y = Conv(u, w4)
+        }""",
+        w1=(8, 3, 1, 1), w2=(16, 4, 1, 1), b2=(16,), w3=(8, 4, 1, 1), b3=(8,), w4=(3, 8, 1, 1),
+    )  # fmt: skip
+    holds(model, {"c1": 2, "c1#2": 4, "c2": 2, "c2#2": 4, "c3": 2})
+
+
+@pytest.mark.parametrize("multiplier", [1, 3])
+def test_a_depthwise_conv_carries_its_channels(net, holds, multiplier):
+    model = net(
+        """g (float[2,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [dw] v = Conv <group=8, pads=[1,1,1,1]> (h, wd, bd)
+            [c2] y = Conv(v, w2)
+        }""",
+        w1=(8, 3, 1, 1), b1=(8,), wd=(8 * multiplier, 1, 3, 3), bd=(8 * multiplier,), w2=(4, 8 * multiplier, 1, 1),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 8} if multiplier == 1 else {"c1": 8, "dw": multiplier})
+    group = structure.prunable[0]
+    assert [use.constant.name for use in group.carriers] == ["b1", "bd", "wd"]
+    assert [consumer.name for consumer in group.consumers] == ["c2"]
+
+
+def test_a_depthwise_conv_on_a_concatenation(net, holds):
+    model = net(
+        """g (float[2,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [c2] v = Conv(x, w2)
+            [cat] k = Concat <axis=1> (h, v)
+            [dw] u = Conv <group=10> (k, wd)
+            [c3] y = Conv(u, w3)
+        }""",
+        w1=(4, 3, 1, 1), w2=(6, 3, 1, 1), wd=(20, 1, 3, 3), w3=(4, 20, 1, 1),
+    )  # fmt: skip
+    holds(model, {"c1": 4, "c2": 6, "dw": 2})
+
+
+@pytest.mark.parametrize("attributes", ["strides=[1,1]", "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]", "dilations=[2,1]"])
+def test_a_transposed_conv(net, holds, attributes):
+    model = net(
+        f"""g (float[2,3,5,5] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            [t] v = ConvTranspose <{attributes}> (h, wt, bt)
+            [c2] y = Conv(v, w2)
+        }}""",
+        w1=(8, 3, 1, 1), b1=(8,), wt=(8, 6, 3, 3), bt=(6,), w2=(4, 6, 1, 1),
+    )  # fmt: skip
+    holds(model, {"c1": 8, "t": 6})
+
+
+def test_a_transposed_conv_with_a_given_output_shape_feeds_a_flattened_layer(net, holds):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b] y) {
+            [c1] h = Conv(x, w1)
+            [t] v = ConvTranspose <strides=[2,2], output_shape=[9,10]> (h, wt)
+            [f] f = Flatten(v)
+            [fc] y = Gemm(f, wf)
+        }""",
+        w1=(8, 3, 1, 1), wt=(8, 6, 3, 3), wf=(540, 4),
+    )  # fmt: skip
+    holds(model, {"c1": 8, "t": 6})
+
+
+def test_a_grouped_transposed_conv(net, holds):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [t] v = ConvTranspose <group=2, strides=[2,2]> (h, wt, bt)
+            [c2] y = Conv(v, w2)
+        }""",
+        w1=(8, 3, 1, 1), wt=(8, 3, 2, 2), bt=(6,), w2=(4, 6, 1, 1),
+    )  # fmt: skip
+    holds(model, {"c1": 2, "c1#2": 4, "t": 3})
+
+
+def test_a_depthwise_transposed_conv(net, holds):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [t] v = ConvTranspose <group=8, strides=[2,2]> (h, wt, bt)
+            [c2] y = Conv(v, w2)
+        }""",
+        w1=(8, 3, 1, 1), wt=(8, 2, 2, 2), bt=(16,), w2=(4, 16, 1, 1),
+    )  # fmt: skip
+    holds(model, {"c1": 8, "t": 2})
+
+
+def test_every_producer_has_as_many_entries_as_its_axis(net, holds):
+    """Magnitudes are summed along the producing axis, so its Dim must describe the axis as it is stored."""
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [d] e = Conv <group=12> (h, wd)
+            [t] v = ConvTranspose <group=4> (e, wt)
+            [u] z = ConvTranspose <group=12> (v, wu)
+            [c2] y = Conv(z, w2)
+        }""",
+        w1=(12, 3, 1, 1), wd=(24, 1, 2, 2), wt=(24, 3, 2, 2), wu=(12, 2, 1, 1), w2=(4, 24, 1, 1),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 4, "c1#2": 3, "d": 2, "t": 3, "u": 2})
+    for use in structure.context.uses:
+        assert use.dim.size == use.constant.shape[use.axis], use
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("bias", ["full", "row", "scalar", "column", "none"])
+def test_gemm(net, holds, trans_a, trans_b, bias):
+    shapes = {"full": (4, 10), "row": (10,), "scalar": (), "column": (4, 1)}
+    left = "Transpose(x)" if trans_a else "Identity(x)"
+    turn = "Transpose(h)" if trans_a else "Identity(h)"
+    second = ", b1" if bias != "none" else ""
+    model = net(
+        f"""g (float[4,6] x) => (float[a,b] y) {{
+            [i] i = {left}
+            [g1] h = Gemm <transA={trans_a}, transB={trans_b}, alpha=0.5, beta=2.0> (i, w1 {second})
+            [j] j = {turn}
+            [g2] y = Gemm <transA={trans_a}, transB={trans_b}> (j, w2, b2)
+        }}""",
+        w1=(10, 6) if trans_b else (6, 10),
+        w2=(3, 10) if trans_b else (10, 3),
+        b2=(3,),
+        **({} if bias == "none" else {"b1": np.full(shapes[bias], 0.3, np.float32)}),
+    )  # fmt: skip
+    holds(model, {"g1": 10})
+
+
+def test_gemm_with_a_constant_on_the_left_is_not_understood(net, refuses):
+    model = net(
+        """g (float[6,4] x) => (float[a,b] y) {
+            [g1] h = Gemm(w1, x)
+            [g2] y = Gemm(h, w2)
+        }""",
+        w1=(5, 6), w2=(4, 3),
+    )  # fmt: skip
+    refuses(model, {"g2": "graph output"})
+
+
+def test_matmul_in_batches(net, holds):
+    model = net(
+        """g (float[2,3,5,6] x) => (float[a,b,c,d] y) {
+            [m1] h = MatMul(x, w1)
+            [b] v = Add(h, b1)
+            [r] r = Relu(v)
+            [m2] y = MatMul(r, w2)
+        }""",
+        w1=(6, 10), b1=(10,), w2=(10, 4),
+    )  # fmt: skip
+    holds(model, {"m1": 10})
+
+
+def test_matmul_with_its_constant_on_the_left_mixes_positions(net, holds):
+    model = net(
+        """g (float[2,7,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(w1, x)
+            [r] r = Relu(h)
+            [m2] v = MatMul(w2, r)
+            [m3] u = MatMul(v, w3)
+            [m4] y = MatMul(u, w4)
+        }""",
+        w1=(10, 7), w2=(5, 10), w3=(6, 8), w4=(8, 3),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 10, "m3": 8})
+    assert structure.prunable[0].consumers[0].axis == 1
+
+
+def test_matmul_with_a_stack_of_matrices_freezes_what_it_contracts_only(net, holds):
+    model = net(
+        """g (float[4,5,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [stack] v = MatMul(h, experts)
+            [m2] y = MatMul(left, v)
+        }""",
+        w1=(6, 8), experts=(4, 8, 7), left=(3, 5),
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="contracts this axis of two activations"):
+        holds(model, {"m1": 8})
+
+
+def test_attention_written_out_keeps_heads_and_values_prunable(net, holds):
+    """Heads go together in query, key and value; what a head's value holds goes alike in all heads."""
+    model = net(
+        """g (float[2,5,12] x) => (float[a,b,c] y) {
+            [q] q = MatMul(x, wq)
+            [k] k = MatMul(x, wk)
+            [v] v = MatMul(x, wv)
+            [q1] q1 = Reshape(q, split)
+            [k1] k1 = Reshape(k, split)
+            [v1] v1 = Reshape(v, split)
+            [q2] q2 = Transpose <perm=[0,2,1,3]> (q1)
+            [k2] k2 = Transpose <perm=[0,2,3,1]> (k1)
+            [v2] v2 = Transpose <perm=[0,2,1,3]> (v1)
+            [s] s = MatMul(q2, k2)
+            [p] p = Softmax <axis=-1> (s)
+            [o] o = MatMul(p, v2)
+            [o1] o1 = Transpose <perm=[0,2,1,3]> (o)
+            [o2] o2 = Reshape(o1, merge)
+            [out] y = MatMul(o2, wo)
+        }""",
+        wq=(12, 12), wk=(12, 12), wv=(12, 12), wo=(12, 12),
+        split=np.array([0, 0, 3, 4]), merge=np.array([0, 0, -1]),
+    )  # fmt: skip
+    structure = holds(model, {"q": 3, "v": 4})
+    assert [use.node.name for use in structure.prunable[0].producers] == ["q", "k", "v"]
+
+
+def test_fused_query_key_value(net, holds):
+    model = net(
+        """g (float[2,5,12] x) => (float[a,b,c] y) {
+            [qkv] qkv = MatMul(x, w)
+            [r] r = Reshape(qkv, split)
+            [t] t = Transpose <perm=[2,0,3,1,4]> (r)
+            [gq] q = Gather <axis=0> (t, zero)
+            [gk] k = Gather <axis=0> (t, one)
+            [gv] v = Gather <axis=0> (t, two)
+            [kt] kt = Transpose <perm=[0,1,3,2]> (k)
+            [s] s = MatMul(q, kt)
+            [p] p = Softmax <axis=-1> (s)
+            [o] o = MatMul(p, v)
+            [ot] ot = Transpose <perm=[0,2,1,3]> (o)
+            [om] om = Reshape(ot, merge)
+            [out] y = MatMul(om, wo)
+        }""",
+        w=(12, 36), wo=(12, 12), split=np.array([0, 0, 3, 3, 4]), merge=np.array([0, 0, 12]),
+        zero=np.array(0), one=np.array(1), two=np.array(2),
+    )  # fmt: skip
+    # The head dimension is one axis for q, k and v here, and q·k contracts it.
+    structure = holds(model, {"qkv#2": 3})
+    assert "contracts this axis" in structure.frozen[1].reasons[0]
