@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnx_subprune.evaluate import bench, fidelity, top1
     from onnx_subprune.model import input_specs, load_model
     from onnx_subprune.options import Options, Target
-    from onnx_subprune.pipeline import Analysis, Result, analyse, apply, prune
+    from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
     from onnx_subprune.plan import Plan
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "analyse",
     "apply",
     "bench",
+    "calibrate",
     "fidelity",
     "input_specs",
     "load_demo",
@@ -58,7 +59,7 @@ __all__ = [
 
 __version__ = metadata.version("onnx-subprune")
 
-_ROOMS = ("errors", "options", "plan", "model", "calibration", "evaluate", "data", "pipeline")
+_ROOMS = ("errors", "options", "plan", "pipeline", "model", "calibration", "evaluate", "data")
 
 if not TYPE_CHECKING:
 

@@ -54,7 +54,7 @@ class Options:
         target: what may remain.
         select: the ordering of units, one of `SELECTIONS`.
         recovery: `channel` (least squares per channel, the paper's) or `none`.
-        round_to: kept widths are multiples of this where the group is large enough.
+        round_to: the widths of pruned axes are multiples of this where the group is large enough.
         ignore: globs over group, node and weight names; what matches is left whole.
         only: globs; when given, only groups that match are pruned.
         samples: how many calibration samples to use; None for all.
@@ -84,9 +84,14 @@ class Options:
     def __post_init__(self) -> None:
         _one_of("selection", self.select, SELECTIONS)
         _one_of("recovery", self.recovery, RECOVERIES)
-        for name, value in (("round-to", self.round_to), ("batch size", self.batch_size), ("samples", self.samples)):
+        for name in ("round_to", "batch_size", "samples", "threads"):
+            value = getattr(self, name)
             if value is not None and value < 1:
-                raise OptionError(f"expected {name} of 1 or more, found {value}; give a positive number")
+                raise OptionError(
+                    f"expected {name.replace('_', '-')} of 1 or more, found {value}; give a positive number"
+                )
+        if self.seed < 0:
+            raise OptionError(f"expected a seed of 0 or more, found {self.seed}; any such number will do")
         if not 0 <= self.ridge < float("inf"):
             raise OptionError(f"expected a ridge of 0 or more, found {self.ridge}; for example 1e-6")
 

@@ -18,7 +18,7 @@ from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, s
 from onnx_subprune.calibration import Dataset, Progress, Statistics, Tap
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, measure_cost
+from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
@@ -26,7 +26,7 @@ from onnx_subprune.structure import Atom, Consumer, Features, Group, Structure, 
 from onnx_subprune.subspace import Fit, Moments, Reader
 from onnx_subprune.verify import verify
 
-__all__ = ["Analysis", "Result", "analyse", "apply", "prune"]
+__all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 Feeds: TypeAlias = dict[str, np.ndarray]
@@ -56,7 +56,7 @@ def prune(
 
     """
     options = options or Options()
-    analysis, dataset = _prepare(model, data, options)
+    analysis, dataset = _prepare(model, data, options, statistics)
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress)
     _check_fit(statistics, analysis)
@@ -84,7 +84,7 @@ def apply(
 
     """
     options = replace(options or Options(), recovery=plan.recovery, ridge=plan.ridge, select=plan.select)
-    analysis, dataset = _prepare(model, data, options)
+    analysis, dataset = _prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
@@ -102,21 +102,37 @@ def apply(
     return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options))
 
 
-def _prepare(model: ModelSource, data: Any, options: Options) -> tuple[Analysis, Dataset | None]:
-    """Load model and data; the sizes of the first sample stand in for dynamic axes that are not given."""
+def calibrate(
+    model: ModelSource, data: Any, options: Options | None = None, *, progress: Progress | None = None
+) -> Statistics:
+    """Take the statistics that `prune` needs, to save them or to use them for several targets.
+
+    Raises:
+        ModelError, DataError, OptionError: the input is at fault, or nothing in the model can be pruned.
+
+    """
+    options = options or Options()
+    analysis, dataset = _prepare(model, data, options)
+    return _calibrate(analysis, dataset, options, progress)
+
+
+def _prepare(
+    model: ModelSource, data: Any, options: Options, statistics: Statistics | None = None
+) -> tuple[Analysis, Dataset | None]:
+    """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
     specs = input_specs(proto)
-    shapes = {name: tuple(shape) for name, shape in options.input_shapes}
-    if data is None:
-        return analyse(proto, shapes), None
-    dataset = (
-        data
-        if isinstance(data, Dataset)
-        else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
-    )
-    sample = next(iter(dataset.batches(1)))
-    seen = {spec.name: sample[spec.name].shape for spec in specs if spec.name not in shapes}
-    return analyse(proto, {**seen, **shapes}), dataset
+    shapes = dict(statistics.input_shapes) if statistics is not None else {}
+    dataset = None
+    if data is not None:
+        dataset = (
+            data
+            if isinstance(data, Dataset)
+            else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
+        )
+        sample = next(iter(dataset.batches(1)))
+        shapes = {spec.name: sample[spec.name].shape for spec in specs}
+    return analyse(proto, {**shapes, **dict(options.input_shapes)}), dataset
 
 
 def _probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
@@ -168,7 +184,7 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
         progress=progress,
         threads=options.threads,
     )
-    return Statistics(statistics.grams, statistics.samples, analysis.fingerprint)
+    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
@@ -197,7 +213,9 @@ def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, o
     for index, group in enumerate(groups):
         own = [readers[consumer] for consumer in group.consumers]
         ranking = subspace.rank_group(group, own, options.select, options.seed + index)
-        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share))
+        # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
+        step = options.round_to // math.gcd(options.round_to, group.entries)
+        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
     return curves
 
 
@@ -213,9 +231,9 @@ def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) 
     structure, target = analysis.structure, options.target
     atoms = {group.name: group.atom for group in structure.prunable}
     if target.kind == "units":
-        counts = budget.uniform(curves, target.value, options.round_to)
+        counts = budget.uniform(curves, target.value)
     elif target.kind == "variance":
-        counts = budget.variance(curves, target.value, options.round_to)
+        counts = budget.variance(curves, target.value)
     else:
         measure = structure.macs if target.kind == "macs" else structure.parameters
         dense = measure({})
@@ -224,7 +242,7 @@ def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) 
             return measure({atoms[name]: count for name, count in widths.items()}) / dense
 
         try:
-            counts = budget.cheapest_cutoff(curves, cost, target.value, options.round_to).counts
+            counts = budget.cheapest_cutoff(curves, cost, target.value).counts
         except TargetError as error:
             nearest = math.ceil(error.nearest * 1e4) / 1e4
             raise TargetError(
@@ -256,6 +274,7 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
         model,
         passes.Stamp(plan.target, dense.macs, pruned.macs, dense.parameters, pruned.parameters, plan.fingerprint),
     )
+    pruned = replace(pruned, bytes=model_bytes(model))
     if plan.removes:
         verify(model, *references(analysis, plan), probe)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))

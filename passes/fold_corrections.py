@@ -74,10 +74,10 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         if beta == 0 or not _has_bias(node):
             node.attrs["beta"] = beta = 1.0
-            del node.inputs[2:]
+            _drop_bias(node)
         behind, delta = shift * alpha, shift * alpha / beta
     if not _has_bias(node):
-        del node.inputs[2:]
+        _drop_bias(node)
         name = fresh_name(graph, f"{node.name}_bias")
         node.inputs.append(gs.Constant(name, delta.astype(consumer.weight.dtype)))
         structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
@@ -91,6 +91,12 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
 
 def _has_bias(node: gs.Node) -> bool:
     return len(node.inputs) > 2 and not node.inputs[2].is_empty()
+
+
+def _drop_bias(node: gs.Node) -> None:
+    # GraphSurgeon's lists of inputs cannot delete slices.
+    while len(node.inputs) > 2:
+        node.inputs.pop()
 
 
 def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:

@@ -100,7 +100,8 @@ def _name_axes(graph: gs.Graph, use: Squeezed) -> bool:
     if graph.opset < _SQUEEZE_TAKES_AXES_AS_INPUT:
         use.node.attrs["axes"] = list(use.axes)
     else:
-        del use.node.inputs[1:]
+        while len(use.node.inputs) > 1:
+            use.node.inputs.pop()
         use.node.inputs.append(gs.Constant(fresh_name(graph, f"{use.node.name}_axes"), np.array(use.axes, np.int64)))
     return True
 

@@ -22,10 +22,19 @@ def test_an_impossible_target_is_refused_with_an_example(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"select": "best"}, {"recovery": "magic"}, {"round_to": 0}, {"samples": 0}, {"batch_size": 0}, {"ridge": -1.0}],
-)
+BAD_OPTIONS: list[dict[str, object]] = [
+    {"select": "best"},
+    {"recovery": "magic"},
+    {"round_to": 0},
+    {"samples": 0},
+    {"batch_size": 0},
+    {"ridge": -1.0},
+    {"seed": -1},
+    {"threads": 0},
+]
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS)
 def test_an_impossible_option_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="expected"):
         Options(**options)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,14 @@ class Statistics:
         grams: the Gram of every tap, by `Tap.key`.
         samples: number of samples seen.
         fingerprint: of the model they were taken on (`onnx_subprune.model.fingerprint`).
+        input_shapes: of one sample by input name, to count multiply-accumulates with; empty where not known.
 
     """
 
     grams: dict[str, Gram]
     samples: int
     fingerprint: str
+    input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples.
@@ -115,7 +117,7 @@ class Statistics:
                 "calibrate both parts with the same taps"
             )
         grams = {key: gram + other.grams[key] for key, gram in self.grams.items()}
-        return Statistics(grams, self.samples + other.samples, self.fingerprint)
+        return Statistics(grams, self.samples + other.samples, self.fingerprint, self.input_shapes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file in one step: `path` holds the whole file or what it held before.
@@ -129,6 +131,7 @@ class Statistics:
             "fingerprint": self.fingerprint,
             "samples": self.samples,
             "counts": {key: gram.count for key, gram in self.grams.items()},
+            "input_shapes": self.input_shapes,
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
         _save_atomically(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
@@ -144,7 +147,8 @@ class Statistics:
         try:
             header, tensors = _read(Path(path))
             grams = {str(key): _checked_gram(int(count), tensors[key]) for key, count in header["counts"].items()}
-            return cls(grams, int(header["samples"]), str(header["fingerprint"]))
+            shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
+            return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}".splitlines()[0]
             raise DataError(

@@ -163,6 +163,11 @@ def prune(
         _check(model, calib, written, dry_run=dry_run)
         loaded = saved_statistics(calib, statistics)
         with screen.progress("calibrating") as progress:
+            if calib and statistics is not None and not dry_run:
+                # Saved before anything that may still fail: a target out of reach must not cost the calibration.
+                loaded = pipeline.calibrate(model, calib, options, progress=progress)
+                loaded.save(statistics)
+                written["--statistics"] = None
             result = pipeline.prune(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
         document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))

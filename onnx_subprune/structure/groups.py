@@ -16,7 +16,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Consumer, Context, Use
-from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask
+from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -42,6 +42,11 @@ class Group:
     def prunable(self) -> bool:
         """Whether units may be removed."""
         return not self.reasons
+
+    @property
+    def entries(self) -> int:
+        """Entries of the producer's axis that one unit stands for: 1 for a channel, head_dim for a head."""
+        return int((unit_index(self.producers[0].dim, self.atom) == 0).sum())
 
     def matches(self, pattern: str) -> bool:
         """Whether a glob matches the group, or a node or weight that produces, carries or consumes it."""

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnx_subprune.structure import Atom, Consumer, Features, Structure, features_of
+from onnx_subprune.structure import Atom, Consumer, Structure, features_of
 from onnx_subprune.subspace.recovery import recover
 
 __all__ = ["Fit", "fit_corrections", "intercept_is_exact"]
@@ -31,6 +31,7 @@ class Fit:
         coefficients: [blocks, d, d] float64, A with zero columns for the removed features.
         intercepts: [blocks, d] float64, c.
         error: share of the features' variance that the maps do not explain, the mean over blocks.
+
     """
 
     consumers: tuple[Consumer, ...]
@@ -55,6 +56,7 @@ def fit_corrections(
 
     Returns:
         The fits, and a line for each weight that could not be corrected.
+
     """
     fits: list[Fit] = []
     refusals: list[str] = []
@@ -68,7 +70,7 @@ def fit_corrections(
             refusals.append(reason)
             continue
         total = np.sum([grams[consumer] for consumer in consumers], axis=0)
-        fits.append(_fit(consumers, features, kept, total, ridge))
+        fits.append(_fit(consumers, kept, total, ridge))
     return fits, refusals
 
 
@@ -83,7 +85,6 @@ def intercept_is_exact(consumer: Consumer) -> bool:
 
 def _fit(
     consumers: tuple[Consumer, ...],
-    features: Features,
     kept: NDArray[np.bool_],
     grams: NDArray[np.float64],
     ridge: float,

@@ -1,0 +1,318 @@
+"""Split, Slice, Gather, Pad: pieces of an axis, and entries added to one."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+
+def _ints(**weights):
+    return {name: np.array(values, np.int64) for name, values in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("opset", "split", "weights"),
+    [
+        (11, "Split <axis=1, split=[3,5]> (h)", {}),
+        (13, "Split <axis=1> (h, k)", _ints(k=[3, 5])),
+        (13, "Split <axis=-3> (h, k)", _ints(k=[3, 5])),
+    ],
+)
+def test_split_with_sizes(between, holds, opset, split, weights):
+    """The pieces are groups of their own, and their sizes are rewritten."""
+    text = f"[s] a, b = {split}\n[e] e = Relu(a)\n[cat] r = Concat <axis=1> (b, e)"
+    holds(between(text, opset=opset, **weights), {"c1": 3, "c1#2": 5})
+
+
+@pytest.mark.parametrize(
+    ("opset", "split"),
+    [(7, "Split <axis=1> (h)"), (13, "Split <axis=1> (h)"), (18, "Split <axis=1, num_outputs=2> (h)")],
+)
+def test_split_in_equal_parts_ties_them(between, holds, opset, split):
+    text = f"[s] a, b = {split}\n[e] e = Sigmoid(a)\n[m] r = Mul(b, e)"
+    holds(between(text, opset=opset, out=4), {"c1": 4})
+
+
+def test_equal_parts_that_go_different_ways_stay_equal(between, holds):
+    text = "[s] a, b = Split <axis=1> (h)\n[e] e = Relu(a)\n[cat] r = Concat <axis=1> (b, e)"
+    holds(between(text), {"c1": 4})
+
+
+def test_a_last_part_that_is_smaller_freezes(between, refuses):
+    text = "[s] a, b, c = Split <axis=1, num_outputs=3> (h)\n[cat] r = Concat <axis=1> (a, c, b)"
+    refuses(between(text, opset=18), {"c1": "different size"})
+
+
+def test_split_of_other_axes(between, holds):
+    text = "[s] a, b = Split <axis=2> (h, k)\n[cat] r = Concat <axis=2> (b, a)"
+    holds(between(text, **_ints(k=[2, 4])), {"c1": 8})
+
+
+def test_split_in_the_middle_of_a_unit_freezes(net, refuses):
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [r] r = Reshape(h, to)
+            [t] t = Transpose <perm=[0,2,1]> (r)
+            [f] f = Reshape(t, from)
+            [s] a, b = Split <axis=1> (f, sizes)
+            [m2] y = MatMul(b, w2)
+        }""",
+        w1=(6, 12), w2=(7, 3), **_ints(to=[2, 3, 4], **{"from": [2, 12]}, sizes=[5, 7]),
+    )  # fmt: skip
+    refuses(model, {"m1": "cuts this axis in the middle of a unit"})
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, 3), (3, 8), (2, 6), (-3, 8), (2, -1), (-6, -2), (0, 100), (3, 2**31 - 1), (-100, 4), (1, 2**63 - 1)],
+)  # fmt: skip
+def test_slice_of_the_channels(net, holds, start, end):
+    taken = len(range(8)[start:end])
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Slice(h, start, end, axis)
+            [c2] u = Conv(s, w2)
+            [c3] v = Conv(h, w3)
+            [a] y = Add(u, v)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, taken, 1, 1), w3=(4, 8, 1, 1), **_ints(start=[start], end=[end], axis=[-3]),
+    )  # fmt: skip
+    before = len(range(8)[:start]) if start else 0
+    # A piece of one channel is no group: a group keeps a unit.
+    sizes = [n for n in (before, taken, 8 - taken - before) if n > 1]
+    holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(sizes)})
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 13])
+def test_slice_of_every_form(between, holds, opset):
+    if opset < 10:
+        text = "[s] a = Slice <axes=[1,2], starts=[0,1], ends=[5,9]> (h)"
+        text += "\n[t] b = Slice <axes=[1,2], starts=[5,1], ends=[8,6]> (h)"
+        weights = {}
+    else:
+        text = "[s] a = Slice(h, s1, e1, k)\n[t] b = Slice(h, s2, e2, k, one)"
+        weights = _ints(s1=[0, 1], e1=[5, 9], s2=[5, 1], e2=[8, 6], k=[1, 2], one=[1, 1])
+    text += "\n[c] r = Concat <axis=1> (b, a)"
+    holds(between(text, opset=opset, **weights), {"c1": 5, "c1#2": 3})
+
+
+def test_slice_without_axes(between, holds):
+    weights = _ints(s=[0, 2, 0], e=[2**31 - 1, 8, 4])
+    holds(between("[s] r = Slice(h, s, e)", out=6, **weights), {"c1#2": 6})
+
+
+def test_two_slices_that_share_their_bounds_are_rewritten_apart(net, holds):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [c2] k = Conv(x, w2)
+            [s] s = Slice(h, zero, four, one)
+            [t] t = Slice(k, zero, four, one)
+            [cat] r = Concat <axis=1> (s, t)
+            [c3] y = Conv(r, w3)
+        }""",
+        w1=(8, 3, 1, 1), w2=(6, 3, 1, 1), w3=(4, 8, 1, 1), **_ints(zero=[0], four=[4], one=[1]),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 4, "c2": 4})
+    assert [group.reasons for group in structure.frozen[:2]] == [("no weight downstream contracts it",)] * 2
+
+
+@pytest.mark.parametrize(("start", "end", "step", "out"), [(0, 8, 2, 4), (7, -100, -1, 8), (-1, -9, -2, 4)])
+def test_slice_with_a_step_freezes(between, refuses, start, end, step, out):
+    weights = _ints(s=[start], e=[end], k=[1], p=[step])
+    refuses(between("[s] r = Slice(h, s, e, k, p)", out=out, **weights), {"c1": "takes only some positions"})
+
+
+def test_halves_by_bounds_computed_from_the_channels(net, holds):
+    """The old export of chunk: half = (channels + 1) / 2, at run time."""
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [n] n = Gather <axis=0> (s, one)
+            [p] p = Add(n, unit)
+            [d] half = Div(p, two)
+            [k] whole = Mul(half, two)
+            [s1] a = Slice(h, zero, half, one)
+            [s2] b = Slice(h, half, whole, one)
+            [e] e = Sigmoid(a)
+            [m] r = Mul(b, e)
+            [c2] y = Conv(r, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, 4, 1, 1), **_ints(one=[1], unit=[1], two=[2], zero=[0]),
+    )  # fmt: skip
+    holds(model, {"c1": 4}, run_shapes={"x": (3, 3, 5, 5)})
+
+
+def test_bounds_that_follow_by_themselves_are_replaced_where_they_would_not(net, holds):
+    """Unequal pieces cut at half the channels: 'half' no longer is where the first piece ends."""
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [n] n = Gather <axis=0> (s, one)
+            [d] half = Div(n, two)
+            [s1] a = Slice(h, zero, half, one)
+            [s2] b = Slice(h, half, n, one)
+            [c2] u = Conv(a, w2)
+            [c3] v = Conv(b, w3)
+            [add] y = Add(u, v)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, 4, 1, 1), w3=(4, 4, 1, 1), **_ints(one=[1], two=[2], zero=[0]),
+    )  # fmt: skip
+    holds(model, {"c1": 4, "c1#2": 4}, run_shapes={"x": (3, 3, 5, 5)})
+
+
+@pytest.mark.parametrize(
+    ("indices", "sizes"),
+    [(range(2, 6), [2, 4, 2]), (range(8), [8]), (range(5, 8), [5, 3]), ([-8, -7, -6], [3, 5]), ([4], [4, 1, 3])],
+)
+def test_gather_of_a_run_of_channels_is_a_slice(net, holds, indices, sizes):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Gather <axis=1> (h, k)
+            [c2] u = Conv(s, w2)
+            [c3] v = Conv(h, w3)
+            [a] y = Add(u, v)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, len(indices), 1, 1), w3=(4, 8, 1, 1), **_ints(k=list(indices)),
+    )  # fmt: skip
+    names = [n for n in sizes if n > 1]
+    holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(names)})
+
+
+@pytest.mark.parametrize("indices", [[0, 2, 4], [3, 2, 1], [1, 1, 1]])
+def test_gather_of_single_channels_freezes(between, refuses, indices):
+    refuses(between("[g] r = Gather <axis=1> (h, k)", out=3, **_ints(k=indices)), {"c1": "picks single positions"})
+
+
+def test_gather_of_one_channel_drops_the_axis(between, refuses):
+    text = "[g] g = Gather <axis=1> (h, k)\n[u] u = Unsqueeze(g, one)\n[m] r = Mul(u, h)"
+    refuses(between(text, k=np.array(3), one=np.array([1])), {"c1": "picks single positions"})
+
+
+def test_gather_of_positions_passes_the_channels(between, holds):
+    holds(between("[g] r = Gather <axis=-1> (h, k)", **_ints(k=[5, 1, 1])), {"c1": 8})
+
+
+def test_a_gather_that_reorders_positions_a_weight_makes(net, holds):
+    """The picked positions meet an axis that can be pruned: the list of positions is shortened with it."""
+    model = net(
+        """g (float[2,7,6] x) => (float[a,b,c] y) {
+            [m0] h = MatMul(x, w0)
+            [g] g = Gather <axis=1> (h, k)
+            [m1] t = MatMul(w1, x)
+            [m2] u = MatMul(t, w2)
+            [a] a = Add(g, u)
+            [m3] y = MatMul(w3, a)
+        }""",
+        w0=(6, 4), w1=(5, 7), w2=(6, 4), w3=(3, 5), **_ints(k=[6, 0, 3, 3, 1]),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 5})
+    assert {use.constant.name for use in structure.prunable[0].carriers} == {"k"}
+
+
+def test_an_embedding_makes_the_axes_of_its_rows(net, holds):
+    model = net(
+        """g (int64[2,5] tokens) => (float[a,b,c] y) {
+            [emb] e = Gather(table, tokens)
+            [p] p = Add(e, positions)
+            [m] y = MatMul(p, w)
+        }""",
+        table=(11, 8), positions=(5, 8), w=(8, 3),
+    )  # fmt: skip
+    structure = holds(model, {"emb": 8})
+    assert [use.constant.name for use in structure.prunable[0].producers] == ["table"]
+
+
+def test_a_table_tied_to_the_output_projection(net, holds):
+    model = net(
+        """g (int64[2,5] tokens) => (float[a,b,c] y) {
+            [emb] e = Gather(table, tokens)
+            [m1] h = MatMul(e, w1)
+            [r] r = Relu(h)
+            [m2] d = MatMul(r, w2)
+            [a] a = Add(e, d)
+            [t] t = Transpose(table)
+            [head] y = MatMul(a, t)
+        }""",
+        table=(11, 8), w1=(8, 12), w2=(12, 8),
+    )  # fmt: skip
+    structure = holds(model, {"emb": 8, "m1": 12})
+    assert [consumer.name for consumer in structure.prunable[0].consumers] == ["m1", "head"]
+
+
+@pytest.mark.parametrize(
+    ("opset", "text", "weights"),
+    [
+        (7, '[p] r = Pad <pads=[0,0,1,2,0,0,3,0], mode="constant"> (h)', {}),
+        (11, '[p] r = Pad <mode="reflect"> (h, k)', _ints(k=[0, 0, 1, 2, 0, 0, 3, 0])),
+        (13, "[p] r = Pad(h, k, v)", {**_ints(k=[0, 0, 1, 2, 0, 0, 3, 0]), "v": np.float32(0.5)}),
+        (13, '[p] r = Pad <mode="edge"> (h, k)', _ints(k=[0, 0, 1, 2, 0, 0, 3, 0])),
+        (13, "[p] r = Pad(h, k)", _ints(k=[0, 0, -1, 2, 0, 0, 0, -1])),
+        (18, "[p] r = Pad(h, k, , a)", _ints(k=[1, 2, 3, 0], a=[2, 3])),
+        (19, '[p] r = Pad <mode="wrap"> (h, k, , a)', _ints(k=[1, 2, 3, 0], a=[-2, -1])),
+    ],
+)
+def test_padding_the_positions(between, holds, opset, text, weights):
+    holds(between(text, opset=opset, **weights), {"c1": 8})
+
+
+@pytest.mark.parametrize("opset", [7, 13])
+def test_channels_padded_by_zeros_are_tied_across_the_stages(net, holds, opset):
+    """CIFAR option A: the shortcut is subsampled and its channels padded on both sides."""
+    pad = "Pad <pads=[0,3,0,0,0,2,0,0]> (s)" if opset < 11 else "Pad(s, pads)"
+    sliced = "Slice <axes=[2,3], starts=[0,0], ends=[9,9]> (h)" if opset < 10 else "Slice(h, zero, end, hw, two)"
+    stride = 1 if opset < 10 else 2
+    model = net(
+        f"""g (float[2,3,6,6] x) => (float[a,b,c,d] y) {{
+            [c0] i = Conv(x, w0, b0)
+            [c1] a = Conv(i, w1)
+            [add1] h = Add(i, a)
+            [c2] b = Conv <strides=[{stride},{stride}]> (h, w2)
+            [s] s = {sliced}
+            [p] p = {pad}
+            [add2] k = Add(b, p)
+            [c3] y = Conv(k, w3)
+        }}""",
+        opset=opset, w0=(8, 3, 1, 1), b0=(8,), w1=(8, 8, 1, 1), w2=(13, 8, 1, 1), w3=(4, 13, 1, 1),
+        **({} if opset < 11 else _ints(pads=[0, 3, 0, 0, 0, 2, 0, 0], zero=[0, 0], end=[9, 9], hw=[2, 3], two=[2, 2])),
+    )  # fmt: skip
+    structure = holds(model, {"c0": 8, "c2": 3, "c2#2": 2})
+    assert [use.node.name for use in structure.prunable[0].producers] == ["c0", "c1", "c2"]
+
+
+def test_channels_padded_by_a_value_are_units_like_others(between, holds):
+    text = "[p] p = Pad(h, k, v)\n[e] r = Relu(p)"
+    weights = {**_ints(k=[0, 2, 0, 0, 0, 1, 0, 0]), "v": np.float32(0.7)}
+    holds(between(text, out=11, **weights), {"c1": 8})
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect"])
+def test_channels_padded_by_their_neighbours_freeze(between, refuses, mode):
+    text = f'[p] r = Pad <mode="{mode}"> (h, k)'
+    refuses(between(text, out=11, **_ints(k=[0, 2, 0, 0, 0, 1, 0, 0])), {"c1": "pads this axis"})
+
+
+def test_channels_that_are_cropped_freeze(between, refuses):
+    refuses(between("[p] r = Pad(h, k)", out=6, **_ints(k=[0, -1, 0, 0, 0, -1, 0, 0])), {"c1": "pads this axis"})
+
+
+def test_the_indices_of_a_table_of_bias_are_shortened(net, holds):
+    """Relative positions: Gather of a table by a constant matrix is a constant once folded."""
+    model = net(
+        """g (float[2,5,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(w1, x)
+            [b] b = Gather(table, index)
+            [r] k = ReduceSum <keepdims=0> (b, last)
+            [a] a = Add(h, k)
+            [m2] y = MatMul(w2, a)
+        }""",
+        w1=(4, 5), table=(9, 3), w2=(3, 4), index=np.arange(24).reshape(4, 6) % 9, last=np.array([2]),
+    )  # fmt: skip
+    assert isinstance(model, onnx.ModelProto)
+    holds(model, {"m1": 4})
