@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import onnx
 import typer
 from rich.table import Table
@@ -25,6 +26,7 @@ from onnx_subprune.options import Options, Target
 __all__ = ["demo"]
 
 _SOURCE = "512 unlabelled training images of Fashion-MNIST in the package"
+_FILES = ("dense.onnx", "pruned.onnx", "report.json", "calibration.npz", "test.npz")
 _COLUMNS = ("dense", "pruned", "pruned / dense")
 
 
@@ -32,7 +34,7 @@ def demo(
     context: typer.Context,
     *,
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for dense.onnx, pruned.onnx and report.json.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the models, the data and the report.")
     ] = Path("onnx-subprune-demo"),
     target: Annotated[str, typer.Option("--target", metavar="KIND=F", help="As for `prune`.")] = "macs=0.5",
     round_to: Annotated[
@@ -58,6 +60,8 @@ def demo(
         save_model(models[0], paths["dense.onnx"])
         result.save(paths["pruned.onnx"])
         report.write_json(document, paths["report.json"])
+        _save_arrays(paths["calibration.npz"], material.calibration)
+        _save_arrays(paths["test.npz"], {**material.test, "labels": material.labels})
         times = _times(models, threads or 1)
         timed = {"latency": dict(zip(("dense", "pruned"), map(asdict, times), strict=True))}
         screen.show(document | timed, _table(result, accuracies, times), f"written to {out}: {', '.join(paths)}")
@@ -71,9 +75,16 @@ def _paths(folder: Path) -> dict[str, Path]:
         raise OutputError(
             f"cannot make the folder '{folder}': {error.strerror}; give --out a folder you can write to"
         ) from error
-    paths = {name: folder / name for name in ("dense.onnx", "pruned.onnx", "report.json")}
+    paths = {name: folder / name for name in _FILES}
     check_outputs({}, dict(paths))
     return paths
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    try:
+        np.savez(path, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise OutputError(f"cannot write '{path}': {error.strerror}; give --out a folder with room") from error
 
 
 def _accuracy(model: onnx.ModelProto, material: Demo, options: Options) -> Top1:

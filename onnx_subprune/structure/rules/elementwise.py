@@ -73,6 +73,8 @@ def unary(node: gs.Node, ctx: Context) -> None:
 
 def variadic(node: gs.Node, ctx: Context) -> None:
     """Broadcast all inputs."""
+    if node.attrs.get("broadcast"):
+        raise NotUnderstood(f"{label(node)} broadcasts in the way of opset 6")
     ctx.output(node, broadcast(node, [ctx.input(node, i) for i in range(len(node.inputs))], ctx))
 
 

@@ -1,0 +1,291 @@
+"""Reshape: axes merged, split, copied and computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+
+def _ints(**weights):
+    return {name: np.array(values, np.int64) for name, values in weights.items()}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [[2, -1], [-1, 160], [0, -1], [2, 160], [0, 160], [-1, 32, 5], [2, 8, -1], [0, 0, -1], [0, -1, 20]],
+)
+def test_a_map_is_flattened(net, holds, target):
+    """All spellings of the sizes; the literals that hold channels are rewritten."""
+    flat = "[f] f = Identity(r)" if len(target) == 2 else "[f] f = Flatten(r)"
+    model = net(
+        f"""g (float[2,3,4,5] x) => (float[a,b] y) {{
+            [c1] h = Conv(x, w1, b1)
+            [r] r = Reshape(h, k)
+            {flat}
+            [fc] y = Gemm(f, w2)
+        }}""",
+        w1=(8, 3, 1, 1), b1=(8,), w2=(160, 4), **_ints(k=target),
+    )  # fmt: skip
+    holds(model, {"c1": 8})
+
+
+def test_a_zero_copies_the_size_of_another_axis(net, holds):
+    """[2, 6] -> [1, 6, 2]: the zero copies 6, but what stands there is 2 x 3 of other entries."""
+    model = net(
+        """g (float[5,2] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [m2] t = MatMul(w2, h)
+            [r] r = Reshape(t, k)
+            [m3] y = MatMul(r, w3)
+        }""",
+        w1=(2, 6), w2=(2, 5), w3=(2, 3), **_ints(k=[1, 0, 2]),
+    )  # fmt: skip
+    structure = holds(model, {"m1#2": 2})
+    assert [group.size for group in structure.groups] == [3, 2, 2, 3]
+
+
+def test_a_zero_with_allowzero_is_no_copy(between, holds):
+    text = "[r] q = Reshape <allowzero=1> (h, k)\n[s] r = Reshape(q, j)"
+    holds(between(text, **_ints(k=[2, 8, 42], j=[0, 0, 6, 7])), {"c1": 8})
+
+
+@pytest.mark.parametrize("groups", [2, 4])
+def test_a_channel_shuffle(net, holds, groups):
+    model = net(
+        f"""g (float[2,3,5,5] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1)
+            [g1] u = Conv <group={groups}> (h, w2, b2)
+            [r1] p = Reshape(u, split)
+            [t] q = Transpose <perm=[0,2,1,3,4]> (p)
+            [r2] s = Reshape(q, merge)
+            [g2] v = Conv <group={groups}> (s, w3)
+            [c2] y = Conv(v, w4)
+        }}""",
+        w1=(8, 3, 1, 1), w2=(16, 8 // groups, 1, 1), b2=(16,), w3=(16, 16 // groups, 1, 1), w4=(4, 16, 1, 1),
+        **_ints(split=[2, groups, 16 // groups, 5, 5], merge=[2, -1, 5, 5]),
+    )  # fmt: skip
+    rest = 8 // groups
+    names = {"c1": groups, "c1#2": rest, "g1": groups, "g1#2": 16 // groups // groups, "g2": 16 // groups}
+    holds(model, {name: size for name, size in names.items() if size > 1})
+
+
+def test_a_shuffle_by_slices_and_a_stack(net, holds):
+    """ShuffleNet v2: half the channels pass, the other half is computed; both are interleaved."""
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] a, b = Split <axis=1> (h, halves)
+            [c2] c = Conv(b, w2)
+            [cat] k = Concat <axis=1> (a, c)
+            [r1] p = Reshape(k, split)
+            [t] q = Transpose <perm=[0,2,1,3,4]> (p)
+            [r2] m = Reshape(q, merge)
+            [c3] y = Conv(m, w3)
+        }""",
+        w1=(12, 3, 1, 1), w2=(6, 6, 1, 1), w3=(4, 12, 1, 1),
+        **_ints(halves=[6, 6], split=[-1, 2, 6, 5, 5], merge=[-1, 12, 5, 5]),
+    )  # fmt: skip
+    # The two halves lie side by side in pairs, so they go in pairs.
+    structure = holds(model, {"c1": 6, "c1#2": 6})
+    assert [use.node.name for use in structure.prunable[0].producers] == ["c1", "c2"]
+
+
+def test_a_reshape_across_units_freezes_them(between, refuses):
+    """8 x 6 x 7 -> 21 x 4 x 4: no size of one ends where one of the other does."""
+    text = "[r] q = Reshape(h, k)\n[e] e = Relu(q)\n[s] r = Reshape(e, j)"
+    refuses(between(text, **_ints(k=[2, 21, 4, 4], j=[2, 8, 6, 7])), {"c1": "Reshape 'r' regroups this axis across its units"})
+
+
+def test_a_reshape_that_cuts_units_into_a_grid(net, holds):
+    """12 -> 3 x 4: rows and columns of units are groups."""
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [b] s = Add(h, b1)
+            [r] r = Reshape(s, grid)
+            [t] t = Transpose <perm=[0,2,1]> (r)
+            [f] f = Flatten(t)
+            [m2] y = MatMul(f, w2)
+        }""",
+        w1=(6, 12), b1=(12,), w2=(12, 3), **_ints(grid=[2, 3, 4]),
+    )  # fmt: skip
+    holds(model, {"m1": 3, "m1#2": 4})
+
+
+def test_one_tensor_reshaped_in_two_ways(net, holds):
+    """12 as 3 x 4 and as 2 x 6: the finest grid that both have in common."""
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [r] r = Reshape(h, one)
+            [e] e = Tanh(r)
+            [f] f = Reshape(e, flat)
+            [s] s = Reshape(h, two)
+            [g] g = Sin(s)
+            [i] i = Reshape(g, flat)
+            [a] a = Add(f, i)
+            [m2] y = MatMul(a, w2)
+        }""",
+        w1=(6, 12), w2=(12, 3), **_ints(one=[2, 2, 6], two=[2, 4, 3], flat=[2, 12]),
+    )  # fmt: skip
+    holds(model, {"m1": 2, "m1#2": 2, "m1#3": 3})
+
+
+def test_one_tensor_reshaped_in_two_ways_that_do_not_nest(net, refuses):
+    model = net(
+        """g (float[2,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [r] r = Reshape(h, one)
+            [s] s = Reshape(h, two)
+            [t] t = Transpose <perm=[0,2,1]> (s)
+            [m] m = Reshape(t, one)
+            [z] z = Add(m, r)
+            [m2] y = MatMul(z, w2)
+        }""",
+        w1=(6, 12), w2=(4, 3), **_ints(one=[2, 3, 4], two=[2, 4, 3]),
+    )  # fmt: skip
+    refuses(model, {"m1": "regroups this axis across its units"})
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_a_flatten_computed_at_run_time(net, holds, opset):
+    """view(x.size(0), -1): Shape, Gather, Unsqueeze, Concat, Reshape."""
+    squeeze = "Unsqueeze <axes=[0]> (n)" if opset < 13 else "Unsqueeze(n, first)"
+    model = net(
+        f"""g (float[N,3,4,5] x) => (float[a,b] y) {{
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [g] n = Gather <axis=0> (s, zero)
+            [u] u = {squeeze}
+            [cat] k = Concat <axis=0> (u, rest)
+            [r] r = Reshape(h, k)
+            [fc] y = Gemm(r, w2, b2)
+        }}""",
+        opset=opset, w1=(8, 3, 1, 1), w2=(160, 4), b2=(4,), rest=np.array([-1]), zero=np.array(0),
+        **({} if opset < 13 else {"first": np.array([0])}),
+    )  # fmt: skip
+    holds(model, {"c1": 8}, {"x": (2, 3, 4, 5)}, run_shapes={"x": (3, 3, 4, 5)})
+
+
+def test_sizes_that_are_all_computed(net, holds):
+    """view(n, c * h * w), multiplied at run time: nothing has to be rewritten."""
+    model = net(
+        """g (float[N,3,H,W] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [n] n = Gather <axis=0> (s, i0)
+            [c] c = Gather <axis=0> (s, i1)
+            [v] v = Gather <axis=0> (s, i2)
+            [w] w = Gather <axis=0> (s, i3)
+            [hw] hw = Mul(v, w)
+            [k] k = Concat <axis=0> (n, c, hw)
+            [r] r = Reshape(h, k)
+            [t] t = Transpose <perm=[0,2,1]> (r)
+            [m] y = MatMul(t, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(8, 4), **_ints(i0=[0], i1=[1], i2=[2], i3=[3]),
+    )  # fmt: skip
+    holds(model, {"c1": 8}, {"x": (2, 3, 4, 5)}, run_shapes={"x": (3, 3, 6, 2)})
+
+
+def test_heads_by_a_width_computed_from_the_channels(net, holds):
+    """head_dim = width // heads at run time; the literal 3 (heads) is rewritten, the quotient patched."""
+    model = net(
+        """g (float[N,5,6] x) => (float[a,b,c] y) {
+            [v] v = MatMul(x, wv)
+            [s] s = Shape(v)
+            [w] w = Gather <axis=0> (s, i2)
+            [nt] nt = Slice(s, i0, i2)
+            [d] d = Div(w, heads)
+            [k] k = Concat <axis=0> (nt, heads, d)
+            [r] r = Reshape(v, k)
+            [t] t = Transpose <perm=[0,2,1,3]> (r)
+            [e] e = Softmax <axis=2> (t)
+            [u] u = Transpose <perm=[0,2,1,3]> (e)
+            [f] f = Reshape(u, flat)
+            [m] y = MatMul(f, wo)
+        }""",
+        wv=(6, 12), wo=(12, 4), **_ints(i0=[0], i2=[2], heads=[3], flat=[0, 0, -1]),
+    )  # fmt: skip
+    holds(model, {"v": 3, "v#2": 4}, run_shapes={"x": (3, 5, 6)})
+
+
+def test_channels_in_a_size_that_is_rounded_freeze(net, refuses):
+    """batch * channels as one computed number of the wrong factors cannot be rewritten for every batch."""
+    model = net(
+        """g (float[N,3,4,5] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(x)
+            [n] n = Gather <axis=0> (s, i0)
+            [m] m = Mul(n, eight)
+            [k] k = Concat <axis=0> (m, hw)
+            [r] r = Reshape(h, k)
+            [q] q = Relu(r)
+            [j] j = Reshape(q, back)
+            [c2] v = Conv(j, w2)
+            [e] y = ReduceSum <keepdims=0> (v, i0)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), **_ints(i0=[0], eight=[8], hw=[4, 5], back=[-1, 8, 4, 5]),
+    )  # fmt: skip
+    refuses(model, {"c1": "takes a size that cannot be rewritten"}, {"x": (2, 3, 4, 5)})
+
+
+def test_channels_counted_into_an_attention_scale_freeze(net, refuses):
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [s] s = Shape(h)
+            [g] g = Gather <axis=0> (s, one)
+            [c] c = Cast <to=1> (g)
+            [q] q = Sqrt(c)
+            [d] d = Div(h, q)
+            [m2] y = MatMul(d, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), one=np.array(1),
+    )  # fmt: skip
+    refuses(model, {"m1": "Cast 'c' computes with the size of this axis"})
+
+
+def test_a_range_over_the_channels_freezes_them(net, refuses):
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [s] s = Shape(h)
+            [g] g = Gather <axis=0> (s, one)
+            [r] r = Range(zero, g, one)
+            [c] c = Cast <to=1> (r)
+            [a] d = Add(h, c)
+            [m2] y = MatMul(d, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), one=np.array(1), zero=np.array(0),
+    )  # fmt: skip
+    refuses(model, {"m1": "Range"})
+
+
+def test_a_literal_batch_over_a_batch_known_at_run_time(net, holds):
+    """Reshape to [1, 8, -1]: the exporter fixed the batch; positions of all samples follow each other."""
+    model = net(
+        """g (float[N,3,4,5] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1)
+            [r] r = Reshape(h, k)
+            [t] t = Transpose <perm=[0,2,1]> (r)
+            [m] y = MatMul(t, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(8, 4), **_ints(k=[1, 8, -1]),
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="regroups this axis across its units"):
+        holds(model, {"c1": 8}, {"x": (1, 3, 4, 5)})
+
+
+def test_the_size_of_a_whole_tensor(net, refuses):
+    model = net(
+        """g (float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [s] n = Size(h)
+            [c] c = Cast <to=1> (n)
+            [d] d = Div(h, c)
+            [m2] y = MatMul(d, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3),
+    )  # fmt: skip
+    refuses(model, {"m1": "computes with the size"})
