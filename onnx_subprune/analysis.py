@@ -73,7 +73,8 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:
-    return infer(to_graph(_with_shapes(normalised)), shapes)
+    overridable = passes.overridable_initializers(normalised)
+    return infer(to_graph(_with_shapes(normalised)), shapes, overridable)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
 from onnx_subprune.structure import Atom, Consumer, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
@@ -33,23 +32,26 @@ class MaskConsumers(Pass):
 
     def run(self, graph: gs.Graph) -> bool:
         """Insert a Mul before every consumer that reads a removed unit."""
-        modified = False
+        taken = {name for part in (graph, *graph.subgraphs(recursive=True)) for name in part.tensors()}
+        before: dict[int, gs.Node] = {}
         for consumer in self._structure.consumers:
             mask = keep_mask(consumer.features, self._keeps)
             if not mask.all():
-                _insert(graph, consumer, mask, len(self._structure.context.axes[consumer.source]))
-                modified = True
-        return modified
+                shape = [1] * len(self._structure.context.axes[consumer.source])
+                shape[consumer.axis] = mask.size
+                before[id(consumer.node)] = _masked(consumer, mask.reshape(shape), taken)
+        graph.nodes = [new for node in graph.nodes for new in (before.get(id(node)), node) if new is not None]
+        return bool(before)
 
 
-def _insert(graph: gs.Graph, consumer: Consumer, mask: np.ndarray, rank: int) -> None:
-    node, index = consumer.node, 1 - consumer.index
+def _masked(consumer: Consumer, mask: np.ndarray, taken: set[str]) -> gs.Node:
+    """Return a Mul of what the consumer reads, which the consumer reads from now on."""
+    node, index, dtype = consumer.node, 1 - consumer.index, consumer.weight.dtype
     tensor = node.inputs[index]
-    shape = [1] * rank
-    shape[consumer.axis] = mask.size
-    name = fresh_name(graph, f"{tensor.name}_masked")
-    output = gs.Variable(name, dtype=consumer.weight.dtype, shape=tensor.shape)
-    factor = gs.Constant(f"{name}_mask", mask.astype(consumer.weight.dtype).reshape(shape))
-    mul = gs.Node("Mul", name=f"{name}_mul", inputs=[tensor, factor], outputs=[output])
-    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), mul)
+    stem = f"{tensor.name}_masked"
+    name = next(name for name in (stem, *(f"{stem}_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
+    taken.add(name)
+    output = gs.Variable(name, dtype=dtype, shape=tensor.shape)
+    factor = gs.Constant(f"{name}_mask", mask.astype(dtype))
     node.inputs[index] = output
+    return gs.Node("Mul", name=f"{name}_mul", inputs=[tensor, factor], outputs=[output])

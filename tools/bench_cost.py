@@ -67,12 +67,13 @@ TIME_TEXT = """\
 
 ResNet-56 on CIFAR-10 (`{model}`), ordering `zca`, recovery `channel`, target `macs=0.5`.
 Measured on {machine}, CPU provider.
+Before it started, {load:.1f} other processes were running on average: trust the ratios more than the times.
 
 ## Time
 
 Pruning with {samples} calibration images takes **{ratio:.2f}** times as long as plain inference on the same images
-(median of {pairs} paired runs that lie between {low:.2f} and {high:.2f}; the goal is at most {goal:g}). Plain inference takes
-{plain:.2f} s. Both run with the same session options, batches of {batch} and the same threads, in turns.
+(the median of {pairs} paired runs between {low:.2f} and {high:.2f}; the goal is at most {goal:g}). Plain inference
+takes {plain:.2f} s. Both run in turns with the same session options, batches of {batch} and the same threads.
 """
 MEMORY_TEXT = """\
 ## Memory
@@ -83,9 +84,9 @@ base is the same process with all modules imported and no model loaded.
 LATENCY_TEXT = """\
 ## Latency
 
-Dense and pruned take turns; the ratio is the median of paired ratios over {runs} rounds. Narrow layers of odd width can be
-slower than wide ones of an even width, so the last row of each batch rounds all widths up to multiples of eight
-(`round_to=8`) at the same target.
+Dense and pruned take turns; the ratio is the median of paired ratios over {runs} rounds. A layer of odd width can
+be slower than a wider one, so the last row of each batch keeps widths that are multiples of eight (`round_to=8`), at
+the same target.
 """
 
 
@@ -172,7 +173,8 @@ def _time_text(arguments: argparse.Namespace, plain: list[float], stages: list[d
     ratios = [sum(parts.values()) / seconds for parts, seconds in zip(stages, plain, strict=True)]
     yield TIME_TEXT.format(
         model=Path(MODEL).name,
-        machine=f"{os.cpu_count()} CPU cores, {platform.machine()}, onnxruntime {onnxruntime.__version__}",
+        machine=f"{os.cpu_count()} CPU cores ({platform.machine()}), onnxruntime {onnxruntime.__version__}",
+        load=arguments.load,
         samples=arguments.samples,
         batch=arguments.batch,
         ratio=float(np.median(ratios)),
@@ -270,6 +272,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.load = os.getloadavg()[0]
     if arguments.child is not None:
         child(arguments)
         return

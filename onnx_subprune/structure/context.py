@@ -277,6 +277,12 @@ class Context:
         """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
         freeze(dim, f"{label(node)} {does}")
 
+    def made(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
+        """Return a new axis whose entries the node computes by itself: none of them can be left out."""
+        dim = fresh(max(size, 1), dynamic)
+        self.freeze(dim, node, "makes this axis")
+        return dim
+
     def pin(self, extents: Iterable[Extent], node: gs.Node) -> None:
         """Freeze the axes whose sizes a node takes as numbers, so that what it computes stays the same."""
         for extent in extents:

@@ -52,7 +52,8 @@ def _enter(tensor: gs.Variable, shape: tuple[int, ...], symbols: dict[tuple[str,
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):
-        if isinstance(given, int):
+        # Some exporters write a dynamic axis as -1.
+        if isinstance(given, int) and given > 0:
             axes.append(fresh(given))
         elif isinstance(given, str) and given:
             axes.append(symbols.setdefault((given, size), fresh(size, dynamic=True)))

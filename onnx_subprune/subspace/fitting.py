@@ -63,7 +63,8 @@ def fit_corrections(
     for consumers in _sharing(structure).values():
         features = features_of(structure, consumers[0])
         kept = features.kept(keeps)
-        if kept.all():
+        if (kept.all(axis=1) | ~kept.any(axis=1)).all():
+            # Groups of a grouped Conv that go as a whole take their outputs with them: nothing is left to correct.
             continue
         reason = _refusal(consumers)
         if reason is not None:
@@ -77,10 +78,13 @@ def fit_corrections(
 def intercept_is_exact(consumer: Consumer) -> bool:
     """Whether a constant in the input is a constant in the output, wherever the kernel stands.
 
-    Zero padding breaks that at the borders, and a transposed Conv reaches outputs with varying numbers of taps.
+    Zero padding breaks that at the borders, and a transposed Conv reaches its outputs with varying numbers of taps, or
+    with none between its strides.
     """
-    single_tap = all(k == 1 for k in consumer.weight.constant.shape[2:])
-    return not consumer.padded and (consumer.node.op != "ConvTranspose" or single_tap)
+    if consumer.padded or consumer.node.op != "ConvTranspose":
+        return not consumer.padded
+    kernel = [consumer.weight.constant.shape[axis] for axis in consumer.weight.perm[2:]]
+    return all(size == 1 for size in (*kernel, *consumer.node.attrs.get("strides", ())))
 
 
 def _fit(

@@ -40,7 +40,7 @@ def net() -> Net:
 
 @pytest.fixture
 def between(net: Net) -> Net:
-    """`between(text, opset, **weights)`: Conv c1 (8 channels) -> `text`, which makes r from h -> Conv c2 on 8 channels."""
+    """`between(text, opset, **weights)`: Conv c1 of 8 channels -> `text`, which makes r from h -> Conv c2 on `out`."""
 
     def build(text: str, opset: int = 17, out: int = 8, image: str = "2,3,6,7", **weights: object) -> onnx.ModelProto:
         return net(

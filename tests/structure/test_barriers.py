@@ -18,7 +18,7 @@ def test_an_operator_of_another_domain(between, refuses):
 
 
 def test_behind_a_barrier_pruning_goes_on(between, holds):
-    text = '[e] e = Einsum <equation="nchw->nchw"> (h)\n[c3] g = Conv(e, w3)\n[t] r = Tanh(g)"
+    text = '[e] e = Einsum <equation="nchw->nchw"> (h)\n[c3] g = Conv(e, w3)\n[t] r = Tanh(g)'
     holds(between(text, w3=(8, 8, 1, 1)), {"c3": 8})
 
 
@@ -74,7 +74,7 @@ def test_units_that_nothing_reads(net, holds):
 
 
 def _with_if(net, body: str, **weights):
-    model = net(
+    return net(
         f"""g (float[2,3,5,5] x, bool c) => (float[a,b,c,d] y) {{
             [c1] h = Conv(x, w1, b1)
             [if] i = If (c) <then_branch = t () => (float[e,f,g,h] to) {{ {body} }},
@@ -86,7 +86,6 @@ def _with_if(net, body: str, **weights):
         }}""",
         w1=(8, 3, 1, 1), b1=(8,), w2=(8, 8, 1, 1), w3=(4, 8, 1, 1), **weights,
     )  # fmt: skip
-    return model
 
 
 def test_an_activation_read_inside_a_branch_freezes(net, holds):
@@ -110,16 +109,17 @@ def test_an_activation_read_inside_a_loop_freezes(net, holds):
         """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
             [c1] h = Conv(x, w1)
             [g] s = ReduceMax <keepdims=0> (x)
-            [loop] l = Loop (n, , s) <body = b (int64[] i, bool[] k, float[] a) => (bool[] k2, float[] o) {
+            [loop] l = Loop (n, , s) <body = b (int64 i, bool k, float a) => (bool k2, float o) {
                 k2 = Identity(k)
-                q = ReduceMax <keepdims=0> (h)
-                o = Add(a, q)
+                top = ReduceMax <keepdims=0> (h)
+                o = Add(a, top)
             }>
+            [r] q = Reshape(l, none)
             [c2] v = Conv(h, w2)
-            [m] m = Add(v, l)
+            [m] m = Add(v, q)
             [c3] y = Conv(m, w3)
         }""",
-        w1=(8, 3, 1, 1), w2=(6, 8, 1, 1), w3=(4, 6, 1, 1), n=np.array(2),
+        w1=(8, 3, 1, 1), w2=(6, 8, 1, 1), w3=(4, 6, 1, 1), n=np.array(2), none=np.zeros(0, np.int64),
     )  # fmt: skip
     structure = holds(model, {"c2": 6})
     assert structure.frozen[0].reasons == ("no rule for operator Loop 'loop'",)

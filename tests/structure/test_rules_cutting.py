@@ -316,3 +316,83 @@ def test_the_indices_of_a_table_of_bias_are_shortened(net, holds):
     )  # fmt: skip
     assert isinstance(model, onnx.ModelProto)
     holds(model, {"m1": 4})
+
+
+def test_split_by_sizes_known_at_run_time_is_a_barrier(net, refuses):
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(x)
+            [n] n = Gather <axis=0> (s, first)
+            [k] k = Concat <axis=0> (n, n)
+            [p] a, b = Split <axis=1> (h, k)
+            [t] t = Add(a, b)
+            [m] y = ReduceMax <axes=[1,2,3], keepdims=0> (t)
+        }""",
+        w1=(8, 3, 1, 1), **_ints(first=[0]),
+    )  # fmt: skip
+    refuses(model, {"c1": "Split 'p' takes sizes that are known at run time only"}, {"x": (4, 3, 5, 5)})
+
+
+def test_split_by_sizes_computed_from_the_channels(net, holds):
+    """The old export of torch.split with a computed size; the computed halves are replaced where they differ."""
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [n] n = Gather <axis=0> (s, one)
+            [d] half = Div(n, two)
+            [k] k = Concat <axis=0> (half, half)
+            [p] a, b = Split <axis=1> (h, k)
+            [c2] u = Conv(a, w2)
+            [c3] v = Conv(b, w3)
+            [t] y = Add(u, v)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, 4, 1, 1), w3=(4, 4, 1, 1), **_ints(one=[1], two=[2]),
+    )  # fmt: skip
+    holds(model, {"c1": 4, "c1#2": 4}, run_shapes={"x": (3, 3, 5, 5)})
+
+
+def test_slices_of_an_axis_of_unknown_size(net, holds):
+    """Positions up to a bound, and up to their own end, of an axis known at run time only; the channels pass."""
+    model = net(
+        """g (float[N,T,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [s] s = Shape(h)
+            [t] t = Gather <axis=0> (s, one)
+            [a] a = Slice(h, zero, t, one)
+            [b] b = Slice(a, one, two, one)
+            [d] d = Slice(b, zero, one, zero)
+            [k] k = Add(d, b)
+            [m2] y = MatMul(k, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), **_ints(one=[1], two=[2], zero=[0]),
+    )  # fmt: skip
+    holds(model, {"m1": 8}, {"x": (2, 4, 6)}, run_shapes={"x": (3, 5, 6)})
+
+
+def test_indices_counted_from_the_channels_freeze_them(net, refuses):
+    model = net(
+        """g (float[2,9] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [s] s = Shape(h)
+            [n] n = Gather <axis=0> (s, one)
+            [g] g = Gather <axis=1> (x, n)
+            [a] a = Mul(h, g)
+            [m2] y = MatMul(a, w2)
+        }""",
+        w1=(9, 8), w2=(8, 3), **_ints(one=[1]),
+    )  # fmt: skip
+    refuses(model, {"m1": "computes with the size of this axis"})
+
+
+def test_a_slice_that_takes_nothing_is_a_barrier(net, refuses):
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Slice(h, five, two, one)
+            [k] y = Concat <axis=1> (s, x)
+        }""",
+        w1=(8, 3, 1, 1), **_ints(five=[5], two=[2], one=[1]),
+    )  # fmt: skip
+    refuses(model, {"c1": "takes an empty range"})

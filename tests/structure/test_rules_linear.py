@@ -104,7 +104,9 @@ def test_a_depthwise_conv_on_a_concatenation(net, holds):
     holds(model, {"c1": 4, "c2": 6, "dw": 2})
 
 
-@pytest.mark.parametrize("attributes", ["strides=[1,1]", "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]", "dilations=[2,1]"])
+@pytest.mark.parametrize(
+    "attributes", ["strides=[1,1]", "strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]", "dilations=[2,1]"]
+)
 def test_a_transposed_conv(net, holds, attributes):
     model = net(
         f"""g (float[2,3,5,5] x) => (float[a,b,c,d] y) {{

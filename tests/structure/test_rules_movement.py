@@ -74,7 +74,7 @@ def test_flatten_feeds_a_layer(net, holds, axis):
         w1=(8, 3, 1, 1), b1=(8,), w2=(160 if axis != 2 else 20, 4),
     )  # fmt: skip
     if axis == 2:
-        with pytest.raises(AssertionError, match="no weight downstream contracts it|graph output"):
+        with pytest.raises(AssertionError, match=r"no weight downstream contracts it|graph output"):
             holds(model, {"c1": 8})
     else:
         structure = holds(model, {"c1": 8})
@@ -259,5 +259,62 @@ def test_constant_of_a_literal_shape_is_rewritten(net, holds):
             [c2] y = Conv(a, w2)
         }""",
         w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), tail=np.array([8, 5, 5]), batch=np.array([0]),
+    )  # fmt: skip
+    holds(model, {"c1": 8})
+
+
+def test_an_axis_of_unknown_size_that_is_broadcast(net, holds):
+    """Expand to a literal length: at run time the axis has one entry or that many."""
+    model = net(
+        """g (float[2,T,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [e] e = Expand(h, shape)
+            [m2] y = MatMul(e, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), shape=np.array([2, 4, 1]),
+    )  # fmt: skip
+    holds(model, {"m1": 8}, {"x": (2, 1, 6)}, run_shapes={"x": (2, 4, 6)})
+
+
+def test_shapes_taken_apart_and_put_together(net, holds):
+    """Squeeze, Unsqueeze, Reshape, Transpose, Slice and ConstantOfShape on the sizes themselves."""
+    model = net(
+        """g (float[N,3,4,5] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(h)
+            [r] grid = Reshape(s, twos)
+            [t] turned = Transpose(grid)
+            [f] flat = Reshape(turned, minus)
+            [n] n = Slice(flat, zero, one)
+            [q] n0 = Squeeze(n, zero)
+            [u] n1 = Unsqueeze(n0, zero)
+            [c] c = Slice(s, one, two)
+            [o] ones = ConstantOfShape <value=int64[1] {-1}> (one)
+            [i] i = Identity(c)
+            [k] k = Concat <axis=0> (n1, i, ones)
+            [v] v = Reshape(h, k)
+            [w] w = Transpose <perm=[0,2,1]> (v)
+            [e] y = MatMul(w, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(8, 4), twos=np.array([2, 2]), minus=np.array([-1]), zero=np.array([0]),
+        one=np.array([1]), two=np.array([2]),
+    )  # fmt: skip
+    holds(model, {"c1": 8}, {"x": (2, 3, 4, 5)}, run_shapes={"x": (3, 3, 4, 5)})
+
+
+def test_a_shape_read_backwards(net, holds):
+    model = net(
+        """g (float[2,3,4,5] x) => (float[a,b] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape <start=1> (h)
+            [b] back = Slice(s, last, before, zero, minus)
+            [t] t = Transpose <perm=[0,3,2,1]> (h)
+            [k] k = Concat <axis=0> (two, back)
+            [r] r = Reshape(t, k)
+            [f] f = Flatten(r)
+            [fc] y = Gemm(f, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(160, 4), last=np.array([-1]), before=np.array([-(2**63)]), zero=np.array([0]),
+        minus=np.array([-1]), two=np.array([2]),
     )  # fmt: skip
     holds(model, {"c1": 8})

@@ -34,7 +34,11 @@ def test_reducing_the_positions_passes_the_channels(net, holds, operator, keep):
         (17, "[p] p = ReduceMax <axes=[0]> (h)\n[m] r = Mul(p, h)"),
         (17, "[p] p = ReduceMax <axes=[0], keepdims=0> (h)\n[m] r = Mul(p, h)"),
         (17, "[p] i = ArgMax <axis=2> (h)\n[c] p = Cast <to=1> (i)\n[m] r = Mul(p, h)"),
-        (17, "[p] i = ArgMin <axis=-1, keepdims=0> (h)\n[c] p = Cast <to=1> (i)\n[u] u = Unsqueeze(p, last)\n[m] r = Mul(u, h)"),
+        (
+            17,
+            "[p] i = ArgMin <axis=-1, keepdims=0> (h)\n[c] p = Cast <to=1> (i)\n"
+            "[u] u = Unsqueeze(p, last)\n[m] r = Mul(u, h)",
+        ),
         (17, "[p] r = CumSum(h, two)"),
         (17, "[p] r = CumSum(h, last)"),
         (17, "[p] v, i = TopK <axis=3> (h, last2)\n[c] f = Cast <to=1> (i)\n[m] r = Mul(v, f)"),
@@ -53,7 +57,10 @@ def test_other_axes_may_be_reduced_or_scanned(between, holds, opset, text):
         ("[p] p = ReduceMax <axes=[-3]> (h)\n[m] r = Mul(p, h)", "ReduceMax 'p' reduces over this axis"),
         ("[p] p = ReduceL2(h)\n[m] r = Mul(p, h)", "ReduceL2 'p' reduces over this axis"),
         ("[p] p = ReduceSum(h, none)\n[m] r = Mul(p, h)", "ReduceSum 'p' reduces over this axis"),
-        ("[p] i = ArgMax <axis=1> (h)\n[c] p = Cast <to=1> (i)\n[m] r = Mul(p, h)", "ArgMax 'p' reduces over this axis"),
+        (
+            "[p] i = ArgMax <axis=1> (h)\n[c] p = Cast <to=1> (i)\n[m] r = Mul(p, h)",
+            "ArgMax 'p' reduces over this axis",
+        ),
         ("[p] r = CumSum(h, one)", "CumSum 'p' accumulates along this axis"),
         ("[p] r, i = TopK <axis=1> (h, eight)", "TopK 'p' selects along this axis"),
     ],

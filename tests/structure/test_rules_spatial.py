@@ -50,7 +50,7 @@ def test_the_size_of_a_pooled_map_is_known_where_it_is_flattened(net, holds, ope
 
 def test_the_positions_of_a_max_pool_count_over_the_channels(between, refuses):
     text = "[p] r, i = MaxPool <kernel_shape=[2,2]> (h)\n[c] f = Cast <to=1> (i)\n[s] s = ReduceMax(f)"
-    refuses(between(text), {"c1": "returns positions that count over the channels"})
+    refuses(between(text), {"c1": "returns positions that count over this axis"})
 
 
 @pytest.mark.parametrize(
@@ -168,3 +168,72 @@ def test_depth_to_space_and_back(net, holds):
         w1=(20, 3, 1, 1), b1=(20,), w2=(4, 20, 1, 1),
     )  # fmt: skip
     holds(model, {"c1#3": 5})
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("[p] p = MaxPool <kernel_shape=[2,1]> (h)", 5),
+        ("[p] p = Conv(h, wk)", 4),
+        ("[p] p = Resize(h, , k)", 12),
+        ("[p] p = Slice(h, one, last, two, two)", 3),
+        ("[p] p = Pad(h, pads)", 5),
+    ],
+)
+def test_positions_made_by_an_operator_cannot_be_left_out(net, holds, text, rows):
+    """They meet positions that a weight makes, which then have to stay too."""
+    weights = {
+        "wk": np.full((8, 8, 3, 1), 0.1, np.float32), "k": np.float32([1, 1, 2, 1]), "one": np.array([1]),
+        "last": np.array([6]), "two": np.array([2]), "pads": np.array([0, 0, -1, 0, 0, 0, 0, 0]),
+    }  # fmt: skip
+    model = net(
+        f"""g (float[2,3,6,7] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1)
+            {text}
+            [c2] u = Conv(x, w2)
+            [m] m = MatMul(rows, u)
+            [s] s = Add(p, m)
+            [n] n = MatMul(mix, s)
+            [c3] y = Conv(n, w3)
+        }}""",
+        w1=(8, 3, 1, 1), rows=(rows, 6), w2=(8, 3, 1, 1), mix=(2, rows), w3=(4, 8, 1, 1),
+        **{name: value for name, value in weights.items() if name in text.replace("kernel", "")},
+    )  # fmt: skip
+    structure = holds(model, {"c1": 8, "p": 8} if "Conv" in text else {"c1": 8})
+    assert any("'p' makes this axis" in reason for group in structure.frozen for reason in group.reasons)
+
+
+def test_a_kernel_of_one_leaves_the_positions_prunable(net, holds):
+    model = net(
+        """g (float[2,3,6,7] x) => (float[a,b,c,d] y) {
+            [m] m = MatMul(rows, x)
+            [c1] h = Conv(m, w1)
+            [p] p = MaxPool <kernel_shape=[1,2]> (h)
+            [n] n = MatMul(mix, p)
+            [c2] y = Conv(n, w2)
+        }""",
+        w1=(8, 3, 1, 1), rows=(9, 6), mix=(2, 9), w2=(4, 8, 1, 1),
+    )  # fmt: skip
+    holds(model, {"m": 9, "c1": 8})
+
+
+def test_an_axis_of_unknown_size_stays_itself_under_a_padded_kernel(net, holds):
+    """The sizes of the input serve to take the flattened map apart again."""
+    model = net(
+        """g (float[N,3,H,W] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv <pads=[1,1,1,1]> (x, w1)
+            [p] p = AveragePool <kernel_shape=[3,3], auto_pad="SAME_UPPER"> (h)
+            [s] s = Shape(x)
+            [n] n = Slice(s, zero, one)
+            [hw] hw = Slice(s, two, four)
+            [k1] flat = Concat <axis=0> (n, eight, rest)
+            [k2] map = Concat <axis=0> (n, eight, hw)
+            [r1] f = Reshape(p, flat)
+            [e] e = Tanh(f)
+            [r2] m = Reshape(e, map)
+            [c2] y = Conv(m, w2)
+        }""",
+        w1=(8, 3, 3, 3), w2=(4, 8, 1, 1), zero=np.array([0]), one=np.array([1]), two=np.array([2]),
+        four=np.array([4]), eight=np.array([8]), rest=np.array([-1]),
+    )  # fmt: skip
+    holds(model, {"c1": 8}, {"x": (1, 3, 5, 6)}, run_shapes={"x": (2, 3, 7, 5)})

@@ -26,7 +26,7 @@ def split_rule(node: gs.Node, ctx: Context) -> None:
     pieces = None if min(sizes) < 1 or sum(sizes) != x[axis].size else split(x[axis], sizes)
     if pieces is None:
         ctx.freeze(x[axis], node, "cuts this axis in the middle of a unit")
-        pieces = [fresh(max(1, size), x[axis].dynamic) for size in sizes]
+        pieces = [ctx.made(node, size, dynamic=x[axis].dynamic) for size in sizes]
     for index, piece in enumerate(pieces):
         if explicit and not piece.dynamic:
             ctx.expect_size(node, "split" if "split" in node.attrs else 1, index, piece)
@@ -82,11 +82,11 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     if dim.dynamic or start is None or end is None:
         ctx.freeze(dim, node, "takes only some positions of this axis")
         ctx.pin([taken.start, taken.end], node)
-        return fresh(dim.size, dynamic=True)
+        return ctx.made(node, dim.size, dynamic=True)
     if taken.step != 1:
         ctx.freeze(dim, node, "takes only some positions of this axis")
         ctx.pin([taken.start, taken.end], node)
-        return fresh(max(1, _length(dim.size, start, end, taken.step)))
+        return ctx.made(node, _length(dim.size, start, end, taken.step))
     return _piece(node, dim, taken, ctx)
 
 
@@ -106,7 +106,7 @@ def _piece(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     if pieces is None:
         ctx.freeze(dim, node, "cuts this axis in the middle of a unit")
         ctx.pin([taken.start, taken.end], node)
-        return fresh(high - low)
+        return ctx.made(node, high - low)
     before = 1 if low else 0
     lead = total(*(Size(d) for d in pieces[:before]))
     tail = total(*(Size(d) for d in pieces[before + 1 :]))
@@ -190,7 +190,7 @@ def pad(node: gs.Node, ctx: Context) -> None:
             ctx.pin([before, after], node)
             sizes = [fixed(before), fixed(after)]
             grown = x[axis].size + sum(n or 0 for n in sizes)
-            x[axis] = fresh(max(1, grown), x[axis].dynamic or None in sizes)
+            x[axis] = ctx.made(node, grown, dynamic=x[axis].dynamic or None in sizes)
             continue
         for position, end in ((i, ends[0]), (i + count, ends[1])):
             if end is not None:

@@ -112,6 +112,8 @@ def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ..
     known = ctx.weight(node, 1)
     if known is None:
         raise NotUnderstood(f"{label(node)} has a weight that is computed")
+    for dim in known[1][2:]:
+        ctx.freeze(dim, node, "slides this axis as its kernel")
     return known
 
 

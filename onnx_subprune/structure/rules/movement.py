@@ -65,6 +65,7 @@ def expand(node: gs.Node, ctx: Context) -> None:
             # The axis may have one entry at run time and be repeated, or have as many as the shape asks for.
             ctx.freeze(dim, node, "broadcasts this axis at run time")
             y[offset + i] = sized(extent, node, ctx)
+            ctx.freeze(y[offset + i], node, "broadcasts this axis at run time")
         elif dim.size == 1 and not dim.dynamic:
             y[offset + i] = sized(extent, node, ctx)
             ctx.expect_size(node, 1, i, y[offset + i])

@@ -25,6 +25,11 @@ class _Window:
     after: int
     auto: str
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether each position is seen alone."""
+        return (self.span, self.before, self.after) == (1, 0, 0)
+
     def over(self, size: int, ceil: bool) -> int:
         """Return the number of positions on an axis of `size` entries."""
         if self.auto.startswith("SAME"):
@@ -46,19 +51,25 @@ class _Window:
 def slide(
     node: gs.Node, axes: Sequence[Dim], kernel: Sequence[int], ctx: Context, *, transposed: bool = False
 ) -> list[Dim]:
-    """Return the output axes of a window sliding over `axes`, which are frozen: neighbours along them are mixed."""
-    for dim in axes:
-        ctx.freeze(dim, node, "slides a window along this axis")
-    sizes = []
+    """Return the output axes of a window sliding over `axes`, which are frozen where neighbours are mixed."""
+    result = []
     for i, (dim, window) in enumerate(zip(axes, _windows(node, kernel), strict=True)):
-        if not transposed:
-            size = window.over(dim.size, bool(node.attrs.get("ceil_mode", 0)))
-        elif "output_shape" in node.attrs:
-            size = int(node.attrs["output_shape"][i])
-        else:
-            size = window.under(dim.size, int(node.attrs.get("output_padding", [0] * len(axes))[i]))
-        sizes.append(fresh(max(size, 1), dynamic=dim.dynamic))
-    return sizes
+        size = _slid_size(node, i, dim.size, window, transposed)
+        # At stride 1 the size changes by a constant: where that is zero, it is the same axis at any size.
+        same = window.stride == 1 and size == dim.size and "output_shape" not in node.attrs
+        if not (same and window.pointwise):
+            ctx.freeze(dim, node, "slides a window along this axis")
+        result.append(dim if same else ctx.made(node, size, dynamic=dim.dynamic))
+    return result
+
+
+def _slid_size(node: gs.Node, i: int, size: int, window: _Window, transposed: bool) -> int:
+    if not transposed:
+        return window.over(size, bool(node.attrs.get("ceil_mode", 0)))
+    if "output_shape" in node.attrs:
+        return int(node.attrs["output_shape"][i])
+    padding = node.attrs.get("output_padding")
+    return window.under(size, int(padding[i]) if padding else 0)
 
 
 def _windows(node: gs.Node, kernel: Sequence[int]) -> list[_Window]:
@@ -79,8 +90,9 @@ def pool(node: gs.Node, ctx: Context) -> None:
     for index in range(len(node.outputs)):
         ctx.output(node, y, index)
     if len(node.outputs) > 1 and node.outputs[1].name:
-        # MaxPool's second output holds flat positions over the channels as well.
-        ctx.freeze(x[1], node, "returns positions that count over the channels")
+        # MaxPool's second output holds flat positions, over the channels as well.
+        for dim in x[1:]:
+            ctx.freeze(dim, node, "returns positions that count over this axis")
 
 
 def global_pool(node: gs.Node, ctx: Context) -> None:
@@ -108,7 +120,7 @@ def resize(node: gs.Node, ctx: Context) -> None:
             y[axis] = _resized_to(node, x[axis], sizes, position, ctx)
         elif scales is not None and scales[position] != 1:
             ctx.freeze(x[axis], node, "resamples this axis")
-            y[axis] = fresh(max(1, int(x[axis].size * scales[position])), x[axis].dynamic)
+            y[axis] = ctx.made(node, int(x[axis].size * scales[position]), dynamic=x[axis].dynamic)
     ctx.output(node, y)
 
 
@@ -120,7 +132,7 @@ def _resized_to(node: gs.Node, dim: Dim, index: int, position: int, ctx: Context
     ctx.freeze(dim, node, "resamples this axis")
     ctx.pin([extent], node)
     size = fixed(extent)
-    return fresh(dim.size, dynamic=True) if size is None else fresh(size)
+    return ctx.made(node, dim.size, dynamic=True) if size is None else ctx.made(node, size)
 
 
 def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int | None]:
@@ -156,7 +168,7 @@ def space_to_depth(node: gs.Node, ctx: Context) -> None:
         inner = fresh(block)
         ctx.freeze(inner, node, "moves this axis into the channels")
         blocks.append(inner)
-    y = [fresh(max(1, dim.size // block), dim.dynamic) for dim in (h, w)]
+    y = [ctx.made(node, dim.size // block, dynamic=dim.dynamic) for dim in (h, w)]
     ctx.output(node, (n, product(*blocks, c), *y))
 
 

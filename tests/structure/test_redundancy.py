@@ -1,0 +1,353 @@
+"""Units that others can stand in for are removed without a trace: the recovery restores the outputs exactly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.model import open_session, run
+from onnx_subprune.options import Options
+from onnx_subprune.pipeline import analyse, apply
+from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.structure import Structure
+from onnx_subprune.subspace import intercept_is_exact
+from onnx_subprune.verify import relative_error
+
+KEPT, SIZE = 5, 8
+RNG = np.random.default_rng(7)
+MIX = RNG.standard_normal((SIZE - KEPT, KEPT))
+COPIES = np.eye(KEPT)[[0, 3, 3]]
+Exact = Callable[..., None]
+
+
+def redundant(shape: Sequence[int], axis: int = 0, mix: np.ndarray = MIX, shift: float = 0.0) -> np.ndarray:
+    """Random weights whose last units along `axis` are mixtures of the first, plus `shift`."""
+    first = RNG.standard_normal((KEPT, *(n for i, n in enumerate(shape) if i != axis))) / 2
+    rest = np.tensordot(mix, first, axes=1) + shift
+    return np.moveaxis(np.concatenate([first, rest]), 0, axis).astype(np.float32)
+
+
+@pytest.fixture
+def exact() -> Exact:
+    """`exact(model, {group: kept units})`: removing the rest changes nothing with recovery, and much without."""
+
+    def check(model: onnx.ModelProto, kept: Mapping[str, Sequence[int]] | None = None, tolerance: float = 1e-4) -> None:
+        analysis = analyse(model)
+        kept = {"c1": range(KEPT)} if kept is None else kept
+        assert set(kept) <= {group.name for group in analysis.structure.prunable}, _why(analysis.structure)
+        results = {}
+        shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input}
+        data = {name: RNG.standard_normal((64, *shape[1:])).astype(np.float32) for name, shape in shapes.items()}
+        fresh = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        expected = run(open_session(model), fresh)
+        for recovery in ("channel", "none"):
+            groups = tuple(
+                PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size))))
+                for g in analysis.structure.prunable
+            )
+            plan = Plan(analysis.fingerprint, "by hand", "zca", recovery, 0.0, groups)
+            pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
+            found = run(open_session(pruned), fresh)
+            results[recovery] = max(relative_error(found[name], value) for name, value in expected.items())
+        assert results["none"] > 3e-2, "the removed units do not matter: the test would prove nothing"
+        assert results["channel"] < tolerance, results
+
+    return check
+
+
+def _why(structure: Structure) -> str:
+    return "\n".join(f"{group.name} ({group.size}): {group.reasons or 'prunable'}" for group in structure.groups)
+
+
+def _between(net, text, both, image="4,3,6,7", **weights):
+    """Conv c1 of the weights and biases `both` [8, 3 + 1] -> `text`, which makes y from h."""
+    return net(
+        f"""g (float[{image}] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            {text}
+        }}""",
+        w1=both[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(both[:, 3]), **weights,
+    )  # fmt: skip
+
+
+_BOTH = redundant((8, 4))
+_TWINS = redundant((8, 4), mix=COPIES)
+_SHIFTED = _BOTH + np.outer(np.arange(8) >= KEPT, [0, 0, 0, 0.9]).astype(np.float32)
+
+
+def _used(weights: Mapping[str, object], text: str) -> dict[str, object]:
+    """Return the weights that a text names."""
+    return {name: value for name, value in weights.items() if re.search(rf"\b{name}\b", text)}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kernel"),
+    [
+        ("group=1", (4, 8, 1, 1)),
+        ("pads=[1,1,1,1]", (4, 8, 3, 3)),
+        ("pads=[2,0,1,1], strides=[2,1], dilations=[2,1]", (4, 8, 3, 2)),
+        ('auto_pad="SAME_UPPER"', (4, 8, 3, 3)),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_conv_reads_mixtures(net, exact, attributes, kernel, bias):
+    more = {"b2": (4,)} if bias else {}
+    exact(_between(net, f"[c2] y = Conv <{attributes}> (h, w2 {', b2' if bias else ''})", _BOTH, w2=kernel, **more))
+
+
+@pytest.mark.parametrize(
+    "text", ["strides=[1,1]", "strides=[2,2], pads=[1,0,0,1]", "dilations=[2,2], output_padding=[0,0]"]
+)
+def test_a_transposed_conv_reads_mixtures(net, exact, text):
+    exact(_between(net, f"[c2] y = ConvTranspose <{text}> (h, w2)", _BOTH, w2=(8, 4, 3, 3)))
+
+
+def _within_groups(mix: np.ndarray, shift: float) -> np.ndarray:
+    """[2 groups x 8, 3 + 1]: in each group the last units are mixtures of its first."""
+    return np.concatenate([redundant((8, 4), mix=mix) for _ in range(2)]) + np.float32(
+        np.array([0, 0, 0, shift]) * (np.arange(16) % 8 >= KEPT)[:, None]
+    )
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_grouped_conv_reads_mixtures_in_each_group(net, exact, op):
+    both = _within_groups(MIX, 0.0)
+    model = net(
+        f"""g (float[4,3,6,7] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            [c2] y = {op} <group=2, pads=[1,1,1,1]> (h, w2)
+        }}""",
+        w1=both[:, :3].reshape(16, 3, 1, 1), b1=both[:, 3], w2=(4, 8, 3, 3) if op == "Conv" else (16, 3, 3, 3),
+    )  # fmt: skip
+    exact(model, {"c1#2": range(KEPT)})
+
+
+def test_a_grouped_conv_takes_constant_differences_into_its_bias(net, exact):
+    both = _within_groups(MIX, 0.8)
+    model = net(
+        """g (float[4,3,6,7] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [c2] u = Conv <group=2> (h, w2)
+            [c3] y = Conv(u, w3)
+        }""",
+        w1=both[:, :3].reshape(16, 3, 1, 1), b1=both[:, 3], w2=(4, 8, 2, 2), w3=(2, 4, 1, 1),
+    )  # fmt: skip
+    exact(model, {"c1#2": range(KEPT)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[r] r = Relu(h)\n[c2] y = Conv <pads=[1,1,1,1]> (r, w2)",
+        "[n] n = InstanceNormalization(h, s, s)\n[c2] y = Conv(n, w2)",
+        "[n] n = BatchNormalization(h, s, s, s, v)\n[c2] u = Conv(n, w2)\n[c3] w = Conv(h, w3)\n[a] y = Add(u, w)",
+        "[d] d = Conv <group=8, pads=[1,1,1,1]> (h, wd)\n[r] r = Sigmoid(d)\n[c2] y = Conv(r, w2)",
+        "[p] p = MaxPool <kernel_shape=[2,2]> (h)\n[u] u = Resize(p, , k)\n[c2] y = Conv(u, w2)",
+        "[g] g = GlobalAveragePool(h)\n[e] e = Sigmoid(g)\n[m] m = Mul(e, h)\n[c2] y = Conv <pads=[1,1,1,1]> (m, w2)",
+        "[q] q = PRelu(h, v1)\n[c2] y = Conv(q, w2)",
+        "[q] q = Add(v1, h)\n[t] t = Tanh(q)\n[c2] y = Conv(t, w2)",
+    ],
+)
+def test_twins_stay_twins_through_what_carries_them(net, exact, text):
+    """Duplicates, so that what lies between need not be linear."""
+    weights = {
+        "w2": (4, 8, 3, 3), "w3": (4, 8, 3, 3), "wd": redundant((8, 1, 3, 3), mix=COPIES),
+        "k": np.float32([1, 1, 2, 2]),
+        "s": redundant((8,), mix=COPIES), "v": np.abs(redundant((8,), mix=COPIES)) + np.float32(0.1),
+        "v1": redundant((8, 1, 1), mix=COPIES),
+    }  # fmt: skip
+    exact(_between(net, text, _TWINS, **_used(weights, text)))
+
+
+def test_a_residual_stream_of_twins(net, exact):
+    model = net(
+        """g (float[4,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] s = Conv(x, w1, b1)
+            [r] r = Relu(s)
+            [c2] h = Conv <pads=[1,1,1,1]> (r, w2)
+            [t] t = Tanh(h)
+            [c3] v = Conv(t, w3, b3)
+            [a] a = Add(r, v)
+            [e] e = Relu(a)
+            [c4] y = Conv <pads=[1,1,1,1]> (e, w4)
+        }""",
+        w1=_TWINS[:, :3].reshape(8, 3, 1, 1), b1=_TWINS[:, 3], w2=(6, 8, 3, 3), w3=redundant((8, 6, 1, 1), mix=COPIES),
+        b3=redundant((8,), mix=COPIES), w4=(4, 8, 3, 3),
+    )  # fmt: skip
+    exact(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("[c2] y = Gemm(h, w2)", {"w2": (8, 3)}),
+        ("[c2] y = Gemm <alpha=0.5, beta=3.0, transB=1> (h, w2, b2)", {"w2": (3, 8), "b2": (3,)}),
+        ("[c2] y = Gemm <alpha=0.5, beta=0.25> (h, w2, b2)", {"w2": (8, 3), "b2": np.float32(0.4)}),
+        ("[c2] y = Gemm <alpha=2.0, beta=0.0> (h, w2, b2)", {"w2": (8, 3), "b2": (3,)}),
+        ("[c2] y = Gemm <alpha=2.0, beta=0.5> (h, w2, b2)", {"w2": (8, 3), "b2": np.float32([[0.5]])}),
+        ("[t] t = Transpose(h)\n[c2] y = Gemm <transA=1, alpha=2.0> (t, w2)", {"w2": (8, 3)}),
+        ("[k] k = Identity(b2)\n[c2] y = Gemm <alpha=2.0, beta=0.5> (h, w2, k)", {"w2": (8, 3), "b2": (3,)}),
+        ("[r] k = ReduceSum(x)\n[c2] y = Gemm <alpha=2.0, beta=0.5> (h, w2, k)", {"w2": (8, 3)}),
+        ("[c2] y = MatMul(h, w2)", {"w2": (8, 3)}),
+        ("[c2] u = MatMul(h, w2)\n[a] y = Add(u, b2)", {"w2": (8, 3), "b2": (3,)}),
+        ("[c2] u = MatMul(h, w2)\n[a] y = Add(b2, u)", {"w2": (8, 3), "b2": (1, 3)}),
+        ("[c2] u = MatMul(h, w2)\n[a] y = Add(u, b2)", {"w2": (8, 3), "b2": np.float32([0.3])}),
+        ("[c2] u = MatMul(h, w2)\n[a] v = Add(u, b2)\n[m] y = Mul(v, u)", {"w2": (8, 3), "b2": (3,)}),
+        ("[c2] u = MatMul(h, w2)\n[a] v = Add(u, b2)\n[m] m = MatMul(v, w3)\n[b] y = Add(m, b2)",
+         {"w2": (8, 3), "b2": (3,), "w3": (3, 3)}),
+        ("[t] t = Transpose(h)\n[c2] y = MatMul(w2, t)", {"w2": (3, 8)}),
+        ("[k] k = Transpose(w2)\n[c2] y = MatMul(h, k)", {"w2": (3, 8)}),
+        ("[k] k = Cast <to=1> (w2)\n[c2] y = MatMul(h, k)", {"w2": RNG.integers(-3, 4, (8, 3)).astype(np.float16)}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shift", [0.0, 0.9])
+def test_a_matrix_reads_mixtures_with_a_constant_difference(net, exact, text, weights, shift):
+    both = _SHIFTED if shift else _BOTH
+    model = net(
+        f"""g (float[4,3] x) => (float[a,b] y) {{
+            [c1] h = Gemm <transB=1> (x, w1, b1)
+            {text}
+        }}""",
+        w1=np.ascontiguousarray(both[:, :3]), b1=np.ascontiguousarray(both[:, 3]), **weights,
+    )  # fmt: skip
+    # Corrected weights are rounded to the precision they are stored in.
+    exact(model, tolerance=1e-2 if "Cast" in text else 1e-4)
+
+
+def test_mixtures_of_positions_read_by_a_constant_on_the_left(net, exact):
+    """Token mixing: tokens are units, and what passes (channels) is pruned in the same stroke."""
+    model = net(
+        """g (float[4,6,3] x) => (float[a,b,c] y) {
+            [m0] e = MatMul(x, w0)
+            [m1] h = MatMul(w1, e)
+            [a] k = Add(h, b1)
+            [m2] u = MatMul(w2, k)
+            [m3] y = MatMul(u, w3)
+        }""",
+        w0=redundant((3, 8), axis=1), w1=(tokens := redundant((8, 7)))[:, :6], b1=tokens[:, 6:] + np.float32(
+            0.7 * (np.arange(8) >= KEPT)[:, None]
+        ), w2=(4, 8), w3=(8, 3),
+    )  # fmt: skip
+    # Channels: unit k of e is a mixture, and w1 and b1 (the same for all channels) keep it one up to a constant.
+    exact(model, {"m1": range(KEPT)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[c2] y = Conv(h, w2)",
+        "[c2] y = Conv <strides=[2,1]> (h, w2, b2)",
+        '[c2] y = Conv <auto_pad="VALID"> (h, w2)',
+        "[c2] u = Conv(h, w2, b2)\n[c3] y = Conv(u, w3, b2)",
+        "[k] k = Identity(b2)\n[c2] y = Conv(h, w2, k)",
+        "[c2] y = ConvTranspose(h, w4)",
+        "[c2] y = ConvTranspose <pads=[0,0,0,0]> (h, w4, b2)",
+    ],
+)
+def test_a_constant_difference_goes_into_the_bias(net, exact, text):
+    weights = {"w2": (4, 8, 2, 3), "b2": (4,), "w3": (4, 4, 1, 1), "w4": (8, 4, 1, 1)}
+    exact(_between(net, text, _SHIFTED, **_used(weights, text)))
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "is_exact"),
+    [
+        ("Conv <group=1>", (4, 8, 3, 3), True),
+        ("Conv <pads=[0,1,0,0]>", (4, 8, 3, 3), False),
+        ("ConvTranspose <group=1>", (8, 4, 1, 1), True),
+        ("ConvTranspose <group=1>", (8, 4, 2, 2), False),
+        ("ConvTranspose <strides=[2,2]>", (8, 4, 1, 1), False),
+    ],
+)
+def test_where_a_constant_in_is_a_constant_out(net, text, shape, is_exact):
+    structure = analyse(_between(net, f"[c2] y = {text} (h, w2)", _BOTH, w2=shape)).structure
+    (consumer,) = structure.prunable[0].consumers
+    assert intercept_is_exact(consumer) is is_exact
+
+
+def test_a_bias_that_the_caller_gives_is_followed_by_an_add(net, exact):
+    model = net(
+        """g (float[4,3,5,5] x, float[1,4] k) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [s] s = Squeeze(k, zero)
+            [c2] y = Conv(h, w2, s)
+        }""",
+        w1=_SHIFTED[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(_SHIFTED[:, 3]), w2=(4, 8, 1, 1),
+        zero=np.array([0]),
+    )  # fmt: skip
+    assert model.graph.input[1].name == "k"
+
+
+def test_a_flattened_map_of_mixtures(net, exact):
+    exact(_between(net, "[f] f = Flatten(h)\n[fc] u = Gemm(f, w2)\n[u] y = Unsqueeze(u, k)", _SHIFTED,
+                   w2=(8 * 42, 3), k=np.array([2, 3])))  # fmt: skip
+
+
+def test_a_map_flattened_channels_last(net, exact):
+    text = "[t] t = Transpose <perm=[0,2,3,1]> (h)\n[f] f = Flatten(t)\n[fc] u = Gemm(f, w2)\n[u] y = Unsqueeze(u, k)"
+    exact(_between(net, text, _BOTH, image="4,3,2,3", w2=(8 * 6, 3), k=np.array([2, 3])))
+
+
+def test_a_weight_read_by_two_nodes_is_corrected_for_both(net, exact):
+    model = net(
+        """g (float[4,3,6,6] x, float[4,3,6,6] z) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [d1] k = Conv(z, w1, b1)
+            [c2] u = Conv(h, w2)
+            [d2] v = Conv(k, w2)
+            [s] y = Sub(u, v)
+        }""",
+        w1=_SHIFTED[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(_SHIFTED[:, 3]), w2=(4, 8, 3, 3),
+    )  # fmt: skip
+    # The shift cancels in the difference; the mixtures do not.
+    exact(model)
+
+
+def test_mixtures_within_a_concatenation(net, exact):
+    model = net(
+        """g (float[4,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [c0] k = Conv(x, w0)
+            [r] r = Relu(k)
+            [cat] t = Concat <axis=1> (r, h)
+            [c2] y = Conv(t, w2)
+        }""",
+        w1=_SHIFTED[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(_SHIFTED[:, 3]), w0=(4, 3, 1, 1),
+        w2=(4, 12, 1, 1),
+    )  # fmt: skip
+    exact(model)
+
+
+def test_constant_units_vanish_into_the_bias(net, exact):
+    both = np.concatenate([_BOTH[:KEPT], np.float32([[0, 0, 0, 0.7], [0, 0, 0, -2.0], [0, 0, 0, 1.5]])])
+    exact(_between(net, "[t] t = Softplus(h)\n[c2] y = Conv(t, w2)", both, w2=(4, 8, 2, 2)))
+
+
+def test_whole_groups_go_without_a_correction(net):
+    """Two of four groups of a grouped convolution are not read: they go whole, and nothing is left to correct."""
+    w3 = np.zeros((3, 8, 1, 1), np.float32)
+    w3[:, :4] = RNG.standard_normal((3, 4, 1, 1))
+    model = net(
+        """g (float[4,3,6,6] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [r] q = Reshape(h, grid)
+            [s] s = Softmax <axis=2> (q)
+            [m] m = Reshape(s, flat)
+            [c2] u = Conv <group=4> (m, w2)
+            [c3] y = Conv(u, w3)
+        }""",
+        w1=(12, 3, 1, 1), w2=(8, 3, 1, 1), w3=w3, grid=np.array([0, 4, 3, 6, 6]), flat=np.array([0, 12, 6, 6]),
+    )  # fmt: skip
+    analysis = analyse(model)
+    plan = Plan(
+        analysis.fingerprint, "by hand", "zca", "channel", 0.0,
+        tuple(PlannedGroup(g.name, g.size, (0, 1)) for g in analysis.structure.prunable if g.name == "c1"),
+    )  # fmt: skip
+    data = {"x": RNG.standard_normal((16, 3, 6, 6)).astype(np.float32)}
+    pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
+    feeds = {"x": data["x"][:4]}
+    assert relative_error(run(open_session(pruned), feeds)["y"], run(open_session(model), feeds)["y"]) < 1e-5
