@@ -67,13 +67,15 @@ TIME_TEXT = """\
 
 ResNet-56 on CIFAR-10 (`{model}`), ordering `zca`, recovery `channel`, target `macs=0.5`.
 Measured on {machine}, CPU provider.
-Before it started, {load:.1f} other processes were running on average: trust the ratios more than the times.
+Load average before it started: {load:.1f}.
 
 ## Time
 
 Pruning with {samples} calibration images takes **{ratio:.2f}** times as long as plain inference on the same images
 (the median of {pairs} paired runs between {low:.2f} and {high:.2f}; the goal is at most {goal:g}). Plain inference
 takes {plain:.2f} s. Both run in turns with the same session options, batches of {batch} and the same threads.
+Other load on the machine lowers this ratio, for inference uses all cores and the sums of moments mostly one: on idle
+cores, and on more of them, expect it to be higher.
 """
 MEMORY_TEXT = """\
 ## Memory

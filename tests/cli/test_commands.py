@@ -200,7 +200,7 @@ def test_demo_compares_dense_and_pruned(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     said = cli("demo", "--out", out, "--threads", 1)
     assert said.code == 0
-    assert files(out) == {"dense.onnx", "pruned.onnx", "report.json"}
+    assert files(out) == {"dense.onnx", "pruned.onnx", "report.json", "calibration.npz", "test.npz"}
     report = json.loads((out / "report.json").read_text())
     assert f"{report['top1']['pruned']['accuracy']:.1%}" in said.out
     assert report["top1"]["dense"]["accuracy"] > 0.93

@@ -6,7 +6,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.dims import Dim, fresh
-from onnx_subprune.structure.extents import Extent, Size, fixed
+from onnx_subprune.structure.extents import Extent, Size, evaluate, fixed
 
 __all__ = ["RULES", "sized"]
 
@@ -26,7 +26,7 @@ def sized(extent: Extent, node: gs.Node, ctx: Context) -> Dim:
         return extent.dim
     ctx.pin([extent], node)
     size = fixed(extent)
-    return fresh(1, dynamic=True) if size is None else fresh(size)
+    return fresh(max(1, evaluate(extent, {})), dynamic=True) if size is None else fresh(size)
 
 
 RULES = {"ConstantOfShape": constant_of_shape}

@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
 from onnx_subprune.structure.dims import Dim, concat, fresh, split
-from onnx_subprune.structure.extents import Extent, Size, apply, fixed, in_step, total
+from onnx_subprune.structure.extents import Extent, Size, apply, evaluate, fixed, in_step, total
 
 __all__ = ["RULES"]
 
@@ -79,14 +79,11 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     whole = start == 0 and isinstance(taken.end, int) and taken.end >= _FAR
     if taken.step == 1 and (whole or (start == 0 and in_step(taken.end, Size(dim)))):
         return dim
-    if dim.dynamic or start is None or end is None:
+    if dim.dynamic or start is None or end is None or taken.step != 1:
         ctx.freeze(dim, node, "takes only some positions of this axis")
         ctx.pin([taken.start, taken.end], node)
-        return ctx.made(node, dim.size, dynamic=True)
-    if taken.step != 1:
-        ctx.freeze(dim, node, "takes only some positions of this axis")
-        ctx.pin([taken.start, taken.end], node)
-        return ctx.made(node, _length(dim.size, start, end, taken.step))
+        length = _length(dim.size, evaluate(taken.start, {}), evaluate(taken.end, {}), taken.step)
+        return ctx.made(node, length, dynamic=dim.dynamic or start is None or end is None)
     return _piece(node, dim, taken, ctx)
 
 

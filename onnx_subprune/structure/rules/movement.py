@@ -6,7 +6,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, Squeezed, label
 from onnx_subprune.structure.dims import ONE, concat, fresh, product
-from onnx_subprune.structure.extents import Size, fixed, in_step
+from onnx_subprune.structure.extents import Size, evaluate, fixed, in_step
 from onnx_subprune.structure.rules.creation import sized
 
 __all__ = ["RULES"]
@@ -81,7 +81,7 @@ def tile(node: gs.Node, ctx: Context) -> None:
     for dim, repeat in zip(x, ctx.extent_list(node, 1), strict=True):
         ctx.pin([repeat], node)
         count = fixed(repeat)
-        times = fresh(1, dynamic=True) if count is None else fresh(count)
+        times = fresh(max(1, evaluate(repeat, {})), dynamic=True) if count is None else fresh(count)
         ctx.freeze(times, node, "repeats along this axis")
         y.append(product(times, dim))
     ctx.output(node, y)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.dims import ONE, fresh
+from onnx_subprune.structure.dims import ONE
+from onnx_subprune.structure.extents import evaluate, fixed
 
 __all__ = ["RULES"]
 
@@ -44,11 +45,14 @@ def cumulative(node: gs.Node, ctx: Context) -> None:
 
 
 def top_k(node: gs.Node, ctx: Context) -> None:
-    """TopK: the chosen axis gets a new, unrelated length."""
+    """TopK: the chosen axis gets a new, unrelated length; one that is computed from data is not understood."""
     x = list(ctx.input(node, 0))
     axis = int(node.attrs.get("axis", -1)) % len(x)
     ctx.freeze(x[axis], node, "selects along this axis")
-    x[axis] = fresh(x[axis].size, dynamic=True)
+    extents = ctx.extent_list(node, 1, "k")
+    ctx.pin(extents, node)
+    size = fixed(extents[0])
+    x[axis] = ctx.made(node, evaluate(extents[0], {}) if size is None else size, dynamic=size is None)
     ctx.output(node, x)
     ctx.output(node, x, 1)
 

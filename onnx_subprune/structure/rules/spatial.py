@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, label
 from onnx_subprune.structure.dims import ONE, Dim, fresh, product
-from onnx_subprune.structure.extents import Size, fixed, in_step
+from onnx_subprune.structure.extents import Size, Unknown, evaluate, fixed, in_step
 
 __all__ = ["RULES", "slide"]
 
@@ -132,7 +132,9 @@ def _resized_to(node: gs.Node, dim: Dim, index: int, position: int, ctx: Context
     ctx.freeze(dim, node, "resamples this axis")
     ctx.pin([extent], node)
     size = fixed(extent)
-    return ctx.made(node, dim.size, dynamic=True) if size is None else ctx.made(node, size)
+    if size is None:
+        return ctx.made(node, dim.size if isinstance(extent, Unknown) else evaluate(extent, {}), dynamic=True)
+    return ctx.made(node, size)
 
 
 def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int | None]:
