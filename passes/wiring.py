@@ -185,10 +185,12 @@ def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
 
 
 def _used_names(node: gs.Node) -> Iterator[str]:
-    """Names the node reads, those its bodies read or hand out included."""
+    """Names the node reads, those its bodies read or hand out included; what a body makes itself is its own affair."""
     yield from (tensor.name for tensor in node.inputs)
-    for body in node.subgraphs(recursive=True):
-        yield from (tensor.name for tensor in _tensors(body))
+    bodies = list(node.subgraphs(recursive=True))
+    made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
+    made |= {tensor.name for body in bodies for tensor in body.inputs}
+    yield from (tensor.name for body in bodies for tensor in _tensors(body) if tensor.name not in made)
 
 
 def _dependencies(graph: gs.Graph) -> list[set[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 import pytest
 
 from onnx_subprune.errors import InternalError
@@ -147,3 +148,18 @@ def test_a_cycle_is_an_internal_error(build: Build) -> None:
     graph.nodes[0].inputs[0] = graph.nodes[1].outputs[0]
     with pytest.raises(InternalError, match="found one at node 'p'"):
         Tidy()(graph)
+
+
+def test_a_body_may_reuse_the_name_of_a_later_tensor():
+    """ONNX forbids it, exporters do it: the name made in the body is not a need of the node that holds it."""
+    inner = gs.Variable("same", dtype=np.float32, shape=[1])
+    x = gs.Variable("x", dtype=np.float32, shape=[1])
+    body = gs.Graph(nodes=[gs.Node("Neg", inputs=[x], outputs=[inner])], outputs=[inner])
+    condition = gs.Constant("condition", np.array(True))
+    chosen = gs.Variable("chosen", dtype=np.float32, shape=[1])
+    branch = gs.Node(
+        "If", name="if", inputs=[condition], outputs=[chosen], attrs={"then_branch": body, "else_branch": body}
+    )
+    later = gs.Node("Abs", name="abs", inputs=[chosen], outputs=[gs.Variable("same", dtype=np.float32, shape=[1])])
+    graph = gs.Graph(nodes=[branch, later], inputs=[x], outputs=later.outputs)
+    assert not sort_nodes(graph)
