@@ -15,14 +15,24 @@ import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
-from onnx_subprune.calibration import Dataset, Progress, Statistics, Tap
+from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
-from onnx_subprune.structure import Atom, Consumer, Features, Group, Structure, as_blocks, features_of
+from onnx_subprune.structure import (
+    Atom,
+    Consumer,
+    Contraction,
+    Features,
+    Group,
+    Structure,
+    as_blocks,
+    features_of,
+    sides_of,
+)
 from onnx_subprune.subspace import Fit, Moments, Reader
 from onnx_subprune.verify import verify
 
@@ -164,15 +174,26 @@ def _readers(structure: Structure) -> dict[Consumer, Features]:
     return {consumer: features_of(structure, consumer) for consumer in structure.consumers if consumer in read}
 
 
+def _pairs(structure: Structure) -> dict[Contraction, tuple[Features, Features]]:
+    """Return the products of two activations that sum over a prunable group."""
+    summed = {contraction for group in structure.prunable for contraction in group.contractions}
+    return {pair: sides_of(structure, pair) for pair in structure.contractions if pair in summed}
+
+
 def _tap(features: Features) -> Tap:
-    consumer = features.consumer
-    return Tap(consumer.source, consumer.axis, features.blocks, features.inner)
+    return Tap(features.source, features.axis, features.blocks, features.inner)
+
+
+def _taps(structure: Structure) -> list[Tap]:
+    """Return the places where statistics are needed."""
+    read = {_tap(features) for features in _readers(structure).values()}
+    return sorted(read | {_tap(side) for sides in _pairs(structure).values() for side in sides})
 
 
 def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None) -> Statistics:
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
-    taps = sorted({_tap(features) for features in _readers(analysis.structure).values()})
+    taps = _taps(analysis.structure)
     if not taps:
         raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
     statistics = calibration.calibrate(
@@ -188,7 +209,7 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
-    missing = [tap.key for f in _readers(analysis.structure).values() if (tap := _tap(f)).key not in statistics.grams]
+    missing = [tap.key for tap in _taps(analysis.structure) if tap.key not in statistics.grams]
     if statistics.fingerprint != analysis.fingerprint or missing:
         raise OptionError(
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
@@ -198,20 +219,10 @@ def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
 
 def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options) -> list[budget.Curve]:
     """Order the units of every group and draw the curve of variance they keep."""
-    readers: dict[Consumer, Reader] = {}
-    moments: dict[tuple[str, bool], Moments] = {}
-    for consumer, features in _readers(analysis.structure).items():
-        key, affine = _tap(features).key, subspace.intercept_is_exact(consumer)
-        if (key, affine) not in moments:
-            # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
-            # can take the mean over.
-            gram = statistics.grams[key]
-            centred = gram.covariance() if affine else gram.second_moment()[:, :-1, :-1]
-            moments[key, affine] = Moments(centred)
-        readers[consumer] = Reader(features, _absolute_sums(features), moments[key, affine])
+    readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
     curves = []
     for index, group in enumerate(groups):
-        own = [readers[consumer] for consumer in group.consumers]
+        own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
         ranking = subspace.rank_group(group, own, options.select, options.seed + index)
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.round_to // math.gcd(options.round_to, group.entries)
@@ -219,9 +230,35 @@ def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, o
     return curves
 
 
-def _absolute_sums(features: Features) -> np.ndarray:
+def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
+    readers: dict[Consumer | Contraction, Reader] = {}
+    moments: dict[tuple[str, bool], Moments] = {}
+    for consumer, features in _readers(structure).items():
+        key, affine = _tap(features).key, subspace.intercept_is_exact(consumer)
+        if (key, affine) not in moments:
+            # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
+            # can take the mean over.
+            gram = statistics.grams[key]
+            moments[key, affine] = Moments(gram.covariance() if affine else _uncentred(gram))
+        readers[consumer] = Reader(features, _absolute_sums(consumer, features), moments[key, affine])
+    return readers
+
+
+def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
+    readers: dict[Consumer | Contraction, Reader] = {}
+    for pair, sides in _pairs(structure).items():
+        left, right = (_uncentred(statistics.grams[_tap(side).key]) for side in sides)
+        readers[pair] = Reader(sides[0], np.ones((1, sides[0].count)), Moments(left * right))
+    return readers
+
+
+def _uncentred(gram: Gram) -> np.ndarray:
+    return gram.second_moment()[:, :-1, :-1]
+
+
+def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
     """Return the consumer's absolute weights summed over outputs, taps and inner positions: [blocks, features]."""
-    blocks = np.abs(as_blocks(features.consumer, features.consumer.weight.view().astype(np.float64)))
+    blocks = np.abs(as_blocks(consumer, consumer.weight.view().astype(np.float64)))
     grouped: np.ndarray = blocks.reshape(features.blocks, blocks.shape[1], features.count, -1).sum(axis=(1, 3))
     return grouped
 

@@ -6,15 +6,28 @@ recovery. The pass changes no weight.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.structure import Atom, Consumer, Structure, keep_mask
+from onnx_subprune.structure import Atom, Dim, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A node that contracts the axis `axis` of its input `index`, and the dtype it reads it in (None: the tensor's)."""
+
+    node: gs.Node
+    index: int
+    source: str
+    axis: int
+    features: Dim
+    dtype: np.dtype | None
 
 
 class MaskConsumers(Pass):
@@ -30,24 +43,32 @@ class MaskConsumers(Pass):
         self._structure = structure
         self._keeps = keeps
 
+    def _readings(self) -> Iterator[_Reading]:
+        """Yield what is contracted; of the two sides of a product it is enough to mask the first."""
+        for one in self._structure.consumers:
+            yield _Reading(one.node, 1 - one.index, one.source, one.axis, one.features, one.weight.dtype)
+        for pair in self._structure.contractions:
+            yield _Reading(pair.node, 0, *pair.sides[0], pair.features, None)
+
     def run(self, graph: gs.Graph) -> bool:
         """Insert a Mul before every consumer that reads a removed unit."""
         taken = {name for part in (graph, *graph.subgraphs(recursive=True)) for name in part.tensors()}
         before: dict[int, gs.Node] = {}
-        for consumer in self._structure.consumers:
-            mask = keep_mask(consumer.features, self._keeps)
+        for reading in self._readings():
+            mask = keep_mask(reading.features, self._keeps)
             if not mask.all():
-                shape = [1] * len(self._structure.context.axes[consumer.source])
-                shape[consumer.axis] = mask.size
-                before[id(consumer.node)] = _masked(consumer, mask.reshape(shape), taken)
+                shape = [1] * len(self._structure.context.axes[reading.source])
+                shape[reading.axis] = mask.size
+                before[id(reading.node)] = _masked(reading, mask.reshape(shape), taken)
         graph.nodes = [new for node in graph.nodes for new in (before.get(id(node)), node) if new is not None]
         return bool(before)
 
 
-def _masked(consumer: Consumer, mask: np.ndarray, taken: set[str]) -> gs.Node:
-    """Return a Mul of what the consumer reads, which the consumer reads from now on."""
-    node, index, dtype = consumer.node, 1 - consumer.index, consumer.weight.dtype
+def _masked(reading: _Reading, mask: np.ndarray, taken: set[str]) -> gs.Node:
+    """Return a Mul of what is read, which the node reads from now on."""
+    node, index = reading.node, reading.index
     tensor = node.inputs[index]
+    dtype = reading.dtype if reading.dtype is not None else tensor.dtype
     stem = f"{tensor.name}_masked"
     name = next(name for name in (stem, *(f"{stem}_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
     taken.add(name)

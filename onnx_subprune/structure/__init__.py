@@ -1,9 +1,9 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
-from onnx_subprune.structure.context import Consumer, IndexUse, MacTerm, SizeUse, Squeezed, Use, Weight
+from onnx_subprune.structure.context import Consumer, Contraction, IndexUse, MacTerm, SizeUse, Squeezed, Use, Weight
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, keep_mask, unit_index
 from onnx_subprune.structure.extents import evaluate
-from onnx_subprune.structure.features import Features, features_of
+from onnx_subprune.structure.features import Features, features_of, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
 from onnx_subprune.structure.weights import as_blocks, from_blocks
@@ -13,6 +13,7 @@ __all__ = [
     "Atom",
     "Concat",
     "Consumer",
+    "Contraction",
     "Dim",
     "Features",
     "Group",
@@ -29,5 +30,6 @@ __all__ = [
     "from_blocks",
     "infer",
     "keep_mask",
+    "sides_of",
     "unit_index",
 ]

@@ -20,6 +20,7 @@ from onnx_subprune.structure.extents import Extent, Size, dims_of
 __all__ = [
     "Consumer",
     "Context",
+    "Contraction",
     "IndexUse",
     "MacTerm",
     "NotUnderstood",
@@ -117,6 +118,23 @@ class Consumer:
         return 0 if self.index == 1 else 1
 
 
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """A product of two activations that sums over one axis of each (queries times keys): `sides` are (tensor, axis).
+
+    A unit adds one term to the sum, so it may go from both sides at once; there is no weight to correct.
+    """
+
+    node: gs.Node
+    sides: tuple[tuple[str, int], tuple[str, int]]
+    features: Dim
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return str(self.node.name)
+
+
 @dataclass(frozen=True)
 class SizeUse:
     """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str).
@@ -168,6 +186,7 @@ class Context:
     private: dict[tuple[int, int], tuple[gs.Node, int, tuple[Dim, ...]]] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
+    contractions: list[Contraction] = field(default_factory=list)
     size_uses: list[SizeUse] = field(default_factory=list)
     index_uses: list[IndexUse] = field(default_factory=list)
     squeezed: list[Squeezed] = field(default_factory=list)

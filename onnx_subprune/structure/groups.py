@@ -2,7 +2,7 @@
 
 A surviving Atom with at least one parameter that produces it is a group of `size` units. It knows its producers
 (weights whose output axis holds it), carriers (biases, normalisation parameters, per-channel constants, depthwise
-weights) and consumers (weights that contract it).
+weights), consumers (weights that contract it) and contractions (products of two activations that sum over it).
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, Context, Use
+from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
 from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 
 __all__ = ["Group", "Structure", "collect"]
+
+_Readers: TypeAlias = tuple[Mapping[Atom, list[Consumer]], Mapping[Atom, list[Contraction]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,7 @@ class Group:
     producers: tuple[Use, ...]
     carriers: tuple[Use, ...]
     consumers: tuple[Consumer, ...]
+    contractions: tuple[Contraction, ...]
     reasons: tuple[str, ...]
     macs: int
 
@@ -82,6 +86,11 @@ class Structure:
         """All linear maps with a constant weight, in graph order."""
         return self.context.consumers
 
+    @property
+    def contractions(self) -> list[Contraction]:
+        """All products of two activations, in graph order."""
+        return self.context.contractions
+
     def macs(self, counts: Mapping[Atom, int]) -> int:
         """Return the multiply-accumulates when each Atom in `counts` keeps that many units."""
         return sum(math.prod(_count(dim, counts) for dim in term.factors) for term in self.context.mac_terms)
@@ -121,22 +130,32 @@ def collect(graph: gs.Graph, ctx: Context) -> Structure:
     for use in ctx.uses:
         for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
-    readers = _readers(ctx)
+    readers = (_readers(ctx), _contracted(ctx))
     cost = _macs_at_stake(ctx)
     name = _namer()
     groups = [
-        _group(name(uses["producer"][0].node.name), atom, uses, readers.get(atom, []), cost.get(atom, 0))
+        _group(name(uses["producer"][0].node.name), atom, uses, readers, cost.get(atom, 0))
         for atom, uses in roles.items()
         if uses["producer"] and not atom.dynamic
     ]
     return Structure(graph, ctx, tuple(groups))
 
 
-def _group(name: str, atom: Atom, uses: dict[str, list[Use]], consumers: list[Consumer], macs: int) -> Group:
+def _group(name: str, atom: Atom, uses: dict[str, list[Use]], readers: _Readers, macs: int) -> Group:
+    consumers, contractions = (tuple(found.get(atom, ())) for found in readers)
     reasons = tuple(atom.reasons)
-    if not reasons and not consumers:
+    if not reasons and not consumers and not contractions:
         reasons = ("no weight downstream contracts it",)
-    return Group(name, atom, tuple(uses["producer"]), tuple(uses["carrier"]), tuple(consumers), reasons, macs)
+    producers, carriers = tuple(uses["producer"]), tuple(uses["carrier"])
+    return Group(name, atom, producers, carriers, consumers, contractions, reasons, macs)
+
+
+def _contracted(ctx: Context) -> dict[Atom, list[Contraction]]:
+    pairs: dict[Atom, list[Contraction]] = {}
+    for contraction in ctx.contractions:
+        for atom in dict.fromkeys(contraction.features.atoms()):
+            pairs.setdefault(atom, []).append(contraction)
+    return pairs
 
 
 def _readers(ctx: Context) -> dict[Atom, list[Consumer]]:

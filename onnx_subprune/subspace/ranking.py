@@ -48,7 +48,11 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A consumer of a group: its features, its weight as absolute sums per feature [blocks, d], what it reads."""
+    """What contracts a group: its features, its weight as absolute sums per feature [blocks, d], what it reads.
+
+    For a product of two activations the weight is ones, and the moments are the product of those of the two sides,
+    entry by entry: those of the terms of the sum, were the sides independent.
+    """
 
     features: Features
     weight: NDArray[np.float64]

@@ -244,12 +244,12 @@ def test_matmul_with_a_stack_of_matrices_freezes_what_it_contracts_only(net, hol
         }""",
         w1=(6, 8), experts=(4, 8, 7), left=(3, 5),
     )  # fmt: skip
-    with pytest.raises(AssertionError, match="contracts this axis of two activations"):
+    with pytest.raises(AssertionError, match="contracts this axis with a stack of constants"):
         holds(model, {"m1": 8})
 
 
 def test_attention_written_out_keeps_heads_and_values_prunable(net, holds):
-    """Heads go together in query, key and value; what a head's value holds goes alike in all heads."""
+    """Heads go together in query, key and value; pairs of query and key, and what a value holds, alike in all heads."""
     model = net(
         """g (float[2,5,12] x) => (float[a,b,c] y) {
             [q] q = MatMul(x, wq)
@@ -271,7 +271,7 @@ def test_attention_written_out_keeps_heads_and_values_prunable(net, holds):
         wq=(12, 12), wk=(12, 12), wv=(12, 12), wo=(12, 12),
         split=np.array([0, 0, 3, 4]), merge=np.array([0, 0, -1]),
     )  # fmt: skip
-    structure = holds(model, {"q": 3, "v": 4})
+    structure = holds(model, {"q": 3, "q#2": 4, "v": 4})
     assert [use.node.name for use in structure.prunable[0].producers] == ["q", "k", "v"]
 
 
@@ -295,6 +295,6 @@ def test_fused_query_key_value(net, holds):
         w=(12, 36), wo=(12, 12), split=np.array([0, 0, 3, 3, 4]), merge=np.array([0, 0, 12]),
         zero=np.array(0), one=np.array(1), two=np.array(2),
     )  # fmt: skip
-    # The head dimension is one axis for q, k and v here, and q·k contracts it.
-    structure = holds(model, {"qkv#2": 3})
-    assert "contracts this axis" in structure.frozen[1].reasons[0]
+    # The head dimension is one axis for q, k and v here: it goes from all three alike.
+    structure = holds(model, {"qkv#2": 3, "qkv#3": 4})
+    assert [contraction.name for contraction in structure.prunable[1].contractions] == ["s"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
+from onnx_subprune.structure.context import Consumer, Context, Contraction, MacTerm, NotUnderstood, Use, Weight, label
 from onnx_subprune.structure.dims import ONE, Dim, fresh, product
 from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.rules.spatial import slide
@@ -101,8 +101,12 @@ def _matmul_activations(node: gs.Node, ctx: Context) -> None:
     if len(a) < 2 or len(b) < 2:
         raise NotUnderstood(f"{label(node)} multiplies a vector")
     batch = broadcast(node, [a[:-2], b[:-2]], ctx) if max(len(a), len(b)) > 2 else ()
-    ctx.freeze(a[-1], node, "contracts this axis of two activations")
-    ctx.freeze(b[-2], node, "contracts this axis of two activations")
+    if any(ctx.weight(node, index) is not None for index in (0, 1)):
+        for dim in (a[-1], b[-2]):
+            ctx.freeze(dim, node, "contracts this axis with a stack of constants")
+    ctx.unify(a[-1], b[-2], node)
+    sides = ((node.inputs[0].name, len(a) - 1), (node.inputs[1].name, len(b) - 2))
+    ctx.contractions.append(Contraction(node, sides, a[-1]))
     y = (*batch, a[-2], b[-1])
     ctx.output(node, y)
     ctx.mac_terms.append(MacTerm(node, (*y, a[-1])))
