@@ -31,14 +31,15 @@ from zoo import Entry, read_entries, read_skeleton, refill, strip, write_entries
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "tests" / "zoo"
 LARGEST = 60_000
-SOURCES = ("vision", "timm_models", "language", "own", "keras_models", "files")
+TORCH = ("vision", "timm_models", "language", "own")
+SOURCES = (*TORCH, "keras_models", "files")
 logger = logging.getLogger("make_zoo")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=["*"], help="globs of entries to make")
-    parser.add_argument("--source", nargs="*", choices=SOURCES, default=["vision", "timm_models", "language", "own"])
+    parser.add_argument("--source", nargs="*", choices=SOURCES, default=list(TORCH))
     parser.add_argument("--missing", action="store_true", help="only entries that are not there yet")
     parser.add_argument("--packages", type=Path, help="folder of unpacked packages, for --source files")
     return parser.parse_args()
@@ -47,6 +48,8 @@ def parse() -> argparse.Namespace:
 def offers(arguments: argparse.Namespace) -> Iterator[tuple[Entry, object]]:
     """Yield the entries asked for, each with a function that makes its model."""
     for source in arguments.source:
+        if source in TORCH:
+            importlib.import_module("zoo.stubs")  # before anything imports torchvision
         module = importlib.import_module(f"zoo.{source}")
         found = module.offers(arguments.packages) if source == "files" else module.offers()
         for entry, make, gain in found:

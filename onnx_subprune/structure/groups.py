@@ -142,7 +142,7 @@ def collect(graph: gs.Graph, ctx: Context) -> Structure:
 
 
 def _group(name: str, atom: Atom, uses: dict[str, list[Use]], readers: _Readers, macs: int) -> Group:
-    consumers, contractions = (tuple(found.get(atom, ())) for found in readers)
+    consumers, contractions = tuple(readers[0].get(atom, ())), tuple(readers[1].get(atom, ()))
     reasons = tuple(atom.reasons)
     if not reasons and not consumers and not contractions:
         reasons = ("no weight downstream contracts it",)

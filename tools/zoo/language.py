@@ -33,9 +33,8 @@ VISION = {
 def _build(kind: str, auto: Any, options: dict[str, Any]) -> Callable[[], Any]:
     def build() -> Any:
         config = AutoConfig.for_model(kind, **options)
-        config._attn_implementation = "eager"
-        config.return_dict = True
-        return auto.from_config(config, attn_implementation="eager") if hasattr(auto, "from_config") else auto(config)
+        make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
+        return make(config, attn_implementation="eager")
 
     return build
 
@@ -70,6 +69,7 @@ def _image(
     return Recipe(
         name, "vision transformer" if "num_attention_heads" in options else "classifier", "transformers",
         f"{auto}({kind})", build, inputs, sizes, exporters, keywords=True, output=output,
+        gain=1.0 if "num_attention_heads" in options else 1.5,
     )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def _texts() -> Iterator[Recipe]:
 def _images() -> Iterator[Recipe]:
     classify: dict[str, Any] = {"auto": "AutoModelForImageClassification"}
     yield _image("vit", "vit", VISION, 32, **classify)
-    yield _image("deit", "deit", VISION, 32, **classify)
+    yield _image("deit", "deit", VISION, 32, auto="DeiTForImageClassification")
     yield _image(
         "beit",
         "beit",

@@ -8,18 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision import models, ops
+from torchvision.models import detection, segmentation
 
 from zoo.export import Offer, offers_of
 from zoo.recipes import DYNAMO, TORCHSCRIPT, Recipe, image
 
-# The compiled operators of torchvision belong to another build of torch; none of these networks needs them, but their
-# shape functions are registered on import.
-_LIBRARY = torch.library.Library("torchvision", "DEF")
-for _name in ("nms", "qnms"):
-    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-from torchvision import models, ops  # noqa: E402
-from torchvision.models import detection, segmentation  # noqa: E402
 
 __all__ = ["offers"]
 
@@ -197,7 +191,7 @@ def offers() -> Iterator[Offer]:
             _recipe("mobilenet_v2", "MobileNetV2", partial(models.MobileNetV2, CLASSES, 0.35), 64, 96),
             _recipe("mobilenet_v3_small", "mobilenet_v3_small", partial(models.mobilenet_v3_small, num_classes=CLASSES, width_mult=0.5), 64),
             _recipe("mobilenet_v3_large", "mobilenet_v3_large", partial(models.mobilenet_v3_large, num_classes=CLASSES, width_mult=0.35), 64, exporters=(DYNAMO,)),
-            _recipe("efficientnet_b0", "EfficientNet(MBConvConfig)", _efficientnet, 64),
+            _recipe("efficientnet_b0", "EfficientNet(MBConvConfig)", _efficientnet, 64, gain=1.5),
             _recipe("efficientnet_v2", "EfficientNet(FusedMBConvConfig)", _efficientnet_v2, 64),
             _recipe("shufflenet_v2", "ShuffleNetV2", partial(models.ShuffleNetV2, [2, 4, 2], [24, 32, 64, 128, 128], CLASSES), 64),
             _recipe("mnasnet", "MNASNet", partial(models.MNASNet, 0.35, CLASSES), 64, exporters=(TORCHSCRIPT,)),
