@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnx_subprune.errors import OptionError
+from onnx_subprune.subspace import METHODS
 
 __all__ = ["RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
 
 TARGETS = ("macs", "params", "units", "variance")
-SELECTIONS = ("zca", "conditional-variance", "saw", "magnitude", "random")
+SELECTIONS = METHODS
 RECOVERIES = ("channel", "none")
 
 
