@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)
 	$(BIN)/onnx-subprune demo --out demo-out
 
+# Two workers share two cores: a BLAS with threads of its own would only get in the way of the other worker.
 test: $(STAMP) lint types
-	$(BIN)/pytest -n 2 -m "not slow"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

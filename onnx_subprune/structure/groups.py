@@ -53,7 +53,7 @@ class Group:
         return int((unit_index(self.producers[0].dim, self.atom) == 0).sum())
 
     def matches(self, pattern: str) -> bool:
-        """Whether a glob matches the group, or a node or weight that produces, carries or consumes it."""
+        """Whether a glob matches the group, or a node or weight that produces or carries it."""
         return any(fnmatchcase(name, pattern) for name in self._names())
 
     def _names(self) -> Iterable[str]:
