@@ -16,7 +16,7 @@ import onnx
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
 from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
-from onnx_subprune.errors import OptionError, PlanError, TargetError
+from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
 from onnx_subprune.options import Options
@@ -34,7 +34,7 @@ from onnx_subprune.structure import (
     sides_of,
 )
 from onnx_subprune.subspace import Fit, Moments, Reader
-from onnx_subprune.verify import verify
+from onnx_subprune.verify import TOLERANCE, disagreement, verify
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
 
@@ -181,7 +181,7 @@ def _pairs(structure: Structure) -> dict[Contraction, tuple[Features, Features]]
 
 
 def _tap(features: Features) -> Tap:
-    return Tap(features.source, features.axis, features.blocks, features.inner)
+    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer)
 
 
 def _taps(structure: Structure) -> list[Tap]:
@@ -257,10 +257,11 @@ def _uncentred(gram: Gram) -> np.ndarray:
 
 
 def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
-    """Return the consumer's absolute weights summed over outputs, taps and inner positions: [blocks, features]."""
+    """Return the consumer's absolute weights summed over outputs, taps and positions: [blocks, features]."""
     blocks = np.abs(as_blocks(consumer, consumer.weight.view().astype(np.float64)))
-    grouped: np.ndarray = blocks.reshape(features.blocks, blocks.shape[1], features.count, -1).sum(axis=(1, 3))
-    return grouped
+    split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
+    sums: np.ndarray = split.sum(axis=(1, 2, 4))
+    return sums
 
 
 def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) -> Plan:
@@ -313,7 +314,8 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
     )
     pruned = replace(pruned, bytes=model_bytes(model))
     if plan.removes:
-        verify(model, *references(analysis, plan), probe)
+        _check_structure(analysis, plan, probe)
+        verify(model, analysis.model, probe)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
 
 
@@ -329,11 +331,30 @@ def _recover(
     return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
 
 
+def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
+    """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole."""
+    if disagreement(*references(analysis, plan), probe) <= TOLERANCE:
+        return
+    alone = {g.name: plan.only(g.name) for g in plan.groups if len(g.kept) < g.size}
+    guilty = [name for name, one in alone.items() if disagreement(*references(analysis, one), probe) > TOLERANCE]
+    advice = " ".join(f"--ignore '{name}'" for name in guilty) or "another target"
+    raise InternalError(
+        "the network shrunk without recovery was expected to equal the dense one with the same units masked, and does "
+        f"not: its structure was misread; nothing was written; prune with {advice}, and please report this"
+    )
+
+
 def _thin(analysis: Analysis, fits: Sequence[Fit], statistics: Statistics | None) -> list[str]:
     """Return a warning for every correction that was fitted on few rows."""
     if statistics is None:
         return []
-    readers = _readers(analysis.structure)
-    keys = {_tap(readers[consumer]).key for fit in fits for consumer in fit.consumers}
-    used = {key: gram for key, gram in statistics.grams.items() if key in keys}
-    return calibration.thin_taps(replace(statistics, grams=used))
+    readers, warnings = _readers(analysis.structure), []
+    for consumer in (consumer for fit in fits for consumer in fit.consumers):
+        gram = statistics.grams[_tap(readers[consumer]).key]
+        advised = calibration.ROWS_PER_FEATURE * gram.features
+        if gram.count < advised:
+            warnings.append(
+                f"'{consumer.name}' was fitted on {gram.count} rows for {gram.features} features, where at least "
+                f"{advised} are advised; use more samples"
+            )
+    return warnings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,12 @@ class Plan:
     def removes(self) -> bool:
         """Whether any unit goes."""
         return any(len(group.kept) < group.size for group in self.groups)
+
+    def only(self, name: str) -> Plan:
+        """Return the plan that removes what this one removes from one group, and nothing else."""
+        whole = (PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
+        pairs = zip(self.groups, whole, strict=True)
+        return replace(self, groups=tuple(mine if mine.name == name else full for mine, full in pairs))
 
     def keeps(self, structure: Structure) -> dict[Atom, np.ndarray]:
         """Return the keep masks, for the groups of `structure` that lose units.

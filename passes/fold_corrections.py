@@ -46,10 +46,10 @@ class FoldCorrections(Pass):
             first = correction.consumers[0]
             blocks = as_blocks(first, first.weight.view().astype(np.float64))
             features = correction.coefficients.shape[1]
-            grouped = blocks.reshape(*blocks.shape[:2], features, -1)
-            # Taps of the kernel and inner positions of a feature share the map: contract the feature axis alone.
-            corrected = np.einsum("goft,gfk->gokt", grouped, correction.coefficients, optimize=True)
-            shift = np.einsum("goft,gf->go", grouped, correction.intercepts, optimize=True).ravel()
+            grouped = blocks.reshape(*blocks.shape[:2], correction.outer, features, -1)
+            # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
+            corrected = np.einsum("gopft,gfk->gopkt", grouped, correction.coefficients, optimize=True)
+            shift = np.einsum("gopft,gf->go", grouped, correction.intercepts, optimize=True).ravel()
             constant = first.weight.constant
             stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
             constant.values = stored.astype(constant.dtype)

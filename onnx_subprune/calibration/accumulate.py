@@ -95,14 +95,15 @@ def _view(x: Array, tap: Tap) -> Array:
             f"tensor '{tap.tensor}': an axis {tap.axis} expected, found rank {x.ndim}; tap another axis or tensor"
         )
     axis = tap.axis % x.ndim
-    size, entries = x.shape[axis], tap.blocks * tap.inner
+    size, entries = x.shape[axis], tap.blocks * tap.inner * tap.outer
     if size % entries or not size:
         raise DataError(
             f"tensor '{tap.tensor}': axis {tap.axis} expected to hold a multiple of {entries} entries "
-            f"(blocks x inner), found {size}; tap another axis or tensor"
+            f"(blocks x outer x inner), found {size}; tap another axis or tensor"
         )
     pre, post = (int(np.prod(shape)) for shape in (x.shape[:axis], x.shape[axis + 1 :]))
-    return x.reshape(pre, tap.blocks, size // entries, tap.inner, post)
+    # Either there is one block, and its runs are further positions before the axis, or there is one run.
+    return x.reshape(pre * tap.outer, tap.blocks, size // entries, tap.inner, post)
 
 
 def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> None:

@@ -26,6 +26,7 @@ class Tap:
         axis: the axis that holds the features; negative values count from the last axis.
         blocks: number of equal runs of features with a Gram matrix each.
         inner: entries of the axis that belong to one feature and count as positions.
+        outer: runs of features that count as positions (a flattened channels-last map); 1 where there are blocks.
 
     """
 
@@ -33,11 +34,13 @@ class Tap:
     axis: int
     blocks: int = 1
     inner: int = 1
+    outer: int = 1
 
     @property
     def key(self) -> str:
-        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner`."""
-        return f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
+        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner[/outer]`."""
+        key = f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
+        return key if self.outer == 1 else f"{key}/{self.outer}"
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

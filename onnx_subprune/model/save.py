@@ -27,7 +27,7 @@ _PathLike = str | os.PathLike[str]
 
 def check_writable(path: _PathLike) -> None:
     """Raise the OutputError that saving a model at `path` would end in, before the long work starts."""
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
         probe = _temporary(target)
@@ -63,7 +63,8 @@ def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROT
     A model of more than `threshold` bytes goes with its weights in `<name>.data` beside it. Raises OutputError if the
     file cannot be written; what stood at `path` before is then still there.
     """
-    target = Path(path)
+    # A link is followed, so that what it names is replaced and not the link.
+    target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
         data = serialised(model)

@@ -234,6 +234,8 @@ class Context:
                 perm = perm[::-1] if order is None else [perm[i] for i in order]
             elif step.op == "Cast":
                 dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(step.attrs["to"])))
+                if dtype.kind in "biu":
+                    return None
         if np.dtype(tensor.dtype).kind in "biu" or dtype.kind in "biu":
             return None
         dims = self.tie(tensor)

@@ -1,12 +1,13 @@
 """Features that are contracted: how their axis is laid out for statistics, and which unit each belongs to.
 
-The axis is blocks x features x inner, row-major. Blocks are the groups of a grouped Conv; inner entries (the spatial
-positions of a flattened map) are further positions of one feature, for no unit ends inside them.
+The axis is blocks x outer x features x inner, row-major. Blocks are the groups of a grouped Conv. Inner and outer
+entries (the spatial positions of a flattened map, channels first or channels last) are further positions of the
+features, for no group has a say in them; where there are blocks, outer is 1.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,18 +21,19 @@ __all__ = ["Features", "features_of", "sides_of"]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, features, inner]."""
+    """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, outer, features, inner]."""
 
     source: str
     axis: int
     dim: Dim
     blocks: int
+    outer: int
     inner: int
 
     @property
     def count(self) -> int:
         """Number of features of a block."""
-        return self.dim.size // (self.blocks * self.inner)
+        return self.dim.size // (self.blocks * self.outer * self.inner)
 
     def units(self, atom: Atom) -> np.ndarray:
         """Return the unit of `atom` that each feature belongs to, -1 for none: int64 [blocks, features]."""
@@ -42,27 +44,29 @@ class Features:
         return self._outer(keep_mask(self.dim, keeps))
 
     def _outer(self, entries: np.ndarray) -> np.ndarray:
-        return entries.reshape(self.blocks, self.count, self.inner)[:, :, 0]
+        return entries.reshape(self.blocks, self.outer, self.count, self.inner)[:, 0, :, 0]
 
 
 def features_of(structure: Structure, consumer: Consumer) -> Features:
-    """Return the layout of what a consumer reads: trailing factors that belong to no group are inner."""
-    inner = _inner(structure, consumer.features, consumer.blocks)
-    return Features(consumer.source, consumer.axis, consumer.features, consumer.blocks.size, inner)
+    """Return the layout of what a consumer reads: factors at either end that belong to no group are positions."""
+    outer, inner = _positions(structure, consumer.features, consumer.blocks)
+    return Features(consumer.source, consumer.axis, consumer.features, consumer.blocks.size, outer, inner)
 
 
 def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, Features]:
     """Return the layouts of the two activations of a contraction; they are the same but for where they lie."""
-    inner = _inner(structure, contraction.features, ONE)
-    first, second = (Features(name, axis, contraction.features, 1, inner) for name, axis in contraction.sides)
+    outer, inner = _positions(structure, contraction.features, ONE)
+    first, second = (Features(name, axis, contraction.features, 1, outer, inner) for name, axis in contraction.sides)
     return first, second
 
 
-def _inner(structure: Structure, dim: Dim, blocks: Dim) -> int:
+def _positions(structure: Structure, dim: Dim, blocks: Dim) -> tuple[int, int]:
+    """Return the entries of the factors before, and of those behind, all that belongs to a group."""
     grouped = {group.atom for group in structure.groups}
-    factors = list(dim.resolve().factors)
-    fixed = len(blocks.resolve().factors)
-    inner: list[int] = []
-    while len(factors) > fixed + 1 and isinstance(factors[-1], Atom) and factors[-1] not in grouped:
-        inner.append(factors.pop().size)
-    return math.prod(inner)
+    factors = deque(dim.resolve().factors[len(blocks.resolve().factors) :])
+    outer = inner = 1
+    while len(factors) > 1 and isinstance(factors[-1], Atom) and factors[-1] not in grouped:
+        inner *= factors.pop().size
+    while not blocks.factors and len(factors) > 1 and isinstance(factors[0], Atom) and factors[0] not in grouped:
+        outer *= factors.popleft().size
+    return outer, inner

@@ -28,6 +28,7 @@ class Fit:
 
     Attributes:
         consumers: the nodes; all read the same stored weight along the same axis.
+        outer: runs of features on the contracted axis that share the maps.
         coefficients: [blocks, d, d] float64, A with zero columns for the removed features.
         intercepts: [blocks, d] float64, c.
         error: share of the features' variance that the maps do not explain, the mean over blocks.
@@ -35,6 +36,7 @@ class Fit:
     """
 
     consumers: tuple[Consumer, ...]
+    outer: int
     coefficients: NDArray[np.float64]
     intercepts: NDArray[np.float64]
     error: float
@@ -71,7 +73,7 @@ def fit_corrections(
             refusals.append(reason)
             continue
         total = np.sum([grams[consumer] for consumer in consumers], axis=0)
-        fits.append(_fit(consumers, kept, total, ridge))
+        fits.append(_fit(consumers, features.outer, kept, total, ridge))
     return fits, refusals
 
 
@@ -89,6 +91,7 @@ def intercept_is_exact(consumer: Consumer) -> bool:
 
 def _fit(
     consumers: tuple[Consumer, ...],
+    outer: int,
     kept: NDArray[np.bool_],
     grams: NDArray[np.float64],
     ridge: float,
@@ -105,7 +108,7 @@ def _fit(
             coefficients[block][:, kept[block]] = result.coefficients
             intercepts[block] = result.intercept
             errors.append(result.error)
-    return Fit(consumers, coefficients, intercepts, float(np.mean(errors)))
+    return Fit(consumers, outer, coefficients, intercepts, float(np.mean(errors)))
 
 
 def _sharing(structure: Structure) -> dict[str, tuple[Consumer, ...]]:

@@ -69,12 +69,13 @@ def test_costs_are_those_of_the_model_before_and_after(net):
 
 def test_features_are_blocks_features_and_positions(structure):
     up, mix, fc = (features_of(structure, consumer) for consumer in structure.consumers[1:])
-    assert [(f.blocks, f.count, f.inner) for f in (up, mix, fc)] == [(2, 4, 1), (1, 6, 1), (1, 720, 1)]
+    shapes = [(f.blocks, f.outer, f.count, f.inner) for f in (up, mix, fc)]
+    assert shapes == [(2, 1, 4, 1), (1, 1, 6, 1), (1, 144, 5, 1)]
     stem, within, made, mixed = (group.atom for group in structure.prunable)
     np.testing.assert_array_equal(up.units(within), [[0, 1, 2, 3]] * 2)
     np.testing.assert_array_equal(up.units(stem), [[0] * 4, [1] * 4])
     np.testing.assert_array_equal(mix.units(made), [[0, 1, 2, 0, 1, 2]])
-    np.testing.assert_array_equal(fc.units(mixed), [list(range(5)) * 144])
+    np.testing.assert_array_equal(fc.units(mixed), [range(5)])
     keeps = {stem: np.array([True, False]), made: np.array([True, False, True])}
     np.testing.assert_array_equal(mix.kept(keeps), [[True, False, True, False, False, False]])
 

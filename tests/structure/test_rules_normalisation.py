@@ -51,7 +51,7 @@ def test_instance_normalisation(between, holds):
         (17, "[n] r = Hardmax <axis=1> (h)", {}, "Hardmax 'n' normalises over this axis"),
         (17, "[n] r = LRN <size=3> (h)", {}, "LRN 'n' normalises over channels"),
         (17, "[n] r = LpNormalization <axis=1> (h)", {}, "LpNormalization 'n' normalises over this axis"),
-        (21, "[n] r = GroupNormalization <num_groups=2> (h, s, b)", {"s": (8,), "b": (8,)}, "normalises over channels"),
+        (21, "[n] r = GroupNormalization <num_groups=2> (h, s, b)", {"s": (8,), "b": (8,)}, "over this axis"),
         (17, "[n] r = LayerNormalization <axis=1> (h, s, b)", {"s": (8, 6, 7), "b": (8, 6, 7)},
          "LayerNormalization 'n' normalises over this axis"),
     ],
@@ -90,3 +90,15 @@ def test_a_layer_norm_freezes_the_residual_but_not_the_hidden_layer(net, holds):
     )  # fmt: skip
     structure = holds(model, {"up": 12})
     assert structure.frozen[0].reasons == ("LayerNormalization 'ln' normalises over this axis",)
+
+
+def test_group_normalisation_takes_its_statistics_over_the_positions_too(net, refuses):
+    model = net(
+        """g (float[2,4,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [n] r = GroupNormalization <num_groups=2> (h, s, t)
+            [m2] y = MatMul(r, w2)
+        }""",
+        opset=21, w1=(6, 8), w2=(8, 3), s=(4,), t=(4,),
+    )  # fmt: skip
+    refuses(model, {"m1": "GroupNormalization 'n' normalises over this axis"})

@@ -292,3 +292,18 @@ def test_the_size_of_a_whole_tensor(net, refuses):
         w1=(6, 8), w2=(8, 3),
     )  # fmt: skip
     refuses(model, {"m1": "computes with the size"})
+
+
+def test_a_target_of_run_time_sizes_that_no_axis_has_is_refused_at_once(net, refuses):
+    model = net(
+        """g (float[N,3,4,4] x, float[N,K] z) => (float[a,b] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Shape(z)
+            [r] r = Reshape(h, s)
+            [add] q = Add(r, z)
+            [m] y = MatMul(q, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(128, 5),
+    )  # fmt: skip
+    shapes = {"x": (2, 3, 4, 4), "z": (2, 128)}
+    refuses(model, {"c1": "known at run time only"}, shapes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.dims import ONE
 from onnx_subprune.structure.rules.elementwise import broadcast
 
 __all__ = ["RULES"]
@@ -33,7 +34,7 @@ def trailing(node: gs.Node, ctx: Context) -> None:
     broadcast(node, [x, *(ctx.input(node, i) for i in range(1, len(node.inputs)) if ctx.has(node, i))], ctx)
     ctx.output(node, x)
     for index in range(1, len(node.outputs)):
-        ctx.output(node, x[:axis], index)
+        ctx.output(node, (*x[:axis], *(ONE for _ in x[axis:])), index)
 
 
 def softmax(node: gs.Node, ctx: Context) -> None:
@@ -47,9 +48,17 @@ def softmax(node: gs.Node, ctx: Context) -> None:
 
 
 def across_channels(node: gs.Node, ctx: Context) -> None:
-    """GroupNormalization, LRN: statistics over several channels."""
+    """LRN: statistics over several channels of one position."""
     x = ctx.input(node, 0)
     ctx.freeze(x[1], node, "normalises over channels")
+    ctx.output(node, x)
+
+
+def group_norm(node: gs.Node, ctx: Context) -> None:
+    """GroupNormalization: statistics over several channels and all positions."""
+    x = ctx.input(node, 0)
+    for dim in x[1:]:
+        ctx.freeze(dim, node, "normalises over this axis")
     ctx.output(node, x)
 
 
@@ -66,6 +75,7 @@ RULES = {
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization"), per_channel),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), trailing),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), softmax),
-    **dict.fromkeys(("GroupNormalization", "LRN"), across_channels),
+    "GroupNormalization": group_norm,
+    "LRN": across_channels,
     **dict.fromkeys(("LpNormalization", "MeanVarianceNormalization"), listed_axes),
 }

@@ -119,7 +119,8 @@ class _Matcher:
 
     def _cut(self, factor: Factor, size: int, last: bool) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
         """Carve `size` entries off the outer (first) or inner (last) side of a factor."""
-        if size < 1 or factor.size % size:
+        # Of size 1 there is nothing to carve: what is still needed then is a size of run time, and this is none.
+        if size <= 1 or factor.size % size:
             return None
         outer = factor.size // size if last else size
         carved = carve(factor, outer, self.where)

@@ -90,8 +90,8 @@ def pool(node: gs.Node, ctx: Context) -> None:
     for index in range(len(node.outputs)):
         ctx.output(node, y, index)
     if len(node.outputs) > 1 and node.outputs[1].name:
-        # MaxPool's second output holds flat positions, over the channels as well.
-        for dim in x[1:]:
+        # MaxPool's second output holds flat positions, over samples and channels as well.
+        for dim in x:
             ctx.freeze(dim, node, "returns positions that count over this axis")
 
 
