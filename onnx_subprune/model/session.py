@@ -123,7 +123,10 @@ def _full_names(providers: Sequence[str]) -> list[str]:
     names = [_SHORT_NAMES.get(name.lower(), name) for name in providers]
     for given, name in zip(providers, names, strict=True):
         if name not in available:
-            raise OptionError(f"provider '{given}' is not in this onnxruntime; it has: {', '.join(available)}")
+            raise OptionError(
+                f"provider '{given}' is not in this onnxruntime; it has: {', '.join(available)}; "
+                "`onnx-subprune doctor` says which of them load here"
+            )
     return list(dict.fromkeys(names))
 
 
@@ -152,7 +155,10 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
     missing = [name for name in wanted if name not in session.get_providers()]
     if missing:
         loaded = ", ".join(session.get_providers())
-        raise OptionError(f"provider '{missing[0]}' did not load on this machine, ONNX Runtime has: {loaded}")
+        raise OptionError(
+            f"provider '{missing[0]}' did not load on this machine, ONNX Runtime has: {loaded}; "
+            "install its driver and libraries, or ask for another"
+        )
     return session
 
 
@@ -214,7 +220,9 @@ def concrete_shapes(
     by_name = {spec.name: spec for spec in specs}
     for name in wanted:
         if name not in by_name:
-            raise OptionError(f"input shape given for '{name}', but the model's inputs are: {', '.join(by_name)}")
+            raise OptionError(
+                f"input shape given for '{name}', but the model's inputs are: {', '.join(by_name)}; name one of these"
+            )
     return {name: _concrete(spec, wanted.get(name), default) for name, spec in by_name.items()}
 
 
