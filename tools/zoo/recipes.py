@@ -29,7 +29,6 @@ class Recipe:
         inputs: in the order of `forward`'s parameters, or by the names in `keywords`.
         sizes: two sets of sizes of the dynamic axes; the first is exported with.
         exporters: to write entries with.
-        gain: of the weights that are drawn later, see `strip`.
         output: picks the tensors to export out of what the module returns.
 
     """
@@ -42,7 +41,6 @@ class Recipe:
     inputs: tuple[Input, ...]
     sizes: tuple[Sizes, Sizes]
     exporters: tuple[str, ...] = BOTH
-    gain: float = 1.0
     keywords: bool = False
     output: Callable[[Any], Any] | None = field(default=None)
 

@@ -32,8 +32,8 @@ _FEW_VALUES = 4
 _PATH = re.compile(r"(^|[\s\"'(])(/[\w.-]+){2,}|[A-Za-z]:\\")
 
 
-def strip(model: onnx.ModelProto, gain: float = 1.0) -> onnx.ModelProto:
-    """Return the skeleton of a model; weights of linear maps are to be drawn with std = gain / sqrt(fan-in)."""
+def strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the skeleton of a model; weights of linear maps are drawn with std = 1 / sqrt(fan-in)."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     _forget_origin(bare)
@@ -45,7 +45,7 @@ def strip(model: onnx.ModelProto, gain: float = 1.0) -> onnx.ModelProto:
         values = numpy_helper.to_array(tensor)
         if not np.isfinite(values).all() or len(np.unique(values)) <= _FEW_VALUES:
             continue
-        _describe(tensor, _tie(name, values, seen) or _recipe(values, roles.get(name, Role("other")), gain))
+        _describe(tensor, _tie(name, values, seen) or _recipe(values, roles.get(name, Role("other"))))
     return bare
 
 
@@ -144,9 +144,9 @@ def _tie(name: str, values: np.ndarray, seen: dict[tuple[object, ...], str]) -> 
     return None
 
 
-def _recipe(values: np.ndarray, role: Role, gain: float) -> str:
+def _recipe(values: np.ndarray, role: Role) -> str:
     if role.kind == "linear":
-        return f"normal 0 {gain / np.sqrt(role.fan_in):.3g}"
+        return f"normal 0 {1 / np.sqrt(role.fan_in):.3g}"
     if role.kind == "scale":
         return "normal 1 0.1"
     if role.kind == "shift":

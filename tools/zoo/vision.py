@@ -14,7 +14,6 @@ from torchvision.models import detection, segmentation
 from zoo.export import Offer, offers_of
 from zoo.recipes import DYNAMO, TORCHSCRIPT, Recipe, image
 
-
 __all__ = ["offers"]
 
 CLASSES = 10
@@ -182,30 +181,85 @@ def offers() -> Iterator[Offer]:
             _recipe("alexnet", "AlexNet", _alexnet, 224, exporters=(TORCHSCRIPT,)),
             _recipe("resnet18", "ResNet(BasicBlock)", partial(_short_resnet, "BasicBlock", [2, 2]), 48, 64),
             _recipe("resnet50", "ResNet(Bottleneck)", partial(_short_resnet, "Bottleneck", [3, 4]), 48, 64),
-            _recipe("resnext50", "ResNet(Bottleneck, groups=32)", partial(_short_resnet, "Bottleneck", [2, 2], groups=32, width_per_group=2), 48),
-            _recipe("wide_resnet50", "ResNet(Bottleneck, width_per_group=128)", partial(_short_resnet, "Bottleneck", [1, 1], width_per_group=128), 48, exporters=(DYNAMO,)),
+            _recipe(
+                "resnext50",
+                "ResNet(Bottleneck, groups=32)",
+                partial(_short_resnet, "Bottleneck", [2, 2], groups=32, width_per_group=2),
+                48,
+            ),
+            _recipe(
+                "wide_resnet50",
+                "ResNet(Bottleneck, width_per_group=128)",
+                partial(_short_resnet, "Bottleneck", [1, 1], width_per_group=128),
+                48,
+                exporters=(DYNAMO,),
+            ),
             _recipe("densenet", "DenseNet", _densenet, 64),
-            _recipe("inception_v3", "Inception3", partial(models.Inception3, CLASSES, aux_logits=False, init_weights=False), 75, exporters=(TORCHSCRIPT,)),
-            _recipe("googlenet", "GoogLeNet", partial(models.GoogLeNet, CLASSES, aux_logits=False, init_weights=False), 64),
+            _recipe(
+                "inception_v3",
+                "Inception3",
+                partial(models.Inception3, CLASSES, aux_logits=False, init_weights=False),
+                75,
+                exporters=(TORCHSCRIPT,),
+            ),
+            _recipe(
+                "googlenet", "GoogLeNet", partial(models.GoogLeNet, CLASSES, aux_logits=False, init_weights=False), 64
+            ),
             _recipe("squeezenet", "SqueezeNet 1.1", partial(models.SqueezeNet, "1_1", CLASSES), 64, 80),
             _recipe("mobilenet_v2", "MobileNetV2", partial(models.MobileNetV2, CLASSES, 0.35), 64, 96),
-            _recipe("mobilenet_v3_small", "mobilenet_v3_small", partial(models.mobilenet_v3_small, num_classes=CLASSES, width_mult=0.5), 64),
-            _recipe("mobilenet_v3_large", "mobilenet_v3_large", partial(models.mobilenet_v3_large, num_classes=CLASSES, width_mult=0.35), 64, exporters=(DYNAMO,)),
-            _recipe("efficientnet_b0", "EfficientNet(MBConvConfig)", _efficientnet, 64, gain=1.5),
+            _recipe(
+                "mobilenet_v3_small",
+                "mobilenet_v3_small",
+                partial(models.mobilenet_v3_small, num_classes=CLASSES, width_mult=0.5),
+                64,
+            ),
+            _recipe(
+                "mobilenet_v3_large",
+                "mobilenet_v3_large",
+                partial(models.mobilenet_v3_large, num_classes=CLASSES, width_mult=0.35),
+                64,
+                exporters=(DYNAMO,),
+            ),
+            _recipe("efficientnet_b0", "EfficientNet(MBConvConfig)", _efficientnet, 64),
             _recipe("efficientnet_v2", "EfficientNet(FusedMBConvConfig)", _efficientnet_v2, 64),
-            _recipe("shufflenet_v2", "ShuffleNetV2", partial(models.ShuffleNetV2, [2, 4, 2], [24, 32, 64, 128, 128], CLASSES), 64),
+            _recipe(
+                "shufflenet_v2",
+                "ShuffleNetV2",
+                partial(models.ShuffleNetV2, [2, 4, 2], [24, 32, 64, 128, 128], CLASSES),
+                64,
+            ),
             _recipe("mnasnet", "MNASNet", partial(models.MNASNet, 0.35, CLASSES), 64, exporters=(TORCHSCRIPT,)),
             _recipe("regnet_x", "RegNet", partial(_regnet, "x"), 64, exporters=(TORCHSCRIPT,)),
             _recipe("regnet_y", "RegNet(se_ratio=0.25)", partial(_regnet, "y"), 64),
             _recipe("convnext", "ConvNeXt", _convnext, 64),
             _recipe("swin", "SwinTransformer", partial(_swin, 1), 32),
             _recipe("swin_v2", "SwinTransformer(SwinTransformerBlockV2)", partial(_swin, 2), 32),
-            _recipe("vit_torchvision", "VisionTransformer", partial(models.VisionTransformer, 32, 8, 3, 4, 64, 128, num_classes=CLASSES), 32),
-            _recipe("maxvit", "MaxVit", partial(models.MaxVit, (64, 64), 16, 4, [16, 32], [1, 1], 8, 0.1, num_classes=CLASSES), 64, exporters=(TORCHSCRIPT,)),
-            _recipe("fcn", "FCN(MobileNetV2)", partial(_segmentation, segmentation.fcn.FCNHead), 64, 96, family="segmentation"),
-            _recipe("deeplab_v3", "ASPP on MobileNetV2", partial(_segmentation, _deeplab), 64, 96, family="segmentation"),
+            _recipe(
+                "vit_torchvision",
+                "VisionTransformer",
+                partial(models.VisionTransformer, 32, 8, 3, 4, 64, 128, num_classes=CLASSES),
+                32,
+            ),
+            _recipe(
+                "maxvit",
+                "MaxVit",
+                partial(models.MaxVit, (64, 64), 16, 4, [16, 32], [1, 1], 8, 0.1, num_classes=CLASSES),
+                64,
+                exporters=(TORCHSCRIPT,),
+            ),
+            _recipe(
+                "fcn",
+                "FCN(MobileNetV2)",
+                partial(_segmentation, segmentation.fcn.FCNHead),
+                64,
+                96,
+                family="segmentation",
+            ),
+            _recipe(
+                "deeplab_v3", "ASPP on MobileNetV2", partial(_segmentation, _deeplab), 64, 96, family="segmentation"
+            ),
             _recipe("lraspp", "LRASPP(MobileNetV3)", _lraspp, 64, 96, family="segmentation"),
             _recipe("retinanet", "FeaturePyramidNetwork, RetinaNetHead", _Pyramid, 64, family="detection"),
             _recipe("ssdlite", "SSDLiteHead on MobileNetV2", _SingleShot, 96, 128, family="detection"),
         ]
-    )  # fmt: skip
+    )
