@@ -84,8 +84,15 @@ def apply(name: str, *arguments: Extent) -> Extent:
     """Return the operation, folded at once where all its arguments are literals."""
     if name == "Where" and isinstance(arguments[0], int):
         return arguments[1] if arguments[0] else arguments[2]
+    if name == "Equal" and any(isinstance(a, Size) for a in arguments) and any(_is_negative(a) for a in arguments):
+        # No size is negative: exporters compare with -1 to see whether an axis is to keep its size.
+        return 0
     operation = Operation(name, arguments)
     return evaluate(operation, {}) if all(isinstance(a, int) for a in arguments) else operation
+
+
+def _is_negative(extent: Extent) -> bool:
+    return isinstance(extent, int) and extent < 0
 
 
 def total(*terms: Extent) -> Extent:

@@ -94,3 +94,8 @@ def test_monomials_separate_what_is_known_at_run_time():
     assert monomial(Unknown()) is None
     longer = concat(past, fresh(3))
     assert monomial(Size(longer)) == Monomial(1, longer.resolve().factors)
+
+
+def test_a_size_never_equals_a_negative_number() -> None:
+    assert apply("Equal", Size(fresh(4, dynamic=True)), -1) == 0
+    assert apply("Where", apply("Equal", Size(fresh(4)), -1), 1, 7) == 7

@@ -396,3 +396,25 @@ def test_a_slice_that_takes_nothing_is_a_barrier(net, refuses):
         w1=(8, 3, 1, 1), **_ints(five=[5], two=[2], one=[1]),
     )  # fmt: skip
     refuses(model, {"c1": "takes an empty range"})
+
+
+def test_the_first_positions_of_a_table_follow_the_sequence(net, holds):
+    """Position embeddings: the axis cut to the length of the sequence is the axis of the sequence, so heads split."""
+    model = net(
+        """g (float[N,T,6] x) => (float[a,b,c] y) {
+            [up] h = MatMul(x, w1)
+            [s] s = Shape <start=1, end=2> (x)
+            [cut] p = Slice(table, zero, s, one)
+            [add] q = Add(h, p)
+            [all] n = Shape <start=0, end=2> (x)
+            [target] t = Concat <axis=0> (n, split)
+            [r] r = Reshape(q, t)
+            [tr] k = Transpose <perm=[0,2,1,3]> (r)
+            [back] u = Transpose <perm=[0,2,1,3]> (k)
+            [merge] v = Reshape(u, flat)
+            [down] y = MatMul(v, w2)
+        }""",
+        w1=(6, 12), w2=(12, 5), table=(1, 9, 12), zero=np.array([0]), one=np.array([1]),
+        split=np.array([-1, 4]), flat=np.array([0, 0, -1]),
+    )  # fmt: skip
+    holds(model, {"up": 3, "up#2": 4}, {"x": (2, 7, 6)}, run_shapes={"x": (3, 5, 6)})

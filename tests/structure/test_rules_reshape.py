@@ -307,3 +307,22 @@ def test_a_target_of_run_time_sizes_that_no_axis_has_is_refused_at_once(net, ref
     )  # fmt: skip
     shapes = {"x": (2, 3, 4, 4), "z": (2, 128)}
     refuses(model, {"c1": "known at run time only"}, shapes)
+
+
+def test_an_expand_that_keeps_sizes_marked_by_minus_one_is_seen_through(net, holds):
+    """TorchScript writes expand(-1, ...) as Where(sizes == -1, ones, sizes), with the -1 made from the sizes' shape."""
+    model = net(
+        """g (float[N,6] x) => (float[a,b] y) {
+            [up] h = MatMul(x, w1)
+            [s] s = Shape(h)
+            [ss] ss = Shape(s)
+            [ones] ones = ConstantOfShape <value = int64[1] {1}> (ss)
+            [m] m = Mul(ones, minus)
+            [eq] e = Equal(s, m)
+            [w] t = Where(e, ones, s)
+            [ex] r = Expand(h, t)
+            [down] y = MatMul(r, w2)
+        }""",
+        w1=(6, 8), w2=(8, 5), minus=np.array(-1),
+    )  # fmt: skip
+    holds(model, {"up": 8}, {"x": (3, 6)}, run_shapes={"x": (5, 6)})

@@ -82,6 +82,9 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     if dim.dynamic or start is None or end is None or taken.step != 1:
         ctx.freeze(dim, node, "takes only some positions of this axis")
         ctx.pin([taken.start, taken.end], node)
+        if start == 0 and taken.step == 1 and isinstance(taken.end, Size) and taken.end.dim.dynamic:
+            # The first T positions of a table, for a sequence of T: a shorter table would fail where the two meet.
+            return taken.end.dim
         length = _length(dim.size, evaluate(taken.start, {}), evaluate(taken.end, {}), taken.step)
         return ctx.made(node, length, dynamic=dim.dynamic or start is None or end is None)
     return _piece(node, dim, taken, ctx)

@@ -24,6 +24,10 @@ _INTEGERS, _BOOL = (6, 7), 9
 
 def shape(node: gs.Node, ctx: Context) -> Extents | None:
     """Shape: the sizes of the input's axes."""
+    known = ctx.extents_of(node.inputs[0])
+    if known is not None:
+        # The shape of what is itself shape arithmetic never changes: how many sizes there are is no size.
+        return _array(list(known.shape[slice(node.attrs.get("start", 0), node.attrs.get("end"))]))
     axes = ctx.input(node, 0)
     kept = axes[slice(node.attrs.get("start", 0), node.attrs.get("end"))]
     return _array([Size(dim) if any(True for _ in dim.atoms()) else dim.size for dim in kept])
