@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.budget import joint_share
 from onnx_subprune.structure import Features, Group, unit_index
 from onnx_subprune.subspace.ordering import (
     cumulative_variance,
@@ -70,9 +71,7 @@ class Ranking:
 def rank_group(group: Group, readers: Sequence[Reader], method: str, seed: int) -> Ranking:
     """Rank the units of a group with at least one reader by one of `ordering.METHODS` (`seed` is for random)."""
     order = rank(_unit_scores(group, readers, method, seed))
-    share = np.mean([_share(group, reader, order) for reader in readers], axis=0)
-    share[0], share[-1] = 0.0, 1.0
-    return Ranking(order, np.maximum.accumulate(np.minimum(share, 1.0)))
+    return Ranking(order, joint_share([_share(group, reader, order) for reader in readers]))
 
 
 def _share(group: Group, reader: Reader, order: NDArray[np.intp]) -> NDArray[np.float64]:
