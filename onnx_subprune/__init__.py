@@ -8,7 +8,7 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx_subprune.calibration import Statistics, open_data
+    from onnx_subprune.calibration import Statistics, open_data, open_tokens
     from onnx_subprune.data import load_demo
     from onnx_subprune.errors import (
         DataError,
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TargetError,
         UserError,
     )
-    from onnx_subprune.evaluate import bench, fidelity, top1
+    from onnx_subprune.evaluate import bench, fidelity, perplexity, top1
     from onnx_subprune.model import input_specs, load_model
     from onnx_subprune.options import Options, Target
     from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
@@ -53,6 +53,8 @@ __all__ = [
     "load_demo",
     "load_model",
     "open_data",
+    "open_tokens",
+    "perplexity",
     "prune",
     "top1",
 ]

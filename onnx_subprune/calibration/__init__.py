@@ -2,9 +2,11 @@
 
 from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
+from onnx_subprune.calibration.filling import token_input
 from onnx_subprune.calibration.readers import open_data
 from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose
+from onnx_subprune.calibration.tokens import open_tokens
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -19,5 +21,7 @@ __all__ = [
     "calibrate",
     "expose",
     "open_data",
+    "open_tokens",
     "thin_taps",
+    "token_input",
 ]

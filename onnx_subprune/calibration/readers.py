@@ -8,6 +8,8 @@
 | `file.py:function`                        | a stream: the dicts that the function yields                  |
 | an object with `get_next()`               | a stream: onnxruntime's CalibrationDataReader, by duck type   |
 | a callable or an iterable                 | a stream: the dicts that it yields                            |
+
+Inputs of language models that follow from the token ids may be left out (see `filling`).
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import numpy as np
 
 from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset, StreamDataset
 from onnx_subprune.calibration.files import Member, open_npy, open_npz
+from onnx_subprune.calibration.filling import FilledDataset, given_specs, is_fillable
 from onnx_subprune.calibration.layout import Array, Layout, check_array, check_names, layout_of
 from onnx_subprune.calibration.streams import Items, from_folder, from_iterable, from_reader, from_script
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import InputSpec
 
-__all__ = ["open_data"]
+__all__ = ["open_arrays", "open_data"]
 
 T = TypeVar("T")
 _LABELS = "labels"
@@ -51,29 +54,67 @@ def open_data(source: Any, specs: Sequence[InputSpec], *, samples: int | None = 
     """
     if samples is not None and samples < 1:
         raise OptionError(f"samples expected to be at least 1, found {samples}; leave it out to use all")
-    layout = layout_of(specs)
+    specs = tuple(specs)
+    layout_of(specs)
     if isinstance(source, Mapping):
-        return _from_mapping(source, layout, samples, seed)
+        return open_arrays(source, specs, samples=samples, seed=seed)
     if isinstance(source, str | os.PathLike):
-        return _from_path(os.fspath(source), layout, samples, seed)
-    return StreamDataset(_items_of(source), layout, _described(source), samples)
+        return _from_path(os.fspath(source), specs, samples, seed)
+    return _stream(_items_of(source), specs, _described(source), samples)
 
 
-def _from_path(text: str, layout: Layout, samples: int | None, seed: int) -> Dataset:
+def open_arrays(
+    arrays: Mapping[str, Any],
+    specs: Sequence[InputSpec],
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    source: str = "dict",
+) -> Dataset:
+    """Return a data set of arrays by input name, samples first; see `open_data`."""
+    held = _by_input({name: np.asarray(array) for name, array in arrays.items()}, specs)
+    given = given_specs(specs, held)
+    return _completed(_from_mapping(held, layout_of(given), samples, seed, source), specs, given)
+
+
+def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Dataset:
     path = Path(text)
     script, colon, function = text.rpartition(":")
     if colon and script.endswith(".py"):
-        return StreamDataset(from_script(Path(script), function), layout, text, samples)
+        return _stream(from_script(Path(script), function), specs, text, samples)
     if not path.exists():
         raise DataError(f"data expected at '{text}', found nothing there; give {_KINDS}")
     if path.is_dir():
-        items, labels = from_folder(path, layout)
-        return StreamDataset(items, layout, text, samples, labels)
+        items, labels = from_folder(path, layout_of(specs))
+        return _stream(items, specs, text, samples, labels)
     if path.suffix == ".npz":
-        return _from_npz(path, layout, samples, seed)
+        members = _by_input(open_npz(path), specs)
+        given = given_specs(specs, members)
+        return _completed(_from_npz(path, members, layout_of(given), samples, seed), specs, given)
     if path.suffix == ".npy":
-        return _from_mapping({_UNNAMED: open_npy(path)}, layout, samples, seed, source=text)
+        return open_arrays({_UNNAMED: open_npy(path)}, specs, samples=samples, seed=seed, source=text)
     raise DataError(f"data expected as {_KINDS}, found '{text}'; convert it to one of these")
+
+
+def _stream(
+    items: Items, specs: tuple[InputSpec, ...], source: str, samples: int | None, labels: Array | None = None
+) -> Dataset:
+    """Return a data set over a stream; its first item tells which inputs it holds, where some may be left out."""
+    given = given_specs(specs, _first_names(items)) if any(is_fillable(spec) for spec in specs) else specs
+    return _completed(StreamDataset(items, layout_of(given), source, samples, labels), specs, given)
+
+
+def _first_names(items: Items) -> tuple[str, ...]:
+    # What is wrong with the source is said when it is read.
+    try:
+        first = next(iter(items()), None)
+    except Exception:
+        return ()
+    return tuple(first) if isinstance(first, Mapping) else ()
+
+
+def _completed(dataset: Dataset, specs: Sequence[InputSpec], given: Sequence[InputSpec]) -> Dataset:
+    return dataset if len(given) == len(specs) else FilledDataset(dataset, specs, given)
 
 
 def _items_of(source: Any) -> Items:
@@ -94,17 +135,19 @@ def _described(source: Any) -> str:
 
 
 def _from_mapping(
-    arrays: Mapping[str, Any], layout: Layout, samples: int | None, seed: int, source: str = "dict"
+    arrays: Mapping[str, Array], layout: Layout, samples: int | None, seed: int, source: str
 ) -> ArrayDataset:
-    named, labels = _named({name: np.asarray(array) for name, array in arrays.items()}, layout, source)
+    named, labels = _named(arrays, layout, source)
     total = _common_length({name: array.shape for name, array in named.items()}, source)
     rows = _chosen(total, samples, seed)
     columns = {name: Column(array, rows) for name, array in named.items()}
     return ArrayDataset(columns, layout, source, _numbers(rows, total), _picked(labels, rows, total, source))
 
 
-def _from_npz(path: Path, layout: Layout, samples: int | None, seed: int) -> ArrayDataset:
-    named, labels = _named(open_npz(path), layout, str(path))
+def _from_npz(
+    path: Path, members: Mapping[str, Member], layout: Layout, samples: int | None, seed: int
+) -> ArrayDataset:
+    named, labels = _named(members, layout, str(path))
     for spec in layout.specs:
         # Before the rows are read: a large array of the wrong shape should fail at once.
         check_array(spec, layout.stacked(spec), named[spec.name].shape, named[spec.name].dtype, str(path))
@@ -120,13 +163,20 @@ def _column(member: Member, rows: Array | None) -> Column:
     return Column(member.load(), rows) if member.stored else Column(member.load(rows))
 
 
+def _by_input(arrays: Mapping[str, T], specs: Sequence[InputSpec]) -> dict[str, T]:
+    """Arrays under their names; one that has none is for the only input that cannot be filled in."""
+    needed = [spec.name for spec in specs if len(specs) == 1 or not is_fillable(spec)]
+    others = set(arrays) - {_LABELS}
+    if others == {_UNNAMED} and len(needed) == 1:
+        return {needed[0] if name == _UNNAMED else name: array for name, array in arrays.items()}
+    return dict(arrays)
+
+
 def _named(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[str, T], T | None]:
     """Arrays by input name, and the labels."""
     named = dict(arrays)
     inputs = {spec.name for spec in layout.specs}
     labels = None if _LABELS in inputs else named.pop(_LABELS, None)
-    if set(named) == {_UNNAMED} and len(inputs) == 1:
-        named = {next(iter(inputs)): named[_UNNAMED]}
     check_names(named, layout.specs, source)
     return named, labels
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from onnx_subprune import evaluate as metrics
 from onnx_subprune import report
-from onnx_subprune.calibration import open_data
+from onnx_subprune.calibration import Dataset, open_data, open_tokens
 from onnx_subprune.cli.options import (
     BatchSize,
     Data,
@@ -34,8 +34,6 @@ from onnx_subprune.options import Options
 
 __all__ = ["evaluate"]
 
-_Measure = Callable[[onnx.ModelProto, str, Options], Any]
-
 
 def evaluate(
     models: Models,
@@ -46,9 +44,18 @@ def evaluate(
         typer.Option(
             "--metric",
             metavar="NAME",
-            help="top1 (needs labels), or fidelity (outputs against those of the first MODEL).",
+            help="top1 (needs labels), fidelity (outputs against those of the first MODEL), or perplexity (token ids).",
         ),
     ] = "top1",
+    window: Annotated[
+        int | None,
+        typer.Option(
+            "--window",
+            metavar="T",
+            help="For perplexity: cut one stream of token ids into windows of this length.",
+            show_default=False,
+        ),
+    ] = None,
     samples: Samples = None,
     seed: Seed = 0,
     batch_size: BatchSize = 32,
@@ -65,21 +72,48 @@ def evaluate(
         )
         if metric not in _METRICS:
             raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
-        shown, found, table = _METRICS[metric](models, data, options)
-        entries = [{"model": str(path), **asdict(one)} for path, one in zip(shown, found, strict=True)]
+        if window is not None and metric != "perplexity":
+            raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
+        shown, found, table = _METRICS[metric](models, _Source(data, window), options)
+        entries = [{"model": str(path), **_entry(one, found[0])} for path, one in zip(shown, found, strict=True)]
         document = {"format": "onnx_subprune.eval/1", "metric": metric, "data": data, "models": entries}
         screen.show(document, table)
 
 
-def _top1(models: Sequence[Path], data: str, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
+def _entry(found: Any, first: Any) -> dict[str, Any]:
+    entry = asdict(found)
+    if isinstance(found, metrics.Perplexity):
+        entry["difference"] = found.perplexity - first.perplexity
+    return entry
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where evaluation data comes from, and how token ids are cut."""
+
+    data: str
+    window: int | None
+
+    def open(self, model: onnx.ModelProto, options: Options) -> Dataset:
+        """Open it for a model."""
+        return open_data(self.data, input_specs(model), samples=options.samples, seed=options.seed)
+
+    def tokens(self, model: onnx.ModelProto, options: Options) -> Dataset:
+        """Open it as token ids."""
+        return open_tokens(
+            self.data, input_specs(model), window=self.window, samples=options.samples, seed=options.seed
+        )
+
+
+def _top1(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
     found = [
-        metrics.top1(proto, _opened(proto, data, options), **_where(options))
+        metrics.top1(proto, source.open(proto, options), **_where(options))
         for proto in (load_model(path) for path in models)
     ]
     return models, found, report.accuracy_table([str(path) for path in models], found)
 
 
-def _fidelity(models: Sequence[Path], data: str, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
+def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
     if len(models) < 2:
         raise OptionError(
             "expected a reference and at least one model to compare with it, found one model; "
@@ -87,17 +121,20 @@ def _fidelity(models: Sequence[Path], data: str, options: Options) -> tuple[Sequ
         )
     dense = load_model(models[0])
     found = [
-        metrics.fidelity(dense, load_model(path), _opened(dense, data, options), **_where(options))
-        for path in models[1:]
+        metrics.fidelity(dense, load_model(path), source.open(dense, options), **_where(options)) for path in models[1:]
     ]
     return models[1:], found, report.fidelity_table([str(path) for path in models[1:]], found)
 
 
-_METRICS = {"top1": _top1, "fidelity": _fidelity}
+def _perplexity(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
+    found = [
+        metrics.perplexity(proto, source.tokens(proto, options), **_where(options))
+        for proto in (load_model(path) for path in models)
+    ]
+    return models, found, report.perplexity_table([str(path) for path in models], found)
 
 
-def _opened(model: onnx.ModelProto, data: str, options: Options) -> Any:
-    return open_data(data, input_specs(model), samples=options.samples, seed=options.seed)
+_METRICS = {"top1": _top1, "fidelity": _fidelity, "perplexity": _perplexity}
 
 
 def _where(options: Options) -> dict[str, Any]:

@@ -48,7 +48,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="Evaluation data: .npz (a key per input, 'labels' for top-1), a folder of .npy/.npz, "
+        help="Evaluation data: .npz (a key per input, 'labels' for top-1), .npy, a folder of them, .json of token ids, "
         "a folder with test_data_set_*, or file.py:function.",
         show_default=False,
     ),

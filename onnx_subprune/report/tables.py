@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import onnx
 
-    from onnx_subprune.evaluate import Fidelity, Latency, Top1
+    from onnx_subprune.evaluate import Fidelity, Latency, Perplexity, Top1
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.report.environment import Environment
@@ -27,6 +27,7 @@ __all__ = [
     "frozen_table",
     "group_table",
     "latency_table",
+    "perplexity_table",
     "side_by_side",
     "totals",
     "width_table",
@@ -139,6 +140,16 @@ def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
         for name, one in zip(names, found, strict=True)
     ]
     return _table(("model", "top-1", "to the first", "correct"), rows, "lrrr")
+
+
+def perplexity_table(names: Sequence[str], found: Sequence[Perplexity]) -> Table:
+    """Perplexity of every model, and the difference to the first."""
+    first = found[0].perplexity
+    rows = [
+        (name, f"{one.perplexity:.4g}", f"{one.perplexity - first:+.4g}", f"{one.nll:.4f}", str(one.tokens))
+        for name, one in zip(names, found, strict=True)
+    ]
+    return _table(("model", "perplexity", "to the first", "nats per token", "tokens"), rows, "lrrrr")
 
 
 def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
