@@ -31,6 +31,7 @@ __all__ = [
     "fresh",
     "keep_mask",
     "product",
+    "purely_dynamic",
     "split",
     "unify",
     "unit_index",
@@ -141,6 +142,11 @@ def fresh(size: int, dynamic: bool = False) -> Dim:
 def product(*dims: Dim) -> Dim:
     """Return the row-major product of `dims`."""
     return Dim(tuple(factor for dim in dims for factor in dim.factors))
+
+
+def purely_dynamic(dim: Dim) -> bool:
+    """Whether the axis is made of run-time sizes alone: nothing of it can be pruned, only its size matters."""
+    return dim.dynamic and all(atom.dynamic for atom in dim.atoms())
 
 
 def concat(*dims: Dim) -> Dim:

@@ -7,18 +7,24 @@ becomes a barrier: the axes it touches are frozen with a reason.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, label
-from onnx_subprune.structure.dims import Dim, freeze, fresh
+from onnx_subprune.structure.dims import Dim, freeze, fresh, purely_dynamic
 from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.rules import RULES, SHAPE_RULES
 
 __all__ = ["infer"]
+
+# The axis that a declared symbol stands for, by symbol and nominal size.
+Symbols: TypeAlias = dict[tuple[str, int], Dim]
+
+# What exporters write for a size of which nothing is known.
+_ANY_SIZE = {"", "?", "*", "-1", "none", "unknown", "unk", "dynamic"}
 
 # Operators that read sizes as sizes: an extent that ends anywhere else enters the computation as a number.
 _SIZE_INPUTS = {
@@ -37,31 +43,47 @@ def infer(graph: gs.Graph, input_shapes: Mapping[str, tuple[int, ...]], overrida
 
     """
     ctx = Context(opset=graph.opset, overridable=frozenset(overridable))
-    symbols: dict[tuple[str, int], Dim] = {}
+    symbols: Symbols = {}
     for tensor in graph.inputs:
         _enter(tensor, input_shapes[tensor.name], symbols, ctx)
     for node in graph.nodes:
         _visit(node, ctx)
+        _name_sizes(node, symbols, ctx)
     for tensor in graph.outputs:
         _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
     _settle_sizes(ctx)
     return collect(graph, ctx)
 
 
-def _enter(tensor: gs.Variable, shape: tuple[int, ...], symbols: dict[tuple[str, int], Dim], ctx: Context) -> None:
+def _enter(tensor: gs.Variable, shape: tuple[int, ...], symbols: Symbols, ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):
         # Some exporters write a dynamic axis as -1.
         if isinstance(given, int) and given > 0:
             axes.append(fresh(given))
-        elif isinstance(given, str) and given:
+        elif _names_a_size(given):
             axes.append(symbols.setdefault((given, size), fresh(size, dynamic=True)))
         else:
             axes.append(fresh(size, dynamic=True))
     for i, dim in enumerate(axes):
         freeze(dim, f"axis {i} of graph input '{tensor.name}'")
     ctx.axes[tensor.name] = tuple(axes)
+
+
+def _names_a_size(symbol: object) -> bool:
+    """Whether a declared size is a name that means the same size everywhere, and not a mark for any size."""
+    return isinstance(symbol, str) and symbol.strip().lower() not in _ANY_SIZE
+
+
+def _name_sizes(node: gs.Node, symbols: Symbols, ctx: Context) -> None:
+    """Take axes that are declared to have the same size at run time for one; nothing is ever pruned from them."""
+    for tensor in node.outputs:
+        axes, declared = ctx.axes.get(tensor.name, ()), tensor.shape or ()
+        for dim, symbol in zip(axes, declared, strict=False):
+            if _names_a_size(symbol) and purely_dynamic(dim):
+                known = symbols.setdefault((symbol, dim.size), dim)
+                ctx.unify(known, dim, node)
 
 
 def _visit(node: gs.Node, ctx: Context) -> None:

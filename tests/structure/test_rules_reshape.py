@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 
@@ -326,3 +327,38 @@ def test_an_expand_that_keeps_sizes_marked_by_minus_one_is_seen_through(net, hol
         w1=(6, 8), w2=(8, 5), minus=np.array(-1),
     )  # fmt: skip
     holds(model, {"up": 8}, {"x": (3, 6)}, run_shapes={"x": (5, 6)})
+
+
+def _heads_of_a_sum(net, declared):
+    """Heads of a sum whose batch may be broadcast: sizes come from x, the sum's axes from x and z."""
+    return net(
+        f"""g (float[N,S,6] x, float[M,S,6] z) => (float[N,S,4] y) <float[{declared},8] h> {{
+            [m1] a = MatMul(x, w1)
+            [m0] b = MatMul(z, w0)
+            [a] h = Add(b, a)
+            shape = Shape(x)
+            lead = Slice(shape, zero, two)
+            target = Concat <axis=0> (lead, tail)
+            [r] q = Reshape(h, target)
+            [u] u = Mul(q, scale)
+            back = Concat <axis=0> (lead, all)
+            [s] s = Reshape(u, back)
+            [m2] y = MatMul(s, w2)
+        }}""",
+        w0=(6, 8), w1=(6, 8), w2=(8, 4), scale=(2, 1), **_ints(zero=[0], two=[2], tail=[-1, 4], all=[8]),
+    )  # fmt: skip
+
+
+def test_sizes_that_are_declared_equal_are_one_size(net, holds):
+    """The exporter says that the sum has the batch of x: its sizes are what the target asks for."""
+    shapes = {"x": (3, 5, 6), "z": (3, 5, 6)}
+    model = _heads_of_a_sum(net, "N,S")
+    holds(model, {"m1": 2, "m1#2": 4}, shapes)
+    holds(model, {"m1": 2, "m1#2": 4}, shapes, run_shapes={"x": (2, 7, 6), "z": (1, 7, 6)})
+
+
+@pytest.mark.parametrize("declared", ["K,S", "?,S"])
+def test_sizes_that_are_not_declared_equal_stay_apart(net, refuses, declared):
+    model = _heads_of_a_sum(net, "K,S").SerializeToString().replace(b"K", declared[0].encode())
+    shapes = {"x": (3, 5, 6), "z": (3, 5, 6)}
+    refuses(onnx.load_from_string(model), {"m1": "Reshape 'r' regroups"}, shapes, allowed=["m1#2"])
