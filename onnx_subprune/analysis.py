@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -12,12 +13,14 @@ import numpy as np
 import onnx
 
 from onnx_subprune import passes
+from onnx_subprune.errors import ModelError
 from onnx_subprune.model import concrete_shapes, fingerprint, input_specs, load_model, to_graph, to_model
+from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
-from onnx_subprune.structure import Atom, Structure, infer
+from onnx_subprune.structure import QUANTISED, Atom, Structure, infer
 from onnx_subprune.subspace import Fit
 
-__all__ = ["Analysis", "ModelSource", "analyse", "references", "shrink"]
+__all__ = ["Analysis", "ModelSource", "analyse", "check_float", "references", "shrink"]
 
 _logger = logging.getLogger(__name__)
 
@@ -61,6 +64,22 @@ def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None
     shapes = concrete_shapes(input_specs(proto), input_shapes)
     normalised = _normalise(proto)
     return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
+
+
+def check_float(model: onnx.ModelProto) -> None:
+    """Refuse a quantised model: its integer weights cannot be corrected, and their scales were fitted to all units.
+
+    Raises:
+        ModelError: a node of the model, of a body or of a function quantises, or computes with integers.
+
+    """
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    domains = [("" if node.domain in ONNX_DOMAINS else node.domain, node.op_type) for node in nodes]
+    found = Counter(op for domain, op in domains if (domain, op) in QUANTISED)
+    if found:
+        listed = ", ".join(f"{count} {op}" for op, count in found.most_common(3))
+        raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
 
 
 def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:

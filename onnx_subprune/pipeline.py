@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
-from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
+from onnx_subprune.analysis import Analysis, ModelSource, analyse, check_float, references, shrink
 from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
@@ -131,6 +131,7 @@ def _prepare(
 ) -> tuple[Analysis, Dataset | None]:
     """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    check_float(proto)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
     dataset = None
@@ -181,7 +182,7 @@ def _pairs(structure: Structure) -> dict[Contraction, tuple[Features, Features]]
 
 
 def _tap(features: Features) -> Tap:
-    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer)
+    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer, features.stack)
 
 
 def _taps(structure: Structure) -> list[Tap]:

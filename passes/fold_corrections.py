@@ -6,7 +6,6 @@ weights keep their size here, the columns of removed units are set to zero; slic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import ONE, Consumer, Structure, as_blocks, from_blocks
+from onnx_subprune.structure import ONE, Consumer, Dim, Structure, as_blocks, from_blocks
 from onnx_subprune.subspace import Fit
 
 __all__ = ["FoldCorrections"]
@@ -60,7 +59,7 @@ class FoldCorrections(Pass):
 
 
 def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
-    if consumer.node.op == "MatMul":
+    if consumer.kind == "MatMul" or (consumer.kind == "Gemm" and consumer.index == 0):
         _shift_after_matmul(graph, structure, consumer, shift)
     else:
         _shift_own_bias(graph, structure, consumer, shift)
@@ -69,13 +68,13 @@ def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift
 def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """Conv, ConvTranspose, Gemm: the third input; Gemm scales its product by alpha and its bias by beta."""
     node = consumer.node
-    behind = delta = shift
-    if node.op == "Gemm":
+    delta = shift
+    if consumer.kind == "Gemm":
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         if beta == 0 or not _has_bias(node):
             node.attrs["beta"] = beta = 1.0
             _drop_bias(node)
-        behind, delta = shift * alpha, shift * alpha / beta
+        delta = shift * alpha / beta
     if not _has_bias(node):
         _drop_bias(node)
         name = fresh_name(graph, f"{node.name}_bias")
@@ -84,9 +83,18 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
     elif (id(node), 2) in structure.context.private:
         _add_to_constant(graph, structure, node, 2, delta)
     else:
-        # The bias is computed, or reaches the node through others: add the shift behind.
-        trailing = len(structure.context.axes[node.outputs[0].name]) - 2
-        _add_behind(graph, structure, consumer, behind.reshape(-1, *(1,) * trailing))
+        _add_to_computed(graph, structure, consumer, delta)
+
+
+def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray) -> None:
+    """The bias is computed, or reaches the node through others: put an Add before the node."""
+    node, bias = consumer.node, consumer.node.inputs[2]
+    name = fresh_name(graph, f"{bias.name}_corrected")
+    constant = gs.Constant(f"{name}_shift", delta.astype(consumer.weight.dtype))
+    node.inputs[2] = gs.Variable(name, dtype=bias.dtype)
+    add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[node.inputs[2]])
+    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), add)
+    structure.context.private[(id(add), 1)] = (add, 1, (consumer.outputs,))
 
 
 def _has_bias(node: gs.Node) -> bool:
@@ -116,17 +124,30 @@ def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index
 
 
 def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
-    """MatMul has no bias: use the constant of the Add that follows, or add one."""
-    column = consumer.index == 0
-    follower = None if column else _bias_add(graph, structure, consumer)
+    """MatMul has no bias: use the constant of the Add that follows, or add one; FusedMatMul scales its product."""
+    axes = _written(structure, consumer)
+    delta = shift.reshape([dim.size for dim in axes]) * float(consumer.node.attrs.get("alpha", 1.0))
+    follower = _bias_add(graph, structure, consumer, delta)
     if follower is not None:
-        _add_to_constant(graph, structure, *follower, shift)
+        _add_to_constant(graph, structure, *follower, delta.reshape(np.shape(follower[0].inputs[follower[1]].values)))
     else:
-        _add_behind(graph, structure, consumer, shift[:, np.newaxis] if column else shift)
+        _add_behind(graph, structure, consumer, delta, axes)
 
 
-def _add_behind(graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray) -> None:
-    """Put an Add of a constant behind the node; `delta` has the outputs first and broadcasts from there."""
+def _written(structure: Structure, consumer: Consumer) -> tuple[Dim, ...]:
+    """Return the axes of a value for each output of a matrix product: those of its stack, and rows or columns."""
+    stored = structure.context.tied[consumer.weight.constant.name][1]
+    matrices = tuple(stored[axis] for axis in consumer.weight.perm[:-2])
+    column = consumer.index == 0
+    if matrices:
+        return (*matrices, consumer.outputs, ONE) if column else (*matrices, ONE, consumer.outputs)
+    return (consumer.outputs, ONE) if column else (consumer.outputs,)
+
+
+def _add_behind(
+    graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray, axes: tuple[Dim, ...]
+) -> None:
+    """Put an Add of a constant with the axes `axes` behind the node."""
     node = consumer.node
     output = node.outputs[0]
     name = fresh_name(graph, f"{output.name}_product")
@@ -136,12 +157,13 @@ def _add_behind(graph: gs.Graph, structure: Structure, consumer: Consumer, delta
     constant = gs.Constant(f"{name}_bias", delta.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, add)
-    dims = (consumer.outputs, *(ONE for _ in delta.shape[1:]))
-    structure.context.private[(id(add), 1)] = (add, 1, dims)
+    structure.context.private[(id(add), 1)] = (add, 1, axes)
 
 
-def _bias_add(graph: gs.Graph, structure: Structure, consumer: Consumer) -> tuple[gs.Node, int] | None:
-    """Return the Add (and its constant's place) that is the only reader of a MatMul and adds one value per output."""
+def _bias_add(
+    graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray
+) -> tuple[gs.Node, int] | None:
+    """Return the Add (and its constant's place) that is the only reader of a MatMul and adds a value per output."""
     output = consumer.node.outputs[0]
     if len(output.outputs) != 1 or any(output is t for t in graph.outputs):
         return None
@@ -151,6 +173,10 @@ def _bias_add(graph: gs.Graph, structure: Structure, consumer: Consumer) -> tupl
     index = next((i for i, t in enumerate(add.inputs) if isinstance(t, gs.Constant)), None)
     if index is None or (id(add), index) not in structure.context.private:
         return None
-    shape = tuple(add.inputs[index].shape)
-    vector = shape[-1:] == (consumer.outputs.size,) and math.prod(shape) == consumer.outputs.size
-    return (add, index) if vector else None
+    return (add, index) if _stripped(add.inputs[index].shape) == _stripped(delta.shape) else None
+
+
+def _stripped(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape without the axes of one entry that broadcasting adds in front."""
+    wide = next((axis for axis, size in enumerate(shape) if size != 1), len(shape))
+    return tuple(shape[wide:])

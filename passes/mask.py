@@ -6,7 +6,7 @@ recovery. The pass changes no weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,10 @@ __all__ = ["MaskConsumers"]
 
 @dataclass(frozen=True)
 class _Reading:
-    """A node that contracts the axis `axis` of its input `index`, and the dtype it reads it in (None: the tensor's)."""
+    """A node that contracts the axis `axis` of its input `index`, and the dtype it reads it in (None: the tensor's).
+
+    `features` are those of the axes `stack` and of `axis`.
+    """
 
     node: gs.Node
     index: int
@@ -28,6 +31,11 @@ class _Reading:
     axis: int
     features: Dim
     dtype: np.dtype | None
+    stack: tuple[int, ...] = ()
+
+    def shape(self, whole: Sequence[Dim]) -> list[int]:
+        """Return the shape of a mask of the features that broadcasts against the tensor of the axes `whole`."""
+        return [dim.size if i in (*self.stack, self.axis) else 1 for i, dim in enumerate(whole)]
 
 
 class MaskConsumers(Pass):
@@ -46,7 +54,7 @@ class MaskConsumers(Pass):
     def _readings(self) -> Iterator[_Reading]:
         """Yield what is contracted; of the two sides of a product it is enough to mask the first."""
         for one in self._structure.consumers:
-            yield _Reading(one.node, 1 - one.index, one.source, one.axis, one.features, one.weight.dtype)
+            yield _Reading(one.node, 1 - one.index, one.source, one.axis, one.features, one.weight.dtype, one.stack)
         for pair in self._structure.contractions:
             yield _Reading(pair.node, 0, *pair.sides[0], pair.features, None)
 
@@ -57,8 +65,7 @@ class MaskConsumers(Pass):
         for reading in self._readings():
             mask = keep_mask(reading.features, self._keeps)
             if not mask.all():
-                shape = [1] * len(self._structure.context.axes[reading.source])
-                shape[reading.axis] = mask.size
+                shape = reading.shape(self._structure.context.axes[reading.source])
                 before[id(reading.node)] = _masked(reading, mask.reshape(shape), taken)
         graph.nodes = [new for node in graph.nodes for new in (before.get(id(node)), node) if new is not None]
         return bool(before)

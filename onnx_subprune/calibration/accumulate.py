@@ -95,6 +95,11 @@ def _view(x: Array, tap: Tap) -> Array:
             f"tensor '{tap.tensor}': an axis {tap.axis} expected, found rank {x.ndim}; tap another axis or tensor"
         )
     axis = tap.axis % x.ndim
+    if tap.stack:
+        # The blocks move before the features, and the two axes count as one.
+        last = axis - len(tap.stack)
+        x = np.moveaxis(x, tap.stack, range(last, axis))
+        x, axis = x.reshape(*x.shape[:last], -1, *x.shape[axis + 1 :]), last
     size, entries = x.shape[axis], tap.blocks * tap.inner * tap.outer
     if size % entries or not size:
         raise DataError(

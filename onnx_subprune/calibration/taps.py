@@ -2,7 +2,8 @@
 
 A tap names a tensor and the axis whose features a consumer contracts. The axis is an ordered product, row-major, of
 `blocks` x features x `inner` entries: a grouped convolution has one block (and one Gram matrix) a group, and `inner`
-entries are further positions of the same feature (a flattened map feeding a Gemm has inner = height x width).
+entries are further positions of the same feature (a flattened map feeding a Gemm has inner = height x width). Blocks
+may also lie on axes of their own (`stack`), as the experts of a batched matrix product do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Tap:
         blocks: number of equal runs of features with a Gram matrix each.
         inner: entries of the axis that belong to one feature and count as positions.
         outer: runs of features that count as positions (a flattened channels-last map); 1 where there are blocks.
+        stack: the axes before `axis` that hold the blocks, where they are not on `axis` itself.
 
     """
 
@@ -35,12 +37,14 @@ class Tap:
     blocks: int = 1
     inner: int = 1
     outer: int = 1
+    stack: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
-        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner[/outer]`."""
+        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner[/outer][/stack]`."""
         key = f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
-        return key if self.outer == 1 else f"{key}/{self.outer}"
+        key = key if self.outer == 1 else f"{key}/{self.outer}"
+        return "/stack".join((key, *map(str, self.stack)))
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -6,10 +6,12 @@ from onnx_subprune.structure.extents import evaluate
 from onnx_subprune.structure.features import Features, features_of, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
+from onnx_subprune.structure.rules.quantised import QUANTISED
 from onnx_subprune.structure.weights import as_blocks, from_blocks
 
 __all__ = [
     "ONE",
+    "QUANTISED",
     "Atom",
     "Concat",
     "Consumer",

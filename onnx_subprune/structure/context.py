@@ -24,6 +24,7 @@ __all__ = [
     "IndexUse",
     "MacTerm",
     "NotUnderstood",
+    "Role",
     "SizeUse",
     "Squeezed",
     "Use",
@@ -34,6 +35,7 @@ __all__ = [
 Role = Literal["producer", "carrier", "consumer"]
 PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 DEFAULT_DOMAINS = (None, "", "ai.onnx")
+_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads
@@ -82,8 +84,9 @@ class Use:
 class Consumer:
     """A linear map that contracts the axis `axis` of the activation `source` with a constant weight.
 
-    The weight's view has `blocks` consecutive blocks (groups of a grouped Conv). `features` is the Dim of the whole
-    contracted axis, blocks x inputs per block; `outputs` is the Dim of the axis it writes.
+    The weight's view has `blocks` consecutive blocks (groups of a grouped Conv, matrices of a stack). `features` is the
+    Dim of blocks x inputs per block: the whole contracted axis, or, where the blocks lie on axes `stack` of their own,
+    these and the contracted one. `outputs` is the Dim of the axis it writes.
     """
 
     node: gs.Node
@@ -95,11 +98,17 @@ class Consumer:
     index: int
     blocks: Dim = ONE
     padded: bool = False
+    stack: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         """The node's name."""
         return str(self.node.name)
+
+    @property
+    def kind(self) -> str:
+        """The operator, or the one that the node is a fused form of."""
+        return str(_FUSED.get(self.node.op, self.node.op))
 
     @property
     def contracted(self) -> int:
@@ -109,13 +118,13 @@ class Consumer:
     @property
     def contracted_view(self) -> int:
         """The axis of the weight, as the node sees it, that is contracted."""
-        if self.node.op == "Conv":
+        if self.kind == "Conv":
             return 1
-        if self.node.op == "ConvTranspose":
+        if self.kind == "ConvTranspose":
             return 0
-        if self.node.op == "Gemm":
-            return 1 if self.node.attrs.get("transB") else 0
-        return 0 if self.index == 1 else 1
+        turned = bool(self.node.attrs.get("transB" if self.index == 1 else "transA"))
+        last = turned if self.index == 1 else not turned
+        return len(self.weight.perm) - (1 if last else 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 The axis is blocks x outer x features x inner, row-major. Blocks are the groups of a grouped Conv. Inner and outer
 entries (the spatial positions of a flattened map, channels first or channels last) are further positions of the
-features, for no group has a say in them; where there are blocks, outer is 1.
+features, for no group has a say in them; where there are blocks, outer is 1. The blocks may also be axes of their own
+(the experts of a batched matrix product); they are moved before the axis of the features.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ __all__ = ["Features", "features_of", "sides_of"]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, outer, features, inner]."""
+    """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, outer, features, inner].
+
+    Where the blocks lie on axes `stack` of their own, `dim` is the product of these and `axis`.
+    """
 
     source: str
     axis: int
@@ -29,6 +33,7 @@ class Features:
     blocks: int
     outer: int
     inner: int
+    stack: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -50,7 +55,8 @@ class Features:
 def features_of(structure: Structure, consumer: Consumer) -> Features:
     """Return the layout of what a consumer reads: factors at either end that belong to no group are positions."""
     outer, inner = _positions(structure, consumer.features, consumer.blocks)
-    return Features(consumer.source, consumer.axis, consumer.features, consumer.blocks.size, outer, inner)
+    blocks = consumer.blocks.size
+    return Features(consumer.source, consumer.axis, consumer.features, blocks, outer, inner, consumer.stack)
 
 
 def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, Features]:

@@ -16,7 +16,7 @@ from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderst
 from onnx_subprune.structure.dims import Dim, freeze, fresh, purely_dynamic
 from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
 from onnx_subprune.structure.groups import Structure, collect
-from onnx_subprune.structure.rules import RULES, SHAPE_RULES
+from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 
 __all__ = ["infer"]
 
@@ -88,13 +88,12 @@ def _name_sizes(node: gs.Node, symbols: Symbols, ctx: Context) -> None:
 
 def _visit(node: gs.Node, ctx: Context) -> None:
     try:
-        if node.domain not in DEFAULT_DOMAINS or node.op not in RULES | SHAPE_RULES:
-            raise NotUnderstood(f"no rule for operator {label(node)}")
         if not _shape_arithmetic(node, ctx):
-            if node.op not in RULES:
+            rule = rule_of(node)
+            if rule is None:
                 raise NotUnderstood(f"no rule for operator {label(node)}")
             _guard_sizes(node, ctx)
-            RULES[node.op](node, ctx)
+            rule(node, ctx)
             _check_sizes(node, ctx)
     except (NotUnderstood, ValueError, KeyError, IndexError) as refusal:
         # A malformed or unusual node surfaces as one of the built-in errors: it is refused like an unknown one.
@@ -103,7 +102,7 @@ def _visit(node: gs.Node, ctx: Context) -> None:
 
 
 def _shape_arithmetic(node: gs.Node, ctx: Context) -> bool:
-    rule = SHAPE_RULES.get(node.op)
+    rule = SHAPE_RULES.get(node.op) if node.domain in DEFAULT_DOMAINS else None
     values = rule(node, ctx) if rule is not None else None
     if values is None:
         return False

@@ -83,7 +83,7 @@ def intercept_is_exact(consumer: Consumer) -> bool:
     Zero padding breaks that at the borders, and a transposed Conv reaches its outputs with varying numbers of taps, or
     with none between its strides.
     """
-    if consumer.padded or consumer.node.op != "ConvTranspose":
+    if consumer.padded or consumer.kind != "ConvTranspose":
         return not consumer.padded
     kernel = [consumer.weight.constant.shape[axis] for axis in consumer.weight.perm[2:]]
     return all(size == 1 for size in (*kernel, *consumer.node.attrs.get("strides", ())))

@@ -146,3 +146,10 @@ def test_an_outer_product_of_the_channels(net, holds, bilinear):
         w1=(6, 5), w2=(25, 3), one=np.array([1]), two=np.array([2]),
     )  # fmt: skip
     holds(model, {"m1": 5})
+
+
+def test_a_quantised_node_says_what_to_do(between, refuses):
+    model = between(
+        "[q] q = QuantizeLinear(h, s, z)\n[d] r = DequantizeLinear(q, s, z)", s=np.float32(0.02), z=np.uint8(128)
+    )
+    refuses(model, {"c1": "QuantizeLinear 'q' is quantised: prune the float model before quantising"})

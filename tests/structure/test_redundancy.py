@@ -351,3 +351,55 @@ def test_whole_groups_go_without_a_correction(net):
     pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
     feeds = {"x": data["x"][:4]}
     assert relative_error(run(open_session(pruned), feeds)["y"], run(open_session(model), feeds)["y"]) < 1e-5
+
+
+@pytest.mark.parametrize("bias", ["", "[b] y = Add(u, b2)"])
+@pytest.mark.parametrize("left", [False, True])
+def test_experts_read_mixtures_of_their_own(net, exact, bias, left):
+    """Every matrix of a stack has a recovery of its own: the mixtures differ from expert to expert."""
+    mixes = [RNG.standard_normal((SIZE - KEPT, KEPT)) for _ in range(3)]
+    w1 = np.stack([redundant((8, 3), mix=mix) for mix in mixes])
+    b1 = np.stack([redundant((8, 1), mix=mix) for mix in mixes])
+    b1[:, KEPT:] += np.float32([[[0.9]], [[0.1]], [[-0.5]]])
+    if not left:
+        w1, b1 = w1.transpose(0, 2, 1).copy(), b1.transpose(0, 2, 1).copy()
+    product, shapes = ("MatMul(w2, a)", ((3, 2, 8), (3, 2, 1))) if left else ("MatMul(a, w2)", ((3, 8, 2), (3, 1, 2)))
+    out = "u" if bias else "y"
+    model = net(
+        f"""g (float[4,3,6] x) => (float[a,b,c,d] y) {{
+            [s] s = {"Unsqueeze(x, one)" if left else "Transpose <perm=[0,2,1]> (x)"}
+            {"[i] i = Identity(s)" if left else "[i] i = Unsqueeze(s, one)"}
+            [c1] h = {"MatMul(w1, i)" if left else "MatMul(i, w1)"}
+            [a] a = Add(h, b1)
+            [c2] {out} = {product}
+            {bias}
+        }}""",
+        w1=w1, b1=b1, w2=shapes[0], one=np.array([1]), **({"b2": shapes[1]} if bias else {}),
+    )  # fmt: skip
+    exact(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("[c2] y = com.microsoft.FusedMatMul <alpha=0.5> (h, w2)", {"w2": (8, 3)}),
+        ("[c2] u = com.microsoft.FusedMatMul <alpha=0.5, transB=1> (h, w2)\n[a] y = Add(b2, u)",
+         {"w2": (3, 8), "b2": (3,)}),
+        ('[c2] y = com.microsoft.FusedGemm <activation="LeakyRelu", activation_alpha=0.5, alpha=0.5> (h, w2, b2)',
+         {"w2": (8, 3), "b2": (3,)}),
+        ('[r] k = ReduceSum(x)\n[c2] y = com.microsoft.FusedGemm <activation="Tanh", beta=0.5> (h, w2, k)',
+         {"w2": (8, 3)}),
+        ("[t] t = Transpose(h)\n[c2] y = Gemm <alpha=0.5> (w2, t)", {"w2": (3, 8)}),
+        ("[t] t = Transpose(h)\n[c2] y = Gemm <alpha=0.5> (w2, t, b2)", {"w2": (3, 8), "b2": (3, 1)}),
+    ],
+)  # fmt: skip
+def test_fused_products_and_constants_on_the_left_read_mixtures(net, exact, text, weights):
+    model = net(
+        f"""g (float[4,3] x) => (float[a,b] y) {{
+            [c1] h = Gemm <transB=1> (x, w1, b1)
+            {text}
+        }}""",
+        domains=', "com.microsoft" : 1',
+        w1=np.ascontiguousarray(_SHIFTED[:, :3]), b1=np.ascontiguousarray(_SHIFTED[:, 3]), **weights,
+    )  # fmt: skip
+    exact(model)

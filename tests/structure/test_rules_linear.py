@@ -235,19 +235,6 @@ def test_matmul_with_its_constant_on_the_left_mixes_positions(net, holds):
     assert structure.prunable[0].consumers[0].axis == 1
 
 
-def test_matmul_with_a_stack_of_matrices_freezes_what_it_contracts_only(net, holds):
-    model = net(
-        """g (float[4,5,6] x) => (float[a,b,c] y) {
-            [m1] h = MatMul(x, w1)
-            [stack] v = MatMul(h, experts)
-            [m2] y = MatMul(left, v)
-        }""",
-        w1=(6, 8), experts=(4, 8, 7), left=(3, 5),
-    )  # fmt: skip
-    with pytest.raises(AssertionError, match="contracts this axis with a stack of constants"):
-        holds(model, {"m1": 8})
-
-
 def test_attention_written_out_keeps_heads_and_values_prunable(net, holds):
     """Heads go together in query, key and value; pairs of query and key, and what a value holds, alike in all heads."""
     model = net(

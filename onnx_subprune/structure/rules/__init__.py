@@ -1,4 +1,8 @@
-"""Operator rules, a file per family. `RULES` maps an ONNX operator to its rule; one that is not listed is a barrier."""
+"""Operator rules, a file per family. `RULES` maps (domain, operator) to its rule; one that is not listed is a barrier.
+
+ONNX's own operators have the domain "", those that ONNX Runtime adds "com.microsoft". A family lists them by operator
+alone: `RULES` those of ONNX, `CONTRIB` those of ONNX Runtime.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,52 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context
 from onnx_subprune.structure.rules import (
     creation,
     cutting,
     elementwise,
     linear,
+    matrix,
     movement,
     normalisation,
+    quantised,
     reduction,
     reshape,
     spatial,
 )
 from onnx_subprune.structure.rules.shapes import SHAPE_RULES
 
-__all__ = ["RULES", "SHAPE_RULES"]
+__all__ = ["RULES", "SHAPE_RULES", "rule_of"]
 
-RULES: dict[str, Callable[[gs.Node, Context], None]] = {
+Rule = Callable[[gs.Node, Context], None]
+
+_ONNX: dict[str, Rule] = {
     **creation.RULES,
     **cutting.RULES,
     **elementwise.RULES,
     **linear.RULES,
+    **matrix.RULES,
     **movement.RULES,
     **normalisation.RULES,
+    **quantised.RULES,
     **reduction.RULES,
     **reshape.RULES,
     **spatial.RULES,
 }
+
+_CONTRIB: dict[str, Rule] = {
+    **matrix.CONTRIB,
+    **quantised.CONTRIB,
+}
+
+RULES: dict[tuple[str, str], Rule] = {
+    **{("", op): rule for op, rule in _ONNX.items()},
+    **{("com.microsoft", op): rule for op, rule in _CONTRIB.items()},
+}
+
+
+def rule_of(node: gs.Node) -> Rule | None:
+    """Return the rule of a node's operator, or None."""
+    domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
+    return RULES.get((domain, node.op))

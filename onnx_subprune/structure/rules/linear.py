@@ -1,12 +1,11 @@
-"""Linear maps: Conv, ConvTranspose, Gemm, MatMul. Their weights produce one axis and contract another."""
+"""Convolutions: their weights produce one axis of channels and contract another."""
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, Context, Contraction, MacTerm, NotUnderstood, Use, Weight, label
-from onnx_subprune.structure.dims import ONE, Dim, fresh, product
-from onnx_subprune.structure.rules.elementwise import broadcast
+from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
+from onnx_subprune.structure.dims import Dim, fresh, product
 from onnx_subprune.structure.rules.spatial import slide
 
 __all__ = ["RULES"]
@@ -41,75 +40,6 @@ def conv_transpose(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, (x[0], outputs, *spatial))
     _record(node, ctx, weight, produces=(1, w[1]), contracts=(0, w[0]), group=group)
     ctx.mac_terms.append(MacTerm(node, (x[0], w[0], *x[2:], w[1], *w[2:])))
-
-
-def gemm(node: gs.Node, ctx: Context) -> None:
-    """Relate A' [M, K], B' [K, N], C and Y [M, N], where ' is the transposition asked for."""
-    known = [ctx.weight(node, 0), ctx.weight(node, 1)]
-    if known[0] is not None or known[1] is None:
-        raise NotUnderstood(f"{label(node)} has no constant as its second input")
-    a = ctx.input(node, 0)
-    rows, inner = (a[1], a[0]) if node.attrs.get("transA") else (a[0], a[1])
-    weight, b = known[1]
-    k, n = (1, 0) if node.attrs.get("transB") else (0, 1)
-    ctx.unify(inner, b[k], node)
-    y = (rows, b[n])
-    if ctx.has(node, 2):
-        broadcast(node, [ctx.input(node, 2), y], ctx)
-    ctx.output(node, y)
-    axis = 0 if node.attrs.get("transA") else 1
-    _record(node, ctx, weight, produces=(n, b[n]), contracts=(k, b[k]), index=1, axis=axis)
-    ctx.mac_terms.append(MacTerm(node, (rows, b[k], b[n])))
-
-
-def matmul(node: gs.Node, ctx: Context) -> None:
-    """Relate A [..., M, K], B [..., K, N] and Y [..., M, N]; either side may be a constant of rank 2."""
-    left, right = ctx.weight(node, 0), ctx.weight(node, 1)
-    if right is not None and left is None and len(right[1]) == 2:
-        _matmul_constant(node, ctx, right, 1)
-    elif left is not None and right is None and len(left[1]) == 2:
-        _matmul_constant(node, ctx, left, 0)
-    else:
-        _matmul_activations(node, ctx)
-
-
-def _matmul_constant(node: gs.Node, ctx: Context, known: tuple[Weight, tuple[Dim, ...]], index: int) -> None:
-    weight, w = known
-    x = ctx.input(node, 1 - index)
-    if len(x) < 2:
-        raise NotUnderstood(f"{label(node)} multiplies a vector")
-    contracted, produced = (0, 1) if index == 1 else (1, 0)
-    axis = len(x) - 1 if index == 1 else len(x) - 2
-    ctx.unify(x[axis], w[contracted], node)
-    y = list(x)
-    y[axis] = w[produced]
-    ctx.output(node, y)
-    _record(
-        node,
-        ctx,
-        weight,
-        produces=(produced, w[produced]),
-        contracts=(contracted, w[contracted]),
-        index=index,
-        axis=axis,
-    )
-    ctx.mac_terms.append(MacTerm(node, (*x, w[produced])))
-
-
-def _matmul_activations(node: gs.Node, ctx: Context) -> None:
-    a, b = ctx.input(node, 0), ctx.input(node, 1)
-    if len(a) < 2 or len(b) < 2:
-        raise NotUnderstood(f"{label(node)} multiplies a vector")
-    batch = broadcast(node, [a[:-2], b[:-2]], ctx) if max(len(a), len(b)) > 2 else ()
-    if any(ctx.weight(node, index) is not None for index in (0, 1)):
-        for dim in (a[-1], b[-2]):
-            ctx.freeze(dim, node, "contracts this axis with a stack of constants")
-    ctx.unify(a[-1], b[-2], node)
-    sides = ((node.inputs[0].name, len(a) - 1), (node.inputs[1].name, len(b) - 2))
-    ctx.contractions.append(Contraction(node, sides, a[-1]))
-    y = (*batch, a[-2], b[-1])
-    ctx.output(node, y)
-    ctx.mac_terms.append(MacTerm(node, (*y, a[-1])))
 
 
 def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ...]]:
@@ -148,9 +78,7 @@ def _record(
     *,
     produces: tuple[int, Dim],
     contracts: tuple[int, Dim],
-    group: Dim = ONE,
-    index: int = 1,
-    axis: int = 1,
+    group: Dim,
 ) -> None:
     """Record what the axes of a weight are; a depthwise weight contracts nothing and only carries its channels."""
     (written, made), (read, contracted) = produces, contracts
@@ -160,10 +88,10 @@ def _record(
     if group.factors and features.size == group.size:
         _record_depthwise(node, ctx, weight, group, outputs)
         return
-    ctx.use("producer", node, index, weight.constant, [(weight.perm[written], made)])
-    ctx.use("consumer", node, index, weight.constant, [(weight.perm[read], contracted)])
-    source = node.inputs[1 - index].name
-    ctx.consumers.append(Consumer(node, source, axis, features, outputs, weight, index, group, _pads(node)))
+    ctx.use("producer", node, 1, weight.constant, [(weight.perm[written], made)])
+    ctx.use("consumer", node, 1, weight.constant, [(weight.perm[read], contracted)])
+    source = node.inputs[0].name
+    ctx.consumers.append(Consumer(node, source, 1, features, outputs, weight, 1, group, _pads(node)))
 
 
 def _record_depthwise(node: gs.Node, ctx: Context, weight: Weight, group: Dim, outputs: Dim) -> None:
@@ -180,4 +108,4 @@ def _pads(node: gs.Node) -> bool:
     return any(node.attrs.get("pads", ())) or str(node.attrs.get("auto_pad", "NOTSET")) not in ("NOTSET", "VALID")
 
 
-RULES = {"Conv": conv, "ConvTranspose": conv_transpose, "Gemm": gemm, "MatMul": matmul}
+RULES = {"Conv": conv, "ConvTranspose": conv_transpose}
