@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["Images", "cifar10", "data_folder", "imagenet_samples", "imagenette"]
+__all__ = ["Images", "cifar10", "cifar10_resized", "data_folder", "imagenet_samples", "imagenette"]
 
 Bytes = NDArray[np.uint8]
 
@@ -43,12 +43,26 @@ def data_folder() -> Path:
 
 def cifar10(split: str, count: int | None = None, folder: Path | None = None) -> Images:
     """Return the first `count` images of `train` or `test` (10,000 each, every prefix mixes the classes)."""
+    pixels, labels = _cifar10_pixels(split, count, folder)
+    return Images(_channels_first(pixels, *_imagenet_scale()), labels)
+
+
+def cifar10_resized(split: str, side: int, count: int | None = None, folder: Path | None = None) -> Images:
+    """Return the images of `cifar10` resized to `side` pixels (bicubic), as the vision transformer takes them."""
+    pixels, labels = _cifar10_pixels(split, count, folder)
+    wide = [np.asarray(Image.fromarray(each).resize((side, side), Image.Resampling.BICUBIC)) for each in pixels]
+    return Images(_channels_first(np.stack(wide), *_imagenet_scale()), labels)
+
+
+def _cifar10_pixels(split: str, count: int | None, folder: Path | None) -> tuple[Bytes, NDArray[np.int64]]:
     stem = (folder or data_folder()) / "cifar10" / f"cifar10_{split}10000"
     with Image.open(stem.with_name(f"{stem.name}_sheet.webp")) as sheet:
         pixels = _tiles(np.asarray(sheet.convert("RGB")))[:count]
-    labels = np.load(stem.with_name(f"{stem.name}_labels.npy"))[:count]
-    scale, offset = _affine(255.0 * np.array(_MEAN), 255.0 * np.array(_STD))
-    return Images(_channels_first(pixels, scale, offset), labels.astype(np.int64))
+    return pixels, np.load(stem.with_name(f"{stem.name}_labels.npy"))[:count].astype(np.int64)
+
+
+def _imagenet_scale() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return _affine(255.0 * np.array(_MEAN), 255.0 * np.array(_STD))
 
 
 def imagenet_samples(count: int | None = None, folder: Path | None = None) -> Images:
