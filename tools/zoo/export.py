@@ -73,7 +73,20 @@ class _Three(_Flat):
         return self._run(a, b, c)
 
 
-_WRAPPERS = (_One, _Two, _Three)
+class _Six(_Flat):
+    def forward(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        c: torch.Tensor,
+        d: torch.Tensor,
+        e: torch.Tensor,
+        f: torch.Tensor,
+    ) -> Any:
+        return self._run(a, b, c, d, e, f)
+
+
+_WRAPPERS = {1: _One, 2: _Two, 3: _Three, 6: _Six}
 
 
 def _tensors(found: Any) -> Any:
@@ -93,7 +106,7 @@ def export(recipe: Recipe, exporter: str) -> onnx.ModelProto:
     torch.manual_seed(0)
     module = recipe.build().eval()
     randomise(module)
-    wrapped = _WRAPPERS[len(recipe.inputs) - 1](module, recipe).eval()
+    wrapped = _WRAPPERS[len(recipe.inputs)](module, recipe).eval()
     generator = np.random.default_rng(0)
     arguments = tuple(torch.from_numpy(each.draw(recipe.sizes[0], generator)) for each in recipe.inputs)
     names = [each.name for each in recipe.inputs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import transformers
 from transformers import AutoConfig
 
@@ -208,6 +209,49 @@ def _logits_and_boxes(found: Any) -> Any:
     return found.logits, found.pred_boxes
 
 
+class _Cached(torch.nn.Module):
+    """A decoder that continues: keys and values of what came before in, of all that came so far out."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, input_ids: Any, attention_mask: Any, **past: Any) -> Any:
+        """Token ids [batch, sequence], mask [batch, past + sequence]; `past` is `past_key_values.LAYER.key` ..."""
+        cache = transformers.DynamicCache(config=self.decoder.config)
+        for layer in range(len(past) // 2):
+            stem = f"past_key_values.{layer}"
+            cache.update(past[f"{stem}.key"], past[f"{stem}.value"], layer)
+        found = self.decoder(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
+        return found.logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+
+
+def _cached(name: str, kind: str, options: dict[str, Any], heads: int) -> Recipe:
+    """Return a decoder of two layers with its cache as inputs and outputs; the second time it starts empty."""
+    build = _build(kind, transformers.AutoModelForCausalLM, options)
+    past = [
+        Input(f"past_key_values.{layer}.{part}", ("batch", heads, "past", 8))
+        for layer in (0, 1)
+        for part in ("key", "value")
+    ]
+    (ids, _), _ = tokens(VOCABULARY)
+    inputs = (ids, Input("attention_mask", ("batch", "total"), "int64", 2), *past)
+    sizes = (
+        {"batch": 2, "sequence": 5, "past": 7, "total": 12},
+        {"batch": 3, "sequence": 6, "past": 0, "total": 6},
+    )
+    return Recipe(
+        name,
+        "language model",
+        "transformers",
+        f"AutoModelForCausalLM({kind}), KV cache",
+        lambda: _Cached(build()),
+        inputs,
+        sizes,
+        keywords=True,
+    )
+
+
 def _texts() -> Iterator[Recipe]:
     yield _text("bert", "bert", {**ENCODER}, auto="AutoModel")
     yield _text(
@@ -254,6 +298,8 @@ def _texts() -> Iterator[Recipe]:
     yield _text("gpt2", "gpt2", gpt, **causal)
     yield _text("opt", "opt", {**DECODER, "ffn_dim": 64, "word_embed_proj_dim": 32}, **causal)
     yield _text("llama", "llama", DECODER, **causal)
+    yield _cached("gpt2_cache", "gpt2", {**gpt, "use_cache": True}, 4)
+    yield _cached("llama_cache", "llama", {**DECODER, "use_cache": True}, 2)
     yield _text("mistral", "mistral", {**DECODER, "sliding_window": 8}, **causal, exporters=(DYNAMO,))
     yield _text("qwen2", "qwen2", DECODER, **causal)
     yield _text("qwen3", "qwen3", DECODER, **causal)
