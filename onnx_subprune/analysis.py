@@ -87,7 +87,9 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     inlined = passes.inline_functions(model)
     graph = to_graph(_with_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
-    passes.Sequence(passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.Tidy())(graph)
+    passes.Sequence(
+        passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.NameStates(constant), passes.Tidy()
+    )(graph)
     return to_model(graph, inlined)
 
 
@@ -113,6 +115,7 @@ def shrink(
         passes.FoldCorrections(structure, fits),
         passes.RewriteShapes(structure, keeps),
         passes.Shrink(structure, keeps),
+        passes.DropStates(),
         passes.Tidy(),
     )(structure.graph)
     return to_model(structure.graph, normalised)

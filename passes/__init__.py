@@ -8,6 +8,7 @@ from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.mask import MaskConsumers
+from onnx_subprune.passes.recurrent_states import DropStates, NameStates
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
@@ -15,10 +16,12 @@ from onnx_subprune.passes.tidy import Tidy
 from onnx_subprune.passes.wiring import overridable_initializers
 
 __all__ = [
+    "DropStates",
     "FoldBatchNorm",
     "FoldConstants",
     "FoldCorrections",
     "MaskConsumers",
+    "NameStates",
     "Pass",
     "PassResult",
     "RewriteShapes",

@@ -13,10 +13,12 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import ONE, Consumer, Dim, Structure, as_blocks, from_blocks
+from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Fit
 
 __all__ = ["FoldCorrections"]
+
+_RECURRENT_BIAS = 3
 
 
 class FoldCorrections(Pass):
@@ -61,6 +63,8 @@ class FoldCorrections(Pass):
 def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     if consumer.kind == "MatMul" or (consumer.kind == "Gemm" and consumer.index == 0):
         _shift_after_matmul(graph, structure, consumer, shift)
+    elif consumer.node.op in RECURRENT:
+        _shift_recurrent(graph, structure, consumer, shift)
     else:
         _shift_own_bias(graph, structure, consumer, shift)
 
@@ -71,11 +75,11 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
     delta = shift
     if consumer.kind == "Gemm":
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-        if beta == 0 or not _has_bias(node):
+        if beta == 0 or not _has_input(node, 2):
             node.attrs["beta"] = beta = 1.0
             _drop_bias(node)
         delta = shift * alpha / beta
-    if not _has_bias(node):
+    if not _has_input(node, 2):
         _drop_bias(node)
         name = fresh_name(graph, f"{node.name}_bias")
         node.inputs.append(gs.Constant(name, delta.astype(consumer.weight.dtype)))
@@ -97,8 +101,28 @@ def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     structure.context.private[(id(add), 1)] = (add, 1, (consumer.outputs,))
 
 
-def _has_bias(node: gs.Node) -> bool:
-    return len(node.inputs) > 2 and not node.inputs[2].is_empty()
+def _shift_recurrent(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+    """Add to B [directions, 2 x rows]: its first half goes with W, its second with R. Other readers of B keep it."""
+    node, weight = consumer.node, structure.context.weight(consumer.node, 1)
+    assert weight is not None
+    directions, rows, _ = weight[1]
+    shift = shift.reshape(directions.size, rows.size)
+    nothing = np.zeros_like(shift)
+    bias = np.concatenate([nothing, shift] if consumer.recurrence else [shift, nothing], axis=1)
+    stored = structure.context.weight(node, _RECURRENT_BIAS) if _has_input(node, _RECURRENT_BIAS) else None
+    if stored is not None:
+        bias += stored[0].view()
+    constant = gs.Constant(fresh_name(graph, f"{node.name}_bias"), bias.astype(consumer.weight.dtype))
+    if len(node.inputs) > _RECURRENT_BIAS:
+        node.inputs[_RECURRENT_BIAS] = constant
+    else:
+        node.inputs.append(constant)
+    axes = (directions, product(fresh(2), rows))
+    structure.context.private[(id(node), _RECURRENT_BIAS)] = (node, _RECURRENT_BIAS, axes)
+
+
+def _has_input(node: gs.Node, index: int) -> bool:
+    return len(node.inputs) > index and not node.inputs[index].is_empty()
 
 
 def _drop_bias(node: gs.Node) -> None:

@@ -6,14 +6,14 @@ recovery. The pass changes no weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.structure import Atom, Dim, Structure, keep_mask
+from onnx_subprune.structure import RECURRENT, Atom, Dim, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
 
@@ -22,20 +22,15 @@ __all__ = ["MaskConsumers"]
 class _Reading:
     """A node that contracts the axis `axis` of its input `index`, and the dtype it reads it in (None: the tensor's).
 
-    `features` are those of the axes `stack` and of `axis`.
+    A recurrent layer cannot be kept from reading its own states: in their place the columns of its R [D, G*H, H] are
+    masked, where the two axes before count the directions.
     """
 
     node: gs.Node
     index: int
-    source: str
-    axis: int
+    shape: tuple[int, ...]
     features: Dim
     dtype: np.dtype | None
-    stack: tuple[int, ...] = ()
-
-    def shape(self, whole: Sequence[Dim]) -> list[int]:
-        """Return the shape of a mask of the features that broadcasts against the tensor of the axes `whole`."""
-        return [dim.size if i in (*self.stack, self.axis) else 1 for i, dim in enumerate(whole)]
 
 
 class MaskConsumers(Pass):
@@ -54,20 +49,31 @@ class MaskConsumers(Pass):
     def _readings(self) -> Iterator[_Reading]:
         """Yield what is contracted; of the two sides of a product it is enough to mask the first."""
         for one in self._structure.consumers:
-            yield _Reading(one.node, 1 - one.index, one.source, one.axis, one.features, one.weight.dtype, one.stack)
+            shape = self._along(one.source, (*one.stack, one.axis))
+            if one.recurrence:
+                yield _Reading(one.node, one.index, (one.blocks.size, 1, -1), one.features, one.weight.dtype)
+            else:
+                index = 0 if one.node.op in RECURRENT else 1 - one.index
+                yield _Reading(one.node, index, shape, one.features, one.weight.dtype)
         for pair in self._structure.contractions:
-            yield _Reading(pair.node, 0, *pair.sides[0], pair.features, None)
+            source, axis = pair.sides[0]
+            yield _Reading(pair.node, 0, self._along(source, (axis,)), pair.features, None)
+
+    def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a mask along these axes that broadcasts against a tensor."""
+        whole = self._structure.context.axes[source]
+        return tuple(dim.size if i in axes else 1 for i, dim in enumerate(whole))
 
     def run(self, graph: gs.Graph) -> bool:
         """Insert a Mul before every consumer that reads a removed unit."""
         taken = {name for part in (graph, *graph.subgraphs(recursive=True)) for name in part.tensors()}
-        before: dict[int, gs.Node] = {}
+        before: dict[int, list[gs.Node]] = {}
         for reading in self._readings():
             mask = keep_mask(reading.features, self._keeps)
             if not mask.all():
-                shape = reading.shape(self._structure.context.axes[reading.source])
-                before[id(reading.node)] = _masked(reading, mask.reshape(shape), taken)
-        graph.nodes = [new for node in graph.nodes for new in (before.get(id(node)), node) if new is not None]
+                new = _masked(reading, mask.reshape(reading.shape), taken)
+                before.setdefault(id(reading.node), []).append(new)
+        graph.nodes = [new for node in graph.nodes for new in (*before.get(id(node), ()), node)]
         return bool(before)
 
 

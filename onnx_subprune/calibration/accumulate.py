@@ -111,6 +111,13 @@ def _view(x: Array, tap: Tap) -> Array:
     return x.reshape(pre * tap.outer, tap.blocks, size // entries, tap.inner, post)
 
 
+def _unstacked(x: Array, stack: int, axis: int) -> tuple[Array, int]:
+    """Return `x` with the entries of `stack` as runs of the axis behind it, and the new place of `axis`."""
+    place = axis - (stack < axis)
+    moved = np.moveaxis(x, stack, place)
+    return moved.reshape(*moved.shape[:place], -1, *moved.shape[place + 2 :]), place
+
+
 def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> None:
     """Add one block [pre, features, inner, post]: products in the leading square, sums in the last row."""
     for run in _runs(x):

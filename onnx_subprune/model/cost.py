@@ -3,7 +3,8 @@
 MACs follow from shapes alone. n elements, each a sum of k products, are n k MACs:
 
 - Conv, weight [M, C/g, k1, ..]: k = C/g k1 .. for each output element; ConvTranspose the same for each *input* element;
-- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element.
+- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element;
+- LSTM, GRU and RNN: every entry of W and R once for each step of each sample.
 
 A Loop or Scan counts its body once (the trip count is not known), an If the dearer of its branches.
 """
@@ -61,6 +62,10 @@ class _Product:
         counted = node.output[0] if self.counted == _OUTPUT else node.input[self.counted]
         return counted, node.input[self.operand]
 
+    def macs(self, node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
+        counted, operand = self.names(node)
+        return math.prod(known[counted]) * self.terms(node, known[operand])
+
 
 def _kernel(_: onnx.NodeProto, weight: _Shape) -> int:
     return math.prod(weight[1:])
@@ -71,9 +76,22 @@ def _inner(node: onnx.NodeProto, left: _Shape) -> int:
     return left[-2] if transposed else left[-1]
 
 
+class _Recurrence:
+    """LSTM, GRU, RNN: X [S, N, I] (or [N, S, I]), W [D, G*H, I], R [D, G*H, H]."""
+
+    @staticmethod
+    def names(node: onnx.NodeProto) -> tuple[str, ...]:
+        return tuple(node.input[:3])
+
+    @staticmethod
+    def macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
+        x, w, r = (known[name] for name in node.input[:3])
+        return math.prod(x[:2]) * (math.prod(w) + math.prod(r))
+
+
 _CONV = _Product(_OUTPUT, 1, _kernel)
 _MATMUL = _Product(_OUTPUT, 0, _inner)
-_PRODUCTS = {
+_PRODUCTS: dict[str, _Product | _Recurrence] = {
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
@@ -85,6 +103,7 @@ _PRODUCTS = {
     "MatMulInteger": _MATMUL,
     "QLinearConv": _Product(_OUTPUT, 3, _kernel),
     "QLinearMatMul": _MATMUL,
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
 }
 
 
@@ -200,9 +219,7 @@ def _node_macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
     if node.op_type not in _PRODUCTS:
         inside = [_body_macs(body, known) for body in bodies(node)]
         return max(inside, default=0) if node.op_type == "If" else sum(inside)
-    product = _PRODUCTS[node.op_type]
-    counted, operand = product.names(node)
-    return math.prod(known[counted]) * product.terms(node, known[operand])
+    return _PRODUCTS[node.op_type].macs(node, known)
 
 
 def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:

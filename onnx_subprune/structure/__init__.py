@@ -1,7 +1,17 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
-from onnx_subprune.structure.context import Consumer, Contraction, IndexUse, MacTerm, SizeUse, Squeezed, Use, Weight
-from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, keep_mask, unit_index
+from onnx_subprune.structure.context import (
+    RECURRENT,
+    Consumer,
+    Contraction,
+    IndexUse,
+    MacTerm,
+    SizeUse,
+    Squeezed,
+    Use,
+    Weight,
+)
+from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.extents import evaluate
 from onnx_subprune.structure.features import Features, features_of, sides_of
 from onnx_subprune.structure.groups import Group, Structure
@@ -12,6 +22,7 @@ from onnx_subprune.structure.weights import as_blocks, from_blocks
 __all__ = [
     "ONE",
     "QUANTISED",
+    "RECURRENT",
     "Atom",
     "Concat",
     "Consumer",
@@ -29,9 +40,11 @@ __all__ = [
     "as_blocks",
     "evaluate",
     "features_of",
+    "fresh",
     "from_blocks",
     "infer",
     "keep_mask",
+    "product",
     "sides_of",
     "unit_index",
 ]

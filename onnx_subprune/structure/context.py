@@ -18,6 +18,7 @@ from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
 from onnx_subprune.structure.extents import Extent, Size, dims_of
 
 __all__ = [
+    "RECURRENT",
     "Consumer",
     "Context",
     "Contraction",
@@ -36,6 +37,7 @@ Role = Literal["producer", "carrier", "consumer"]
 PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 DEFAULT_DOMAINS = (None, "", "ai.onnx")
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads
@@ -102,8 +104,13 @@ class Consumer:
 
     @property
     def name(self) -> str:
-        """The node's name."""
-        return str(self.node.name)
+        """The node's name; a recurrent layer contracts its own states as well as its input."""
+        return f"{self.node.name} (recurrence)" if self.recurrence else str(self.node.name)
+
+    @property
+    def recurrence(self) -> bool:
+        """Whether the node contracts its own earlier output `source`."""
+        return self.node.op in RECURRENT and self.index == 2
 
     @property
     def kind(self) -> str:
@@ -122,6 +129,8 @@ class Consumer:
             return 1
         if self.kind == "ConvTranspose":
             return 0
+        if self.node.op in RECURRENT:
+            return 2
         turned = bool(self.node.attrs.get("transB" if self.index == 1 else "transA"))
         last = turned if self.index == 1 else not turned
         return len(self.weight.perm) - (1 if last else 2)

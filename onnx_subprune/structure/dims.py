@@ -32,6 +32,7 @@ __all__ = [
     "keep_mask",
     "product",
     "purely_dynamic",
+    "set_apart",
     "split",
     "unify",
     "unit_index",
@@ -41,15 +42,19 @@ Keeps = Mapping["Atom", np.ndarray]
 
 
 class Atom:
-    """An index set of `size` entries (the nominal size where it is `dynamic`, i.e. known at run time only)."""
+    """An index set of `size` entries (the nominal size where it is `dynamic`, i.e. known at run time only).
 
-    __slots__ = ("bound", "dynamic", "reasons", "size")
+    Entries that are `apart` hold different things (directions, gates), not positions of the same features.
+    """
+
+    __slots__ = ("apart", "bound", "dynamic", "reasons", "size")
 
     def __init__(self, size: int, dynamic: bool = False) -> None:
         self.size = size
         self.dynamic = dynamic
         self.bound: Dim | None = None
         self.reasons: list[str] = []
+        self.apart = False
 
     def __repr__(self) -> str:
         return f"Atom({self.size}{'?' if self.dynamic else ''}{'!' if self.reasons else ''})"
@@ -161,6 +166,12 @@ def freeze(dim: Dim, reason: str) -> None:
             atom.reasons.append(reason)
 
 
+def set_apart(dim: Dim) -> None:
+    """Note that the entries of `dim` hold different things, whatever it is unified with."""
+    for atom in dim.atoms():
+        atom.apart = True
+
+
 def unify(a: Dim, b: Dim, where: str) -> None:
     """Make two axes keep the same indices; what cannot be aligned is frozen, naming `where` it met."""
     a, b = a.resolve(), b.resolve()
@@ -226,6 +237,8 @@ def _bind(atom: Atom, term: Dim, where: str) -> None:
     atom.bound = term
     for reason in atom.reasons:
         freeze(term, reason)
+    if atom.apart:
+        set_apart(term)
 
 
 def _align_parts(a: Dim, b: Dim, where: str) -> None:
@@ -316,6 +329,7 @@ def _halve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], 
         unify(parts[0], part, where)
     index = fresh(outer)
     freeze(index, f"index over concatenated parts at {where}")
+    set_apart(index)
     return index.factors, parts[0].resolve().factors
 
 

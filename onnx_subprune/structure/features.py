@@ -2,8 +2,9 @@
 
 The axis is blocks x outer x features x inner, row-major. Blocks are the groups of a grouped Conv. Inner and outer
 entries (the spatial positions of a flattened map, channels first or channels last) are further positions of the
-features, for no group has a say in them; where there are blocks, outer is 1. The blocks may also be axes of their own
-(the experts of a batched matrix product); they are moved before the axis of the features.
+features, for no group has a say in them; where there are blocks, outer is 1. Entries that are set apart (the two
+directions of a recurrent layer) are features of their own. The blocks may also be axes of their own (the experts of a
+batched matrix product); they are moved before the axis of the features.
 """
 
 from __future__ import annotations
@@ -71,8 +72,13 @@ def _positions(structure: Structure, dim: Dim, blocks: Dim) -> tuple[int, int]:
     grouped = {group.atom for group in structure.groups}
     factors = deque(dim.resolve().factors[len(blocks.resolve().factors) :])
     outer = inner = 1
-    while len(factors) > 1 and isinstance(factors[-1], Atom) and factors[-1] not in grouped:
+
+    def positions(end: int) -> bool:
+        factor = factors[end] if len(factors) > 1 else None
+        return isinstance(factor, Atom) and factor not in grouped and not factor.apart
+
+    while positions(-1):
         inner *= factors.pop().size
-    while not blocks.factors and len(factors) > 1 and isinstance(factors[0], Atom) and factors[0] not in grouped:
+    while not blocks.factors and positions(0):
         outer *= factors.popleft().size
     return outer, inner

@@ -49,8 +49,9 @@ class Group:
 
     @property
     def entries(self) -> int:
-        """Entries of the producer's axis that one unit stands for: 1 for a channel, head_dim for a head."""
-        return int((unit_index(self.producers[0].dim, self.atom) == 0).sum())
+        """Entries that one unit stands for where it is made or read: 1 for a channel, head_dim for a head."""
+        axes = [(self.producers[0].dim, 1), *((c.features, c.blocks.size) for c in self.consumers)]
+        return min(int((unit_index(dim, self.atom) == 0).sum()) // blocks for dim, blocks in axes)
 
     def matches(self, pattern: str) -> bool:
         """Whether a glob matches the group, or a node or weight that produces or carries it."""

@@ -81,8 +81,10 @@ def intercept_is_exact(consumer: Consumer) -> bool:
     """Whether a constant in the input is a constant in the output, wherever the kernel stands.
 
     Zero padding breaks that at the borders, and a transposed Conv reaches its outputs with varying numbers of taps, or
-    with none between its strides.
+    with none between its strides. A GRU that gates its states before R reads them has no place for a constant.
     """
+    if consumer.recurrence and consumer.node.op == "GRU" and not consumer.node.attrs.get("linear_before_reset", 0):
+        return False
     if consumer.padded or consumer.kind != "ConvTranspose":
         return not consumer.padded
     kernel = [consumer.weight.constant.shape[axis] for axis in consumer.weight.perm[2:]]

@@ -9,8 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.pipeline import analyse
+from onnx_subprune.model import open_session, run
+from onnx_subprune.options import Options
+from onnx_subprune.pipeline import analyse, apply
+from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
+from onnx_subprune.verify import relative_error
 
 Net = Callable[..., onnx.ModelProto]
 
@@ -90,6 +94,38 @@ def refuses() -> Callable[..., Structure]:
         for name, words in expected.items():
             assert words in reasons.get(name, "no such group"), reasons
         return structure
+
+    return check
+
+
+@pytest.fixture
+def exact() -> Callable[..., None]:
+    """`exact(model, {group: kept units})`: removing the rest changes nothing with recovery, and much without.
+
+    Without groups, c1 keeps its first five units.
+    """
+
+    def check(model: onnx.ModelProto, kept: Mapping[str, Sequence[int]] | None = None, tolerance: float = 1e-4) -> None:
+        rng = np.random.default_rng(7)
+        analysis = analyse(model)
+        kept = {"c1": range(5)} if kept is None else kept
+        assert set(kept) <= {group.name for group in analysis.structure.prunable}, _why(analysis.structure)
+        results = {}
+        shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input}
+        data = {name: rng.standard_normal((64, *shape[1:])).astype(np.float32) for name, shape in shapes.items()}
+        fresh = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        expected = run(open_session(model), fresh)
+        for recovery in ("channel", "none"):
+            groups = tuple(
+                PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size))))
+                for g in analysis.structure.prunable
+            )
+            plan = Plan(analysis.fingerprint, "by hand", "zca", recovery, 0.0, groups)
+            pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
+            found = run(open_session(pruned), fresh)
+            results[recovery] = max(relative_error(found[name], value) for name, value in expected.items())
+        assert results["none"] > 3e-2, "the removed units do not matter: the test would prove nothing"
+        assert results["channel"] < tolerance, results
 
     return check
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
 from onnx_subprune.options import Options
 from onnx_subprune.pipeline import analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.structure import Structure
 from onnx_subprune.subspace import intercept_is_exact
 from onnx_subprune.verify import relative_error
 
@@ -21,7 +19,6 @@ KEPT, SIZE = 5, 8
 RNG = np.random.default_rng(7)
 MIX = RNG.standard_normal((SIZE - KEPT, KEPT))
 COPIES = np.eye(KEPT)[[0, 3, 3]]
-Exact = Callable[..., None]
 
 
 def redundant(shape: Sequence[int], axis: int = 0, mix: np.ndarray = MIX, shift: float = 0.0) -> np.ndarray:
@@ -29,38 +26,6 @@ def redundant(shape: Sequence[int], axis: int = 0, mix: np.ndarray = MIX, shift:
     first = RNG.standard_normal((KEPT, *(n for i, n in enumerate(shape) if i != axis))) / 2
     rest = np.tensordot(mix, first, axes=1) + shift
     return np.moveaxis(np.concatenate([first, rest]), 0, axis).astype(np.float32)
-
-
-@pytest.fixture
-def exact() -> Exact:
-    """`exact(model, {group: kept units})`: removing the rest changes nothing with recovery, and much without."""
-
-    def check(model: onnx.ModelProto, kept: Mapping[str, Sequence[int]] | None = None, tolerance: float = 1e-4) -> None:
-        analysis = analyse(model)
-        kept = {"c1": range(KEPT)} if kept is None else kept
-        assert set(kept) <= {group.name for group in analysis.structure.prunable}, _why(analysis.structure)
-        results = {}
-        shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in model.graph.input}
-        data = {name: RNG.standard_normal((64, *shape[1:])).astype(np.float32) for name, shape in shapes.items()}
-        fresh = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-        expected = run(open_session(model), fresh)
-        for recovery in ("channel", "none"):
-            groups = tuple(
-                PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size))))
-                for g in analysis.structure.prunable
-            )
-            plan = Plan(analysis.fingerprint, "by hand", "zca", recovery, 0.0, groups)
-            pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
-            found = run(open_session(pruned), fresh)
-            results[recovery] = max(relative_error(found[name], value) for name, value in expected.items())
-        assert results["none"] > 3e-2, "the removed units do not matter: the test would prove nothing"
-        assert results["channel"] < tolerance, results
-
-    return check
-
-
-def _why(structure: Structure) -> str:
-    return "\n".join(f"{group.name} ({group.size}): {group.reasons or 'prunable'}" for group in structure.groups)
 
 
 def _between(net, text, both, image="4,3,6,7", **weights):
