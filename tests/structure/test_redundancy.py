@@ -352,7 +352,7 @@ def test_experts_read_mixtures_of_their_own(net, exact, bias, left):
          {"w2": (3, 8), "b2": (3,)}),
         ('[c2] y = com.microsoft.FusedGemm <activation="LeakyRelu", activation_alpha=0.5, alpha=0.5> (h, w2, b2)',
          {"w2": (8, 3), "b2": (3,)}),
-        ('[r] k = ReduceSum(x)\n[c2] y = com.microsoft.FusedGemm <activation="Tanh", beta=0.5> (h, w2, k)',
+        ('[r] k = ReduceMean(x)\n[c2] y = com.microsoft.FusedGemm <activation="Tanh", beta=0.5> (h, w2, k)',
          {"w2": (8, 3)}),
         ("[t] t = Transpose(h)\n[c2] y = Gemm <alpha=0.5> (w2, t)", {"w2": (3, 8)}),
         ("[t] t = Transpose(h)\n[c2] y = Gemm <alpha=0.5> (w2, t, b2)", {"w2": (3, 8), "b2": (3, 1)}),
