@@ -88,7 +88,11 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = to_graph(_with_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
     passes.Sequence(
-        passes.FoldConstants(constant), passes.FoldBatchNorm(constant), passes.NameStates(constant), passes.Tidy()
+        passes.FoldConstants(constant),
+        passes.ExpandEinsum(constant),
+        passes.FoldBatchNorm(constant),
+        passes.NameStates(constant),
+        passes.Tidy(),
     )(graph)
     return to_model(graph, inlined)
 

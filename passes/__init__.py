@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx_subprune.passes.base import Pass, PassResult, Sequence
+from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections
@@ -17,6 +18,7 @@ from onnx_subprune.passes.wiring import overridable_initializers
 
 __all__ = [
     "DropStates",
+    "ExpandEinsum",
     "FoldBatchNorm",
     "FoldConstants",
     "FoldCorrections",

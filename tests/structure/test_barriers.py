@@ -8,7 +8,7 @@ import pytest
 
 
 def test_an_operator_without_a_rule(between, refuses):
-    text = '[e] e = Einsum <equation="nchw->nchw"> (h)\n[m] r = Mul(e, h)'
+    text = '[e] e = Einsum <equation="nchw,nchw,nchw->nchw"> (h, h, h)\n[m] r = Mul(e, h)'
     refuses(between(text), {"c1": "no rule for operator Einsum 'e'"})
 
 
@@ -18,7 +18,7 @@ def test_an_operator_of_another_domain(between, refuses):
 
 
 def test_behind_a_barrier_pruning_goes_on(between, holds):
-    text = '[e] e = Einsum <equation="nchw->nchw"> (h)\n[c3] g = Conv(e, w3)\n[t] r = Tanh(g)'
+    text = '[e] e = Einsum <equation="nchw,nchw,nchw->nchw"> (h, h, h)\n[c3] g = Conv(e, w3)\n[t] r = Tanh(g)'
     holds(between(text, w3=(8, 8, 1, 1)), {"c3": 8})
 
 

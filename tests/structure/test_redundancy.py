@@ -368,3 +368,29 @@ def test_fused_products_and_constants_on_the_left_read_mixtures(net, exact, text
         w1=np.ascontiguousarray(_SHIFTED[:, :3]), b1=np.ascontiguousarray(_SHIFTED[:, 3]), **weights,
     )  # fmt: skip
     exact(model)
+
+
+def test_heads_of_an_einsum_read_mixtures(net, exact):
+    """What heads hold is mixed over heads and channels alike; the removed channels are the same in all heads."""
+    values = np.stack([redundant((3, 8), axis=1) for _ in range(2)], axis=1)
+    model = net(
+        """g (float[4,6,3] x) => (float[a,b,c] y) {
+            [c1] h = Einsum <equation="bld,dhe->bhle"> (x, w1)
+            [a] a = Add(h, b1)
+            [c2] y = Einsum <equation="bhle,hed->bld"> (a, w2)
+        }""",
+        w1=values, b1=np.full((2, 1, 8), 0.3, np.float32), w2=(2, 8, 5),
+    )  # fmt: skip
+    exact(model, {"c1_matmul#2": range(KEPT)})
+
+
+def test_experts_of_an_einsum_read_mixtures_of_their_own(net, exact):
+    experts = np.stack([redundant((3, 8), axis=1, mix=RNG.standard_normal((3, 5))) for _ in range(2)])
+    model = net(
+        """g (float[4,3] x) => (float[a,b,c] y) {
+            [c1] h = Einsum <equation="nd,edh->neh"> (x, w1)
+            [c2] y = Einsum <equation="neh,ehd->ned"> (h, w2)
+        }""",
+        w1=experts, w2=(2, 8, 5),
+    )  # fmt: skip
+    exact(model, {"c1_matmul#2": range(KEPT)})

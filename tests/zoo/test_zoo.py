@@ -29,7 +29,6 @@ SECONDS = 60
 WRONG = {
     "gmlp_dynamo18": "nothing is prunable: LayerNormalization over the gated half ties and freezes all of it",
     "gmlp_ts17": "nothing is prunable: LayerNormalization over the gated half ties and freezes all of it",
-    "mixture_of_experts_dynamo18": "nothing is prunable: no rule for Einsum",
 }
 
 
