@@ -62,7 +62,7 @@ def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None
     """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
     shapes = concrete_shapes(input_specs(proto), input_shapes)
-    normalised = _normalise(proto)
+    normalised = _unpack(_normalise(proto), shapes)
     return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
 
 
@@ -95,6 +95,15 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         passes.Tidy(),
     )(graph)
     return to_model(graph, inlined)
+
+
+def _unpack(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Cut stacked projections into their parts; what belongs to which is read off the structure."""
+    if not passes.has_candidates(to_graph(model)):
+        return model
+    structure = _structure(model, shapes)
+    result = passes.UnpackProjections(structure)(structure.graph)
+    return to_model(structure.graph, model) if result.modified else model
 
 
 def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:

@@ -9,11 +9,13 @@ from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.mask import MaskConsumers
+from onnx_subprune.passes.packing import has_candidates
 from onnx_subprune.passes.recurrent_states import DropStates, NameStates
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
+from onnx_subprune.passes.unpack_projections import UnpackProjections
 from onnx_subprune.passes.wiring import overridable_initializers
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "Shrink",
     "Stamp",
     "Tidy",
+    "UnpackProjections",
+    "has_candidates",
     "inline_functions",
     "overridable_initializers",
     "read_stamp",

@@ -282,6 +282,6 @@ def test_fused_query_key_value(net, holds):
         w=(12, 36), wo=(12, 12), split=np.array([0, 0, 3, 3, 4]), merge=np.array([0, 0, 12]),
         zero=np.array(0), one=np.array(1), two=np.array(2),
     )  # fmt: skip
-    # The head dimension is one axis for q, k and v here: it goes from all three alike.
-    structure = holds(model, {"qkv#2": 3, "qkv#3": 4})
+    # Whole heads; channels of queries and keys in pairs; channels of values (the projection is cut before the stack).
+    structure = holds(model, {"qkv": 3, "qkv#2": 4, "qkv#3": 4})
     assert [contraction.name for contraction in structure.prunable[1].contractions] == ["s"]
