@@ -87,8 +87,11 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     inlined = passes.inline_functions(model)
     graph = to_graph(_with_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
+    fold = passes.FoldConstants(constant)
     passes.Sequence(
-        passes.FoldConstants(constant),
+        fold,
+        passes.InlineBranches(constant),
+        fold,
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
         passes.NameStates(constant),

@@ -7,6 +7,7 @@ from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections
+from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.mask import MaskConsumers
 from onnx_subprune.passes.packing import has_candidates
@@ -24,6 +25,7 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
     "FoldCorrections",
+    "InlineBranches",
     "MaskConsumers",
     "NameStates",
     "Pass",

@@ -29,7 +29,7 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import drop_nodes, is_readable, is_sorted, protected_names, read_values
 
-__all__ = ["FoldConstants"]
+__all__ = ["FoldConstants", "evaluate"]
 
 _logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class FoldConstants(Pass):
         if feeds is None:
             return None
         size = sum(array.nbytes for array in feeds.values())
-        return _evaluate(node, feeds, opset, lambda nbytes: nbytes <= max(self._limit, size))
+        return evaluate(node, feeds, opset, lambda nbytes: nbytes <= max(self._limit, size))
 
     def _feeds(self, node: gs.Node, opset: int) -> dict[str, np.ndarray] | None:
         """The values of the inputs, or None if one of them is not known."""
@@ -141,7 +141,7 @@ def _become_constant(node: gs.Node, results: list[np.ndarray | None]) -> None:
             tensor.to_constant(np.asarray(array, order="C"))
 
 
-def _evaluate(
+def evaluate(
     node: gs.Node, feeds: Mapping[str, np.ndarray], opset: int, fits: Callable[[int], bool]
 ) -> list[np.ndarray | None] | None:
     """The outputs of one node by ONNX's reference implementation, or None where they cannot be had or trusted."""

@@ -158,8 +158,10 @@ def _freeze_sizes(values: np.ndarray | None, reason: str) -> None:
 
 def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
     """Freeze all that a node touches, also from inside its subgraphs, and give its outputs frozen axes."""
-    for tensor in (*node.inputs, *_captured(node)):
+    for tensor in node.inputs:
         _freeze_tensor(tensor, reason, ctx)
+    for tensor in _captured(node):
+        _freeze_tensor(tensor, f"{label(node)} reads it in a body", ctx)
     for tensor in node.outputs:
         if tensor.shape is None:
             ctx.axes.pop(tensor.name, None)

@@ -9,7 +9,7 @@ from typing import Any
 import diffusers
 from torch import nn
 
-from zoo import own_audio, own_models, own_tables
+from zoo import own_audio, own_models, own_recurrent, own_tables
 from zoo.entries import Input
 from zoo.export import Offer, offers_of
 from zoo.recipes import DYNAMO, TORCHSCRIPT, Recipe, Sizes, image
@@ -156,6 +156,22 @@ def _sequences() -> Iterator[Recipe]:
     yield _own("vocoder", "audio", own_audio.Vocoder, mel, frames)
 
 
+def _recurrent() -> Iterator[Recipe]:
+    text = (Input("tokens", ("batch", "length"), "int64", 50),)
+    lengths = ({"batch": 2, "length": 11}, {"batch": 3, "length": 7})
+    mel = (Input("mel", ("batch", 20, "frames")),)
+    frames = ({"batch": 2, "frames": 12}, {"batch": 1, "frames": 9})
+    yield _own("gru_deep", "recurrent", own_recurrent.DeepGRU, mel, frames)
+    yield _own("lstm_packed", "recurrent", own_recurrent.Packed, text, lengths, exporters=(TORCHSCRIPT,))
+    pair = (Input("source", ("batch", "length"), "int64", 50), Input("target", ("batch", "steps"), "int64", 50))
+    sizes = ({"batch": 2, "length": 9, "steps": 6}, {"batch": 3, "length": 7, "steps": 8})
+    yield _own("lstm_seq2seq", "recurrent", own_recurrent.Seq2Seq, pair, sizes)
+    series = (Input("series", ("length", "batch", 8)),)
+    yield _own("rnn_simple", "recurrent", own_recurrent.SimpleRNN, series, lengths, exporters=(TORCHSCRIPT,))
+    chunk = (Input("chunk", ("batch", 1, 64)), Input("hidden", (1, "batch", 16)), Input("cell", (1, "batch", 16)))
+    yield _own("lstm_streaming", "recurrent", own_recurrent.Streaming, chunk)
+
+
 def offers() -> Iterator[Offer]:
     """Yield the entries."""
-    yield from offers_of([*_images(), *_rows(), *_sequences(), *_diffusers()])
+    yield from offers_of([*_images(), *_rows(), *_sequences(), *_recurrent(), *_diffusers()])

@@ -12,6 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context
 from onnx_subprune.structure.rules import (
+    control,
     creation,
     cutting,
     elementwise,
@@ -32,6 +33,7 @@ __all__ = ["RULES", "SHAPE_RULES", "rule_of"]
 Rule = Callable[[gs.Node, Context], None]
 
 _ONNX: dict[str, Rule] = {
+    **control.RULES,
     **creation.RULES,
     **cutting.RULES,
     **elementwise.RULES,
