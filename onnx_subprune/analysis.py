@@ -17,8 +17,8 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.model import concrete_shapes, fingerprint, input_specs, load_model, to_graph, to_model
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
-from onnx_subprune.structure import QUANTISED, Atom, Structure, infer
-from onnx_subprune.subspace import Fit
+from onnx_subprune.structure import QUANTISED, Atom, Normalisation, Structure, infer
+from onnx_subprune.subspace import Fit, Rescaling
 
 __all__ = ["Analysis", "ModelSource", "analyse", "check_float", "references", "shrink"]
 
@@ -38,6 +38,7 @@ class Analysis:
         structure: groups and consumers of `normalised`.
         input_shapes: the sizes that MACs are counted with.
         fingerprint: of `model`.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     """
 
@@ -46,14 +47,18 @@ class Analysis:
     structure: Structure
     input_shapes: dict[str, tuple[int, ...]]
     fingerprint: str
+    prune_normalised: bool = False
 
 
-def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Analysis:
+def analyse(
+    model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None, *, prune_normalised: bool = False
+) -> Analysis:
     """Take a model apart.
 
     Args:
         model: a path or a loaded model.
         input_shapes: sizes of dynamic inputs to count multiply-accumulates with; 1 where not given.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     Raises:
         ModelError: the model cannot be read.
@@ -63,7 +68,8 @@ def analyse(model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
     shapes = concrete_shapes(input_specs(proto), input_shapes)
     normalised = _unpack(_normalise(proto), shapes)
-    return Analysis(proto, normalised, _structure(normalised, shapes), shapes, fingerprint(proto))
+    structure = _structure(normalised, shapes, prune_normalised)
+    return Analysis(proto, normalised, structure, shapes, fingerprint(proto), prune_normalised)
 
 
 def check_float(model: onnx.ModelProto) -> None:
@@ -109,9 +115,11 @@ def _unpack(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.
     return to_model(structure.graph, model) if result.modified else model
 
 
-def _structure(normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> Structure:
+def _structure(
+    normalised: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], prune_normalised: bool = False
+) -> Structure:
     overridable = passes.overridable_initializers(normalised)
-    return infer(to_graph(_with_shapes(normalised)), shapes, overridable)
+    return infer(to_graph(_with_shapes(normalised)), shapes, overridable, prune_normalised=prune_normalised)
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -124,11 +132,16 @@ def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def shrink(
-    normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, fits: Sequence[Fit] = ()
+    normalised: onnx.ModelProto,
+    structure: Structure,
+    keeps: Keeps,
+    fits: Sequence[Fit] = (),
+    rescalings: Mapping[Normalisation, Rescaling] | None = None,
 ) -> onnx.ModelProto:
     """Fold the corrections in and remove the units; the graph of `structure` is used up."""
     passes.Sequence(
         passes.FoldCorrections(structure, fits),
+        passes.RescaleNormalised(structure, rescalings or {}),
         passes.RewriteShapes(structure, keeps),
         passes.Shrink(structure, keeps),
         passes.DropStates(),
@@ -139,8 +152,8 @@ def shrink(
 
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
-    bare = _structure(analysis.normalised, analysis.input_shapes)
+    bare, masked = (_structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised) for _ in range(2))
     shrunk = shrink(analysis.normalised, bare, plan.keeps(bare))
-    masked = _structure(analysis.normalised, analysis.input_shapes)
-    passes.MaskConsumers(masked, plan.keeps(masked))(masked.graph)
+    keeps = plan.keeps(masked)
+    passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
     return shrunk, to_model(masked.graph, analysis.normalised)

@@ -61,6 +61,7 @@ class Options:
         samples: how many calibration samples to use; None for all.
         seed: of every random choice.
         batch_size: samples per calibration run.
+        prune_normalised: whether axes that a LayerNorm, RMSNorm or GroupNorm takes its statistics over may shrink.
         ridge: strength of the ridge in the least squares, relative to the mean second moment.
         providers: ONNX Runtime execution providers, short names allowed.
         threads: of ONNX Runtime; None for its default.
@@ -78,6 +79,7 @@ class Options:
     seed: int = 0
     batch_size: int = 32
     ridge: float = 1e-6
+    prune_normalised: bool = False
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()

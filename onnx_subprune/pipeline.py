@@ -19,6 +19,7 @@ from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
+from onnx_subprune.normalised import rescalings
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
@@ -28,12 +29,14 @@ from onnx_subprune.structure import (
     Contraction,
     Features,
     Group,
+    Normalisation,
     Structure,
     as_blocks,
     features_of,
+    normalised_features,
     sides_of,
 )
-from onnx_subprune.subspace import Fit, Moments, Reader
+from onnx_subprune.subspace import Fit, Moments, Reader, Rescaling
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
@@ -93,7 +96,13 @@ def apply(
         PlanError: the plan belongs to another model, or needs statistics that were not given.
 
     """
-    options = replace(options or Options(), recovery=plan.recovery, ridge=plan.ridge, select=plan.select)
+    options = replace(
+        options or Options(),
+        recovery=plan.recovery,
+        ridge=plan.ridge,
+        select=plan.select,
+        prune_normalised=plan.prune_normalised,
+    )
     analysis, dataset = _prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
@@ -143,7 +152,8 @@ def _prepare(
         )
         sample = next(iter(dataset.batches(1)))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
-    return analyse(proto, {**shapes, **dict(options.input_shapes)}), dataset
+    shapes.update(options.input_shapes)
+    return analyse(proto, shapes, prune_normalised=options.prune_normalised), dataset
 
 
 def _probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
@@ -188,6 +198,7 @@ def _tap(features: Features) -> Tap:
 def _taps(structure: Structure) -> list[Tap]:
     """Return the places where statistics are needed."""
     read = {_tap(features) for features in _readers(structure).values()}
+    read |= {_tap(normalised_features(structure, one)) for one in structure.normalisations}
     return sorted(read | {_tap(side) for sides in _pairs(structure).values() for side in sides})
 
 
@@ -211,7 +222,12 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
     missing = [tap.key for tap in _taps(analysis.structure) if tap.key not in statistics.grams]
-    if statistics.fingerprint != analysis.fingerprint or missing:
+    if statistics.fingerprint == analysis.fingerprint and missing:
+        raise OptionError(
+            f"expected statistics of '{missing[0]}', found none in those given; "
+            "calibrate with the same --prune-normalised as you prune with"
+        )
+    if statistics.fingerprint != analysis.fingerprint:
         raise OptionError(
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
             f"({statistics.fingerprint[:12]}); calibrate this model"
@@ -291,7 +307,8 @@ def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) 
             ) from None
     kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves}
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
-    return Plan(analysis.fingerprint, str(target), options.select, options.recovery, options.ridge, groups)
+    chosen = (str(target), options.select, options.recovery, options.ridge)
+    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised)
 
 
 def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, options: Options, probe: Feeds) -> Result:
@@ -302,9 +319,10 @@ def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, op
     if plan.removes:
         keeps = plan.keeps(analysis.structure)
         fits, refusals = _recover(analysis, keeps, statistics, options)
+        restored, left = _rescale(analysis, keeps, statistics, options)
         errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
-        warnings = [*refusals, *_thin(analysis, fits, statistics)]
-        model = shrink(analysis.normalised, analysis.structure, keeps, fits)
+        warnings = [*refusals, *left, *_thin(analysis, fits, statistics)]
+        model = shrink(analysis.normalised, analysis.structure, keeps, fits, restored)
     else:
         model = onnx.ModelProto()
         model.CopyFrom(analysis.model)
@@ -330,6 +348,19 @@ def _recover(
         for consumer, features in _readers(analysis.structure).items()
     }
     return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
+
+
+def _rescale(
+    analysis: Analysis, keeps: Keeps, statistics: Statistics | None, options: Options
+) -> tuple[dict[Normalisation, Rescaling], list[str]]:
+    """Return what gives normalisations over fewer units their statistics back, and a line for each left alone."""
+    if options.recovery == "none" or statistics is None:
+        return {}, []
+    grams = {
+        one: statistics.grams[_tap(normalised_features(analysis.structure, one)).key]
+        for one in analysis.structure.normalisations
+    }
+    return rescalings(analysis.structure, keeps, grams)
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:

@@ -39,6 +39,7 @@ class Plan:
         recovery: `channel` or `none`.
         ridge: of the least squares.
         groups: every prunable group, in graph order.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     """
 
@@ -48,6 +49,7 @@ class Plan:
     recovery: str
     ridge: float
     groups: tuple[PlannedGroup, ...]
+    prune_normalised: bool = False
 
     @property
     def removes(self) -> bool:
@@ -127,6 +129,7 @@ class Plan:
                 str(data["recovery"]),
                 float(data["ridge"]),
                 groups,
+                bool(data.get("prune_normalised", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(

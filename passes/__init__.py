@@ -12,6 +12,8 @@ from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.mask import MaskConsumers
 from onnx_subprune.passes.packing import has_candidates
 from onnx_subprune.passes.recurrent_states import DropStates, NameStates
+from onnx_subprune.passes.mask_statistics import MaskStatistics
+from onnx_subprune.passes.rescale import RescaleNormalised
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
@@ -28,8 +30,10 @@ __all__ = [
     "InlineBranches",
     "MaskConsumers",
     "NameStates",
+    "MaskStatistics",
     "Pass",
     "PassResult",
+    "RescaleNormalised",
     "RewriteShapes",
     "Sequence",
     "Shrink",

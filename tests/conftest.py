@@ -67,8 +67,9 @@ def mask_oracle() -> Callable[..., Analysis]:
         fraction: float = 0.5,
         seed: int = 0,
         run_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        prune_normalised: bool = False,
     ) -> Analysis:
-        analysis = analyse(model, shapes)
+        analysis = analyse(model, shapes, prune_normalised=prune_normalised)
         plan = random_plan(analysis, fraction, seed)
         assert plan.removes, "expected a prunable group, found none"
         shrunk, masked = references(analysis, plan)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
-from onnx_subprune.cli.options import InputShapes, Json, Model, Quiet, Verbose, shapes
+from onnx_subprune.cli.options import InputShapes, Json, Model, PruneNormalised, Quiet, Verbose, shapes
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.model import input_specs, load_model, measure_cost
@@ -16,6 +16,7 @@ __all__ = ["inspect"]
 def inspect(
     model: Model,
     *,
+    prune_normalised: PruneNormalised = False,
     input_shapes: InputShapes = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -25,7 +26,7 @@ def inspect(
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes))
         proto = load_model(model)
-        analysis = pipeline.analyse(proto, given)
+        analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given))
         dense = measure_cost(analysis.model, analysis.input_shapes)
         shares = _shares(analysis)

@@ -22,6 +22,7 @@ __all__ = [
     "Models",
     "Out",
     "Providers",
+    "PruneNormalised",
     "Quiet",
     "ReportFile",
     "Samples",
@@ -108,6 +109,15 @@ Providers = Annotated[
         help="ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
         rich_help_panel=_RUNTIME,
         show_default="cpu",
+    ),
+]
+PruneNormalised = Annotated[
+    bool,
+    typer.Option(
+        "--prune-normalised",
+        help="Let axes shrink that a LayerNorm, RMSNorm or GroupNorm takes its statistics over, "
+        "such as the residual stream of a transformer.",
+        rich_help_panel="Pruning",
     ),
 ]
 Threads = Annotated[

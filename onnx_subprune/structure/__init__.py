@@ -13,10 +13,11 @@ from onnx_subprune.structure.context import (
 )
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.extents import evaluate
-from onnx_subprune.structure.features import Features, features_of, sides_of
+from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
 from onnx_subprune.structure.rules.quantised import QUANTISED
+from onnx_subprune.structure.statistic import Normalisation, Spread, Statistic
 from onnx_subprune.structure.weights import as_blocks, from_blocks
 
 __all__ = [
@@ -32,8 +33,11 @@ __all__ = [
     "Group",
     "IndexUse",
     "MacTerm",
+    "Normalisation",
     "SizeUse",
+    "Spread",
     "Squeezed",
+    "Statistic",
     "Structure",
     "Use",
     "Weight",
@@ -45,6 +49,7 @@ __all__ = [
     "infer",
     "keep_mask",
     "product",
+    "normalised_features",
     "sides_of",
     "unit_index",
 ]

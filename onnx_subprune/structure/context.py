@@ -6,7 +6,7 @@ a barrier: all that it touches is frozen with that reason. So a gap in a rule co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
 from onnx_subprune.structure.extents import Extent, Size, dims_of
+from onnx_subprune.structure.statistic import Normalisation, Statistic
 
 __all__ = [
     "RECURRENT",
@@ -198,6 +199,7 @@ class Context:
 
     opset: int
     overridable: Collection[str] = ()
+    prune_normalised: bool = False
     axes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
     extents: dict[str, np.ndarray] = field(default_factory=dict)
     tied: dict[str, tuple[gs.Constant, tuple[Dim, ...]]] = field(default_factory=dict)
@@ -209,6 +211,9 @@ class Context:
     index_uses: list[IndexUse] = field(default_factory=list)
     squeezed: list[Squeezed] = field(default_factory=list)
     mac_terms: list[MacTerm] = field(default_factory=list)
+    reductions: list[Statistic] = field(default_factory=list)
+    statistics: list[Statistic] = field(default_factory=list)
+    normalisations: list[Normalisation] = field(default_factory=list)
 
     def input(self, node: gs.Node, index: int) -> tuple[Dim, ...]:
         """Return the axes of an input. A constant met here is a carrier with axes of its own for this use."""
@@ -315,6 +320,14 @@ class Context:
     def freeze(self, dim: Dim, node: gs.Node, does: str) -> None:
         """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
         freeze(dim, f"{label(node)} {does}")
+
+    def normalise(self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None) -> None:
+        """Note that a node takes statistics over `axes` of its first input: they shrink only where the user asks."""
+        if self.prune_normalised:
+            self.statistics.append(Statistic(node, tuple(axes.items())))
+            return
+        for dim in axes.values():
+            freeze(dim, f"{what or label(node)} normalises over this axis; --prune-normalised lets it shrink")
 
     def made(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
         """Return a new axis whose entries the node computes by itself: none of them can be left out."""

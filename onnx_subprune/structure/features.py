@@ -17,8 +17,9 @@ import numpy as np
 from onnx_subprune.structure.context import Consumer, Contraction
 from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
+from onnx_subprune.structure.statistic import Normalisation
 
-__all__ = ["Features", "features_of", "sides_of"]
+__all__ = ["Features", "features_of", "normalised_features", "sides_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,12 @@ def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, 
     outer, inner = _positions(structure, contraction.features, ONE)
     first, second = (Features(name, axis, contraction.features, 1, outer, inner) for name, axis in contraction.sides)
     return first, second
+
+
+def normalised_features(structure: Structure, one: Normalisation) -> Features:
+    """Return the layout of what a normalisation gives, before pruning."""
+    outer, inner = _positions(structure, one.dim, ONE)
+    return Features(one.tensor, one.axis, one.dim, 1, outer, inner)
 
 
 def _positions(structure: Structure, dim: Dim, blocks: Dim) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
 from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
+from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -91,6 +92,12 @@ class Structure:
     def contractions(self) -> list[Contraction]:
         """All products of two activations, in graph order."""
         return self.context.contractions
+
+    @property
+    def normalisations(self) -> list[Normalisation]:
+        """Normalisations that take statistics over a group which may lose units, in graph order."""
+        atoms = {group.atom for group in self.prunable}
+        return [one for one in self.context.normalisations if atoms & set(one.dim.atoms())]
 
     def macs(self, counts: Mapping[Atom, int]) -> int:
         """Return the multiply-accumulates when each Atom in `counts` keeps that many units."""

@@ -16,6 +16,7 @@ from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderst
 from onnx_subprune.structure.dims import Dim, freeze, fresh, purely_dynamic
 from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
 from onnx_subprune.structure.groups import Structure, collect
+from onnx_subprune.structure.recognise import settle_reductions
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 
 __all__ = ["infer"]
@@ -33,16 +34,23 @@ _SIZE_INPUTS = {
 }  # fmt: skip
 
 
-def infer(graph: gs.Graph, input_shapes: Mapping[str, tuple[int, ...]], overridable: Collection[str] = ()) -> Structure:
+def infer(
+    graph: gs.Graph,
+    input_shapes: Mapping[str, tuple[int, ...]],
+    overridable: Collection[str] = (),
+    *,
+    prune_normalised: bool = False,
+) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
     Args:
         graph: topologically sorted; constants folded. It is not changed.
         input_shapes: the sizes to count multiply-accumulates with, for every graph input.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     """
-    ctx = Context(opset=graph.opset, overridable=frozenset(overridable))
+    ctx = Context(opset=graph.opset, overridable=frozenset(overridable), prune_normalised=prune_normalised)
     symbols: Symbols = {}
     for tensor in graph.inputs:
         _enter(tensor, input_shapes[tensor.name], symbols, ctx)
@@ -51,6 +59,7 @@ def infer(graph: gs.Graph, input_shapes: Mapping[str, tuple[int, ...]], overrida
         _name_sizes(node, symbols, ctx)
     for tensor in graph.outputs:
         _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
+    settle_reductions(graph, ctx)
     _settle_sizes(ctx)
     return collect(graph, ctx)
 

@@ -19,6 +19,7 @@ from onnx_subprune.subspace.ordering import (
 )
 from onnx_subprune.subspace.ranking import Moments, Ranking, Reader, rank_group
 from onnx_subprune.subspace.recovery import Recovery, centred, recover
+from onnx_subprune.subspace.rescaling import Rescaling, rescaling, unscaled
 
 __all__ = [
     "METHODS",
@@ -27,6 +28,7 @@ __all__ = [
     "Ranking",
     "Reader",
     "Recovery",
+    "Rescaling",
     "centred",
     "conditional_variance_scores",
     "cumulative_variance",
@@ -42,7 +44,9 @@ __all__ = [
     "rank",
     "rank_group",
     "recover",
+    "rescaling",
     "saw_scores",
     "unit_scores",
+    "unscaled",
     "zca_scores",
 ]

@@ -67,12 +67,14 @@ def holds(mask_oracle: Callable[..., object]) -> Callable[..., Structure]:
         model: onnx.ModelProto,
         expected: Mapping[str, int],
         shapes: Mapping[str, tuple[int, ...]] | None = None,
+        *,
+        prune_normalised: bool = False,
         **options: object,
     ) -> Structure:
-        structure = analyse(model, shapes).structure
+        structure = analyse(model, shapes, prune_normalised=prune_normalised).structure
         assert {group.name: group.size for group in structure.prunable} == dict(expected), _why(structure)
         for seed, fraction in enumerate((0.5, 0.75, 0.01)):
-            mask_oracle(model, shapes, fraction=fraction, seed=seed, **options)
+            mask_oracle(model, shapes, fraction=fraction, seed=seed, prune_normalised=prune_normalised, **options)
         return structure
 
     return check
@@ -87,8 +89,10 @@ def refuses() -> Callable[..., Structure]:
         expected: Mapping[str, str],
         shapes: Mapping[str, tuple[int, ...]] | None = None,
         allowed: Sequence[str] = (),
+        *,
+        prune_normalised: bool = False,
     ) -> Structure:
-        structure = analyse(model, shapes).structure
+        structure = analyse(model, shapes, prune_normalised=prune_normalised).structure
         assert [group.name for group in structure.prunable] == list(allowed), _why(structure)
         reasons = {group.name: "; ".join(group.reasons) for group in structure.frozen}
         for name, words in expected.items():

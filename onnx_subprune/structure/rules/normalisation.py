@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, label
-from onnx_subprune.structure.dims import ONE
+from onnx_subprune.structure.dims import ONE, Dim, fresh, product
 from onnx_subprune.structure.rules.elementwise import broadcast
+from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["RULES"]
+
+_SCALES_CHANNELS = 21
 
 
 def per_channel(node: gs.Node, ctx: Context) -> None:
@@ -19,22 +24,24 @@ def per_channel(node: gs.Node, ctx: Context) -> None:
     for index in range(1, len(node.inputs)):
         (parameter,) = ctx.input(node, index)
         ctx.unify(parameter, x[1], node)
-    if node.op == "InstanceNormalization":
-        for dim in x[2:]:
-            ctx.freeze(dim, node, "normalises over this axis")
     ctx.output(node, x)
+    if node.op == "InstanceNormalization":
+        # GroupNorm is written as this operator over [N, groups, channels of the group x positions].
+        _statistics(node, ctx, x, range(2, len(x)), centred=True, scale=1, shift=2)
 
 
 def trailing(node: gs.Node, ctx: Context) -> None:
     """LayerNormalization, RMSNormalization: statistics over all axes from `axis` on."""
     x = ctx.input(node, 0)
     axis = int(node.attrs.get("axis", -1)) % len(x)
-    for dim in x[axis:]:
-        ctx.freeze(dim, node, "normalises over this axis")
     broadcast(node, [x, *(ctx.input(node, i) for i in range(1, len(node.inputs)) if ctx.has(node, i))], ctx)
     ctx.output(node, x)
     for index in range(1, len(node.outputs)):
         ctx.output(node, (*x[:axis], *(ONE for _ in x[axis:])), index)
+    if any(tensor.outputs for tensor in node.outputs[1:]):
+        for dim in x[axis:]:
+            ctx.freeze(dim, node, "gives its statistics over this axis back")
+    _statistics(node, ctx, x, range(axis, len(x)), centred=node.op == "LayerNormalization", scale=1, shift=2)
 
 
 def softmax(node: gs.Node, ctx: Context) -> None:
@@ -55,20 +62,59 @@ def across_channels(node: gs.Node, ctx: Context) -> None:
 
 
 def group_norm(node: gs.Node, ctx: Context) -> None:
-    """GroupNormalization: statistics over several channels and all positions."""
+    """GroupNormalization: statistics over the channels of a group and all positions; groups may go as a whole."""
+    if ctx.opset < _SCALES_CHANNELS:
+        raise NotUnderstood(f"{label(node)} has one scale for each group, a form that ONNX withdrew")
     x = ctx.input(node, 0)
-    for dim in x[1:]:
-        ctx.freeze(dim, node, "normalises over this axis")
+    groups = int(node.attrs["num_groups"])
+    group, inner = fresh(groups), fresh(x[1].size // groups)
+    ctx.unify(x[1], product(group, inner), node)
+    ctx.expect_size(node, "num_groups", None, group)
+    for index in (1, 2):
+        (parameter,) = ctx.input(node, index)
+        ctx.unify(parameter, x[1], node)
     ctx.output(node, x)
+    ctx.normalise(node, {1: inner, **dict(enumerate(x[2:], 2))})
 
 
-def listed_axes(node: gs.Node, ctx: Context) -> None:
-    """LpNormalization, MeanVarianceNormalization: the axes are attributes."""
+def lp_norm(node: gs.Node, ctx: Context) -> None:
+    """LpNormalization: divided by a norm over one axis."""
     x = ctx.input(node, 0)
-    default = [0, 2, 3] if node.op == "MeanVarianceNormalization" else [int(node.attrs.get("axis", -1))]
-    for axis in node.attrs.get("axes", default):
+    ctx.output(node, x)
+    _statistics(node, ctx, x, [int(node.attrs.get("axis", -1)) % len(x)], centred=False)
+
+
+def mean_variance(node: gs.Node, ctx: Context) -> None:
+    """MeanVarianceNormalization: the axes are an attribute.
+
+    Its variance is the difference of two means, which for a few units is rounding error: never over fewer.
+    """
+    x = ctx.input(node, 0)
+    for axis in node.attrs.get("axes", [0, 2, 3]):
         ctx.freeze(x[axis], node, "normalises over this axis")
     ctx.output(node, x)
+
+
+def _statistics(
+    node: gs.Node,
+    ctx: Context,
+    x: Sequence[Dim],
+    axes: Sequence[int],
+    *,
+    centred: bool,
+    scale: int | None = None,
+    shift: int | None = None,
+) -> None:
+    """Note the statistics that an operator takes over `axes`, and where its scale and shift are."""
+    ctx.normalise(node, {axis: x[axis] for axis in axes})
+    if ctx.prune_normalised and not node.outputs[0].is_empty():
+        axis = max(axes, key=lambda i: any(not atom.reasons for atom in x[i].atoms()))
+        ctx.normalisations.append(
+            Normalisation(
+                node, node.op, node.outputs[0].name, axis, x[axis],
+                centred=centred, averaged=node.op != "LpNormalization", pooled=len(axes) > 1, scale=scale, shift=shift,
+            )
+        )  # fmt: skip
 
 
 RULES = {
@@ -77,5 +123,6 @@ RULES = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Hardmax"), softmax),
     "GroupNormalization": group_norm,
     "LRN": across_channels,
-    **dict.fromkeys(("LpNormalization", "MeanVarianceNormalization"), listed_axes),
+    "LpNormalization": lp_norm,
+    "MeanVarianceNormalization": mean_variance,
 }

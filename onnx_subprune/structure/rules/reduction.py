@@ -1,12 +1,18 @@
-"""Reductions and scans: the axis they run over is frozen, the others pass."""
+"""Reductions and scans: the axis they run over is frozen, the others pass.
+
+Two kinds of reductions do not freeze it: a sum over products of two activations is a contraction like that of a MatMul,
+and the statistics of a normalisation may run over fewer units if the user asks. The latter are recognised by what
+becomes of them, when the whole graph has been seen (`recognise.py`).
+"""
 
 from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, Contraction
 from onnx_subprune.structure.dims import ONE
 from onnx_subprune.structure.extents import evaluate, fixed
+from onnx_subprune.structure.statistic import Statistic
 
 __all__ = ["RULES"]
 
@@ -20,19 +26,42 @@ def reduce(node: gs.Node, ctx: Context) -> None:
     axes = [a % len(x) for a in listed]
     if not axes and not node.attrs.get("noop_with_empty_axes"):
         axes = list(range(len(x)))
+    if not _sums_products(node, axes, ctx):
+        ctx.reductions.append(Statistic(node, tuple((axis, x[axis]) for axis in axes)))
     _collapse(node, ctx, axes, bool(node.attrs.get("keepdims", 1)))
+
+
+def _sums_products(node: gs.Node, axes: list[int], ctx: Context) -> bool:
+    """Record sum(a * b) over one axis as the contraction of two activations that it is."""
+    maker = node.inputs[0].inputs[0] if node.op == "ReduceSum" and node.inputs[0].inputs else None
+    if maker is None or maker.op != "Mul" or len(axes) != 1 or maker.inputs[0] is maker.inputs[1]:
+        return False
+    if any(ctx.weight(maker, i) is not None for i in (0, 1)) or len(maker.outputs[0].outputs) != 1:
+        return False
+    dim, rank = ctx.input(node, 0)[axes[0]], len(ctx.input(node, 0))
+    if dim.dynamic:
+        return False
+    sides = []
+    for tensor in maker.inputs:
+        own = ctx.axes[tensor.name]
+        axis = axes[0] - rank + len(own)
+        if axis < 0 or own[axis].resolve() != dim.resolve():
+            return False
+        sides.append((tensor.name, axis))
+    ctx.contractions.append(Contraction(maker, (sides[0], sides[1]), dim))
+    return True
 
 
 def arg_reduce(node: gs.Node, ctx: Context) -> None:
     """ArgMax, ArgMin."""
-    rank = len(ctx.input(node, 0))
-    _collapse(node, ctx, [int(node.attrs.get("axis", 0)) % rank], bool(node.attrs.get("keepdims", 1)))
+    x = ctx.input(node, 0)
+    axis = int(node.attrs.get("axis", 0)) % len(x)
+    ctx.freeze(x[axis], node, "reduces over this axis")
+    _collapse(node, ctx, [axis], bool(node.attrs.get("keepdims", 1)))
 
 
 def _collapse(node: gs.Node, ctx: Context, axes: list[int], keep: bool) -> None:
     x = ctx.input(node, 0)
-    for axis in axes:
-        ctx.freeze(x[axis], node, "reduces over this axis")
     y = [ONE if i in axes else dim for i, dim in enumerate(x)]
     ctx.output(node, y if keep else [dim for i, dim in enumerate(y) if i not in axes])
 

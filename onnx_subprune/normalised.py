@@ -1,0 +1,63 @@
+"""From the statistics of normalisations that lose units to what gives them back: see docs/mathematics.md, section 8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import numpy as np
+
+from onnx_subprune.calibration import Gram
+from onnx_subprune.structure import Atom, Features, Normalisation, Structure, normalised_features
+from onnx_subprune.subspace import Rescaling, rescaling, unscaled
+
+__all__ = ["rescalings"]
+
+Keeps: TypeAlias = Mapping[Atom, np.ndarray]
+
+
+def rescalings(
+    structure: Structure, keeps: Keeps, grams: Mapping[Normalisation, Gram]
+) -> tuple[dict[Normalisation, Rescaling], list[str]]:
+    """Return the factor and offset of every normalisation that loses units, and a line for each that gets none.
+
+    Args:
+        structure: of the graph.
+        keeps: for each Atom that loses units, bool [size].
+        grams: of the tensors of the normalisations.
+
+    """
+    found: dict[Normalisation, Rescaling] = {}
+    left: list[str] = []
+    for one, gram in grams.items():
+        features = normalised_features(structure, one)
+        keep = features.kept(keeps)[0]
+        if keep.all():
+            continue
+        if one.operator or one.spread is not None:
+            found[one] = _rescaling(structure, one, features, gram, keep)
+        else:
+            left.append(
+                f"the statistics of {one.kind} at '{one.node.name}' were not restored: its scale is part of them"
+            )
+    return {one: value for one, value in found.items() if not value.trivial}, left
+
+
+def _rescaling(structure: Structure, one: Normalisation, features: Features, gram: Gram, keep: np.ndarray) -> Rescaling:
+    affine = gram.second_moment()[0]
+    second, mean = affine[:-1, :-1], affine[:-1, -1]
+    scale, shift = (_parameter(structure, one, index, features) for index in (one.scale, one.shift))
+    if scale is not None:
+        second, mean = unscaled(second, mean, scale, np.zeros_like(scale) if shift is None else shift)
+    pooled = one.pooled or features.inner * features.outer > 1
+    return rescaling(second, mean, keep, centred=one.centred, averaged=one.averaged, pooled=pooled)
+
+
+def _parameter(structure: Structure, one: Normalisation, index: int | None, features: Features) -> np.ndarray | None:
+    """Return an operator's parameter where it has one value for each feature."""
+    if index is None or (id(one.node), index) not in structure.context.private:
+        return None
+    dims = structure.context.private[(id(one.node), index)][2]
+    if len(dims) != 1 or dims[0].resolve() != one.dim.resolve() or features.count != one.dim.size:
+        return None
+    return np.asarray(one.node.inputs[index].values).astype(np.float64)
