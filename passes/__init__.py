@@ -10,9 +10,9 @@ from onnx_subprune.passes.fold_corrections import FoldCorrections
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.mask import MaskConsumers
+from onnx_subprune.passes.mask_statistics import MaskStatistics
 from onnx_subprune.passes.packing import has_candidates
 from onnx_subprune.passes.recurrent_states import DropStates, NameStates
-from onnx_subprune.passes.mask_statistics import MaskStatistics
 from onnx_subprune.passes.rescale import RescaleNormalised
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
@@ -29,8 +29,8 @@ __all__ = [
     "FoldCorrections",
     "InlineBranches",
     "MaskConsumers",
-    "NameStates",
     "MaskStatistics",
+    "NameStates",
     "Pass",
     "PassResult",
     "RescaleNormalised",

@@ -48,8 +48,8 @@ __all__ = [
     "from_blocks",
     "infer",
     "keep_mask",
-    "product",
     "normalised_features",
+    "product",
     "sides_of",
     "unit_index",
 ]

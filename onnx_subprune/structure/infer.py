@@ -139,11 +139,20 @@ def _check_sizes(node: gs.Node, ctx: Context) -> None:
 
 
 def _guard_sizes(node: gs.Node, ctx: Context) -> None:
-    """Freeze the axes whose size this node takes as a number (an attention scale computed from the width, say)."""
+    """Keep the numbers that this node computes from sizes (an attention scale from the width, say) as they are.
+
+    A size that is cast is written down as the number it was; any other use freezes the axis.
+    """
     for index, tensor in enumerate(node.inputs):
         if index in _SIZE_INPUTS.get(node.op, ()) or isinstance(tensor, gs.Constant):
             continue
-        _freeze_sizes(ctx.extents.get(tensor.name), f"{label(node)} computes with the size of this axis")
+        values = ctx.extents.get(tensor.name)
+        known = values is not None and node.op == "Cast" and all(fixed(extent) is not None for extent in values.ravel())
+        if values is None or not known:
+            _freeze_sizes(values, f"{label(node)} computes with the size of this axis")
+            continue
+        for position, extent in enumerate(values.ravel()):
+            ctx.expect(node, index, position, evaluate(extent, {}))
 
 
 def _settle_sizes(ctx: Context) -> None:
