@@ -106,7 +106,7 @@ def equilibrate(G: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
 
 def dead_features(moments: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which of the features with second moments (or variances) [d] carry no signal: mask [d]."""
-    threshold = max(float(moments.max(initial=0.0)) * _DEAD, float(np.finfo(np.float64).tiny))
+    threshold = max(float(np.max(moments, initial=0.0)) * _DEAD, float(np.finfo(np.float64).tiny))
     return np.asarray(moments <= threshold, dtype=np.bool_)
 
 
