@@ -265,7 +265,7 @@ def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer |
     readers: dict[Consumer | Contraction, Reader] = {}
     for pair, sides in _pairs(structure).items():
         left, right = (_uncentred(statistics.grams[_tap(side).key]) for side in sides)
-        readers[pair] = Reader(sides[0], np.ones((1, sides[0].count)), Moments(left * right))
+        readers[pair] = Reader(sides[0], np.ones((sides[0].blocks, sides[0].count)), Moments(left * right))
     return readers
 
 

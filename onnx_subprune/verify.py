@@ -59,11 +59,16 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:
     """Check that a pruned model is valid ONNX, runs, and gives outputs of the shapes of the dense one, without new NaN.
 
+    ONNX Runtime's own optimiser writes operators that ONNX does not know: where the dense model is not valid to the
+    letter, a run has to do.
+
     Raises:
         InternalError: a check failed.
 
     """
-    _check_valid(model)
+    complaint = _complaint(model)
+    if complaint is not None and _complaint(dense) is None:
+        raise InternalError(f"the pruned model is not valid ONNX: {complaint}; please report this")
     expected = run(open_session(dense), probe)
     for name, value in run(open_session(model), probe).items():
         wanted = expected[name]
@@ -74,11 +79,12 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
             )
 
 
-def _check_valid(model: onnx.ModelProto) -> None:
+def _complaint(model: onnx.ModelProto) -> str | None:
+    """Return what ONNX's checker has to say against a model, in a line; None where it is valid."""
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         # The checker cannot take a model of more than 2 GB in memory; ONNX Runtime still checks it when it is run.
         if "2GiB" not in str(error):
-            reason = str(error).strip().splitlines()[0]
-            raise InternalError(f"the pruned model is not valid ONNX: {reason}; please report this") from error
+            return str(error).strip().splitlines()[0]
+    return None

@@ -77,12 +77,11 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         if beta == 0 or not _has_input(node, 2):
             node.attrs["beta"] = beta = 1.0
-            _drop_bias(node)
+            _set_input(node, 2, gs.Variable.empty())
         delta = shift * alpha / beta
     if not _has_input(node, 2):
-        _drop_bias(node)
         name = fresh_name(graph, f"{node.name}_bias")
-        node.inputs.append(gs.Constant(name, delta.astype(consumer.weight.dtype)))
+        _set_input(node, 2, gs.Constant(name, delta.astype(consumer.weight.dtype)))
         structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
     elif (id(node), 2) in structure.context.private:
         _add_to_constant(graph, structure, node, 2, delta)
@@ -113,10 +112,7 @@ def _shift_recurrent(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     if stored is not None:
         bias += stored[0].view()
     constant = gs.Constant(fresh_name(graph, f"{node.name}_bias"), bias.astype(consumer.weight.dtype))
-    if len(node.inputs) > _RECURRENT_BIAS:
-        node.inputs[_RECURRENT_BIAS] = constant
-    else:
-        node.inputs.append(constant)
+    _set_input(node, _RECURRENT_BIAS, constant)
     axes = (directions, product(fresh(2), rows))
     structure.context.private[(id(node), _RECURRENT_BIAS)] = (node, _RECURRENT_BIAS, axes)
 
@@ -125,10 +121,11 @@ def _has_input(node: gs.Node, index: int) -> bool:
     return len(node.inputs) > index and not node.inputs[index].is_empty()
 
 
-def _drop_bias(node: gs.Node) -> None:
-    # GraphSurgeon's lists of inputs cannot delete slices.
-    while len(node.inputs) > 2:
-        node.inputs.pop()
+def _set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
+    if len(node.inputs) > index:
+        node.inputs[index] = tensor
+    else:
+        node.inputs.append(tensor)
 
 
 def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:

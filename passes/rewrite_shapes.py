@@ -40,6 +40,9 @@ class RewriteShapes(Pass):
 
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite node by node, each input at once."""
+        for default in self._structure.context.defaults:
+            if not keep_mask(default.dim, self._keeps).all():
+                default.node.attrs[default.name] = default.value
         changes: dict[tuple[int, int | str], list[tuple[SizeUse, int]]] = {}
         for use in self._structure.context.size_uses:
             wanted = evaluate(use.expected, self._keeps)

@@ -36,6 +36,15 @@ def data_dir() -> Path:
     return folder
 
 
+def is_valid(model: onnx.ModelProto) -> bool:
+    """Whether ONNX's checker knows all operators: it does not know those that ONNX Runtime writes without a domain."""
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError:
+        return False
+    return True
+
+
 def random_plan(analysis: Analysis, fraction: float = 0.5, seed: int = 0) -> Plan:
     """Return a plan that keeps a random `fraction` of the units of every prunable group."""
     rng = np.random.default_rng(seed)
@@ -73,7 +82,8 @@ def mask_oracle() -> Callable[..., Analysis]:
         plan = random_plan(analysis, fraction, seed)
         assert plan.removes, "expected a prunable group, found none"
         shrunk, masked = references(analysis, plan)
-        onnx.checker.check_model(shrunk, full_check=True)
+        if is_valid(model):
+            onnx.checker.check_model(shrunk, full_check=True)
         feeds = random_feeds(input_specs(model), dict(run_shapes or analysis.input_shapes), seed)
         expected = run(open_session(masked), feeds)
         found = run(open_session(shrunk), feeds)

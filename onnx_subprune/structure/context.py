@@ -23,6 +23,7 @@ __all__ = [
     "Consumer",
     "Context",
     "Contraction",
+    "Default",
     "IndexUse",
     "MacTerm",
     "NotUnderstood",
@@ -141,12 +142,14 @@ class Consumer:
 class Contraction:
     """A product of two activations that sums over one axis of each (queries times keys): `sides` are (tensor, axis).
 
-    A unit adds one term to the sum, so it may go from both sides at once; there is no weight to correct.
+    A unit adds one term to the sum, so it may go from both sides at once; there is no weight to correct. Where the axes
+    hold `blocks` that are summed over apart (the heads of a fused attention), `features` is blocks x terms.
     """
 
     node: gs.Node
     sides: tuple[tuple[str, int], tuple[str, int]]
     features: Dim
+    blocks: Dim = ONE
 
     @property
     def name(self) -> str:
@@ -166,6 +169,19 @@ class SizeUse:
     position: int | None
     expected: Extent
     present: Extent
+
+
+@dataclass(frozen=True)
+class Default:
+    """An attribute that a node has not, with the value this stands for as long as `dim` is whole: what shrinks differs.
+
+    The scale of a fused attention is one over the square root of the size of its heads, unless it is given.
+    """
+
+    node: gs.Node
+    name: str
+    value: float | tuple[int, ...]
+    dim: Dim
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,7 @@ class Context:
     consumers: list[Consumer] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     size_uses: list[SizeUse] = field(default_factory=list)
+    defaults: list[Default] = field(default_factory=list)
     index_uses: list[IndexUse] = field(default_factory=list)
     squeezed: list[Squeezed] = field(default_factory=list)
     mac_terms: list[MacTerm] = field(default_factory=list)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune.structure.context import Consumer, Contraction
-from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, unit_index
+from onnx_subprune.structure.dims import Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
 from onnx_subprune.structure.statistic import Normalisation
 
@@ -63,8 +63,9 @@ def features_of(structure: Structure, consumer: Consumer) -> Features:
 
 def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, Features]:
     """Return the layouts of the two activations of a contraction; they are the same but for where they lie."""
-    outer, inner = _positions(structure, contraction.features, ONE)
-    first, second = (Features(name, axis, contraction.features, 1, outer, inner) for name, axis in contraction.sides)
+    outer, inner = _positions(structure, contraction.features, contraction.blocks)
+    blocks, dim = contraction.blocks.size, contraction.features
+    first, second = (Features(name, axis, dim, blocks, outer, inner) for name, axis in contraction.sides)
     return first, second
 
 

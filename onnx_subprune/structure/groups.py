@@ -161,7 +161,8 @@ def _group(name: str, atom: Atom, uses: dict[str, list[Use]], readers: _Readers,
 def _contracted(ctx: Context) -> dict[Atom, list[Contraction]]:
     pairs: dict[Atom, list[Contraction]] = {}
     for contraction in ctx.contractions:
-        for atom in dict.fromkeys(contraction.features.atoms()):
+        passed = set(contraction.blocks.atoms())
+        for atom in dict.fromkeys(atom for atom in contraction.features.atoms() if atom not in passed):
             pairs.setdefault(atom, []).append(contraction)
     return pairs
 

@@ -394,3 +394,68 @@ def test_experts_of_an_einsum_read_mixtures_of_their_own(net, exact):
         w1=experts, w2=(2, 8, 5),
     )  # fmt: skip
     exact(model, {"c1_matmul#2": range(KEPT)})
+
+
+MS = ', "com.microsoft" : 1'
+
+
+def _in_heads(heads: int, width: int) -> np.ndarray:
+    """[width, heads x 8]: in every head the last channels are the same mixtures of its first."""
+    return np.concatenate([redundant((width, SIZE), axis=1) for _ in range(heads)], axis=1)
+
+
+def test_value_channels_of_a_fused_attention_are_mixtures(net, exact):
+    """Rows of probabilities sum to one, so a constant difference stays one."""
+    shift = np.tile(np.float32(0.7 * (np.arange(SIZE) >= KEPT)), 2)
+    model = net(
+        """g (float[4,6,3] x) => (float[a,b,c] y) {
+            [att] o = com.microsoft.Attention <num_heads=2, qkv_hidden_sizes=[8,8,16]> (x, w, b)
+            [out] y = MatMul(o, wo)
+        }""",
+        domains=MS, w=np.concatenate([RNG.standard_normal((3, 16)).astype(np.float32), _in_heads(2, 3)], axis=1),
+        b=np.concatenate([RNG.standard_normal(16).astype(np.float32), shift]), wo=(16, 5),
+    )  # fmt: skip
+    exact(model, {"att#3": range(KEPT)})
+
+
+def test_heads_of_a_fused_attention_are_twins(net, exact):
+    """Heads 2 and 3 say what head 0 says, the last of them with another sign."""
+    first = RNG.standard_normal((3, 2, 4)).astype(np.float32)
+    twins, signed = first[:, [0, 1, 0, 0]], first[:, [0, 1, 0, 0]] * np.float32([1, 1, 1, -1])[:, None]
+    model = net(
+        """g (float[4,6,3] x) => (float[a,b,c] y) {
+            [q] q = MatMul(x, wq)
+            [k] k = MatMul(x, wk)
+            [v] v = MatMul(x, wv)
+            [att] o = com.microsoft.MultiHeadAttention <num_heads=4> (q, k, v)
+            [out] y = MatMul(o, wo)
+        }""",
+        domains=MS, wq=twins.reshape(3, 16), wk=twins.reshape(3, 16), wv=signed.reshape(3, 16), wo=(16, 5),
+    )  # fmt: skip
+    exact(model, {"q": [0, 1]})
+
+
+@pytest.mark.parametrize("mask", ["", ", m"])
+def test_a_fused_attention_reads_mixtures(net, exact, mask):
+    model = net(
+        f"""g (float[4,6,3] x) => (float[a,b,c] y) {{
+            [c1] h = MatMul(x, w1)
+            [s] s = Add(h, b1)
+            [att] y = com.microsoft.Attention <num_heads=2> (s, w, b{mask})
+        }}""",
+        domains=MS, w1=redundant((3, 8), axis=1), b1=np.float32(0.9 * (np.arange(8) >= KEPT)), w=(8, 12), b=(12,),
+        **({"m": np.full(4, 5, np.int32)} if mask else {}),
+    )  # fmt: skip
+    exact(model)
+
+
+def test_a_fused_conv_reads_mixtures_beside_a_sum(net, exact):
+    """It has no bias where the correction needs one, and a fourth input behind."""
+    model = net(
+        """g (float[4,3,6,7] x, float[4,4,6,7] z) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [c2] y = com.microsoft.FusedConv <activation="Relu"> (h, w2, , z)
+        }""",
+        domains=MS, w1=_SHIFTED[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(_SHIFTED[:, 3]), w2=(4, 8, 1, 1),
+    )  # fmt: skip
+    exact(model)

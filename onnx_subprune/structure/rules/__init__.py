@@ -12,6 +12,8 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context
 from onnx_subprune.structure.rules import (
+    attention,
+    contrib,
     control,
     creation,
     cutting,
@@ -34,6 +36,8 @@ Rule = Callable[[gs.Node, Context], None]
 
 _ONNX: dict[str, Rule] = {
     **control.RULES,
+    **attention.RULES,
+    **contrib.RULES,
     **creation.RULES,
     **cutting.RULES,
     **elementwise.RULES,
@@ -49,6 +53,9 @@ _ONNX: dict[str, Rule] = {
 }
 
 _CONTRIB: dict[str, Rule] = {
+    **attention.CONTRIB,
+    **contrib.CONTRIB,
+    **linear.CONTRIB,
     **matrix.CONTRIB,
     **quantised.CONTRIB,
 }

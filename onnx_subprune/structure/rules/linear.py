@@ -6,9 +6,10 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
 from onnx_subprune.structure.dims import Dim, fresh, product
+from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.rules.spatial import slide
 
-__all__ = ["RULES"]
+__all__ = ["CONTRIB", "RULES"]
 
 
 def conv(node: gs.Node, ctx: Context) -> None:
@@ -25,6 +26,14 @@ def conv(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, y)
     _record(node, ctx, weight, produces=(0, w[0]), contracts=(1, w[1]), group=group)
     ctx.mac_terms.append(MacTerm(node, (*y, w[1], *w[2:])))
+
+
+def fused_conv(node: gs.Node, ctx: Context) -> None:
+    """FusedConv of ONNX Runtime: a Conv, a tensor Z added to it, and an activation."""
+    conv(node, ctx)
+    if ctx.has(node, 3):
+        y = ctx.axes[node.outputs[0].name]
+        ctx.output(node, broadcast(node, [y, ctx.input(node, 3)], ctx))
 
 
 def conv_transpose(node: gs.Node, ctx: Context) -> None:
@@ -109,3 +118,4 @@ def _pads(node: gs.Node) -> bool:
 
 
 RULES = {"Conv": conv, "ConvTranspose": conv_transpose}
+CONTRIB = {"FusedConv": fused_conv}
