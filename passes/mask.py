@@ -6,15 +6,14 @@ recovery. The pass changes no weight.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
+from onnx_subprune.passes.wiring import float_type
 from onnx_subprune.structure import RECURRENT, Atom, Dim, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
@@ -83,7 +82,7 @@ def _masked(reading: _Reading, mask: np.ndarray, taken: set[str]) -> gs.Node:
     """Return a Mul of what is read, which the node reads from now on."""
     node, index = reading.node, reading.index
     tensor = node.inputs[index]
-    dtype = reading.dtype if reading.dtype is not None else _dtype(tensor)
+    dtype = reading.dtype if reading.dtype is not None else float_type(tensor)
     stem = f"{tensor.name}_masked"
     name = next(name for name in (stem, *(f"{stem}_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
     taken.add(name)
@@ -91,18 +90,3 @@ def _masked(reading: _Reading, mask: np.ndarray, taken: set[str]) -> gs.Node:
     factor = gs.Constant(f"{name}_mask", mask.astype(dtype))
     node.inputs[index] = output
     return gs.Node("Mul", name=f"{name}_mul", inputs=[tensor, factor], outputs=[output])
-
-
-def _dtype(tensor: gs.Tensor) -> np.dtype[Any]:
-    """Return the element type of an activation; where it is not recorded, that of the floats it is computed from."""
-    pending, seen = deque([tensor]), {tensor.name}
-    while pending:
-        found = pending.popleft()
-        dtype: np.dtype[Any] | None = None if found.dtype is None else np.dtype(found.dtype)
-        if dtype is not None and dtype.kind == "f":
-            return dtype
-        for source in (source for node in found.inputs for source in node.inputs):
-            if source.name not in seen:
-                seen.add(source.name)
-                pending.append(source)
-    return np.dtype(np.float32)

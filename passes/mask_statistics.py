@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import float_type, fresh_name
 from onnx_subprune.structure import Atom, Dim, Statistic, Structure, keep_mask
 
 __all__ = ["MaskStatistics"]
@@ -55,7 +55,7 @@ class _Rewriter:
         self._graph, self._node, self._rank = graph, statistic.node, rank
         self._x = self._node.inputs[0]
         self._axes = sorted(masks)
-        self._dtype = np.dtype(self._x.dtype)
+        self._dtype = float_type(self._x)
         self._made: list[gs.Node] = []
         self._kept = {axis: mask for axis, mask in masks.items() if not mask.all()}
         if self._node.op == "GroupNormalization" and 1 in self._kept:

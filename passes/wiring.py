@@ -7,7 +7,9 @@ name, so every question here counts their uses too.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +22,7 @@ __all__ = [
     "dead_nodes",
     "defect",
     "drop_nodes",
+    "float_type",
     "fresh_name",
     "is_readable",
     "is_sorted",
@@ -66,6 +69,21 @@ def read_values(tensor: gs.Tensor) -> np.ndarray | None:
     values = tensor._values
     array: np.ndarray = values.load() if isinstance(values, LazyValues) else values
     return array
+
+
+def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
+    """Return the element type of an activation; where it is not recorded, that of the floats it is computed from."""
+    pending, seen = deque([tensor]), {tensor.name}
+    while pending:
+        found = pending.popleft()
+        dtype: np.dtype[Any] | None = None if found.dtype is None else np.dtype(found.dtype)
+        if dtype is not None and dtype.kind == "f":
+            return dtype
+        for source in (source for node in found.inputs for source in node.inputs):
+            if source.name not in seen:
+                seen.add(source.name)
+                pending.append(source)
+    return np.dtype(np.float32)
 
 
 def fresh_name(graph: gs.Graph, stem: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune.structure.context import Consumer, Contraction
-from onnx_subprune.structure.dims import Atom, Dim, Keeps, keep_mask, unit_index
+from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
 from onnx_subprune.structure.statistic import Normalisation
 
