@@ -100,6 +100,7 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         fold,
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
+        passes.SkipConcat(constant),
         passes.NameStates(constant),
         passes.Tidy(),
     )(graph)

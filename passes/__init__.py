@@ -16,6 +16,7 @@ from onnx_subprune.passes.recurrent_states import DropStates, NameStates
 from onnx_subprune.passes.rescale import RescaleNormalised
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
+from onnx_subprune.passes.skip_concat import SkipConcat
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
 from onnx_subprune.passes.unpack_projections import UnpackProjections
@@ -37,6 +38,7 @@ __all__ = [
     "RewriteShapes",
     "Sequence",
     "Shrink",
+    "SkipConcat",
     "Stamp",
     "Tidy",
     "UnpackProjections",

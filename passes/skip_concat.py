@@ -1,0 +1,97 @@
+"""Take what is picked from one part of a Concat from that part itself.
+
+Exporters stack the last states of all layers of a recurrent network, of which the model uses the last. Where nothing
+else reads the stack, it goes, and the layers are no longer held to one width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_subprune.passes.base import Pass
+from onnx_subprune.passes.wiring import fresh_name, read_values
+
+__all__ = ["SkipConcat"]
+
+_DOMAINS = (None, "", "ai.onnx")
+_STEPS = 4
+
+
+class SkipConcat(Pass):
+    """Rewire every Gather and Slice of constant positions that lie in one input of a Concat along the same axis.
+
+    Args:
+        overridable: initializers that are graph inputs too; they are not constant.
+
+    """
+
+    def __init__(self, overridable: Collection[str] = ()) -> None:
+        self._overridable = frozenset(overridable)
+
+    def run(self, graph: gs.Graph) -> bool:
+        """Rewire one node after the other; a stack of stacks is seen through."""
+        skipped = False
+        for node in graph.nodes:
+            while self._skip(graph, node):
+                skipped = True
+        return skipped
+
+    def _skip(self, graph: gs.Graph, node: gs.Node) -> bool:
+        joined = _joined(node)
+        if joined is None:
+            return False
+        axis = int(joined.attrs["axis"]) % len(joined.inputs[0].shape)
+        ends = np.cumsum([tensor.shape[axis] for tensor in joined.inputs])
+        places = self._places(node, axis, len(joined.inputs[0].shape), int(ends[-1]))
+        if places is None or not places.size:
+            return False
+        part = int(np.searchsorted(ends, places.min(), side="right"))
+        if places.max() >= ends[part]:
+            return False
+        places = places - (ends[part] - joined.inputs[part].shape[axis])
+        node.inputs[0] = joined.inputs[part]
+        if node.op == "Gather":
+            _set(graph, node, 1, places)
+        else:
+            _set(graph, node, 1, places[:1])
+            _set(graph, node, 2, places[-1:] + 1)
+        return True
+
+    def _places(self, node: gs.Node, axis: int, rank: int, size: int) -> np.ndarray | None:
+        """The positions along the axis that are picked, none of them negative; None where they are not known."""
+        if node.op == "Gather":
+            indices = self._value(node, 1)
+            known = indices is not None and int(node.attrs.get("axis", 0)) % rank == axis
+            return np.where(indices < 0, indices + size, indices) if known and indices is not None else None
+        values = [self._value(node, index) for index in (1, 2, 3)]
+        starts, ends, axes = (None if value is None or value.shape != (1,) else int(value[0]) for value in values)
+        if starts is None or ends is None or axes is None or axes % rank != axis or len(node.inputs) > _STEPS:
+            return None
+        return np.arange(size)[starts:ends]
+
+    def _value(self, node: gs.Node, index: int) -> np.ndarray | None:
+        if index >= len(node.inputs) or node.inputs[index].name in self._overridable:
+            return None
+        return read_values(node.inputs[index])
+
+
+def _joined(node: gs.Node) -> gs.Node | None:
+    """The Concat of parts of known sizes that a Gather or Slice reads."""
+    if node.op not in ("Gather", "Slice") or node.domain not in _DOMAINS or len(node.inputs[0].inputs) != 1:
+        return None
+    joined = node.inputs[0].inputs[0]
+    if joined.op != "Concat" or joined.domain not in _DOMAINS:
+        return None
+    shapes = [tensor.shape for tensor in joined.inputs]
+    if any(shape is None for shape in shapes):
+        return None
+    axis = int(joined.attrs["axis"]) % len(shapes[0])
+    return joined if all(isinstance(shape[axis], int) and shape[axis] > 0 for shape in shapes) else None
+
+
+def _set(graph: gs.Graph, node: gs.Node, index: int, values: np.ndarray) -> None:
+    old = node.inputs[index]
+    node.inputs[index] = gs.Constant(fresh_name(graph, f"{old.name}_moved"), np.asarray(values, old.dtype))
