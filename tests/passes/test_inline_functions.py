@@ -107,3 +107,48 @@ def test_an_inliner_that_fails_is_a_model_error(build: Build, monkeypatch: pytes
     monkeypatch.setattr(onnx.inliner, "inline_local_functions", fail)
     with pytest.raises(ModelError, match="found: assertion failed; export without them"):
         inline_functions(before)
+
+
+CHOICES = """
+<domain: "local", opset_import: ["" : 17, "local" : 1]>
+choose <slope: float = 0.1> (p, d) => (r) {
+    q = Neg (p)
+    r = If (d) <
+        then_branch = t () => (float[N,4] o) { o = local.bend <slope: float = @slope> (p) },
+        else_branch = e () => (float[N,4] u) { u = Sub (q, p) }>
+}
+<domain: "local", opset_import: ["" : 17]>
+bend <slope: float = 0.2> (p) => (r) { m = LeakyRelu <alpha: float = @slope> (p) r = Tanh (m) }
+"""
+
+
+def test_bodies_in_functions_and_calls_in_bodies(build: Build, same_outputs: Same) -> None:
+    """Bodies read the function's values and attributes; each call gets names of its own."""
+    graph = """g (float[N,4] x, bool c) => (float[N,4] y) {
+        a = local.choose <slope = 0.7> (x, c)
+        b = local.choose (a, c)
+        y = If (c) <
+            then_branch = t () => (float[N,4] o) { o = local.bend <slope = 0.4> (b) },
+            else_branch = e () => (float[N,4] u) { u = local.bend (b) }>
+    }"""
+    before = build(graph, functions=CHOICES, domains=LOCAL)
+    after = inline_functions(before)
+    assert not after.functions
+    assert [node.op_type for node in after.graph.node] == ["Neg", "If", "Neg", "If", "If"]
+    for _ in range(4):
+        same_outputs(before, after)
+
+
+def test_overloads_are_told_apart(build: Build) -> None:
+    before = build(GRAPH, functions=BLOCK, domains=LOCAL, **arrays(np.random.default_rng(0)))
+    before.ir_version = 10
+    other = before.functions.add()
+    other.CopyFrom(before.functions[1])
+    other.overload = "squared"
+    del other.node[:], other.attribute_proto[:]
+    other.node.add(op_type="Mul", input=["p", "p"], output=["r"])
+    before.functions[0].node[1].overload = "squared"
+    del before.functions[0].node[1].attribute[:]
+    onnx.checker.check_model(before)
+    after = inline_functions(before)
+    assert [node.op_type for node in after.graph.node] == ["Add", "Mul", "Add", "Mul", "Neg"]
