@@ -317,6 +317,26 @@ def attend(net: Network, dice: random.Random) -> None:
     net.keep(merged)
 
 
+def recur(net: Network, dice: random.Random) -> None:
+    """A recurrent layer down the rows; its states, or the last of them, are the new channels."""
+    x, (n, c, h, _) = net.pick(dice)
+    rows = net.add("Squeeze", [net.add("ReduceMean", [x], (n, c, h, 1), axes=[3]), net.ints([3])], (n, c, h))
+    steps = net.add("Transpose", [rows], (h, n, c), perm=[2, 0, 1])
+    op, units, ways = dice.choice(["LSTM", "GRU", "RNN"]), dice.randint(2, 6), dice.choice([1, 2])
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op] * units
+    inputs = [steps, net.weight((ways, gates, c), dice, c), net.weight((ways, gates, units), dice, units)]
+    inputs += [net.weight((ways, 2 * gates), dice)] if dice.random() < 0.7 else []
+    direction = "bidirectional" if ways == 2 else dice.choice(["forward", "reverse"])
+    more = {"linear_before_reset": dice.choice([0, 1])} if op == "GRU" else {}
+    states = net.add(op, inputs, (h, ways, n, units), outputs=2, hidden_size=units, direction=direction, **more)
+    if dice.random() < 0.6:
+        grid = net.add("Transpose", [states], (n, ways, units, h), perm=[2, 1, 3, 0])
+        net.keep(net.add("Reshape", [grid, net.ints([0, -1, h, 1])], (n, ways * units, h, 1)))
+        return
+    last = net.add("Transpose", [net.nodes[-1].output[1]], (n, ways, units), perm=[1, 0, 2])
+    net.keep(net.add("Reshape", [last, net.ints([0, -1, 1, 1])], (n, ways * units, 1, 1)))
+
+
 def bound(net: Network, dice: random.Random) -> None:
     x, shape = net.pick(dice)
     low = net.weight((), dice)
@@ -334,7 +354,7 @@ def barrier(net: Network, dice: random.Random) -> None:
 STEPS = (
     conv, conv, conv, conv_transpose, normalise, function, function, constant, combine, combine, residual, concat,
     split, piece, pad, pool, reduce, resize, channels_last, mix_positions, regroup, regroup, any_shape, squeeze, spread,
-    into_space, barrier, attend, bound,
+    into_space, barrier, attend, bound, recur, recur,
 )  # fmt: skip
 
 
