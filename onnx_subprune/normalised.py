@@ -9,9 +9,9 @@ import numpy as np
 
 from onnx_subprune.calibration import Gram
 from onnx_subprune.structure import Atom, Features, Normalisation, Structure, normalised_features
-from onnx_subprune.subspace import Rescaling, rescaling, unscaled
+from onnx_subprune.subspace import Moments, Reader, Rescaling, rescaling, unscaled
 
-__all__ = ["rescalings"]
+__all__ = ["normalisation_readers", "rescalings"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
@@ -43,12 +43,34 @@ def rescalings(
     return {one: value for one, value in found.items() if not value.trivial}, left
 
 
-def _rescaling(structure: Structure, one: Normalisation, features: Features, gram: Gram, keep: np.ndarray) -> Rescaling:
+def normalisation_readers(structure: Structure, grams: Mapping[Normalisation, Gram]) -> dict[Normalisation, Reader]:
+    """Return every normalisation as a reader of its axis: what makes up the spread must not go unseen.
+
+    A channel that a normalisation scales down hardly matters to those who read the result, and still it may be most of
+    what everything else is divided by.
+    """
+    readers = {}
+    for one, gram in grams.items():
+        features = normalised_features(structure, one)
+        second, mean = _moments(structure, one, features, gram)
+        covariance = second - np.outer(mean, mean)
+        np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
+        readers[one] = Reader(features, np.ones((1, features.count)), Moments(covariance[np.newaxis]))
+    return readers
+
+
+def _moments(structure: Structure, one: Normalisation, features: Features, gram: Gram) -> tuple[np.ndarray, np.ndarray]:
+    """Return E[n nᵀ] and E[n] of the normalised values n, before an operator's own scale and shift."""
     affine = gram.second_moment()[0]
     second, mean = affine[:-1, :-1], affine[:-1, -1]
     scale, shift = (_parameter(structure, one, index, features) for index in (one.scale, one.shift))
-    if scale is not None:
-        second, mean = unscaled(second, mean, scale, np.zeros_like(scale) if shift is None else shift)
+    if scale is None:
+        return second, mean
+    return unscaled(second, mean, scale, np.zeros_like(scale) if shift is None else shift)
+
+
+def _rescaling(structure: Structure, one: Normalisation, features: Features, gram: Gram, keep: np.ndarray) -> Rescaling:
+    second, mean = _moments(structure, one, features, gram)
     pooled = one.pooled or features.inner * features.outer > 1
     return rescaling(second, mean, keep, centred=one.centred, averaged=one.averaged, pooled=pooled)
 

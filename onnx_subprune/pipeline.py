@@ -19,7 +19,7 @@ from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
-from onnx_subprune.normalised import rescalings
+from onnx_subprune.normalised import normalisation_readers, rescalings
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
@@ -237,14 +237,20 @@ def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
 def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options) -> list[budget.Curve]:
     """Order the units of every group and draw the curve of variance they keep."""
     readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
+    spreads = normalisation_readers(analysis.structure, _normalised(analysis.structure, statistics))
     curves = []
     for index, group in enumerate(groups):
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
+        own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
         ranking = subspace.rank_group(group, own, options.select, options.seed + index)
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.round_to // math.gcd(options.round_to, group.entries)
         curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
     return curves
+
+
+def _normalised(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
+    return {one: statistics.grams[_tap(normalised_features(structure, one)).key] for one in structure.normalisations}
 
 
 def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
@@ -356,11 +362,7 @@ def _rescale(
     """Return what gives normalisations over fewer units their statistics back, and a line for each left alone."""
     if options.recovery == "none" or statistics is None:
         return {}, []
-    grams = {
-        one: statistics.grams[_tap(normalised_features(analysis.structure, one)).key]
-        for one in analysis.structure.normalisations
-    }
-    return rescalings(analysis.structure, keeps, grams)
+    return rescalings(analysis.structure, keeps, _normalised(analysis.structure, statistics))
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:

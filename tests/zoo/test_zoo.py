@@ -31,6 +31,18 @@ WRONG = {
     "gmlp_ts17": "nothing is prunable unless prune_normalised: LayerNormalization ties the gated half to the rest",
 }
 
+# Networks whose normalised axes shrink with prune_normalised; one spelling of each family in the everyday run.
+NORMALISED = (
+    "albert_ts17", "autoencoder_kl_ts17", "beit_dynamo18", "bert_classifier_ts17", "bloom_dynamo18", "clip_ts17",
+"conv_tasnet_dynamo18", "conv_tasnet_ts17", "convnext_dynamo18", "convnext_v2_ts17", "crossvit_ts17",
+    "deit_dynamo18", "detr_ts17", "diffusion_unet_ts17", "distilbert_ts17", "electra_ts17",
+    "eva_dynamo18", "falcon_ts17", "gemma2_dynamo18", "gmlp_dynamo18", "gmlp_ts17", "gpt2_dynamo18", "gpt_neox_ts17",
+    "llama_dynamo18", "llama_ts17", "mlp_mixer_ts17", "opt_dynamo18", "phi3_ts17", "poolformer_ts17", "qwen3_dynamo18",
+    "segformer_ts17", "swin_v2_ts17", "t5_dynamo18", "t5_ts17", "tnt_ts17", "two_tower_ts17", "vit_dynamo18",
+    "vit_torchvision_ts17", "wav2vec2_ts17", "yolos_ts17",
+)  # fmt: skip
+SLOW = [name for name in NAMES if name not in NORMALISED]
+
 
 def parameters() -> list[Any]:
     return [
@@ -80,3 +92,35 @@ def test_shrinking_equals_masking(
             assert relative_error(found[output], value) < ORACLE, output
             seen = max(seen, relative_error(dense[output], value))
     assert seen > SEEN
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_shrinking_normalised_axes_equals_masking(
+    name: str, entries: dict[str, Any], zoo_library: ModuleType, plan_at_random: Callable[..., Plan]
+) -> None:
+    assert _normalised_axes_shrink(entries[name], zoo_library, plan_at_random), "no normalised axis may shrink"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_normalised_axes_of_all_others(
+    name: str, entries: dict[str, Any], zoo_library: ModuleType, plan_at_random: Callable[..., Plan]
+) -> None:
+    _normalised_axes_shrink(entries[name], zoo_library, plan_at_random)
+
+
+def _normalised_axes_shrink(entry: Any, zoo_library: ModuleType, plan_at_random: Callable[..., Plan]) -> bool:
+    """Hold a network pruned with its normalised axes to the oracle; False where it has none that may shrink."""
+    model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{entry.name}.onnx.xz"))
+    analysis = analyse(model, entry.shapes(0), prune_normalised=True)
+    if not analysis.structure.normalisations:
+        return False
+    shrunk, masked = references(analysis, plan_at_random(analysis, 0.75))
+    onnx.checker.check_model(shrunk, full_check=True)
+    dense, expected, found = (
+        run(open_session(each, threads=1), entry.feeds(0, seed=1)) for each in (model, masked, shrunk)
+    )
+    for output, value in expected.items():
+        assert relative_error(found[output], value) < ORACLE, output
+    assert max(relative_error(dense[output], value) for output, value in expected.items()) > SEEN
+    return True

@@ -1,0 +1,154 @@
+"""Where the statistics over the units that stay are a fixed share of those over all, recovery is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune import Options, Target, apply, prune
+from onnx_subprune.analysis import analyse
+from onnx_subprune.errors import OptionError
+from onnx_subprune.model import open_session, run
+from onnx_subprune.pipeline import calibrate
+from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.verify import relative_error
+
+RNG = np.random.default_rng(5)
+DATA = {"x": RNG.standard_normal((64, 5, 6)).astype(np.float32)}
+HALF = Target.parse("units=0.5")
+TWO, LAST = np.array(2, np.float32), np.array([-1])
+
+SPELLINGS = {
+    "layer": (17, "n = LayerNormalization <epsilon=1e-12> (e, s, b)", {"s", "b"}),
+    "layer without a shift": (17, "n = LayerNormalization <epsilon=1e-12> (e, s)", {"s"}),
+    "rms": (23, "n = RMSNormalization <epsilon=1e-12> (e, s)", {"s"}),
+    "lp": (17, "n = LpNormalization <axis=-1> (e)", set()),
+    "rms written out": (
+        17,
+        "p = Pow(e, two)\nm = ReduceMean <axes=[-1]> (p)\nr = Sqrt(m)\nq = Reciprocal(r)\nk = Mul(e, q)\nn = Mul(k, s)",
+        {"s", "two"},
+    ),
+    "rms by a negative power": (
+        17,
+        "p = Mul(e, e)\nm = ReduceMean <axes=[-1]> (p)\nr = Pow(m, half)\nn = Mul(e, r)",
+        {"half"},
+    ),
+    "layer written out": (
+        17,
+        "m = ReduceMean <axes=[-1]> (e)\nd = Sub(e, m)\np = Pow(d, two)\nw = ReduceMean <axes=[-1]> (p)\nr = Sqrt(w)\n"
+        "k = Div(d, r)\ng = Mul(k, s)\nn = Add(g, b)",
+        {"two", "s", "b"},
+    ),
+    "layer written out, plain": (
+        17,
+        "m = ReduceMean <axes=[-1]> (e)\nd = Sub(e, m)\np = Mul(d, d)\nw = ReduceMean <axes=[-1]> (p)\nr = Sqrt(w)\n"
+        "n = Div(d, r)",
+        set(),
+    ),
+    "l2": (17, "q = ReduceL2 <axes=[-1]> (e)\nn = Div(e, q)", set()),
+    "l2 by a sum": (17, "p = Mul(e, e)\nq = ReduceSum(p, last)\nr = Sqrt(q)\nn = Div(e, r)", {"last"}),
+}
+KERAS = (
+    17,
+    "m = ReduceMean <axes=[-1]> (e)\nd = Sub(e, m)\np = Mul(d, d)\nw = ReduceMean <axes=[-1]> (p)\nr = Sqrt(w)\n"
+    "q = Reciprocal(r)\ng = Mul(q, s)\nh = Mul(e, g)\nk = Mul(m, g)\nl = Sub(b, k)\nn = Add(h, l)",
+    {"s", "b"},
+)
+
+
+def stream(rows: int) -> np.ndarray:
+    """Weights of 4 outputs that add up to zero for every input, and of 4 that are twice those: [rows, 8]."""
+    half = RNG.standard_normal((rows, 4))
+    half -= half.mean(axis=1, keepdims=True)
+    return np.concatenate([half, 2 * half], axis=1).astype(np.float32)
+
+
+def network(opset: int, text: str, names: set[str]) -> onnx.ModelProto:
+    """A residual stream whose last 4 units are twice the first 4: any share of them has a fixed share of the spread."""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["" : {opset}]>
+        g (float[N,5,6] x) => (float[N,5,3] y) {{
+            [emb] e = MatMul(x, we)
+            {text}
+            [up] u = MatMul(n, wu)
+            [act] a = Tanh(u)
+            [down] o = MatMul(a, wd)
+            [add] t = Add(e, o)
+            [head] y = MatMul(t, wh)
+        }}"""
+    )
+    values = {"s": RNG.uniform(0.5, 2, 8), "b": RNG.standard_normal(8), "two": TWO, "half": -TWO / 4, "last": LAST}
+    weights = {"we": stream(6), "wd": stream(12), "wu": RNG.standard_normal((8, 12)), "wh": RNG.standard_normal((8, 3))}
+    for name, value in (weights | {name: values[name] for name in names}).items():
+        dtype = value.dtype if name == "last" else np.float32
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
+    onnx.checker.check_model(model)
+    return model
+
+
+def plan_of(model: onnx.ModelProto, kept: tuple[int, ...]) -> Plan:
+    """Keep these units of the stream and all of the hidden layer."""
+    analysis = analyse(model, {"x": (1, 5, 6)}, prune_normalised=True)
+    groups = tuple(
+        PlannedGroup(g.name, g.size, kept if g.name == "emb" else tuple(range(g.size)))
+        for g in analysis.structure.prunable
+    )
+    return Plan(analysis.fingerprint, "units=0.5", "zca", "channel", 0.0, groups, prune_normalised=True)
+
+
+@pytest.fixture
+def error() -> Callable[[onnx.ModelProto, onnx.ModelProto], float]:
+    """Return how far the outputs of the second model are from those of the first."""
+
+    def measure(dense: onnx.ModelProto, pruned: onnx.ModelProto) -> float:
+        expected, found = (run(open_session(model), DATA)["y"] for model in (dense, pruned))
+        return relative_error(found, expected)
+
+    return measure
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("kept", [(0, 1, 2, 3), (4, 5, 6, 7)])
+def test_a_stream_of_multiples_is_recovered_exactly(spelling, kept, error):
+    model = network(*SPELLINGS[spelling])
+    result = apply(plan_of(model, kept), model, DATA)
+    assert not result.warnings
+    assert error(model, result.model) < 1e-4
+
+
+def test_a_scale_inside_the_statistics_is_left_alone_and_said_so(error):
+    model = network(*KERAS)
+    result = apply(plan_of(model, (0, 1, 2, 3)), model, DATA)
+    assert any("were not restored" in warning for warning in result.warnings)
+    assert error(model, result.model) > 1e-3
+
+
+def test_what_most_of_the_spread_is_made_of_stays():
+    """A unit that nobody reads, but that everything else is divided by."""
+    model = network(*SPELLINGS["rms"])
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}
+    values["we"] = np.concatenate([RNG.standard_normal((6, 7)), 30 * RNG.standard_normal((6, 1))], 1).astype(np.float32)
+    values["s"][7], values["wh"][7] = 1e-3, 0
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in values.items())
+    result = prune(model, DATA, Options(target=HALF, only=("emb",), prune_normalised=True))
+    assert 7 in next(group.kept for group in result.plan.groups if group.name == "emb")
+
+
+def test_statistics_without_the_option_do_not_serve_with_it():
+    model = network(*SPELLINGS["layer"])
+    statistics = calibrate(model, DATA, Options())
+    with pytest.raises(OptionError, match="--prune-normalised"):
+        prune(model, None, Options(prune_normalised=True), statistics=statistics)
+
+
+def test_a_plan_replays_with_the_option_it_was_made_with(tmp_path):
+    model = network(*SPELLINGS["layer"])
+    first = prune(model, DATA, Options(target=HALF, prune_normalised=True))
+    first.plan.save(tmp_path / "plan.json")
+    again = apply(Plan.load(tmp_path / "plan.json"), model, DATA)
+    assert again.plan.prune_normalised
+    assert again.model.SerializeToString() == first.model.SerializeToString()
