@@ -65,7 +65,7 @@ class RewriteShapes(Pass):
         if mask.all():
             return False
         indices = np.asarray(use.node.inputs[use.index].values)
-        places = (np.cumsum(mask) - 1)[indices % mask.size].clip(0).astype(indices.dtype)
+        places = np.asarray((np.cumsum(mask) - 1)[indices % mask.size].clip(0), indices.dtype)
         name = fresh_name(graph, f"{use.node.inputs[use.index].name}_pruned")
         use.node.inputs[use.index] = gs.Constant(name, places)
         return True

@@ -104,7 +104,7 @@ def _visit(node: gs.Node, ctx: Context) -> None:
             _guard_sizes(node, ctx)
             rule(node, ctx)
             _check_sizes(node, ctx)
-    except (NotUnderstood, ValueError, KeyError, IndexError) as refusal:
+    except (NotUnderstood, ValueError, KeyError, IndexError, ArithmeticError) as refusal:
         # A malformed or unusual node surfaces as one of the built-in errors: it is refused like an unknown one.
         known = isinstance(refusal, NotUnderstood)
         _barrier(node, str(refusal) if known else f"{label(node)} has an unusual form ({refusal})", ctx)

@@ -120,10 +120,36 @@ def test_two_slices_that_share_their_bounds_are_rewritten_apart(net, holds):
     assert [group.reasons for group in structure.frozen[:2]] == [("no weight downstream contracts it",)] * 2
 
 
-@pytest.mark.parametrize(("start", "end", "step", "out"), [(0, 8, 2, 4), (7, -100, -1, 8), (-1, -9, -2, 4)])
+@pytest.mark.parametrize(
+    ("start", "end", "step", "out"),
+    [(7, -100, -1, 8), (-1, -9, -2, 4), (0, 7, 2, 4), (0, 8, 3, 3), (3, 8, 2, 3), (0, 8, 8, 1)],
+)
 def test_slice_with_a_step_freezes(between, refuses, start, end, step, out):
     weights = _ints(s=[start], e=[end], k=[1], p=[step])
     refuses(between("[s] r = Slice(h, s, e, k, p)", out=out, **weights), {"c1": "takes only some positions"})
+
+
+@pytest.mark.parametrize(("end", "step"), [(16, 2), (2**31 - 1, 2), (2**63 - 1, 4)])
+def test_every_other_channel(net, holds, end, step):
+    """Rotary embeddings of interleaved pairs: the channels go in whole blocks."""
+    pieces = "\n".join(
+        f"[s{i}] s{i} = Slice(h, n{i}, end, axis, step)\n[u{i}] u{i} = Unsqueeze(s{i}, last)" for i in range(step)
+    )
+    turned = ", ".join(f"u{i}" for i in reversed(range(step)))
+    model = net(
+        f"""g (float[2,5,3] x) => (float[a,b,c] y) {{
+            [m1] h = MatMul(x, w1)
+            {pieces}
+            [cat] k = Concat <axis=3> ({turned})
+            [r] r = Reshape(k, flat)
+            [p] p = Mul(r, table)
+            [a] a = Add(p, h)
+            [m2] y = MatMul(a, w2)
+        }}""",
+        w1=(3, 16), w2=(16, 4), table=(5, 16),
+        **_ints(**{f"n{i}": [i] for i in range(step)}, end=[end], axis=[2], step=[step], last=[3], flat=[0, 0, -1]),
+    )  # fmt: skip
+    holds(model, {"m1": 16 // step})
 
 
 def test_halves_by_bounds_computed_from_the_channels(net, holds):
@@ -185,14 +211,65 @@ def test_gather_of_a_run_of_channels_is_a_slice(net, holds, indices, sizes):
     holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(names)})
 
 
-@pytest.mark.parametrize("indices", [[0, 2, 4], [3, 2, 1], [1, 1, 1]])
-def test_gather_of_single_channels_freezes(between, refuses, indices):
-    refuses(between("[g] r = Gather <axis=1> (h, k)", out=3, **_ints(k=indices)), {"c1": "picks single positions"})
+@pytest.mark.parametrize("indices", [[*range(8)][::-1], [0, 2, 4, 6]])
+def test_gather_that_leaves_no_two_channels_together_freezes(between, refuses, indices):
+    text = "[g] r = Gather <axis=1> (h, k)"
+    refuses(between(text, out=len(indices), **_ints(k=indices)), {"c1": "picks single positions"})
 
 
-def test_gather_of_one_channel_drops_the_axis(between, refuses):
+@pytest.mark.parametrize(
+    ("indices", "sizes"),
+    [
+        ([4, 5, 6, 7, 0, 1, 2, 3], [4, 4]),
+        ([5, 6, 7, 0, 1], [2, 3, 3]),
+        ([0, 1, 2, 0, 1, 2], [3, 5]),
+        ([1, 2, 3, 4, 5, 3, 4, 5, 6, 7], [2, 3, 2]),
+        ([-1, 0, 1, 2], [3, 4]),
+        ([3, 0], [2, 4]),
+        ([5, 5], [5, 2]),
+    ],
+)
+def test_gather_of_several_runs_of_channels(net, holds, indices, sizes):
+    """Runs are pieces laid end to end, in any order and more than once; a channel between them stays."""
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Gather <axis=1> (h, k)
+            [c2] u = Conv(s, w2)
+            [c3] v = Conv(h, w3)
+            [a] y = Add(u, v)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, len(indices), 1, 1), w3=(4, 8, 1, 1), **_ints(k=indices),
+    )  # fmt: skip
+    holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(sizes)})
+
+
+@pytest.mark.parametrize("indices", [[0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3]])
+@pytest.mark.parametrize("operator", ["Gather <axis=2> (r, k)", "GatherND(f, k2)"])
+def test_heads_repeated_by_their_indices(net, holds, indices, operator):
+    """Key and value heads repeated for grouped queries: a head goes with all its copies."""
+    before, after = ("", "") if operator.startswith("Gather ") else (
+        "[f] f = Transpose <perm=[2,0,1,3]> (r)", "[b] b = Transpose <perm=[1,2,0,3]> (g)"
+    )  # fmt: skip
+    text = f"{before}\n[g] {'g' if before else 'b'} = {operator}\n{after}"
+    model = net(
+        f"""g (float[N,5,6] x) => (float[a,b,c] y) {{
+            [m1] h = MatMul(x, w1)
+            [r] r = Reshape(h, heads)
+            {text}
+            [j] j = Reshape(b, flat)
+            [m2] y = MatMul(j, w2)
+        }}""",
+        w1=(6, 12), w2=(24, 4), **_ints(heads=[0, 0, 4, 3], flat=[0, 0, -1]),
+        **({"k2": np.array(indices)[:, None]} if before else {"k": np.array(indices)}),
+    )  # fmt: skip
+    holds(model, {"m1": 4, "m1#2": 3}, {"x": (2, 5, 6)}, run_shapes={"x": (3, 5, 6)})
+
+
+def test_gather_of_one_channel_keeps_it(between, holds):
+    """A channel that scales the others is cut out and stays; its position is counted anew."""
     text = "[g] g = Gather <axis=1> (h, k)\n[u] u = Unsqueeze(g, one)\n[m] r = Mul(u, h)"
-    refuses(between(text, k=np.array(3), one=np.array([1])), {"c1": "picks single positions"})
+    holds(between(text, k=np.array(-5), one=np.array([1])), {"c1": 3, "c1#2": 4})
 
 
 def test_gather_of_positions_passes_the_channels(between, holds):
@@ -386,14 +463,33 @@ def test_indices_counted_from_the_channels_freeze_them(net, refuses):
     refuses(model, {"m1": "computes with the size of this axis"})
 
 
-def test_a_slice_that_takes_nothing_is_a_barrier(net, refuses):
+@pytest.mark.parametrize(("start", "end"), [(8, 2**31 - 1), (9, 100), (5, 2), (3, 3), (-2, -4), (5, -5)])
+def test_a_slice_that_takes_nothing(net, holds, start, end):
+    """Rotary embeddings of all channels: the rest, which is none, is laid behind them."""
     model = net(
         """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
             [c1] h = Conv(x, w1)
-            [s] s = Slice(h, five, two, one)
-            [k] y = Concat <axis=1> (s, x)
+            [s] s = Slice(h, start, end, one)
+            [e] e = Sin(h)
+            [k] k = Concat <axis=1> (e, s)
+            [c2] y = Conv(k, w2)
         }""",
-        w1=(8, 3, 1, 1), **_ints(five=[5], two=[2], one=[1]),
+        w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), **_ints(start=[start], end=[end], one=[1]),
+    )  # fmt: skip
+    holds(model, {"c1": 8})
+
+
+def test_a_slice_that_takes_nothing_only_as_yet_is_a_barrier(net, refuses):
+    """The last two channels, but none of the first three: with four channels there would be one."""
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [s] s = Slice(h, start, end, one)
+            [e] e = Sin(h)
+            [k] k = Concat <axis=1> (e, s)
+            [c2] y = Conv(k, w2)
+        }""",
+        w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), **_ints(start=[-2], end=[3], one=[1]),
     )  # fmt: skip
     refuses(model, {"c1": "takes an empty range"})
 

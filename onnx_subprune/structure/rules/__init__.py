@@ -18,6 +18,7 @@ from onnx_subprune.structure.rules import (
     creation,
     cutting,
     elementwise,
+    indexing,
     linear,
     matrix,
     movement,
@@ -26,6 +27,7 @@ from onnx_subprune.structure.rules import (
     recurrent,
     reduction,
     reshape,
+    sampling,
     spatial,
 )
 from onnx_subprune.structure.rules.shapes import SHAPE_RULES
@@ -41,6 +43,7 @@ _ONNX: dict[str, Rule] = {
     **creation.RULES,
     **cutting.RULES,
     **elementwise.RULES,
+    **indexing.RULES,
     **linear.RULES,
     **matrix.RULES,
     **movement.RULES,
@@ -49,6 +52,7 @@ _ONNX: dict[str, Rule] = {
     **recurrent.RULES,
     **reduction.RULES,
     **reshape.RULES,
+    **sampling.RULES,
     **spatial.RULES,
 }
 

@@ -29,4 +29,35 @@ def sized(extent: Extent, node: gs.Node, ctx: Context) -> Dim:
     return fresh(max(1, evaluate(extent, {})), dynamic=True) if size is None else fresh(size)
 
 
-RULES = {"ConstantOfShape": constant_of_shape}
+def count(node: gs.Node, ctx: Context) -> None:
+    """Range: from 0 by 1, it has as many entries as its limit says; otherwise the axis is its own."""
+    start, limit, step = (_scalar(node, index, ctx) for index in range(3))
+    ctx.pin([extent for extent in (start, limit, step) if extent is not None], node)
+    if start == 0 and step == 1 and isinstance(limit, Size):
+        ctx.output(node, (limit.dim,))
+        return
+    sizes = [None if extent is None else fixed(extent) for extent in (start, limit, step)]
+    if all(size is not None for size in sizes):
+        ctx.output(node, (ctx.made(node, len(range(*(size or 0 for size in sizes)))),))
+    else:
+        ctx.output(node, (ctx.made(node, 1, dynamic=True),))
+
+
+def _scalar(node: gs.Node, index: int, ctx: Context) -> Extent | None:
+    values = ctx.extents_of(node.inputs[index])
+    return None if values is None else values.ravel()[0]
+
+
+def drawn(node: gs.Node, ctx: Context) -> None:
+    """RandomNormalLike, RandomUniformLike, Bernoulli, EyeLike: what an entry is depends on the size of the tensor."""
+    x = ctx.input(node, 0)
+    for dim in x:
+        ctx.freeze(dim, node, "makes a tensor of this size")
+    ctx.output(node, x)
+
+
+RULES = {
+    "ConstantOfShape": constant_of_shape,
+    "Range": count,
+    **dict.fromkeys(("RandomNormalLike", "RandomUniformLike", "Bernoulli", "EyeLike"), drawn),
+}

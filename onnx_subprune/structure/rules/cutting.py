@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
-from onnx_subprune.structure.dims import Dim, concat, fresh, split
+from onnx_subprune.structure.dims import Atom, Dim, concat, fresh, product, split
 from onnx_subprune.structure.extents import Extent, Size, apply, evaluate, fixed, in_step, total
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "taken"]
 
 # ONNX spells "to the end" as any integer beyond the axis; exporters use the largest of int32 or int64.
 _FAR = 2**31 - 1
@@ -79,6 +81,8 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     whole = start == 0 and isinstance(taken.end, int) and taken.end >= _FAR
     if taken.step == 1 and (whole or (start == 0 and in_step(taken.end, Size(dim)))):
         return dim
+    if start is not None and end is not None and _strides_evenly(dim, start, end, taken.step):
+        return _strided(node, dim, taken, ctx)
     if dim.dynamic or start is None or end is None or taken.step != 1:
         ctx.freeze(dim, node, "takes only some positions of this axis")
         ctx.pin([taken.start, taken.end], node)
@@ -88,6 +92,22 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
         length = _length(dim.size, evaluate(taken.start, {}), evaluate(taken.end, {}), taken.step)
         return ctx.made(node, length, dynamic=dim.dynamic or start is None or end is None)
     return _piece(node, dim, taken, ctx)
+
+
+def _strides_evenly(dim: Dim, start: int, end: int, step: int) -> bool:
+    """Whether one entry is taken of every block of `step` entries, to the end."""
+    return not dim.dynamic and 0 <= start < step and end >= dim.size > step > 1 and dim.size % step == 0
+
+
+def _strided(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
+    """The axis is blocks x entries of a block; one entry of each block is left."""
+    blocks, entries = fresh(dim.size // taken.step), fresh(taken.step)
+    ctx.freeze(entries, node, "takes one of several entries along this axis")
+    ctx.unify(dim, product(blocks, entries), node)
+    ctx.pin([taken.start], node)
+    if taken.end == dim.size or not isinstance(taken.end, int):
+        ctx.expect(node, taken.places[1], taken.position, Size(dim))
+    return blocks
 
 
 def _length(size: int, start: int, end: int, step: int) -> int:
@@ -101,7 +121,7 @@ def _piece(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     start, end, size = fixed(taken.start) or 0, fixed(taken.end) or 0, dim.size
     low, high, _ = slice(start, end, 1).indices(size)
     if high <= low:
-        raise NotUnderstood(f"{label(node)} takes an empty range")
+        return _nothing(node, dim, taken, ctx)
     pieces = split(dim, [n for n in (low, high - low, size - high) if n])
     if pieces is None:
         ctx.freeze(dim, node, "cuts this axis in the middle of a unit")
@@ -112,6 +132,20 @@ def _piece(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     tail = total(*(Size(d) for d in pieces[before + 1 :]))
     _expect_bounds(node, taken, (lead, Size(pieces[before]), tail), size, ctx)
     return pieces[before]
+
+
+def _nothing(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
+    """A range that is empty now, and with fewer units too, is an axis without entries (a rotation of all channels)."""
+    start, end = fixed(taken.start) or 0, fixed(taken.end) or 0
+    if start < 0 <= end:
+        raise NotUnderstood(f"{label(node)} takes an empty range")
+    if not in_step(taken.start, Size(dim)):
+        ctx.pin([taken.start], node)
+    if not (in_step(taken.end, Size(dim)) and in_step(taken.start, Size(dim))):
+        ctx.pin([taken.end], node)
+    empty = Dim((Atom(0),))
+    ctx.freeze(empty, node, "takes an empty range")
+    return empty
 
 
 def _expect_bounds(
@@ -145,13 +179,14 @@ def gather(node: gs.Node, ctx: Context) -> None:
 
 
 def _picked(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
-    """Return the axes of the indices; a run of positions is a piece like that of a Slice."""
+    """Return the axes of the indices; runs of literal positions are pieces like those of a Slice."""
     indices = node.inputs[1]
     if ctx.is_constant(indices):
         axes = ctx.input(node, 1)
-        piece = None if len(axes) != 1 else _run(dim, [int(i) for i in indices.values])
+        piece = taken(node, dim, [int(i) for i in np.ravel(indices.values)], ctx) if len(axes) <= 1 else None
         if piece is not None:
-            ctx.unify(axes[0], piece, node)
+            if axes:
+                ctx.unify(axes[0], piece, node)
             ctx.index_uses.append(IndexUse(node, 1, dim))
             return axes
         ctx.freeze(dim, node, "picks single positions of this axis")
@@ -163,14 +198,43 @@ def _picked(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
     return ctx.input(node, 1)
 
 
-def _run(dim: Dim, indices: Sequence[int]) -> Dim | None:
-    """Return the piece of `dim` that consecutive indices take, or None where it is not one."""
-    places = [i % dim.size for i in indices] if dim.size else []
-    low, high = (places[0], places[-1] + 1) if places else (0, 0)
-    if dim.dynamic or not places or places != list(range(low, high)):
+def taken(node: gs.Node, dim: Dim, positions: Sequence[int], ctx: Context) -> Dim | None:
+    """Return the axis that holds the entries of `dim` at literal positions, or None where `dim` must freeze for it.
+
+    Runs of consecutive positions are pieces laid end to end, cut out of `dim`; an entry between them is cut out by
+    itself and stays. The whole axis repeated, entry by entry or all in a row, is a product with the repetitions.
+    """
+    if dim.dynamic or not positions or all(atom.reasons for atom in dim.atoms()):
         return None
-    pieces = split(dim, [n for n in (low, high - low, dim.size - high) if n])
-    return None if pieces is None else pieces[1 if low else 0]
+    places = [position % dim.size for position in positions]
+    count = len(places) // dim.size
+    if count > 1 and places in (sorted([*range(dim.size)] * count), [*range(dim.size)] * count):
+        times = fresh(count)
+        ctx.freeze(times, node, "repeats along this axis")
+        return product(dim, times) if places[1] == places[0] else product(times, dim)
+    return _pieces(dim, _runs(places))
+
+
+def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of consecutive places, each as its first and one past its last."""
+    runs: list[tuple[int, int]] = []
+    for place in places:
+        if runs and runs[-1][1] == place:
+            runs[-1] = (runs[-1][0], place + 1)
+        else:
+            runs.append((place, place + 1))
+    return runs
+
+
+def _pieces(dim: Dim, runs: Sequence[tuple[int, int]]) -> Dim | None:
+    """Cut `dim` wherever a run begins or ends and lay the runs end to end; None where that leaves no units."""
+    cuts = sorted({0, dim.size, *(bound for run in runs for bound in run)})
+    sizes = [high - low for low, high in pairwise(cuts)]
+    pieces = split(dim, sizes) if max(sizes) > 1 else None
+    if pieces is None:
+        return None
+    by_start = dict(zip(cuts, pieces, strict=False))
+    return concat(*(by_start[cut] for low, high in runs for cut in cuts if low <= cut < high))
 
 
 def pad(node: gs.Node, ctx: Context) -> None:

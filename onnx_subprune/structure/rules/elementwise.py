@@ -85,8 +85,14 @@ def dropout(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, axes, 1)
 
 
+def cast_like(node: gs.Node, ctx: Context) -> None:
+    """Of the second input only the type matters."""
+    ctx.output(node, ctx.input(node, 0))
+
+
 RULES = {
     **dict.fromkeys(UNARY, unary),
     **dict.fromkeys(VARIADIC, variadic),
     "Dropout": dropout,
+    "CastLike": cast_like,
 }

@@ -97,7 +97,8 @@ def concat_rule(node: gs.Node, ctx: Context) -> None:
             if i != axis:
                 ctx.unify(first[i], dim, node)
     y = list(first)
-    y[axis] = concat(*(axes[axis] for axes in inputs))
+    parts = [axes[axis] for axes in inputs]
+    y[axis] = concat(*([part for part in parts if part.size or part.dynamic] or parts[:1]))
     ctx.output(node, y)
 
 

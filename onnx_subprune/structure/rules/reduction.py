@@ -67,7 +67,7 @@ def _collapse(node: gs.Node, ctx: Context, axes: list[int], keep: bool) -> None:
 
 
 def cumulative(node: gs.Node, ctx: Context) -> None:
-    """CumSum: entries depend on those before them."""
+    """CumSum, CumProd: entries depend on those before them."""
     x = ctx.input(node, 0)
     ctx.freeze(x[ctx.ints(node, 1)[0]], node, "accumulates along this axis")
     ctx.output(node, x)
@@ -89,6 +89,6 @@ def top_k(node: gs.Node, ctx: Context) -> None:
 RULES = {
     **dict.fromkeys((f"Reduce{name}" for name in REDUCE), reduce),
     **dict.fromkeys(("ArgMax", "ArgMin"), arg_reduce),
-    "CumSum": cumulative,
+    **dict.fromkeys(("CumSum", "CumProd"), cumulative),
     "TopK": top_k,
 }
