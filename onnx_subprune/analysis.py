@@ -17,7 +17,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.model import concrete_shapes, fingerprint, input_specs, load_model, to_graph, to_model
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
-from onnx_subprune.structure import QUANTISED, Atom, Normalisation, Structure, infer
+from onnx_subprune.structure import QUANTISED, Atom, Normalisation, Removal, Structure, emptied, infer
 from onnx_subprune.subspace import Fit, Rescaling
 
 __all__ = ["Analysis", "ModelSource", "analyse", "check_float", "references", "shrink"]
@@ -140,15 +140,31 @@ def shrink(
     rescalings: Mapping[Normalisation, Rescaling] | None = None,
 ) -> onnx.ModelProto:
     """Fold the corrections in and remove the units; the graph of `structure` is used up."""
+    # What goes with a branch is read off the graph as its rules saw it, before any pass edits it.
+    removal = structure.branches.removal(emptied(keeps))
+    structure.branches.close()
     passes.Sequence(
         passes.FoldCorrections(structure, fits),
         passes.RescaleNormalised(structure, rescalings or {}),
         passes.RewriteShapes(structure, keeps),
         passes.Shrink(structure, keeps),
         passes.DropStates(),
-        passes.Tidy(),
     )(structure.graph)
+    if removal.gone:
+        _drop_branches(normalised, structure, keeps, removal)
+    passes.Tidy()(structure.graph)
     return to_model(structure.graph, normalised)
+
+
+def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, removal: Removal) -> None:
+    """Put constants in the place of branches that are gone, and move these as far upstream as is exact."""
+    drop = passes.DropBranches(structure, keeps, removal)
+    drop(structure.graph)
+    passes.Sequence(
+        passes.Tidy(drop.bypassed),
+        passes.FoldConstants(passes.overridable_initializers(normalised)),
+        passes.AbsorbConstants(structure, keeps, drop.constants, removal.short),
+    )(structure.graph)
 
 
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:

@@ -16,7 +16,10 @@ RECOVERIES = ("channel", "none")
 
 @dataclass(frozen=True)
 class Target:
-    """The fraction of the original that may remain: of the `kind` macs, params, units or variance."""
+    """The fraction of the original that may remain: of the `kind` macs, params, units or variance.
+
+    `units=0` removes the groups as a whole, and the branches that they are part of.
+    """
 
     kind: str
     value: float
@@ -27,7 +30,7 @@ class Target:
                 f"expected a target KIND=FRACTION with KIND one of {', '.join(TARGETS)}, found '{self.kind}'; "
                 "for example macs=0.5"
             )
-        if not 0.0 < self.value <= 1.0:
+        if not 0.0 < self.value <= 1.0 and (self.kind, self.value) != ("units", 0.0):
             raise OptionError(
                 f"expected a fraction above 0 and at most 1 in the target, found {self}; "
                 f"for example {self.kind}=0.5 keeps half"

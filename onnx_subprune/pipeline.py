@@ -5,6 +5,7 @@ load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shri
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ import onnx
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, check_float, references, shrink
 from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
-from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
+from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
 from onnx_subprune.normalised import normalisation_readers, rescalings
@@ -38,6 +39,9 @@ from onnx_subprune.structure import (
 )
 from onnx_subprune.subspace import Fit, Moments, Reader, Rescaling
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
+from onnx_subprune.widths import allocate, dead_groups
+
+_logger = logging.getLogger(__name__)
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
 
@@ -74,8 +78,9 @@ def prune(
     statistics = statistics or _calibrate(analysis, dataset, options, progress)
     _check_fit(statistics, analysis)
     curves = _rank(analysis, groups, statistics, options)
-    plan = _allocate(analysis, curves, options)
-    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options))
+    counts, warnings = allocate(analysis.structure, curves, options.target)
+    plan = _plan(analysis, curves, counts, options)
+    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options), warnings=warnings)
 
 
 def apply(
@@ -287,47 +292,35 @@ def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
     return sums
 
 
-def _allocate(analysis: Analysis, curves: list[budget.Curve], options: Options) -> Plan:
-    """Find the widths that meet the target."""
-    structure, target = analysis.structure, options.target
-    atoms = {group.name: group.atom for group in structure.prunable}
-    if target.kind == "units":
-        counts = budget.uniform(curves, target.value)
-    elif target.kind == "variance":
-        counts = budget.variance(curves, target.value)
-    else:
-        measure = structure.macs if target.kind == "macs" else structure.parameters
-        dense = measure({})
-
-        def cost(widths: Mapping[str, int]) -> float:
-            return measure({atoms[name]: count for name, count in widths.items()}) / dense
-
-        try:
-            counts = budget.cheapest_cutoff(curves, cost, target.value).counts
-        except TargetError as error:
-            nearest = math.ceil(error.nearest * 1e4) / 1e4
-            raise TargetError(
-                f"expected to reach {target}, but the smallest widths leave {nearest:.4f} of the {target.kind}; "
-                f"ask for {target.kind}={nearest:.4f} or more",
-                nearest,
-            ) from None
+def _plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
+    """Return which units stay; groups that only a removed branch had lose all of theirs too."""
+    structure = analysis.structure
     kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves}
+    kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
-    chosen = (str(target), options.select, options.recovery, options.ridge)
+    chosen = (str(options.target), options.select, options.recovery, options.ridge)
     return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised)
 
 
-def _carry_out(analysis: Analysis, plan: Plan, statistics: Statistics | None, options: Options, probe: Feeds) -> Result:
+def _carry_out(
+    analysis: Analysis,
+    plan: Plan,
+    statistics: Statistics | None,
+    options: Options,
+    probe: Feeds,
+    *,
+    warnings: Sequence[str] = (),
+) -> Result:
     """Recover, shrink and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
-    warnings: list[str] = []
     errors: dict[str, float] = {}
     if plan.removes:
         keeps = plan.keeps(analysis.structure)
         fits, refusals = _recover(analysis, keeps, statistics, options)
         restored, left = _rescale(analysis, keeps, statistics, options)
         errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
-        warnings = [*refusals, *left, *_thin(analysis, fits, statistics)]
+        warnings = [*warnings, *refusals, *left, *_thin(analysis, fits, statistics)]
+        _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         model = shrink(analysis.normalised, analysis.structure, keeps, fits, restored)
     else:
         model = onnx.ModelProto()
@@ -383,7 +376,8 @@ def _thin(analysis: Analysis, fits: Sequence[Fit], statistics: Statistics | None
     if statistics is None:
         return []
     readers, warnings = _readers(analysis.structure), []
-    for consumer in (consumer for fit in fits for consumer in fit.consumers):
+    # Where all features are gone only their mean was needed.
+    for consumer in (consumer for fit in fits if fit.coefficients.any() for consumer in fit.consumers):
         gram = statistics.grams[_tap(readers[consumer]).key]
         advised = calibration.ROWS_PER_FEATURE * gram.features
         if gram.count < advised:

@@ -21,7 +21,7 @@ _FORMAT = "onnx_subprune.plan/1"
 
 @dataclass(frozen=True)
 class PlannedGroup:
-    """A group by name, its size, and the units that stay (ascending)."""
+    """A group by name, its size, and the units that stay (ascending; none where the group goes as a whole)."""
 
     name: str
     size: int
@@ -66,7 +66,7 @@ class Plan:
         """Return the keep masks, for the groups of `structure` that lose units.
 
         Raises:
-            PlanError: a group is missing in the model, or has another size.
+            PlanError: a group is missing in the model, has another size, or cannot lose all its units.
 
         """
         atoms = {group.name: group.atom for group in structure.prunable}
@@ -81,6 +81,9 @@ class Plan:
                 )
             if len(group.kept) < group.size:
                 keeps[atom] = np.isin(np.arange(group.size), group.kept)
+        reason = structure.removal(group.name for group in self.groups if not group.kept).reason
+        if reason is not None:
+            raise PlanError(f"expected a plan that leaves a unit where one is needed, but {reason}; keep a unit")
         return keeps
 
     def to_json(self) -> str:
@@ -139,6 +142,6 @@ class Plan:
 
 def _group(entry: Mapping[str, Any]) -> PlannedGroup:
     size, kept = int(entry["size"]), sorted({int(unit) for unit in entry["kept"]})
-    if not kept or kept[0] < 0 or kept[-1] >= size:
+    if kept and (kept[0] < 0 or kept[-1] >= size):
         raise ValueError(f"units kept of '{entry['name']}' are not within 0..{size - 1}")
     return PlannedGroup(str(entry["name"]), size, tuple(kept))

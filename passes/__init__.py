@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from onnx_subprune.passes.absorb_constants import AbsorbConstants
 from onnx_subprune.passes.base import Pass, PassResult, Sequence
+from onnx_subprune.passes.drop_branches import DropBranches
 from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
@@ -23,6 +25,8 @@ from onnx_subprune.passes.unpack_projections import UnpackProjections
 from onnx_subprune.passes.wiring import overridable_initializers
 
 __all__ = [
+    "AbsorbConstants",
+    "DropBranches",
     "DropStates",
     "ExpandEinsum",
     "FoldBatchNorm",

@@ -13,7 +13,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import Atom, Dim, Structure, keep_mask
+from onnx_subprune.structure import Atom, Dim, Structure, emptied, keep_mask
 
 __all__ = ["Shrink"]
 
@@ -25,7 +25,7 @@ class Shrink(Pass):
 
     Args:
         structure: of the very graph that the pass runs on.
-        keeps: for each Atom that loses units, bool [size]; at least one entry is True.
+        keeps: for each Atom that loses units, bool [size]; where none is True, `DropBranches` has to follow.
 
     """
 
@@ -34,12 +34,10 @@ class Shrink(Pass):
         self._keeps = keeps
 
     def requires(self, graph: gs.Graph) -> str | None:
-        """The structure is of this graph, and no group loses all its units."""
+        """The structure is of this graph, and groups that lose all their units may do so."""
         if graph is not self._structure.graph:
             return "the structure was inferred from another graph"
-        if any(not mask.any() for mask in self._keeps.values()):
-            return "a group would lose all its units"
-        return None
+        return self._structure.branches.removal(emptied(self._keeps)).reason
 
     def run(self, graph: gs.Graph) -> bool:
         """Slice the constants, then update the shapes."""

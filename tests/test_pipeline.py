@@ -143,6 +143,85 @@ def test_a_target_out_of_reach_names_the_nearest(dense: onnx.ModelProto, calib: 
     assert prune(dense, calib, Options(target=Target("macs", nearest))).plan.removes
 
 
+@pytest.fixture
+def block() -> onnx.ModelProto:
+    """Return a residual block whose inner channels are a group that can go, and whose stream cannot."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        block (float[N, 3, 6, 6] x) => (float[N, 4] y) {
+            [stem] s = Conv(x, w0, b0)
+            [r0] t = Relu(s)
+            [inner] h = Conv<pads = [1, 1, 1, 1]>(t, w1, b1)
+            [r1] r = Relu(h)
+            [outer] u = Conv(r, w2, b2)
+            [add] v = Add(t, u)
+            [mean] p = GlobalAveragePool(v)
+            [flat] f = Flatten(p)
+            [head] y = Gemm(f, w3, b3)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"w0": (8, 3, 1, 1), "b0": (8,), "w1": (6, 8, 3, 3), "b1": (6,), "w2": (8, 6, 1, 1), "b2": (8,)}
+    for name, shape in {**shapes, "w3": (8, 4), "b3": (4,)}.items():
+        values = rng.standard_normal(shape).astype(np.float32) / 2
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    onnx.checker.check_model(model)
+    return model
+
+
+@pytest.fixture
+def images() -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).standard_normal((64, 3, 6, 6)).astype(np.float32)}
+
+
+def test_no_units_are_no_branch(block: onnx.ModelProto, images: dict[str, np.ndarray]) -> None:
+    result = prune(block, images, Options(target=Target("units", 0.0), only=("inner",)))
+    assert [(g.name, len(g.kept)) for g in result.plan.groups] == [("stem", 8), ("inner", 0)]
+    assert not result.warnings
+    assert [n.op_type for n in result.model.graph.node] == [
+        "Conv",
+        "Relu",
+        "Add",
+        "GlobalAveragePool",
+        "Flatten",
+        "Gemm",
+    ]
+    bare = apply(replace(result.plan, recovery="none"), block).model
+    expected = _outputs(block, images)["y"]
+    with_mean, without = (relative_error(_outputs(model, images)["y"], expected) for model in (result.model, bare))
+    assert with_mean < without / 2, "the mean of the branch was expected in the bias"
+    again = apply(result.plan, block, statistics=result.statistics)
+    assert again.model == result.model
+
+
+def test_a_group_that_is_needed_keeps_a_unit(block: onnx.ModelProto, images: dict[str, np.ndarray]) -> None:
+    result = prune(block, images, Options(target=Target("units", 0.0)))
+    assert [(g.name, len(g.kept)) for g in result.plan.groups] == [("stem", 1), ("inner", 0)]
+    assert result.warnings[0].startswith("'stem' keeps a unit: nothing of graph output 'y'")
+    assert not any("keeps a unit" in warning for warning in result.warnings[1:])
+
+
+def test_a_plan_that_empties_what_is_needed_is_refused(block: onnx.ModelProto, images: dict[str, np.ndarray]) -> None:
+    plan = prune(block, images, Options(target=Target("units", 0.0))).plan
+    groups = tuple(replace(group, kept=()) for group in plan.groups)
+    with pytest.raises(PlanError, match="nothing of graph output 'y' would depend on the inputs; keep a unit"):
+        apply(replace(plan, groups=groups, recovery="none"), block)
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_below_the_smallest_widths_branches_go(
+    block: onnx.ModelProto, images: dict[str, np.ndarray], kind: str
+) -> None:
+    smallest = prune(block, images, Options(target=Target("units", 0.001)))
+    least = {"macs": smallest.pruned.macs, "params": smallest.pruned.parameters}[kind]
+    dense = {"macs": smallest.dense.macs, "params": smallest.dense.parameters}[kind]
+    result = prune(block, images, Options(target=Target(kind, 0.9 * least / dense)))
+    reached = {"macs": result.pruned.macs, "params": result.pruned.parameters}[kind]
+    assert reached <= 0.9 * least
+    assert [len(group.kept) for group in result.plan.groups if group.name == "inner"] == [0]
+    assert any("removed as a whole: inner" in warning for warning in result.warnings)
+
+
 def test_a_plan_of_another_model_and_one_without_data_are_refused(dense: onnx.ModelProto, half: Result) -> None:
     with pytest.raises(PlanError, match="expected the model that the plan was made for"):
         apply(replace(half.plan, fingerprint="0" * 64), dense)

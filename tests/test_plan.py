@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ def test_a_plan_has_a_line_per_group_so_that_one_can_read_and_compare_it() -> No
     assert sum('"kept"' in line for line in lines) == len(PLAN.groups)
 
 
+def test_a_group_may_keep_nothing(tmp_path: Path) -> None:
+    whole = replace(PLAN, groups=(PlannedGroup("a", 4, ()), PLAN.groups[1]))
+    whole.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == whole
+
+
 def test_removes_tells_whether_a_unit_goes() -> None:
     assert PLAN.removes
     assert not Plan("f", "macs=1", "zca", "none", 0.0, (PlannedGroup("b", 2, (0, 1)),)).removes
@@ -37,7 +44,7 @@ def test_what_is_not_a_plan_is_refused(tmp_path: Path, content: str) -> None:
         Plan.load(path)
 
 
-@pytest.mark.parametrize("kept", [[], [4], [-1], ["x"], None])
+@pytest.mark.parametrize("kept", [[4], [-1], ["x"], None])
 def test_units_that_are_not_there_are_refused(tmp_path: Path, kept: object) -> None:
     data = json.loads(PLAN.to_json())
     data["groups"][0]["kept"] = kept

@@ -3,7 +3,8 @@
 The paper's budget (arXiv 2405.17506) is one cut-off for the whole network: every group keeps the fewest units whose
 cumulative share of variance reaches it. A cost target looks for the largest cut-off that is affordable. The widths
 change only where the cut-off passes a value of some curve, and they never grow as it falls, so a bisection over those
-finitely many values finds it. What is left is then spent on single steps, the largest share of variance first.
+finitely many values finds it. What is left is then spent on single steps, the largest share of variance first. Where
+even the smallest widths cost too much, whole groups go.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from onnx_subprune.budget.curves import Curve
 from onnx_subprune.errors import OptionError, TargetError
 
-__all__ = ["Allocation", "cheapest_cutoff", "uniform", "variance"]
+__all__ = ["Allocation", "cheapest_cutoff", "drop_branches", "uniform", "variance"]
 
 Counts = dict[str, int]
 Step = tuple[str, int]
@@ -41,14 +42,15 @@ def uniform(curves: Sequence[Curve], fraction: float, round_to: int = 1) -> Coun
 
     Args:
         curves: one per group.
-        fraction: of the units, in (0, 1].
+        fraction: of the units, in [0, 1]; 0 keeps the minimum.
         round_to: widths are rounded up to multiples of this (and of the curve's own), never above the size.
 
     Raises:
-        OptionError: the fraction is outside (0, 1] or `round_to` below 1.
+        OptionError: the fraction is outside [0, 1] or `round_to` below 1.
 
     """
-    _check_fraction("fraction of units", fraction)
+    if fraction != 0.0:
+        _check_fraction("fraction of units", fraction)
     _check_round(round_to)
     # The tolerance makes 0.29 * 50 = 14.499999999999998 the half that the user means.
     return {c.group: _width(c, math.floor(fraction * c.size + 0.5 + 1e-9), round_to) for c in curves}
@@ -94,7 +96,7 @@ def cheapest_cutoff(
     _check_round(round_to)
     if math.isnan(target_cost):
         raise OptionError("expected a target cost, found NaN; give a number")
-    limit = target_cost + _TOLERANCE * abs(target_cost)
+    limit = _limit(target_cost)
     cutoffs = [0.0, *np.unique(np.concatenate([[1.0], *(curve.share[1:] for curve in curves)])).tolist()]
     affordable = bisect_right(cutoffs, limit, key=lambda cutoff: cost(_at_cutoff(curves, cutoff, round_to))) - 1
     if affordable < 0:
@@ -107,6 +109,52 @@ def cheapest_cutoff(
     if cutoffs[affordable] < 1.0:
         counts = _spend(curves, counts, cost, limit, round_to)
     return Allocation(counts, cutoffs[affordable], float(cost(counts)))
+
+
+def drop_branches(
+    curves: Sequence[Curve],
+    cost: Callable[[Counts], float],
+    target_cost: float,
+    removable: Callable[[list[str]], bool],
+    round_to: int = 1,
+) -> Allocation:
+    """`cheapest_cutoff` without the groups whose last units cost the least variance, as few as the target allows.
+
+    At the smallest widths all groups stand in the order of the share of variance that they still hold. They go one
+    after the other, where that is possible and saves anything, until the rest is affordable.
+
+    Args:
+        curves: one per group.
+        cost: as for `cheapest_cutoff`; groups that are gone have a count of 0.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        removable: whether all these groups, by name, may lose all their units together.
+        round_to: as for `uniform`.
+
+    Raises:
+        OptionError: the target is NaN or `round_to` below 1.
+        TargetError: even so the cost is higher; `nearest` is the least.
+
+    """
+    try:
+        return cheapest_cutoff(curves, cost, target_cost, round_to)
+    except TargetError as refusal:
+        nearest = refusal.nearest
+    counts, gone = _at_cutoff(curves, 0.0, round_to), list[str]()
+    for curve in sorted(curves, key=lambda c: float(c.share[counts[c.group]])):
+        fewer = {**counts, curve.group: 0}
+        if removable([*gone, curve.group]) and (lower := cost(fewer)) < nearest:
+            counts, nearest = fewer, float(lower)
+            gone.append(curve.group)
+            if nearest <= _limit(target_cost):
+                break
+    none = dict.fromkeys(gone, 0)
+    rest = [curve for curve in curves if curve.group not in none]
+    found = cheapest_cutoff(rest, lambda widths: cost({**widths, **none}), target_cost, round_to)
+    return Allocation({**found.counts, **none}, found.cutoff, found.cost)
+
+
+def _limit(target_cost: float) -> float:
+    return target_cost + _TOLERANCE * abs(target_cost)
 
 
 def _at_cutoff(curves: Sequence[Curve], cutoff: float, round_to: int) -> Counts:

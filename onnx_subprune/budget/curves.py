@@ -22,7 +22,7 @@ class Curve:
         size: units in the group, at least 1.
         order: [size] unit indices, most important first.
         share: [size + 1] never falling, from exactly 0 (k = 0) to exactly 1 (k = size).
-        minimum: the fewest units that may stay, 1 to `size`.
+        minimum: the fewest units that may stay, 0 to `size`.
         round_to: the group's widths must be a multiple of this (the full size is always allowed).
 
     Raises:
@@ -47,8 +47,8 @@ class Curve:
             raise InternalError(f"curve of group {self.group!r}: {problem}; please report this")
 
     def _problem(self) -> str | None:
-        if self.size < 1 or not 1 <= self.minimum <= self.size or self.round_to < 1:
-            return f"expected 1 <= minimum <= size, found size {self.size}, minimum {self.minimum}"
+        if self.size < 1 or not 0 <= self.minimum <= self.size or self.round_to < 1:
+            return f"expected 0 <= minimum <= size, found size {self.size}, minimum {self.minimum}"
         if not np.array_equal(np.sort(self.order), np.arange(self.size)):
             return f"expected an order of {self.size} units, found {self.order.shape[0]} entries or duplicates"
         if self.share.shape != (self.size + 1,) or self.share[0] != 0.0 or self.share[-1] != 1.0:

@@ -107,6 +107,7 @@ def _group(group: Group) -> Document:
         "producers": [use.node.name for use in group.producers],
         "consumers": [consumer.name for consumer in group.consumers],
         "macs": group.macs,
+        "removable": group.removable,
     }
 
 

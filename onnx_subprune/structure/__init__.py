@@ -1,6 +1,8 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
+from onnx_subprune.structure.branches import Removal, emptied
 from onnx_subprune.structure.context import (
+    DEFAULT_DOMAINS,
     RECURRENT,
     Consumer,
     Contraction,
@@ -11,7 +13,7 @@ from onnx_subprune.structure.context import (
     Use,
     Weight,
 )
-from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, fresh, keep_mask, product, unit_index
+from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.extents import evaluate
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
@@ -21,6 +23,7 @@ from onnx_subprune.structure.statistic import Normalisation, Spread, Statistic
 from onnx_subprune.structure.weights import as_blocks, from_blocks
 
 __all__ = [
+    "DEFAULT_DOMAINS",
     "ONE",
     "QUANTISED",
     "RECURRENT",
@@ -32,8 +35,10 @@ __all__ = [
     "Features",
     "Group",
     "IndexUse",
+    "Keeps",
     "MacTerm",
     "Normalisation",
+    "Removal",
     "SizeUse",
     "Spread",
     "Squeezed",
@@ -42,6 +47,7 @@ __all__ = [
     "Use",
     "Weight",
     "as_blocks",
+    "emptied",
     "evaluate",
     "features_of",
     "fresh",

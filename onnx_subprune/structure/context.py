@@ -6,7 +6,7 @@ a barrier: all that it touches is frozen with that reason. So a gap in a rule co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from onnx_subprune.structure.extents import Extent, Size, dims_of
 from onnx_subprune.structure.statistic import Normalisation, Statistic
 
 __all__ = [
+    "DEFAULT_DOMAINS",
     "RECURRENT",
     "Consumer",
     "Context",
@@ -32,6 +33,7 @@ __all__ = [
     "Squeezed",
     "Use",
     "Weight",
+    "captured",
     "label",
 ]
 
@@ -49,6 +51,16 @@ class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it beco
 def label(node: gs.Node) -> str:
     """Return how a node is named to the user: operator and name."""
     return f"{node.op} '{node.name}'"
+
+
+def captured(node: gs.Node) -> Iterator[Any]:
+    """Yield the tensors that a node's subgraphs read."""
+    for value in node.attrs.values():
+        if isinstance(value, gs.Graph):
+            for inner in value.nodes:
+                yield from inner.inputs
+                yield from captured(inner)
+            yield from value.outputs
 
 
 @dataclass(frozen=True, eq=False)

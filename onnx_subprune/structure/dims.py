@@ -26,6 +26,7 @@ __all__ = [
     "Atom",
     "Concat",
     "Dim",
+    "Keeps",
     "concat",
     "freeze",
     "fresh",

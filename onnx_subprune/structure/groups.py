@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
 from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 from onnx_subprune.structure.statistic import Normalisation
@@ -37,6 +38,7 @@ class Group:
     contractions: tuple[Contraction, ...]
     reasons: tuple[str, ...]
     macs: int
+    branches: Branches = field(repr=False)
 
     @property
     def size(self) -> int:
@@ -47,6 +49,11 @@ class Group:
     def prunable(self) -> bool:
         """Whether units may be removed."""
         return not self.reasons
+
+    @property
+    def removable(self) -> bool:
+        """Whether all units may be removed, and with them the branch that the group is part of."""
+        return self.prunable and self.branches.removal([self.atom]).reason is None
 
     @property
     def entries(self) -> int:
@@ -72,6 +79,7 @@ class Structure:
     graph: gs.Graph
     context: Context
     groups: tuple[Group, ...]
+    branches: Branches
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -99,13 +107,48 @@ class Structure:
         atoms = {group.atom for group in self.prunable}
         return [one for one in self.context.normalisations if atoms & set(one.dim.atoms())]
 
-    def macs(self, counts: Mapping[Atom, int]) -> int:
-        """Return the multiply-accumulates when each Atom in `counts` keeps that many units."""
-        return sum(math.prod(_count(dim, counts) for dim in term.factors) for term in self.context.mac_terms)
+    @property
+    def removable(self) -> tuple[Group, ...]:
+        """Groups that may lose all their units, each by itself, in graph order."""
+        return tuple(group for group in self.groups if group.removable)
 
-    def parameters(self, counts: Mapping[Atom, int]) -> int:
-        """Return the number of floating-point parameters when each Atom in `counts` keeps that many units."""
-        return sum(math.prod(_count(dim, counts) for dim in axes) for axes in self._parameter_axes())
+    def removal(self, groups: Iterable[str]) -> Removal:
+        """Return what happens when these groups, by name, lose all their units."""
+        atoms = {group.name: group.atom for group in self.groups}
+        return self.branches.removal([atoms[name] for name in groups])
+
+    def needed(self, groups: Iterable[str]) -> dict[str, str]:
+        """Return which of these groups cannot lose all their units with the others, and why; the earlier ones go."""
+        names = list(groups)
+        if self.removal(names).reason is None:
+            return {}
+        gone: list[str] = []
+        reasons: dict[str, str] = {}
+        for name in names:
+            reason = self.removal([*gone, name]).reason
+            if reason is None:
+                gone.append(name)
+            else:
+                reasons[name] = reason
+        return reasons
+
+    def macs(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
+        """Return the multiply-accumulates when each Atom in `counts` keeps that many units.
+
+        A `removal` leaves out the nodes that are gone with whole branches.
+        """
+        return sum(
+            math.prod(_count(dim, counts) for dim in term.factors)
+            for term in self.context.mac_terms
+            if removal is None or id(term.node) in removal.live
+        )
+
+    def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
+        """Return the number of floating-point parameters when each Atom in `counts` keeps that many units.
+
+        A `removal` leaves out what only nodes read that are gone with whole branches.
+        """
+        return sum(math.prod(_count(dim, counts) for dim in axes) for axes in self._parameter_axes(removal))
 
     def constant_axes(self, node: gs.Node, index: int) -> tuple[Dim, ...] | None:
         """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
@@ -122,9 +165,11 @@ class Structure:
         """Return the keep mask of every axis."""
         return [keep_mask(dim, keeps) for dim in axes]
 
-    def _parameter_axes(self) -> list[tuple[Dim, ...]]:
+    def _parameter_axes(self, removal: Removal | None) -> list[tuple[Dim, ...]]:
         found: dict[str, tuple[Dim, ...]] = {}
         for node in self.graph.nodes:
+            if removal is not None and id(node) not in removal.live:
+                continue
             for index, tensor in enumerate(node.inputs):
                 if isinstance(tensor, gs.Constant) and len(tensor.shape) and _is_float(tensor):
                     axes = self.constant_axes(node, index) or tuple(fresh(int(n)) for n in tensor.shape)
@@ -141,21 +186,24 @@ def collect(graph: gs.Graph, ctx: Context) -> Structure:
     readers = (_readers(ctx), _contracted(ctx))
     cost = _macs_at_stake(ctx)
     name = _namer()
+    branches = Branches(graph, ctx)
     groups = [
-        _group(name(uses["producer"][0].node.name), atom, uses, readers, cost.get(atom, 0))
+        _group(name(uses["producer"][0].node.name), atom, uses, readers, macs=cost.get(atom, 0), branches=branches)
         for atom, uses in roles.items()
         if uses["producer"] and not atom.dynamic
     ]
-    return Structure(graph, ctx, tuple(groups))
+    return Structure(graph, ctx, tuple(groups), branches)
 
 
-def _group(name: str, atom: Atom, uses: dict[str, list[Use]], readers: _Readers, macs: int) -> Group:
+def _group(
+    name: str, atom: Atom, uses: dict[str, list[Use]], readers: _Readers, *, macs: int, branches: Branches
+) -> Group:
     consumers, contractions = tuple(readers[0].get(atom, ())), tuple(readers[1].get(atom, ()))
     reasons = tuple(atom.reasons)
     if not reasons and not consumers and not contractions:
         reasons = ("no weight downstream contracts it",)
     producers, carriers = tuple(uses["producer"]), tuple(uses["carrier"])
-    return Group(name, atom, producers, carriers, consumers, contractions, reasons, macs)
+    return Group(name, atom, producers, carriers, consumers, contractions, reasons, macs, branches)
 
 
 def _contracted(ctx: Context) -> dict[Atom, list[Contraction]]:

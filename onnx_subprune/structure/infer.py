@@ -6,13 +6,13 @@ becomes a barrier: the axes it touches are frozen with a reason.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, label
+from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, captured, label
 from onnx_subprune.structure.dims import Dim, freeze, fresh, purely_dynamic
 from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
 from onnx_subprune.structure.groups import Structure, collect
@@ -178,7 +178,7 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
     """Freeze all that a node touches, also from inside its subgraphs, and give its outputs frozen axes."""
     for tensor in node.inputs:
         _freeze_tensor(tensor, reason, ctx)
-    for tensor in _captured(node):
+    for tensor in captured(node):
         _freeze_tensor(tensor, f"{label(node)} reads it in a body", ctx)
     for tensor in node.outputs:
         if tensor.shape is None:
@@ -195,13 +195,3 @@ def _freeze_tensor(tensor: Any, reason: str, ctx: Context) -> None:
     axes = ctx.tie(tensor) if ctx.is_constant(tensor) else ctx.axes.get(tensor.name, ())
     for dim in axes:
         freeze(dim, reason)
-
-
-def _captured(node: gs.Node) -> Iterator[Any]:
-    """Yield the tensors that a node's subgraphs read."""
-    for value in node.attrs.values():
-        if isinstance(value, gs.Graph):
-            for inner in value.nodes:
-                yield from inner.inputs
-                yield from _captured(inner)
-            yield from value.outputs

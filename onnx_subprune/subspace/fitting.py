@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnx_subprune.structure import Atom, Consumer, Structure, features_of
+from onnx_subprune.structure import Atom, Consumer, Structure, features_of, keep_mask
 from onnx_subprune.subspace.recovery import recover
 
 __all__ = ["Fit", "fit_corrections", "intercept_is_exact"]
@@ -65,15 +65,16 @@ def fit_corrections(
     for consumers in _sharing(structure).values():
         features = features_of(structure, consumers[0])
         kept = features.kept(keeps)
-        if (kept.all(axis=1) | ~kept.any(axis=1)).all():
-            # Groups of a grouped Conv that go as a whole take their outputs with them: nothing is left to correct.
+        # The groups of a grouped Conv that go take their outputs with them: nothing is left to correct.
+        live = keep_mask(consumers[0].blocks, keeps)
+        if kept[live].all():
             continue
         reason = _refusal(consumers)
         if reason is not None:
             refusals.append(reason)
             continue
         total = np.sum([grams[consumer] for consumer in consumers], axis=0)
-        fits.append(_fit(consumers, features.outer, kept, total, ridge))
+        fits.append(_fit(consumers, features.outer, kept, total, live=live, ridge=ridge))
     return fits, refusals
 
 
@@ -96,6 +97,8 @@ def _fit(
     outer: int,
     kept: NDArray[np.bool_],
     grams: NDArray[np.float64],
+    *,
+    live: NDArray[np.bool_],
     ridge: float,
 ) -> Fit:
     blocks, d = kept.shape
@@ -103,9 +106,12 @@ def _fit(
     intercepts = np.zeros((blocks, d))
     errors = []
     affine = all(intercept_is_exact(consumer) for consumer in consumers)
+    if not kept[live].any():
+        # Of a branch that goes as a whole the mean is all there is left. Behind zero padding it is off at the borders,
+        # but less than nothing would be off everywhere.
+        affine = all(consumer.kind == "Conv" or intercept_is_exact(consumer) for consumer in consumers)
     for block in range(blocks):
-        # A block that goes as a whole takes its outputs with it: nothing is left to correct.
-        if kept[block].any():
+        if live[block]:
             result = recover(grams[block], kept[block], ridge=ridge, affine=affine)
             coefficients[block][:, kept[block]] = result.coefficients
             intercepts[block] = result.intercept

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.budget import Curve, cheapest_cutoff, uniform, variance
+from onnx_subprune.budget import Curve, cheapest_cutoff, drop_branches, uniform, variance
 from onnx_subprune.errors import OptionError, TargetError
 
 
@@ -53,7 +53,15 @@ def test_rounding_of_a_share_does_not_cost_a_unit() -> None:
     assert variance([curve("g", [0.1] * 10)], 0.3) == {"g": 3}  # 0.1 + 0.1 + 0.1 > 0.3
 
 
-@pytest.mark.parametrize("bad", [0.0, -0.5, 1.5, float("nan")])
+def test_groups_that_may_go_keep_nothing_of_nothing() -> None:
+    free = curve("free", [1] * 20, minimum=0)
+    assert uniform([free, FLAT], 0.0) == {"free": 0, "flat": 1}
+    assert uniform([free, FLAT], 0.0, round_to=4) == {"free": 0, "flat": 4}
+    with pytest.raises(OptionError, match=r"\(0, 1\]"):
+        variance([free], 0.0)
+
+
+@pytest.mark.parametrize("bad", [-0.5, 1.5, float("nan")])
 def test_fractions_outside_their_range(bad: float) -> None:
     with pytest.raises(OptionError, match=r"\(0, 1\]"):
         uniform([FLAT], bad)
@@ -122,6 +130,41 @@ def test_a_target_below_the_minimum_names_the_nearest() -> None:
     assert caught.value.nearest == 4.0
     with pytest.raises(OptionError, match="NaN"):
         cheapest_cutoff([FLAT], units, float("nan"))
+
+
+def test_groups_go_whole_only_where_the_smallest_widths_cost_too_much() -> None:
+    found = drop_branches([STEEP, FLAT], units, 2, lambda _: True)
+    assert found.counts == cheapest_cutoff([STEEP, FLAT], units, 2).counts
+
+
+def test_the_group_whose_last_units_hold_least_goes_first() -> None:
+    """At one unit each `steep` holds 8 / 10, `flat` 1 / 5 and `thin` 1 / 4 of the variance."""
+    thin = curve("thin", [1, 1, 1, 1])
+    found = drop_branches([STEEP, thin, FLAT], units, 2, lambda _: True)
+    assert (found.counts, found.cost) == ({"steep": 1, "thin": 1, "flat": 0}, 2.0)
+    found = drop_branches([STEEP, thin, FLAT], units, 2, lambda names: "flat" not in names)
+    assert found.counts == {"steep": 1, "thin": 0, "flat": 1}
+    assert drop_branches([STEEP, thin, FLAT], units, 0, lambda _: True).cost == 0.0
+
+
+def test_what_a_branch_frees_is_spent_on_the_rest() -> None:
+    costly = curve("costly", [1] * 8)
+
+    def cost(counts: dict[str, int]) -> float:
+        return 10.0 * counts.get("costly", 0) + counts.get("flat", 0)
+
+    assert drop_branches([costly, FLAT], cost, 4, lambda _: True).counts == {"costly": 0, "flat": 4}
+
+
+def test_groups_stay_whose_loss_saves_nothing() -> None:
+    found = drop_branches([STEEP, FLAT], lambda counts: float(counts.get("steep", 0)), 0, lambda _: True)
+    assert found.counts == {"flat": 5, "steep": 0}
+
+
+def test_without_branches_to_drop_the_nearest_is_named() -> None:
+    with pytest.raises(TargetError, match="cost 2") as caught:
+        drop_branches([STEEP, FLAT], units, 1, lambda _: False)
+    assert caught.value.nearest == 2.0
 
 
 def test_no_groups_cost_what_they_cost() -> None:

@@ -20,7 +20,7 @@ def test_a_curve_keeps_its_own_read_only_copies() -> None:
     ("options", "message"),
     [
         ({"size": 0, "order": [], "share": [0.0]}, "minimum"),
-        ({"minimum": 0}, "minimum"),
+        ({"minimum": -1}, "minimum"),
         ({"minimum": 3}, "minimum"),
         ({"round_to": 0}, "minimum"),
         ({"order": [0, 0]}, "order of 2"),

@@ -142,6 +142,27 @@ def residual(net: Network, dice: random.Random) -> None:
     net.keep(net.add("Add", [x, d], shape))
 
 
+def excite(net: Network, dice: random.Random) -> None:
+    """Squeeze and excitation: a gate per channel, computed from the means."""
+    x, shape = net.pick(dice)
+    n, c = shape[:2]
+    inner = dice.randint(1, 4)
+    pooled = net.add("GlobalAveragePool", [x], (n, c, 1, 1))
+    low = net.add("Conv", [pooled, net.weight((inner, c, 1, 1), dice, c), net.weight((inner,), dice)], (n, inner, 1, 1))
+    bent = net.add("Relu", [low], net.shapes[low])
+    high = net.add("Conv", [bent, net.weight((c, inner, 1, 1), dice, inner), net.weight((c,), dice)], (n, c, 1, 1))
+    net.keep(net.add("Mul", [x, net.add("Sigmoid", [high], (n, c, 1, 1))], shape))
+
+
+def paths(net: Network, dice: random.Random) -> None:
+    """Several convolutions side by side, joined."""
+    x, (n, c, h, w) = net.pick(dice)
+    widths = [dice.randint(1, 5) for _ in range(dice.randint(2, 3))]
+    pieces = [net.add("Conv", [x, net.weight((o, c, 1, 1), dice, c)], (n, o, h, w)) for o in widths]
+    pieces = [net.add("Relu", [p], net.shapes[p]) if dice.random() < 0.5 else p for p in pieces]
+    net.keep(net.add("Concat", pieces, (n, sum(widths), h, w), axis=1))
+
+
 def concat(net: Network, dice: random.Random) -> None:
     x, (n, c, h, w) = net.pick(dice)
     axis = dice.choice([1, 1, 1, 2, 3])
@@ -352,9 +373,9 @@ def barrier(net: Network, dice: random.Random) -> None:
 
 
 STEPS = (
-    conv, conv, conv, conv_transpose, normalise, function, function, constant, combine, combine, residual, concat,
-    split, piece, pad, pool, reduce, resize, channels_last, mix_positions, regroup, regroup, any_shape, squeeze, spread,
-    into_space, barrier, attend, bound, recur, recur,
+    conv, conv, conv, conv_transpose, normalise, function, function, constant, combine, combine, residual, residual,
+    excite, paths, concat, split, piece, pad, pool, reduce, resize, channels_last, mix_positions, regroup, regroup,
+    any_shape, squeeze, spread, into_space, barrier, attend, bound, recur, recur,
 )  # fmt: skip
 
 

@@ -57,6 +57,7 @@ def test_the_document_says_what_was_done(result: Result) -> None:
         "producers": ["first"],
         "consumers": ["second"],
         "macs": 80,
+        "removable": False,
         "kept": 5,
         "kept_share": 0.5,
     }

@@ -459,3 +459,49 @@ def test_a_fused_conv_reads_mixtures_beside_a_sum(net, exact):
         domains=MS, w1=_SHIFTED[:, :3].reshape(8, 3, 1, 1), b1=np.ascontiguousarray(_SHIFTED[:, 3]), w2=(4, 8, 1, 1),
     )  # fmt: skip
     exact(model)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("[c2] u = Conv(r, w2, b2)", {"w2": (6, 8, 2, 2), "b2": (6,)}),
+        ("[c2] u = Conv <strides=[1,1], dilations=[1,1]> (r, w2)", {"w2": (6, 8, 2, 2)}),
+        ("[c2] v = Conv <group=2> (r, w2)\n[g] u = HardSwish(v)", {"w2": (6, 4, 2, 2)}),
+        ("[c2] v = Conv(r, w2)\n[c3] u = Conv(v, w3, b3)", {"w2": (3, 8, 2, 2), "w3": (6, 3, 1, 1), "b3": (6,)}),
+    ],
+)
+@pytest.mark.parametrize("stem", ["(x, ws)", "(x, ws, bs)"])
+def test_a_branch_of_constants_goes_without_a_trace(net, exact, text, weights, stem):
+    """The features do not depend on the input, so that their mean is all there is."""
+    model = net(
+        f"""g (float[4,3,6,7] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            [r] r = Relu(h)
+            {text}
+            [stem] s = Conv{stem}
+            [t] t = Add(s, u)
+            [q] q = Relu(t)
+            [c4] y = Conv <pads=[1,1,1,1]> (q, w4)
+        }}""",
+        w1=np.zeros((8, 3, 1, 1), np.float32), b1=np.abs(RNG.standard_normal(8)).astype(np.float32) + 1,
+        **_used({"ws": (6, 3, 2, 2), "bs": (6,)}, stem), **weights, w4=(2, 6, 3, 3),
+    )  # fmt: skip
+    name = "c1" if "group" not in text else "c1#2"
+    exact(model, {name: ()})
+
+
+def test_tokens_of_constants_go_without_a_trace(net, exact):
+    model = net(
+        """g (float[4,5,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [a1] a = Add(h, b1)
+            [g1] r = Sigmoid(a)
+            [m2] u = MatMul(r, w2)
+            [m3] s = MatMul(x, w3)
+            [t] t = Add(s, u)
+            [q] q = Tanh(t)
+            [m4] y = MatMul(q, w4)
+        }""",
+        w1=np.zeros((6, 8), np.float32), b1=(8,), w2=(8, 6), w3=(6, 6), w4=(6, 3),
+    )  # fmt: skip
+    exact(model, {"m1": ()})

@@ -161,7 +161,9 @@ def _expect_bounds(
     if 0 <= end <= size:
         ctx.expect(node, taken.places[1], taken.position, total(lead, body, tail if end == size else 0))
     elif end < 0:
-        ctx.expect(node, taken.places[1], taken.position, apply("Sub", 0, tail))
+        # Counted from the end, no small number says "up to the end": that is what it is once all of the tail is gone.
+        none = apply("Equal", tail, 0)
+        ctx.expect(node, taken.places[1], taken.position, apply("Where", none, _FAR, apply("Sub", 0, tail)))
 
 
 def gather(node: gs.Node, ctx: Context) -> None:

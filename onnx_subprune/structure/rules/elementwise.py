@@ -9,7 +9,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.structure.context import Context, NotUnderstood, label
 from onnx_subprune.structure.dims import ONE, Dim, fresh
 
-__all__ = ["RULES", "broadcast"]
+__all__ = ["RULES", "UNARY", "VARIADIC", "broadcast"]
 
 # fmt: off
 UNARY = (

@@ -1,0 +1,60 @@
+"""How many units every group keeps for a target, and which go as a whole: see docs/mathematics.md, sections 5 and 9."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from onnx_subprune import budget
+from onnx_subprune.errors import TargetError
+from onnx_subprune.options import Target
+from onnx_subprune.structure import Structure
+
+__all__ = ["allocate", "dead_groups"]
+
+
+def allocate(structure: Structure, curves: list[budget.Curve], target: Target) -> tuple[dict[str, int], list[str]]:
+    """Find the widths that meet the target, with what the user should know of them."""
+    if target.kind == "units":
+        if target.value > 0.0:
+            return budget.uniform(curves, target.value), []
+        needed = structure.needed(curve.group for curve in curves)
+        free = [curve if curve.group in needed else replace(curve, minimum=0) for curve in curves]
+        return budget.uniform(free, 0.0), [f"'{name}' keeps a unit: {reason}" for name, reason in needed.items()]
+    if target.kind == "variance":
+        return budget.variance(curves, target.value), []
+    counts = _affordable(structure, curves, target)
+    whole = [name for name, count in counts.items() if not count]
+    dropped = f"{target} is less than the smallest widths leave; removed as a whole: {', '.join(whole)}"
+    return counts, [dropped] if whole else []
+
+
+def _affordable(structure: Structure, curves: list[budget.Curve], target: Target) -> dict[str, int]:
+    measure = structure.macs if target.kind == "macs" else structure.parameters
+    atoms = {group.name: group.atom for group in structure.prunable}
+    dense = measure({})
+
+    def cost(widths: Mapping[str, int]) -> float:
+        removal = structure.removal(name for name, count in widths.items() if not count)
+        return measure({atoms[name]: count for name, count in widths.items()}, removal) / dense
+
+    def removable(names: list[str]) -> bool:
+        return structure.removal(names).reason is None
+
+    try:
+        return budget.drop_branches(curves, cost, target.value, removable).counts
+    except TargetError as error:
+        nearest = math.ceil(error.nearest * 1e4) / 1e4
+        raise TargetError(
+            f"expected to reach {target}, but the smallest widths leave {nearest:.4f} of the {target.kind}; "
+            f"ask for {target.kind}={nearest:.4f} or more",
+            nearest,
+        ) from None
+
+
+def dead_groups(structure: Structure, gone: list[str]) -> list[str]:
+    """Return the groups none of whose producers is left once others are gone."""
+    live = structure.removal(gone).live
+    dead = [g.name for g in structure.prunable if gone and all(id(use.node) not in live for use in g.producers)]
+    return dead if structure.removal({*gone, *dead}).reason is None else []
