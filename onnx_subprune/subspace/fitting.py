@@ -19,6 +19,7 @@ from onnx_subprune.subspace.recovery import recover
 
 __all__ = ["Fit", "fit_corrections", "intercept_is_exact"]
 
+_FIRST_STATE = 5  # the input of a recurrent layer that holds it
 _PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 
 
@@ -73,9 +74,24 @@ def fit_corrections(
         if reason is not None:
             refusals.append(reason)
             continue
-        total = np.sum([grams[consumer] for consumer in consumers], axis=0)
+        total = np.sum([_as_read(structure, consumer, grams[consumer]) for consumer in consumers], axis=0)
         fits.append(_fit(consumers, features.outer, kept, total, live=live, ridge=ridge))
     return fits, refusals
+
+
+def _as_read(structure: Structure, consumer: Consumer, gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the moments of what a consumer reads, from those of its source.
+
+    A recurrent layer reads its states a step later. In the place of the last it reads a first state of zeros, unless it
+    is given one: of S positions one counts, but adds nothing.
+    """
+    node = consumer.node
+    if not consumer.recurrence or (len(node.inputs) > _FIRST_STATE and not node.inputs[_FIRST_STATE].is_empty()):
+        return gram
+    steps = structure.context.axes[consumer.source][1 if node.attrs.get("layout", 0) else 0].size
+    read = gram.copy()
+    read[:, -1, -1] *= max(steps, 2) / (max(steps, 2) - 1)
+    return read
 
 
 def intercept_is_exact(consumer: Consumer) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnx_subprune.analysis import analyse
+from onnx_subprune.subspace import fit_corrections, recover
+
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 KEPT, SIZE, INPUTS = 5, 8, 6
 RNG = np.random.default_rng(11)
@@ -118,3 +121,22 @@ def test_constant_states_go_into_the_bias(net, exact, op):
         bias[0, 2, KEPT:] = -40
         weights["h0"][:, :, KEPT:] = np.tanh(weights["h0"][:, :, KEPT:])
     exact(model_of(net, op, inputs="x, W, R, B, , h0", weights=weights), TWINS)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_first_state_of_zeros_counts_as_a_position(net, first):
+    """Of four steps one reads zeros: the sums stay and the count grows by a third."""
+    weights = layer("RNN")
+    weights["h0"] = np.repeat(weights["h0"], 3, axis=1)
+    inputs = "x, W, R, B, , h0" if first else "x, W, R, B"
+    structure = analyse(model_of(net, "RNN", inputs=inputs, weights=weights)).structure
+    (group,) = (group for group in structure.prunable if group.name == "layer")
+    states = RNG.standard_normal((60, SIZE)) @ RNG.standard_normal((SIZE, SIZE)) + 2
+    states = np.concatenate([states, np.ones((60, 1))], axis=1)
+    gram = (states.T @ states)[np.newaxis]
+    mask = np.arange(SIZE) < KEPT
+    fits, _ = fit_corrections(structure, {group.atom: mask}, dict.fromkeys(structure.consumers, gram), 0.0)
+    found = {fit.consumers[0].name: fit.intercepts[0] for fit in fits}
+    read = gram[0] + np.diag([0.0] * SIZE + [0 if first else 60 / 3])
+    np.testing.assert_allclose(found["layer (recurrence)"], recover(read, mask).intercept, rtol=1e-9)
+    np.testing.assert_allclose(found["out"], recover(gram[0], mask).intercept, rtol=1e-9)
