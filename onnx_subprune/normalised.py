@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from onnx_subprune.calibration import Gram
-from onnx_subprune.structure import Atom, Features, Normalisation, Structure, normalised_features
+from onnx_subprune.structure import Atom, Features, Normalisation, Structure, keep_mask, normalised_features
 from onnx_subprune.subspace import Moments, Reader, Rescaling, rescaling, unscaled
 
 __all__ = ["normalisation_readers", "rescalings"]
@@ -28,18 +28,16 @@ def rescalings(
 
     """
     found: dict[Normalisation, Rescaling] = {}
-    left: list[str] = []
     for one, gram in grams.items():
         features = normalised_features(structure, one)
         keep = features.kept(keeps)[0]
-        if keep.all():
-            continue
-        if one.operator or one.spread is not None:
+        if not keep.all():
             found[one] = _rescaling(structure, one, features, gram, keep)
-        else:
-            left.append(
-                f"the statistics of {one.kind} at '{one.node.name}' were not restored: its scale is part of them"
-            )
+    left = [
+        f"the statistics of {one.kind} at '{one.node.name}' were not restored: {one.unrestored}"
+        for one in structure.context.normalisations
+        if one.unrestored is not None and not keep_mask(one.dim, keeps).all()
+    ]
     return {one: value for one, value in found.items() if not value.trivial}, left
 
 

@@ -7,7 +7,7 @@ is replaced by the same formula written out. Only the network that others are co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -20,7 +20,11 @@ from onnx_subprune.structure import Atom, Dim, Statistic, Structure, keep_mask
 __all__ = ["MaskStatistics"]
 
 _REDUCE_TAKES_AXES_AS_INPUT = 18
-_UNCENTRED = ("LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
+_UNCENTRED = (
+    "LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
+)  # fmt: skip
+# The sums that ONNX Runtime normalises in one operator, and their inputs that are summed.
+_SUMMED = {"SkipLayerNormalization": (0, 1, 4), "SkipSimplifiedLayerNormalization": (0, 1, 3)}
 
 
 class MaskStatistics(Pass):
@@ -57,6 +61,9 @@ class _Rewriter:
         self._axes = sorted(masks)
         self._dtype = float_type(self._x)
         self._made: list[gs.Node] = []
+        for index in _SUMMED.get(self._node.op, ())[1:]:
+            if index < len(self._node.inputs) and not self._node.inputs[index].is_empty():
+                self._x = self._add("Add", self._x, self._node.inputs[index])
         self._kept = {axis: mask for axis, mask in masks.items() if not mask.all()}
         if self._node.op == "GroupNormalization" and 1 in self._kept:
             # Its statistic runs over one group's channels, which are the same in all groups.
@@ -75,11 +82,13 @@ class _Rewriter:
             if node.op == "ReduceMean":
                 self._scale_behind(place + len(self._made) + 1)
             return
-        output = node.outputs[0]
+        outputs = list(node.outputs)
         result = self._written_out()
         node.outputs.clear()
         node.inputs.clear()
-        result.inputs[0].outputs[0] = output
+        result.inputs[0].outputs[0] = outputs[0]
+        if node.op in _SUMMED and len(outputs) > 3 and not outputs[3].is_empty():
+            self._made.append(gs.Node("Identity", name=self._name("sum"), inputs=[self._x], outputs=[outputs[3]]))
         self._graph.nodes[place : place + 1] = self._made
 
     def _whole_mask(self, dims: Mapping[int, Dim]) -> gs.Tensor:
@@ -126,6 +135,8 @@ class _Rewriter:
         n = self._divided(x, self._mean(self._add("Mul", x, x), self._mask, self._axes))
         if op == "InstanceNormalization":
             return self._scaled(n, [1, -1, *[1] * (self._rank - 2)])
+        if op in _SUMMED:
+            return self._scaled(n, parameters=self._node.inputs[2 : 4 if op == "SkipLayerNormalization" else 3])
         if op in ("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"):
             return self._scaled(n)
         raise InternalError(f"expected a normalisation that can be written out, found {op}; please report this")
@@ -149,8 +160,10 @@ class _Rewriter:
         n = self._divided(d, self._mean(self._add("Mul", d, d), mask, [2]))
         return self._scaled(self._add("Reshape", n, shape), [1, -1, *[1] * (self._rank - 2)])
 
-    def _scaled(self, n: gs.Variable, shape: list[int] | None = None) -> gs.Variable:
-        for op, tensor in zip(("Mul", "Add"), self._node.inputs[1:], strict=False):
+    def _scaled(
+        self, n: gs.Variable, shape: list[int] | None = None, parameters: Sequence[gs.Tensor] | None = None
+    ) -> gs.Variable:
+        for op, tensor in zip(("Mul", "Add"), parameters or self._node.inputs[1:], strict=False):
             if tensor.is_empty():
                 continue
             if shape is not None:

@@ -25,6 +25,8 @@ SPELLINGS = {
     "layer": (17, "n = LayerNormalization <epsilon=1e-12> (e, s, b)", {"s", "b"}),
     "layer without a shift": (17, "n = LayerNormalization <epsilon=1e-12> (e, s)", {"s"}),
     "rms": (23, "n = RMSNormalization <epsilon=1e-12> (e, s)", {"s"}),
+    "sum": (17, "n = com.microsoft.SkipLayerNormalization <epsilon=1e-12> (e, e, s, b)", {"s", "b"}),
+    "rms of a sum": (17, "n = com.microsoft.SkipSimplifiedLayerNormalization <epsilon=1e-12> (e, e, s)", {"s"}),
     "lp": (17, "n = LpNormalization <axis=-1> (e)", set()),
     "rms written out": (
         17,
@@ -69,7 +71,7 @@ def stream(rows: int) -> np.ndarray:
 def network(opset: int, text: str, names: set[str]) -> onnx.ModelProto:
     """A residual stream whose last 4 units are twice the first 4: any share of them has a fixed share of the spread."""
     model = onnx.parser.parse_model(
-        f"""<ir_version: 10, opset_import: ["" : {opset}]>
+        f"""<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>
         g (float[N,5,6] x) => (float[N,5,3] y) {{
             [emb] e = MatMul(x, we)
             {text}
@@ -124,6 +126,34 @@ def test_a_scale_inside_the_statistics_is_left_alone_and_said_so(error):
     result = apply(plan_of(model, (0, 1, 2, 3)), model, DATA)
     assert any("were not restored" in warning for warning in result.warnings)
     assert error(model, result.model) > 1e-3
+
+
+@pytest.mark.parametrize("kept", [(0, 1), (0, 1, 2, 3)])
+def test_groups_that_go_as_a_whole_lose_no_statistics(kept):
+    """Of four groups of two channels the first two stay, or of each group the first channel."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N,5,6] x) => (float[N,3,6] y) {
+            [first] t = Conv(x, w1)
+            [gn] n = GroupNormalization <num_groups=4> (t, s, b)
+            [second] y = Conv(n, w2)
+        }"""
+    )
+    weights = {"w1": (8, 5, 1), "s": (8,), "b": (8,), "w2": (3, 8, 1)}
+    for name, shape in weights.items():
+        values = RNG.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    analysis = analyse(model, {"x": (1, 5, 6)}, prune_normalised=True)
+    whole, inner = analysis.structure.prunable
+    groups = (
+        PlannedGroup(whole.name, 4, kept),
+        PlannedGroup(inner.name, 2, (0, 1) if len(kept) < 4 else (0,)),
+    )
+    result = apply(Plan(analysis.fingerprint, "", "zca", "channel", 0.0, groups, prune_normalised=True), model, DATA)
+    assert [text for text in result.warnings if "statistics" in text] == (
+        [] if len(kept) < 4 else ["the statistics of GroupNormalization at 'gn' were not restored: each of its groups "
+                                  "has its own"]
+    )  # fmt: skip
 
 
 def test_what_most_of_the_spread_is_made_of_stays():

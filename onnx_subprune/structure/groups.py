@@ -103,9 +103,10 @@ class Structure:
 
     @property
     def normalisations(self) -> list[Normalisation]:
-        """Normalisations that take statistics over a group which may lose units, in graph order."""
+        """Normalisations over a group which may lose units, whose statistics can be put right then, in graph order."""
         atoms = {group.atom for group in self.prunable}
-        return [one for one in self.context.normalisations if atoms & set(one.dim.atoms())]
+        known = (one for one in self.context.normalisations if one.unrestored is None)
+        return [one for one in known if atoms & set(one.dim.atoms())]
 
     @property
     def removable(self) -> tuple[Group, ...]:

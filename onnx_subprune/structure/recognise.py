@@ -210,9 +210,12 @@ def _normalisation(trace: _Trace, meeting: _Meeting, centred: bool, ctx: Context
     # Nor is it where the mean is subtracted afterwards (Keras).
     raw = centred and not _is_centred(_source(node.inputs[meeting.index]))
     inverse = root.op == "Pow" and (_exponent(root, ctx) or 0) < 0
-    spread = None if mixed or raw else Spread(root, inverse)
+    unrestored = "its scale is part of them" if mixed or raw else None
     pooled = len(trace.statistic.axes) > 1
-    return Normalisation(trace.node, kind, node.outputs[0].name, axis, dim, centred, averaged, pooled, spread=spread)
+    return Normalisation(
+        trace.node, kind, node.outputs[0].name, axis, dim, centred, averaged, pooled,
+        spread=Spread(root, inverse), unrestored=unrestored,
+    )  # fmt: skip
 
 
 def _has_entries(node: gs.Node, ctx: Context) -> bool:

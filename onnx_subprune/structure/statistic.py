@@ -47,6 +47,7 @@ class Normalisation:
         scale: the input of `node` with a factor for each entry, if it has one.
         shift: the input of `node` with a summand for each entry, if it has one.
         spread: where to correct the spread, for a normalisation written out; None for an operator.
+        unrestored: why the statistics cannot be put right once units are gone; None where they can.
 
     """
 
@@ -61,8 +62,4 @@ class Normalisation:
     scale: int | None = None
     shift: int | None = None
     spread: Spread | None = None
-
-    @property
-    def operator(self) -> bool:
-        """Whether the normalisation is an operator of its own, not written out."""
-        return not self.node.op.startswith("Reduce")
+    unrestored: str | None = None

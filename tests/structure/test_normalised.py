@@ -289,3 +289,23 @@ def test_a_sum_of_products_is_a_contraction(net, holds):
     holds(net(text.format(norm="a = Tanh(u)"), **weights), {"user": 8})
     l2 = "q = ReduceL2 <axes=[-1]> (u)\na = Div(u, q)"
     holds(net(text.format(norm=l2), **weights), {"user": 8}, prune_normalised=True)
+
+
+@pytest.mark.parametrize("simple", [True, False])
+def test_a_sum_that_one_operator_normalises(net, holds, simple):
+    op, more = ("SkipSimplifiedLayerNormalization", "s, b") if simple else ("SkipLayerNormalization", "s, b, c")
+    model = net(
+        f"""g (float[2,5,6] x) => (float[a,b,c0] y) {{
+            [emb] e = MatMul(x, we)
+            [more] f = MatMul(x, wf)
+            [n] n, , , t = com.microsoft.{op} <epsilon=0.01> (e, f, {more})
+            [up] u = MatMul(n, wu)
+            [act] a = Relu(u)
+            [down] o = MatMul(a, wd)
+            [add] k = Add(t, o)
+            [head] y = MatMul(k, wh)
+        }}""",
+        domains=', "com.microsoft" : 1', **STREAM, wf=(6, 8), s=(8,), b=(8,), **({} if simple else {"c": (8,)}),
+    )  # fmt: skip
+    structure = holds(model, {"emb": 8, "up": 12}, prune_normalised=True)
+    assert [one.node.name for one in structure.normalisations] == ["n"]

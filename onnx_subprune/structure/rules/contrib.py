@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.dims import ONE, Dim
 from onnx_subprune.structure.rules.elementwise import broadcast, unary, variadic
-from onnx_subprune.structure.rules.normalisation import trailing
+from onnx_subprune.structure.rules.normalisation import note_statistics, trailing
 
 __all__ = ["CONTRIB", "RULES"]
 
@@ -16,8 +16,14 @@ def skip_norm(node: gs.Node, ctx: Context) -> None:
     """SkipLayerNormalization: the sum of input, skip and bias, normalised over its last axis; output 3 is the sum."""
     given = [index for index in range(len(node.inputs)) if ctx.has(node, index)]
     total = broadcast(node, [ctx.input(node, index) for index in given], ctx)
-    _give_normalised(node, ctx, total)
+    ctx.output(node, total)
+    for index in (1, 2):
+        ctx.output(node, (*total[:-1], ONE), index)
     ctx.output(node, total, 3)
+    if any(tensor.outputs for tensor in node.outputs[1:3]):
+        ctx.freeze(total[-1], node, "gives its statistics over this axis back")
+    centred = node.op == "SkipLayerNormalization"
+    note_statistics(node, ctx, total, [len(total) - 1], centred=centred, scale=2, shift=3 if centred else None)
 
 
 def embed_norm(node: gs.Node, ctx: Context) -> None:
@@ -31,7 +37,8 @@ def embed_norm(node: gs.Node, ctx: Context) -> None:
         (parameter,) = ctx.input(node, index)
         ctx.unify(parameter, width, node)
     axes = (batch, sequence, width)
-    _give_normalised(node, ctx, axes)
+    ctx.freeze(width, node, "normalises over this axis")
+    ctx.output(node, axes)
     ctx.output(node, (batch,), 1)
     ctx.output(node, axes, 2)
 
@@ -46,15 +53,6 @@ def _table(node: gs.Node, index: int, ctx: Context) -> Dim:
         ctx.use("producer", node, index, weight.constant, [(weight.perm[1], width)])
     ctx.freeze(rows, node, "looks positions of this axis up by computed indices")
     return width
-
-
-def _give_normalised(node: gs.Node, ctx: Context, axes: tuple[Dim, ...]) -> None:
-    """Set the first output of a node that normalises its last axis, and the mean and deviation where it gives them."""
-    ctx.freeze(axes[-1], node, "normalises over this axis")
-    ctx.output(node, axes)
-    if node.op.startswith("Skip"):
-        for index in (1, 2):
-            ctx.output(node, (*axes[:-1], ONE), index)
 
 
 RULES = {"SimplifiedLayerNormalization": trailing}

@@ -11,7 +11,7 @@ from onnx_subprune.structure.dims import ONE, Dim, fresh, product
 from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.statistic import Normalisation
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "note_statistics", "trailing"]
 
 _SCALES_CHANNELS = 21
 
@@ -27,7 +27,7 @@ def per_channel(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, x)
     if node.op == "InstanceNormalization":
         # GroupNorm is written as this operator over [N, groups, channels of the group x positions].
-        _statistics(node, ctx, x, range(2, len(x)), centred=True, scale=1, shift=2)
+        note_statistics(node, ctx, x, range(2, len(x)), centred=True, scale=1, shift=2)
 
 
 def trailing(node: gs.Node, ctx: Context) -> None:
@@ -41,7 +41,7 @@ def trailing(node: gs.Node, ctx: Context) -> None:
     if any(tensor.outputs for tensor in node.outputs[1:]):
         for dim in x[axis:]:
             ctx.freeze(dim, node, "gives its statistics over this axis back")
-    _statistics(node, ctx, x, range(axis, len(x)), centred=node.op == "LayerNormalization", scale=1, shift=2)
+    note_statistics(node, ctx, x, range(axis, len(x)), centred=node.op == "LayerNormalization", scale=1, shift=2)
 
 
 def softmax(node: gs.Node, ctx: Context) -> None:
@@ -75,13 +75,18 @@ def group_norm(node: gs.Node, ctx: Context) -> None:
         ctx.unify(parameter, x[1], node)
     ctx.output(node, x)
     ctx.normalise(node, {1: inner, **dict(enumerate(x[2:], 2))})
+    if ctx.prune_normalised:
+        why = "each of its groups has its own"
+        ctx.normalisations.append(
+            Normalisation(node, node.op, node.outputs[0].name, 1, inner, centred=True, pooled=True, unrestored=why)
+        )
 
 
 def lp_norm(node: gs.Node, ctx: Context) -> None:
     """LpNormalization: divided by a norm over one axis."""
     x = ctx.input(node, 0)
     ctx.output(node, x)
-    _statistics(node, ctx, x, [int(node.attrs.get("axis", -1)) % len(x)], centred=False)
+    note_statistics(node, ctx, x, [int(node.attrs.get("axis", -1)) % len(x)], centred=False)
 
 
 def mean_variance(node: gs.Node, ctx: Context) -> None:
@@ -95,7 +100,7 @@ def mean_variance(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, x)
 
 
-def _statistics(
+def note_statistics(
     node: gs.Node,
     ctx: Context,
     x: Sequence[Dim],
