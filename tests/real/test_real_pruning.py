@@ -16,7 +16,7 @@ from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.evaluate import top1
 from onnx_subprune.model import input_specs, load_model, measure_cost, open_session, run
 from onnx_subprune.options import Options, Target
-from onnx_subprune.pipeline import Result, prune
+from onnx_subprune.pipeline import Result, apply, prune
 
 Network = Callable[[str], onnx.ModelProto]
 Calibration = Callable[[str, int], dict[str, np.ndarray]]
@@ -151,3 +151,17 @@ def test_exporters_agree_on_the_dense_network(network: Network, images: Dataset,
     found = {top1(network(f"{name}_{exporter}"), images).accuracy for exporter in ("ts17", "dynamo18")}
     assert len(found) == 1
     assert min(found) > 0.92
+
+
+def test_a_block_goes_and_its_mean_stays(network: Network, calibration: Calibration, images: Dataset) -> None:
+    """One residual block fewer: its two convolutions and an activation; the mean of what it added is worth keeping."""
+    name = "resnet56_cifar10_ts17"
+    options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",))
+    result = prune(network(name), calibration(name, 128), options)
+    bare = apply(replace(result.plan, recovery="none"), network(name)).model
+    operators = [[node.op_type for node in model.graph.node] for model in (network(name), result.model)]
+    assert [names.count("Conv") for names in operators] == [55, 53]
+    assert result.pruned.macs < 0.985 * result.dense.macs
+    with_mean, without, dense = (top1(model, images).accuracy for model in (result.model, bare, network(name)))
+    assert with_mean >= dense - 0.04
+    assert with_mean >= without - 0.005
