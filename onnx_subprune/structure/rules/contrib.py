@@ -6,24 +6,33 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.dims import ONE, Dim
-from onnx_subprune.structure.rules.elementwise import broadcast, unary, variadic
+from onnx_subprune.structure.rules.elementwise import unary, variadic
 from onnx_subprune.structure.rules.normalisation import note_statistics, trailing
 
 __all__ = ["CONTRIB", "RULES"]
 
 
 def skip_norm(node: gs.Node, ctx: Context) -> None:
-    """SkipLayerNormalization: the sum of input, skip and bias, normalised over its last axis; output 3 is the sum."""
-    given = [index for index in range(len(node.inputs)) if ctx.has(node, index)]
-    total = broadcast(node, [ctx.input(node, index) for index in given], ctx)
-    ctx.output(node, total)
+    """SkipLayerNormalization: input [B, S, C] or [S, C], skip of that shape or for all of a batch, vectors [C].
+
+    Output 3 is the sum. The kernel takes no other broadcast, so axes whose size is known at run time only are equal.
+    """
+    x, skip = ctx.input(node, 0), ctx.input(node, 1)
+    for dim, other in zip(reversed(x[-2:]), reversed(skip[-2:]), strict=True):
+        ctx.unify(dim, other, node)
+    if len(x) == len(skip) == 3 and not (x[0].dynamic or skip[0].dynamic or skip[0].size == 1):
+        ctx.unify(x[0], skip[0], node)
+    for index in range(2, len(node.inputs)):
+        if ctx.has(node, index):
+            ctx.unify(ctx.input(node, index)[0], x[-1], node)
+    ctx.output(node, x)
     for index in (1, 2):
-        ctx.output(node, (*total[:-1], ONE), index)
-    ctx.output(node, total, 3)
+        ctx.output(node, (*x[:-1], ONE), index)
+    ctx.output(node, x, 3)
     if any(tensor.outputs for tensor in node.outputs[1:3]):
-        ctx.freeze(total[-1], node, "gives its statistics over this axis back")
+        ctx.freeze(x[-1], node, "gives its statistics over this axis back")
     centred = node.op == "SkipLayerNormalization"
-    note_statistics(node, ctx, total, [len(total) - 1], centred=centred, scale=2, shift=3 if centred else None)
+    note_statistics(node, ctx, x, [len(x) - 1], centred=centred, scale=2, shift=3 if centred else None)
 
 
 def embed_norm(node: gs.Node, ctx: Context) -> None:
