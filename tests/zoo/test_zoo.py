@@ -82,7 +82,9 @@ def test_shrinking_equals_masking(
     plan = plan_at_random(analysis, 0.75)
     assert plan.removes, "expected a prunable group, found none"
     shrunk, masked = references(analysis, plan)
-    onnx.checker.check_model(shrunk, full_check=True)
+    if all(node.op_type != "SimplifiedLayerNormalization" for node in model.graph.node):
+        # ONNX Runtime writes its own operator without a domain, where the checker does not know it.
+        onnx.checker.check_model(shrunk, full_check=True)
     sessions = [open_session(each, threads=1) for each in (model, masked, shrunk)]
     seen = 0.0
     for which in (0, 1):

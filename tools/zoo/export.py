@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from zoo.entries import Entry
-from zoo.recipes import DYNAMO, TORCHSCRIPT, Recipe
+from zoo.recipes import DYNAMO, DYNAMO_23, TORCHSCRIPT, Recipe
 
 __all__ = ["Offer", "export", "offers_of", "randomise"]
 
 Offer: TypeAlias = tuple[Entry, Callable[[], onnx.ModelProto]]
 
-OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18}
+OPSETS = {TORCHSCRIPT: 17, DYNAMO: 18, DYNAMO_23: 23}
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
@@ -115,7 +115,7 @@ def export(recipe: Recipe, exporter: str) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         found = wrapped(*arguments)
         outputs = [f"output{i}" for i in range(1 if isinstance(found, torch.Tensor) else len(found))]
-        write = _torchscript if exporter == TORCHSCRIPT else _dynamo
+        write = _torchscript if exporter == TORCHSCRIPT else partial(_dynamo, OPSETS[exporter])
         return write(recipe, wrapped, arguments, names, outputs)
 
 
@@ -145,6 +145,7 @@ def _torchscript(
 
 
 def _dynamo(
+    opset: int,
     recipe: Recipe,
     module: nn.Module,
     arguments: tuple[torch.Tensor, ...],
@@ -156,7 +157,7 @@ def _dynamo(
         module,
         arguments,
         dynamo=True,
-        opset_version=OPSETS[DYNAMO],
+        opset_version=opset,
         verbose=False,
         input_names=list(inputs),
         output_names=list(outputs),
@@ -169,7 +170,7 @@ def offers_of(recipes: Iterable[Recipe]) -> Iterator[Offer]:
     """Yield an entry per recipe and exporter, with what makes its model."""
     for recipe in recipes:
         for exporter in recipe.exporters:
-            kind = "dynamo" if exporter == DYNAMO else "TorchScript"
+            kind = "TorchScript" if exporter == TORCHSCRIPT else "dynamo"
             source = {
                 "package": recipe.package,
                 "version": version(recipe.package) if recipe.package != "own" else "",

@@ -8,9 +8,9 @@ from typing import Any
 
 from zoo.entries import Input
 
-__all__ = ["BOTH", "DYNAMO", "TORCHSCRIPT", "Recipe", "image", "tokens"]
+__all__ = ["BOTH", "DYNAMO", "DYNAMO_23", "TORCHSCRIPT", "Recipe", "image", "tokens"]
 
-TORCHSCRIPT, DYNAMO = "ts17", "dynamo18"
+TORCHSCRIPT, DYNAMO, DYNAMO_23 = "ts17", "dynamo18", "dynamo23"
 BOTH = (TORCHSCRIPT, DYNAMO)
 
 Sizes = dict[str, int]
