@@ -21,7 +21,16 @@ import onnx
 import onnx.inliner
 
 from onnx_subprune.errors import ModelError, UserError
-from onnx_subprune.model.protos import assign, bodies, constant_tensor, estimated_bytes, graphs, tensor_bytes
+from onnx_subprune.model.attention_cost import AttentionCost, PackedCost
+from onnx_subprune.model.protos import (
+    ONNX_DOMAINS,
+    assign,
+    bodies,
+    constant_tensor,
+    estimated_bytes,
+    graphs,
+    tensor_bytes,
+)
 from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
 
 __all__ = ["Cost", "measure_cost", "node_macs"]
@@ -91,7 +100,9 @@ class _Recurrence:
 
 _CONV = _Product(_OUTPUT, 1, _kernel)
 _MATMUL = _Product(_OUTPUT, 0, _inner)
-_PRODUCTS: dict[str, _Product | _Recurrence] = {
+_PACKED = PackedCost(4)
+_PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
+    "Attention": AttentionCost(4),
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
@@ -99,8 +110,10 @@ _PRODUCTS: dict[str, _Product | _Recurrence] = {
     "FusedGemm": _MATMUL,
     "FusedMatMul": _MATMUL,
     "Gemm": _MATMUL,
+    "GroupQueryAttention": AttentionCost(3),
     "MatMul": _MATMUL,
     "MatMulInteger": _MATMUL,
+    "MultiHeadAttention": AttentionCost(6),
     "QLinearConv": _Product(_OUTPUT, 3, _kernel),
     "QLinearMatMul": _MATMUL,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
@@ -179,7 +192,15 @@ def _known_shapes(graph: onnx.GraphProto) -> dict[str, _Shape]:
 
 
 def _needed(node: onnx.NodeProto) -> tuple[str, ...]:
-    return _PRODUCTS[node.op_type].names(node) if node.op_type in _PRODUCTS else ()
+    product = _product_of(node)
+    return () if product is None else product.names(node)
+
+
+def _product_of(node: onnx.NodeProto) -> _Product | _Recurrence | AttentionCost | None:
+    """Return how a node is counted; ONNX Runtime has an Attention of its own under the name of ONNX's."""
+    if node.op_type == "Attention" and node.domain not in ONNX_DOMAINS:
+        return _PACKED
+    return _PRODUCTS.get(node.op_type)
 
 
 def _observed_shapes(
@@ -216,10 +237,11 @@ def _zeros(shape: _Shape, dtype: np.dtype) -> np.ndarray:
 
 
 def _node_macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
-    if node.op_type not in _PRODUCTS:
+    product = _product_of(node)
+    if product is None:
         inside = [_body_macs(body, known) for body in bodies(node)]
         return max(inside, default=0) if node.op_type == "If" else sum(inside)
-    return _PRODUCTS[node.op_type].macs(node, known)
+    return product.macs(node, known)
 
 
 def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:

@@ -128,7 +128,7 @@ def multi_head(node: gs.Node, ctx: Context) -> None:
     operands = _Operands.of(node, ctx, count, count)
     heads = operands.heads
     ctx.expect_size(node, "num_heads", None, heads.keys)
-    if len(ctx.input(node, 1)) == _SPLIT:
+    if len(ctx.input(node, 1)) == _SPLIT or ctx.has(node, 6):
         for dim in (heads.channels, heads.values):
             ctx.freeze(dim, node, "has one size of head for keys and values")
     if ctx.has(node, 3):
