@@ -36,7 +36,7 @@ def test_gate_and_up_in_one_matrix(net, holds, cut, gate, bias):
             [m2] y = MatMul(u, w2)
         }}""",
         opset=20, ir=9, domains=', "com.microsoft" : 1', w1=(6, 16), w2=(8, 7), **weights,
-        **({"b1": (16,)} if bias else {}), **({"c": np.float32(1.5)} if ", c)" in GATES[gate] else {}),
+        **({"b1": (16,)} if bias else {}), **({"c": np.float32(2)} if ", c)" in GATES[gate] else {}),
     )  # fmt: skip
     structure = holds(model, {"m1": 8})
     (group,) = structure.prunable
