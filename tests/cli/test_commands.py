@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import onnx_subprune
 from onnx_subprune.calibration import Statistics
@@ -141,6 +142,31 @@ def test_inspect_names_groups_and_why_others_are_frozen(cli: Cli, model: Path) -
     assert said["prunable_share"]["macs"] == 1.0
     # Only the bias of the head stays when both groups are emptied.
     assert said["prunable_share"]["parameters"] == pytest.approx(1 - 4 / said["dense"]["parameters"])
+
+
+def test_normalised_axes_shrink_only_if_asked(cli: Cli, tmp_path: Path) -> None:
+    """`inspect` says how to ask, `prune` does it, and the plan that it writes holds on to it."""
+    rng = np.random.default_rng(0)
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,6] x) => (float[N,3] y) {
+            [emb] e = MatMul(x, we)
+            [norm] n = LayerNormalization(e, s)
+            [head] y = MatMul(n, wh)
+        }"""
+    )
+    for name, shape in {"we": (6, 8), "s": (8,), "wh": (8, 3)}.items():
+        proto.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    model, calib, plan, first, second = (tmp_path / name for name in ("m.onnx", "c.npz", "p.json", "1.onnx", "2.onnx"))
+    onnx.save(proto, model)
+    np.savez(calib, x=rng.standard_normal((256, 6)).astype(np.float32))
+    assert "--prune-normalised" in document(cli("inspect", model, "--json"))["frozen"][0]["reasons"][0]
+    asked = document(cli("inspect", model, "--json", "--prune-normalised"))
+    assert [group["name"] for group in asked["groups"]] == ["emb"]
+    words = ("--calib", calib, "--target", "units=0.5")
+    assert cli("prune", model, first, *words, "--prune-normalised", "--plan", plan).code == 0
+    assert cli("apply", plan, model, second, "--calib", calib).code == 0
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_inspect_prints_tables(cli: Cli, model: Path) -> None:
