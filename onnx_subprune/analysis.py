@@ -14,11 +14,20 @@ import onnx
 
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import concrete_shapes, fingerprint, input_specs, load_model, to_graph, to_model
+from onnx_subprune.model import (
+    Scratch,
+    concrete_shapes,
+    fingerprint,
+    has_placed,
+    input_specs,
+    load_model,
+    to_graph,
+    to_model,
+)
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
 from onnx_subprune.structure import QUANTISED, Atom, Normalisation, Removal, Structure, emptied, infer
-from onnx_subprune.subspace import Fit, Rescaling
+from onnx_subprune.subspace import Correction, Rescaling
 
 __all__ = ["Analysis", "ModelSource", "analyse", "check_float", "references", "shrink"]
 
@@ -39,6 +48,7 @@ class Analysis:
         input_shapes: the sizes that MACs are counted with.
         fingerprint: of `model`.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
 
     """
 
@@ -48,6 +58,7 @@ class Analysis:
     input_shapes: dict[str, tuple[int, ...]]
     fingerprint: str
     prune_normalised: bool = False
+    scratch: Scratch | None = None
 
 
 def analyse(
@@ -65,11 +76,12 @@ def analyse(
         OptionError: `input_shapes` does not fit the inputs.
 
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    scratch = Scratch() if has_placed(proto) else None
     shapes = concrete_shapes(input_specs(proto), input_shapes)
-    normalised = _unpack(_normalise(proto), shapes)
+    normalised = _unpack(_normalise(proto, scratch), shapes, scratch)
     structure = _structure(normalised, shapes, prune_normalised)
-    return Analysis(proto, normalised, structure, shapes, fingerprint(proto), prune_normalised)
+    return Analysis(proto, normalised, structure, shapes, fingerprint(proto), prune_normalised, scratch)
 
 
 def check_float(model: onnx.ModelProto) -> None:
@@ -88,7 +100,7 @@ def check_float(model: onnx.ModelProto) -> None:
         raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
 
 
-def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+def _normalise(model: onnx.ModelProto, scratch: Scratch | None) -> onnx.ModelProto:
     """Write the same function with fewer spellings; the model itself stays as it is."""
     inlined = passes.inline_functions(model)
     graph = to_graph(_with_shapes(inlined))
@@ -104,16 +116,16 @@ def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         passes.NameStates(constant),
         passes.Tidy(),
     )(graph)
-    return to_model(graph, inlined)
+    return to_model(graph, inlined, scratch)
 
 
-def _unpack(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+def _unpack(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]], scratch: Scratch | None) -> onnx.ModelProto:
     """Cut stacked projections into their parts; what belongs to which is read off the structure."""
     if not passes.has_candidates(to_graph(model)):
         return model
     structure = _structure(model, shapes)
     result = passes.UnpackProjections(structure)(structure.graph)
-    return to_model(structure.graph, model) if result.modified else model
+    return to_model(structure.graph, model, scratch) if result.modified else model
 
 
 def _structure(
@@ -136,24 +148,27 @@ def shrink(
     normalised: onnx.ModelProto,
     structure: Structure,
     keeps: Keeps,
-    fits: Sequence[Fit] = (),
+    fits: Sequence[Correction] = (),
     rescalings: Mapping[Normalisation, Rescaling] | None = None,
+    *,
+    scratch: Scratch | None = None,
 ) -> onnx.ModelProto:
-    """Fold the corrections in and remove the units; the graph of `structure` is used up."""
+    """Fold the corrections in and remove the units, large weights in `scratch`; the graph of `structure` is used up."""
     # What goes with a branch is read off the graph as its rules saw it, before any pass edits it.
     removal = structure.branches.removal(emptied(keeps))
     structure.branches.close()
+    store = passes.in_memory if scratch is None else scratch.keep
     passes.Sequence(
-        passes.FoldCorrections(structure, fits),
+        passes.FoldCorrections(structure, fits, store),
         passes.RescaleNormalised(structure, rescalings or {}),
         passes.RewriteShapes(structure, keeps),
-        passes.Shrink(structure, keeps),
+        passes.Shrink(structure, keeps, store),
         passes.DropStates(),
     )(structure.graph)
     if removal.gone:
         _drop_branches(normalised, structure, keeps, removal)
     passes.Tidy()(structure.graph)
-    return to_model(structure.graph, normalised)
+    return to_model(structure.graph, normalised, scratch)
 
 
 def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, removal: Removal) -> None:
@@ -170,7 +185,7 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
     bare, masked = (_structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised) for _ in range(2))
-    shrunk = shrink(analysis.normalised, bare, plan.keeps(bare))
+    shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
     keeps = plan.keeps(masked)
     passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
-    return shrunk, to_model(masked.graph, analysis.normalised)
+    return shrunk, to_model(masked.graph, analysis.normalised, analysis.scratch)

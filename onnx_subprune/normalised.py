@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -53,7 +54,9 @@ def normalisation_readers(structure: Structure, grams: Mapping[Normalisation, Gr
         second, mean = _moments(structure, one, features, gram)
         covariance = second - np.outer(mean, mean)
         np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
-        readers[one] = Reader(features, np.ones((1, features.count)), Moments(covariance[np.newaxis]))
+        readers[one] = Reader(
+            features, partial(np.ones, (1, features.count)), Moments(partial(np.asarray, covariance[np.newaxis]))
+        )
     return readers
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,7 +39,7 @@ from onnx_subprune.structure import (
     normalised_features,
     sides_of,
 )
-from onnx_subprune.subspace import Fit, Moments, Reader, Rescaling
+from onnx_subprune.subspace import Moments, Pending, Reader, Rescaling
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.widths import allocate, dead_groups
 
@@ -144,7 +146,7 @@ def _prepare(
     model: ModelSource, data: Any, options: Options, statistics: Statistics | None = None
 ) -> tuple[Analysis, Dataset | None]:
     """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model)
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     check_float(proto)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
@@ -248,6 +250,8 @@ def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, o
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
         own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
         ranking = subspace.rank_group(group, own, options.select, options.seed + index)
+        for reader in own:
+            reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.round_to // math.gcd(options.round_to, group.entries)
         curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
@@ -267,21 +271,22 @@ def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | C
             # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
             # can take the mean over.
             gram = statistics.grams[key]
-            moments[key, affine] = Moments(gram.covariance() if affine else _uncentred(gram))
-        readers[consumer] = Reader(features, _absolute_sums(consumer, features), moments[key, affine])
+            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
+        readers[consumer] = Reader(features, partial(_absolute_sums, consumer, features), moments[key, affine])
     return readers
 
 
 def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
     readers: dict[Consumer | Contraction, Reader] = {}
     for pair, sides in _pairs(structure).items():
-        left, right = (_uncentred(statistics.grams[_tap(side).key]) for side in sides)
-        readers[pair] = Reader(sides[0], np.ones((sides[0].blocks, sides[0].count)), Moments(left * right))
+        grams = (statistics.grams[_tap(side).key] for side in sides)
+        ones = partial(np.ones, (sides[0].blocks, sides[0].count))
+        readers[pair] = Reader(sides[0], ones, Moments(partial(_uncentred, *grams)))
     return readers
 
 
-def _uncentred(gram: Gram) -> np.ndarray:
-    return gram.second_moment()[:, :-1, :-1]
+def _uncentred(*grams: Gram) -> np.ndarray:
+    return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
 
 
 def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
@@ -318,10 +323,10 @@ def _carry_out(
         keeps = plan.keeps(analysis.structure)
         fits, refusals = _recover(analysis, keeps, statistics, options)
         restored, left = _rescale(analysis, keeps, statistics, options)
-        errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers}
         warnings = [*warnings, *refusals, *left, *_thin(analysis, fits, statistics)]
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
-        model = shrink(analysis.normalised, analysis.structure, keeps, fits, restored)
+        model = shrink(analysis.normalised, analysis.structure, keeps, fits, restored, scratch=analysis.scratch)
+        errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
     else:
         model = onnx.ModelProto()
         model.CopyFrom(analysis.model)
@@ -339,7 +344,7 @@ def _carry_out(
 
 def _recover(
     analysis: Analysis, keeps: Keeps, statistics: Statistics | None, options: Options
-) -> tuple[list[Fit], list[str]]:
+) -> tuple[list[Pending], list[str]]:
     if options.recovery == "none" or statistics is None:
         return [], []
     grams = {
@@ -360,10 +365,10 @@ def _rescale(
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
     """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole."""
-    if disagreement(*references(analysis, plan), probe) <= TOLERANCE:
+    if _disagreement(analysis, plan, probe) <= TOLERANCE:
         return
     alone = {g.name: plan.only(g.name) for g in plan.groups if len(g.kept) < g.size}
-    guilty = [name for name, one in alone.items() if disagreement(*references(analysis, one), probe) > TOLERANCE]
+    guilty = [name for name, one in alone.items() if _disagreement(analysis, one, probe) > TOLERANCE]
     advice = " ".join(f"--ignore '{name}'" for name in guilty) or "another target"
     raise InternalError(
         "the network shrunk without recovery was expected to equal the dense one with the same units masked, and does "
@@ -371,13 +376,18 @@ def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
     )
 
 
-def _thin(analysis: Analysis, fits: Sequence[Fit], statistics: Statistics | None) -> list[str]:
+def _disagreement(analysis: Analysis, plan: Plan, probe: Feeds) -> float:
+    with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
+        return disagreement(*references(analysis, plan), probe)
+
+
+def _thin(analysis: Analysis, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
     """Return a warning for every correction that was fitted on few rows."""
     if statistics is None:
         return []
     readers, warnings = _readers(analysis.structure), []
     # Where all features are gone only their mean was needed.
-    for consumer in (consumer for fit in fits if fit.coefficients.any() for consumer in fit.consumers):
+    for consumer in (consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers):
         gram = statistics.grams[_tap(readers[consumer]).key]
         advised = calibration.ROWS_PER_FEATURE * gram.features
         if gram.count < advised:

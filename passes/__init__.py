@@ -22,7 +22,7 @@ from onnx_subprune.passes.skip_concat import SkipConcat
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
 from onnx_subprune.passes.unpack_projections import UnpackProjections
-from onnx_subprune.passes.wiring import overridable_initializers
+from onnx_subprune.passes.wiring import in_memory, overridable_initializers
 
 __all__ = [
     "AbsorbConstants",
@@ -47,6 +47,7 @@ __all__ = [
     "Tidy",
     "UnpackProjections",
     "has_candidates",
+    "in_memory",
     "inline_functions",
     "overridable_initializers",
     "read_stamp",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.passes.wiring import defect
+from onnx_subprune.passes.wiring import defect, names_known
 
 __all__ = ["Pass", "PassResult", "Sequence"]
 
@@ -62,7 +62,8 @@ class Pass(ABC):
             _logger.warning("%s was skipped: %s", self.name, reason)
             return PassResult(graph, modified=False, refusals=(f"{self.name}: {reason}",))
         interface, broken = _interface(graph), defect(graph)
-        modified = self.run(graph)
+        with names_known(graph):
+            modified = self.run(graph)
         if _interface(graph) != interface:
             raise self._failure("the inputs and outputs of the graph changed")
         # A model that came in broken is not this pass's doing.

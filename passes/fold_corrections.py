@@ -6,15 +6,16 @@ weights keep their size here, the columns of removed units are set to zero; slic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import fresh_name, in_memory
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
-from onnx_subprune.subspace import Fit
+from onnx_subprune.subspace import Correction, Fit
 
 __all__ = ["FoldCorrections"]
 
@@ -26,13 +27,20 @@ class FoldCorrections(Pass):
 
     Args:
         structure: of the very graph that the pass runs on; new biases are entered into it.
-        corrections: at most one for each stored weight.
+        corrections: at most one for each stored weight; they are solved one by one.
+        store: returns what a constant is to hold of its new values.
 
     """
 
-    def __init__(self, structure: Structure, corrections: Sequence[Fit]) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        corrections: Sequence[Correction],
+        store: Callable[[np.ndarray], Any] = in_memory,
+    ) -> None:
         self._structure = structure
         self._corrections = corrections
+        self._store = store
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The structure is of this graph, and no weight is corrected twice."""
@@ -44,20 +52,25 @@ class FoldCorrections(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Correct one weight after the other, then the biases of its nodes."""
         for correction in self._corrections:
-            first = correction.consumers[0]
-            blocks = as_blocks(first, first.weight.view().astype(np.float64))
-            features = correction.coefficients.shape[1]
-            grouped = blocks.reshape(*blocks.shape[:2], correction.outer, features, -1)
-            # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
-            corrected = np.einsum("gopft,gfk->gopkt", grouped, correction.coefficients, optimize=True)
-            shift = np.einsum("gopft,gf->go", grouped, correction.intercepts, optimize=True).ravel()
-            constant = first.weight.constant
-            stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
-            constant.values = stored.astype(constant.dtype)
+            shift = self._correct_weight(correction.solve())
             if np.any(shift):
                 for consumer in correction.consumers:
                     _shift_bias(graph, self._structure, consumer, shift)
         return bool(self._corrections)
+
+    def _correct_weight(self, fit: Fit) -> np.ndarray:
+        """Write the corrected weight; returns what its nodes gain as a bias."""
+        first = fit.consumers[0]
+        blocks = as_blocks(first, first.weight.view().astype(np.float64))
+        features = fit.coefficients.shape[1]
+        grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
+        # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
+        corrected = np.einsum("gopft,gfk->gopkt", grouped, fit.coefficients, optimize=True)
+        shift: np.ndarray = np.einsum("gopft,gf->go", grouped, fit.intercepts, optimize=True).ravel()
+        constant = first.weight.constant
+        stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
+        constant.values = self._store(stored.astype(constant.dtype))
+        return shift
 
 
 def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
@@ -93,7 +106,7 @@ def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     """The bias is computed, or reaches the node through others: put an Add before the node."""
     node, bias = consumer.node, consumer.node.inputs[2]
     name = fresh_name(graph, f"{bias.name}_corrected")
-    constant = gs.Constant(f"{name}_shift", delta.astype(consumer.weight.dtype))
+    constant = gs.Constant(fresh_name(graph, f"{name}_shift"), delta.astype(consumer.weight.dtype))
     node.inputs[2] = gs.Variable(name, dtype=bias.dtype)
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[node.inputs[2]])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), add)
@@ -175,7 +188,7 @@ def _add_behind(
     product = gs.Variable(name, dtype=output.dtype, shape=output.shape)
     node.outputs[0] = product
     structure.context.axes[name] = structure.context.axes[output.name]
-    constant = gs.Constant(f"{name}_bias", delta.astype(consumer.weight.dtype))
+    constant = gs.Constant(fresh_name(graph, f"{name}_bias"), delta.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, add)
     structure.context.private[(id(add), 1)] = (add, 1, axes)

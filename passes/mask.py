@@ -13,7 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import float_type
+from onnx_subprune.passes.wiring import float_type, fresh_name
 from onnx_subprune.structure import RECURRENT, Atom, Dim, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
@@ -67,26 +67,23 @@ class MaskConsumers(Pass):
 
     def run(self, graph: gs.Graph) -> bool:
         """Insert a Mul before every consumer that reads a removed unit."""
-        taken = {name for part in (graph, *graph.subgraphs(recursive=True)) for name in part.tensors()}
         before: dict[int, list[gs.Node]] = {}
         for reading in self._readings():
             mask = keep_mask(reading.features, self._keeps)
             if not mask.all():
-                new = _masked(reading, mask.reshape(reading.shape), taken)
+                new = _masked(graph, reading, mask.reshape(reading.shape))
                 before.setdefault(id(reading.node), []).append(new)
         graph.nodes = [new for node in graph.nodes for new in (*before.get(id(node), ()), node)]
         return bool(before)
 
 
-def _masked(reading: _Reading, mask: np.ndarray, taken: set[str]) -> gs.Node:
+def _masked(graph: gs.Graph, reading: _Reading, mask: np.ndarray) -> gs.Node:
     """Return a Mul of what is read, which the node reads from now on."""
     node, index = reading.node, reading.index
     tensor = node.inputs[index]
     dtype = reading.dtype if reading.dtype is not None else float_type(tensor)
-    stem = f"{tensor.name}_masked"
-    name = next(name for name in (stem, *(f"{stem}_{i}" for i in range(1, len(taken) + 2))) if name not in taken)
-    taken.add(name)
+    name = fresh_name(graph, f"{tensor.name}_masked")
     output = gs.Variable(name, dtype=dtype, shape=tensor.shape)
-    factor = gs.Constant(f"{name}_mask", mask.astype(dtype))
+    factor = gs.Constant(fresh_name(graph, f"{name}_mask"), mask.astype(dtype))
     node.inputs[index] = output
     return gs.Node("Mul", name=f"{name}_mul", inputs=[tensor, factor], outputs=[output])

@@ -118,6 +118,6 @@ class RescaleNormalised(Pass):
         node.outputs[index] = inner
         context = self._structure.context
         context.axes[inner.name] = context.axes[tensor.name]
-        number = gs.Constant(f"{inner.name}_{op.lower()}", np.array(value, dtype=tensor.dtype))
+        number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype=tensor.dtype))
         new = gs.Node(op, name=f"{inner.name}/{op.lower()}", inputs=[inner, number], outputs=[tensor])
         graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, new)

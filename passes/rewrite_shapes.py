@@ -92,7 +92,8 @@ def _patched(
     for position, value in values.items():
         fixed.ravel()[position or 0], chosen.ravel()[position or 0] = value, True
     output = gs.Variable(name, dtype=dtype, shape=list(shape))
-    inputs = [gs.Constant(f"{name}_mask", chosen), gs.Constant(f"{name}_value", fixed), tensor]
+    parts = {"mask": chosen, "value": fixed}
+    inputs = [*(gs.Constant(fresh_name(graph, f"{name}_{part}"), array) for part, array in parts.items()), tensor]
     where = gs.Node("Where", name=f"{name}_where", inputs=inputs, outputs=[output])
     graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), where)
     return output

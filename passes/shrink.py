@@ -6,13 +6,15 @@ read under different masks is cloned, so that a bias shared by two layers never 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.model import values_of
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import fresh_name, in_memory
 from onnx_subprune.structure import Atom, Dim, Structure, emptied, keep_mask
 
 __all__ = ["Shrink"]
@@ -26,12 +28,19 @@ class Shrink(Pass):
     Args:
         structure: of the very graph that the pass runs on.
         keeps: for each Atom that loses units, bool [size]; where none is True, `DropBranches` has to follow.
+        store: returns what a constant is to hold of its new values.
 
     """
 
-    def __init__(self, structure: Structure, keeps: Mapping[Atom, np.ndarray]) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        keeps: Mapping[Atom, np.ndarray],
+        store: Callable[[np.ndarray], Any] = in_memory,
+    ) -> None:
         self._structure = structure
         self._keeps = keeps
+        self._store = store
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The structure is of this graph, and groups that lose all their units may do so."""
@@ -63,8 +72,7 @@ class Shrink(Pass):
                 if axes is not None:
                     yield node, index, axes
 
-    @staticmethod
-    def _slice(graph: gs.Graph, uses: list[tuple[gs.Node, int, Masks]]) -> bool:
+    def _slice(self, graph: gs.Graph, uses: list[tuple[gs.Node, int, Masks]]) -> bool:
         """Give every use the slice its masks ask for; equal masks share one constant."""
         dense: gs.Constant = uses[0][0].inputs[uses[0][1]]
         values: np.ndarray | None = None
@@ -77,9 +85,9 @@ class Shrink(Pass):
                 if all(mask.all() for mask in masks):
                     made[key] = dense
                 else:
-                    values = np.asarray(dense.values) if values is None else values
+                    values = values_of(dense._values) if values is None else values
                     name = dense.name if alone and len(uses) == 1 else fresh_name(graph, f"{dense.name}_pruned")
-                    made[key] = gs.Constant(name, _compress(values, masks))
+                    made[key] = gs.Constant(name, self._store(_compress(values, masks)))
             if made[key] is not dense:
                 node.inputs[index] = made[key]
         return any(constant is not dense for constant in made.values())

@@ -107,7 +107,10 @@ class _Maker:
 
     def _name(self, what: str) -> str:
         stem = f"{self._stem}_{what}"
-        name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(1, len(self._taken) + 2))) if n not in self._taken)
+        name, count = stem, 0
+        while name in self._taken:
+            count += 1
+            name = f"{stem}_{count}"
         self._taken.add(name)
         return name
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import InternalError
+from onnx_subprune.model import values_of
 
 __all__ = [
     "dead_nodes",
@@ -24,8 +28,10 @@ __all__ = [
     "drop_nodes",
     "float_type",
     "fresh_name",
+    "in_memory",
     "is_readable",
     "is_sorted",
+    "names_known",
     "overridable_initializers",
     "protected_names",
     "read_values",
@@ -66,9 +72,12 @@ def read_values(tensor: gs.Tensor) -> np.ndarray | None:
     """The array of a readable constant, else None. Lazy weights stay lazy: the tensor does not keep the array."""
     if not is_readable(tensor):
         return None
-    values = tensor._values
-    array: np.ndarray = values.load() if isinstance(values, LazyValues) else values
-    return array
+    return values_of(tensor._values)
+
+
+def in_memory(values: np.ndarray) -> np.ndarray:
+    """Return what a constant is to hold of these values: the values themselves. `Scratch.keep` is the other choice."""
+    return values
 
 
 def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
@@ -87,13 +96,46 @@ def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
 
 
 def fresh_name(graph: gs.Graph, stem: str) -> str:
-    """`stem`, or `stem_1`, `stem_2`, ...: the first that no tensor of the graph or of its bodies has."""
-    taken = {tensor.name for part in _with_bodies(graph) for tensor in _tensors(part)}
+    """`stem`, or `stem_1`, `stem_2`, ...: the first that no tensor of the graph or of its bodies has.
+
+    While `names_known` is open, a name is also given once only, so that the graph need not be read again.
+    """
+    known = _known.get()
+    taken = known.taken if known is not None and known.graph is graph else _names(graph)
     name, count = stem, 0
     while name in taken:
         count += 1
         name = f"{stem}_{count}"
+    taken.add(name)
     return name
+
+
+class _Known:
+    """The names of a graph, read when they are first asked for."""
+
+    def __init__(self, graph: gs.Graph) -> None:
+        self.graph = graph
+
+    @cached_property
+    def taken(self) -> set[str]:
+        return _names(self.graph)
+
+
+_known: ContextVar[_Known | None] = ContextVar("_known", default=None)
+
+
+@contextmanager
+def names_known(graph: gs.Graph) -> Iterator[None]:
+    """Read the names of `graph` once for all calls of `fresh_name` in this block, which must name all new tensors."""
+    token = _known.set(_Known(graph))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _names(graph: gs.Graph) -> set[str]:
+    return {tensor.name for part in _with_bodies(graph) for tensor in _tensors(part)}
 
 
 def replace_uses(old: gs.Tensor, new: gs.Tensor) -> None:

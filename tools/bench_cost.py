@@ -58,6 +58,7 @@ STAGES = {
 }
 SAVE, REST = "save", "costs, stamp and the rest"
 GOAL = 3.0
+LARGE_MODELS = "## Large models\n"
 MEMORY_SAMPLES = (512, 4096)
 LATENCY_BATCHES = (1, 32)
 FILE_SAMPLES = 128
@@ -282,7 +283,10 @@ def main() -> None:
     text = "\n".join(report(arguments))
     sys.stdout.write(text)
     if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+        # The figures of tools/bench_memory.py come last in the same file, and stay.
+        old = arguments.out.read_text(encoding="utf-8") if arguments.out.exists() else ""
+        kept = old[old.index(LARGE_MODELS) :] if LARGE_MODELS in old else ""
+        arguments.out.write_text(f"{text}\n{kept}" if kept else text, encoding="utf-8")
 
 
 if __name__ == "__main__":

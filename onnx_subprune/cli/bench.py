@@ -48,7 +48,7 @@ def bench(
     """Time models on the same random inputs, taking turns; the speed-up is the median of paired ratios."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes))
-        protos = [load_model(path) for path in models]
+        protos = [load_model(path, resident=False) for path in models]
         specs = input_specs(protos[0])
         screen.warn(assumed(specs, given))
         where, shown = names(providers), [str(path) for path in models]

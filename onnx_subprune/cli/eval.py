@@ -108,7 +108,7 @@ class _Source:
 def _top1(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
     found = [
         metrics.top1(proto, source.open(proto, options), **_where(options))
-        for proto in (load_model(path) for path in models)
+        for proto in (load_model(path, resident=False) for path in models)
     ]
     return models, found, report.accuracy_table([str(path) for path in models], found)
 
@@ -119,9 +119,10 @@ def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> tupl
             "expected a reference and at least one model to compare with it, found one model; "
             "give the dense model first, then the pruned one"
         )
-    dense = load_model(models[0])
+    dense = load_model(models[0], resident=False)
     found = [
-        metrics.fidelity(dense, load_model(path), source.open(dense, options), **_where(options)) for path in models[1:]
+        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **_where(options))
+        for path in models[1:]
     ]
     return models[1:], found, report.fidelity_table([str(path) for path in models[1:]], found)
 
@@ -129,7 +130,7 @@ def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> tupl
 def _perplexity(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
     found = [
         metrics.perplexity(proto, source.tokens(proto, options), **_where(options))
-        for proto in (load_model(path) for path in models)
+        for proto in (load_model(path, resident=False) for path in models)
     ]
     return models, found, report.perplexity_table([str(path) for path in models], found)
 

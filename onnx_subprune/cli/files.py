@@ -9,7 +9,7 @@ from typing import Any
 from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import OptionError
-from onnx_subprune.model import check_writable
+from onnx_subprune.model import check_writable, external_files
 from onnx_subprune.pipeline import Result
 
 __all__ = ["check_outputs", "save_outputs", "saved_statistics"]
@@ -36,6 +36,18 @@ def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str,
         if name == "--report" and path.suffix != ".json":
             raise OptionError(f"expected a report FILE.json, found '{path}'; give a name that ends in .json")
         check_writable(path)
+        if name == "OUT":
+            _check_data(path, inputs.get("MODEL"))
+
+
+def _check_data(out: Path, model: Path | str | None) -> None:
+    """Weights of a large model go to `<OUT>.data`, which must not be a file that MODEL reads its own from."""
+    data = out.resolve().with_name(out.resolve().name + ".data")
+    if model is not None and data.exists() and data in external_files(model):
+        raise OptionError(
+            f"expected OUT to leave the weights of MODEL alone, found them in '{data.name}', "
+            "where those of OUT would go; rename OUT"
+        )
 
 
 def save_outputs(result: Result, document: Mapping[str, Any], outputs: Mapping[str, Path | None]) -> None:

@@ -25,7 +25,7 @@ def inspect(
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes))
-        proto = load_model(model)
+        proto = load_model(model, resident=False)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given))
         dense = measure_cost(analysis.model, analysis.input_shapes)

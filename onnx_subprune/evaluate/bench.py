@@ -75,7 +75,8 @@ def bench(
             "rounds; change these options"
         )
     _check_inputs(models, feeds)
-    sessions = [open_session(model, providers, threads=threads) for model in models]
+    # Packed, because that is how the model will run where it is used.
+    sessions = [open_session(model, providers, threads=threads, packed=True) for model in models]
     for _ in range(warmup):
         _round(sessions, feeds, backwards=False)
     seconds = np.array([_round(sessions, feeds, backwards=bool(number % 2)) for number in range(runs)])

@@ -2,7 +2,7 @@
 
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs
 from onnx_subprune.model.identity import fingerprint
-from onnx_subprune.model.load import load_model
+from onnx_subprune.model.load import external_files, load_model
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
@@ -12,14 +12,18 @@ from onnx_subprune.model.session import (
     parse_input_shapes,
     run,
 )
+from onnx_subprune.model.stored import Scratch, has_placed, values_of, with_placed_as_inputs
 from onnx_subprune.model.surgery import quiet, to_graph, to_model
 
 __all__ = [
     "Cost",
     "InputSpec",
+    "Scratch",
     "check_writable",
     "concrete_shapes",
+    "external_files",
     "fingerprint",
+    "has_placed",
     "input_specs",
     "load_model",
     "measure_cost",
@@ -32,4 +36,6 @@ __all__ = [
     "save_model",
     "to_graph",
     "to_model",
+    "values_of",
+    "with_placed_as_inputs",
 ]

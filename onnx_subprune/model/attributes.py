@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx.numpy_helper import to_array
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.model.protos import dense
+from onnx_subprune.model.stored import SMALLEST_PLACED, Scratch, StoredValues, is_placed, values_of
 
 __all__ = ["onnx_type", "same_constant", "same_tensor", "stored_tensor", "write_attributes"]
 
@@ -46,7 +48,7 @@ def same_tensor(constant: gs.Constant, stored: onnx.TensorProto | onnx.SparseTen
         return _same_array(_array(constant), dense(stored))
     if tuple(stored.dims) != values.shape or stored.data_type != onnx_type(constant.export_dtype):
         return False
-    return _same_array(_array(constant), onnx.numpy_helper.to_array(stored))
+    return _same_array(_array(constant), StoredValues(stored).load() if is_placed(stored) else to_array(stored))
 
 
 def same_constant(left: gs.Constant, right: gs.Constant) -> bool:
@@ -57,23 +59,42 @@ def same_constant(left: gs.Constant, right: gs.Constant) -> bool:
 def _same_array(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
-    # Bytes, because NaN must count as equal and -0.0 must not be taken for 0.0.
-    return bool(np.array_equal(left, right)) if left.dtype == object else left.tobytes() == right.tobytes()
+    if left.dtype != object:
+        # Bytes, because NaN must count as equal and -0.0 must not be taken for 0.0.
+        left, right = (array.reshape(-1).view(np.uint8) for array in (left, right))
+    return bool(np.array_equal(left, right))
 
 
 def _array(constant: gs.Constant) -> np.ndarray[Any, Any]:
-    values = np.asarray(constant.values)
+    values = values_of(constant._values)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(onnx_type(constant.export_dtype))
     return values if values.dtype == wanted else values.astype(wanted)
 
 
-def stored_tensor(constant: gs.Constant, original: onnx.TensorProto | None = None) -> onnx.TensorProto:
-    """Return `constant` as a message under its own name, with the documentation of `original`."""
-    tensor = onnx.numpy_helper.from_array(_array(constant), constant.name)
+def stored_tensor(
+    constant: gs.Constant, original: onnx.TensorProto | None = None, scratch: Scratch | None = None
+) -> onnx.TensorProto:
+    """Return `constant` as a message of its own name with the documentation of `original`, a large one in `scratch`."""
+    tensor = _message(constant, scratch)
     if original is not None and original.HasField("doc_string"):
         tensor.doc_string = original.doc_string
     if original is not None:
         tensor.metadata_props.extend(original.metadata_props)
+    return tensor
+
+
+def _message(constant: gs.Constant, scratch: Scratch | None) -> onnx.TensorProto:
+    values = constant._values
+    if scratch is None or not isinstance(values, StoredValues) or not values.in_file:
+        array = _array(constant)
+        if scratch is not None and array.nbytes >= SMALLEST_PLACED and array.dtype != object:
+            return scratch.put(array, constant.name)
+        return onnx.numpy_helper.from_array(array, constant.name)
+    tensor = onnx.TensorProto()
+    tensor.CopyFrom(values.tensor)
+    tensor.ClearField("doc_string")
+    del tensor.metadata_props[:]
+    tensor.name = constant.name
     return tensor
 
 

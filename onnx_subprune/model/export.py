@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +21,7 @@ from onnx_subprune.errors import InternalError
 from onnx_subprune.model.attributes import same_constant, same_tensor, stored_tensor, write_attributes
 from onnx_subprune.model.origin import Origin, node_key
 from onnx_subprune.model.protos import assign, constant_tensor, graphs
+from onnx_subprune.model.stored import Scratch
 from onnx_subprune.model.values import decoded_shape, new_info, patched_info
 
 __all__ = ["export_graph"]
@@ -31,20 +32,26 @@ _NODE_EXTRAS = ("doc_string", "metadata_props", "device_configurations")
 
 @dataclass(frozen=True)
 class _Rules:
-    """What holds for the whole model: names that to_graph replaced, and whether initializers need not be inputs."""
+    """What holds for the whole model.
+
+    Names that to_graph replaced, whether initializers need not be inputs, and where larger new weights go.
+    """
 
     ambiguous_names: frozenset[str]
     free_initializers: bool
+    scratch: Scratch | None
 
 
-def export_graph(graph: gs.Graph, target: onnx.GraphProto, like: onnx.ModelProto) -> None:
+def export_graph(
+    graph: gs.Graph, target: onnx.GraphProto, like: onnx.ModelProto, scratch: Scratch | None = None
+) -> None:
     """Write `graph` and its bodies into `target`, an empty message.
 
     Raises InternalError if two tensors of the graph share a name, which only a faulty pass can bring about.
     """
     names = Counter(node.name for inner in graphs(like.graph) for node in inner.node)
     ambiguous = frozenset(name for name, count in names.items() if count > 1 or not name)
-    rules = _Rules(ambiguous, like.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS)
+    rules = _Rules(ambiguous, like.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS, scratch)
     _Writer(graph, target, Origin(like.graph), {}, rules).write()
 
 
@@ -143,7 +150,9 @@ class _Writer:
 
     def _write_body(self, graph: gs.Graph, target: onnx.GraphProto, original: onnx.GraphProto) -> None:
         target.SetInParent()
-        _Writer(graph, target, Origin(original), {**self.outer, **self.constants}, self.rules).write()
+        # Only initializers of the main graph can stay in files.
+        rules = replace(self.rules, scratch=None)
+        _Writer(graph, target, Origin(original), {**self.outer, **self.constants}, rules).write()
 
     def _constant_nodes(self) -> list[tuple[int, onnx.NodeProto]]:
         """Constant nodes with the index of the graph's node each goes before, in order.
@@ -192,15 +201,15 @@ class _Writer:
             if unchanged:
                 self.target.sparse_initializer.add().CopyFrom(sparse)
             elif constant is not None:
-                self.target.initializer.append(stored_tensor(constant, sparse.values))
+                self.target.initializer.append(self._stored(constant, sparse.values))
         if self.rules.free_initializers:
             new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
-            self.target.initializer.extend(stored_tensor(tensor) for tensor in new)
+            self.target.initializer.extend(self._stored(tensor) for tensor in new)
 
     def _write_initializer(self, name: str, original: onnx.TensorProto) -> None:
         constant = self.constants.get(name)
         if constant is not None and not same_tensor(constant, original):
-            self.target.initializer.append(stored_tensor(constant, original))
+            self.target.initializer.append(self._stored(constant, original))
         elif constant is not None:
             self.target.initializer.add().CopyFrom(original)
         elif name in self.outer:
@@ -209,6 +218,9 @@ class _Writer:
                 self.target.initializer.add().CopyFrom(original)
         elif self._keeps(name):
             self.target.initializer.add().CopyFrom(original)
+
+    def _stored(self, constant: gs.Constant, original: onnx.TensorProto | None = None) -> onnx.TensorProto:
+        return stored_tensor(constant, original, self.rules.scratch)
 
     # Values
 

@@ -7,51 +7,62 @@ is opened, and nothing is read before every place has been checked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import onnx
 
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model.protos import assign, is_external, raw_bytes, tensor_bytes, tensors
+from onnx_subprune.model.protos import assign, is_external, tensor_bytes, tensors
+from onnx_subprune.model.stored import SMALLEST_PLACED, Place, place, raw_bytes
 
-__all__ = ["load_external_data", "write_external_data"]
+__all__ = ["files_of", "load_external_data", "write_external_data"]
 
 _SMALLEST_EXTERNAL = 1024  # bytes; shape constants stay in the model, where shape inference finds them
 _PAGE = 4096  # runtimes map large weights into memory page by page
 _LINE = 64
 
 
-@dataclass(frozen=True)
-class _Place:
-    file: Path
-    offset: int
-    length: int
+SMALLEST_LEFT = 1 << 28
+"""Bytes of external data from which on the weights may stay in their files."""
 
 
-def load_external_data(model: onnx.ModelProto, folder: Path) -> None:
+def load_external_data(model: onnx.ModelProto, folder: Path, *, resident: bool = True) -> None:
     """Bring all external data of `model`, whose file lies in `folder`, into the model.
 
-    Raises ModelError if a place is outside the folder, a file is missing, or it holds less than the model says.
+    With `resident` False, larger weights of a large model are placed instead (see `stored`). Raises ModelError if a
+    place is outside the folder, a file is missing, or it holds less than the model says.
     """
-    external = [tensor for tensor in tensors(model) if is_external(tensor)]
-    places = [_place(tensor, folder) for tensor in external]
-    for file in dict.fromkeys(place.file for place in places):
+    # The initializers of the main graph come first.
+    stored = enumerate(tensors(model))
+    external = [(index < len(model.graph.initializer), tensor) for index, tensor in stored if is_external(tensor)]
+    places = [_place(tensor, folder) for _, tensor in external]
+    left = not resident and sum(where.length for where in places) >= SMALLEST_LEFT
+    for file in dict.fromkeys(where.file for where in places):
         with file.open("rb") as stream:
-            for tensor, place in zip(external, places, strict=True):
-                if place.file == file:
-                    _load(tensor, place, stream)
+            for (main, tensor), where in zip(external, places, strict=True):
+                if where.file != file:
+                    continue
+                if left and main and where.length >= SMALLEST_PLACED:
+                    place(tensor, where)
+                else:
+                    _load(tensor, where, stream)
 
 
-def _load(tensor: onnx.TensorProto, place: _Place, stream: BinaryIO) -> None:
-    stream.seek(place.offset)
-    tensor.raw_data = stream.read(place.length)
+def files_of(model: onnx.ModelProto, folder: Path) -> set[Path]:
+    """Return the files that `model`, whose file lies in `folder`, keeps weights in."""
+    entries = (entry for tensor in tensors(model) if is_external(tensor) for entry in tensor.external_data)
+    return {(folder / entry.value).resolve() for entry in entries if entry.key == "location"}
+
+
+def _load(tensor: onnx.TensorProto, where: Place, stream: BinaryIO) -> None:
+    stream.seek(where.offset)
+    tensor.raw_data = stream.read(where.length)
     tensor.data_location = onnx.TensorProto.DEFAULT
     del tensor.external_data[:]
 
 
-def _place(tensor: onnx.TensorProto, folder: Path) -> _Place:
+def _place(tensor: onnx.TensorProto, folder: Path) -> Place:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     file = _checked_file(tensor.name, entries.get("location", ""), folder)
     expected = tensor_bytes(tensor)
@@ -65,7 +76,7 @@ def _place(tensor: onnx.TensorProto, folder: Path) -> _Place:
             f"external data of tensor '{tensor.name}' must be {expected} bytes, found {length} at offset {offset} of "
             f"{size} in '{file.name}': the file is cut off or not this model's"
         )
-    return _Place(file, offset, length)
+    return Place(file.resolve(), offset, length)
 
 
 def _checked_file(name: str, location: str, folder: Path) -> Path:

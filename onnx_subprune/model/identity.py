@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
-from onnx_subprune.model.protos import ONNX_DOMAINS, raw_bytes
+from onnx_subprune.model.protos import ONNX_DOMAINS
+from onnx_subprune.model.stored import raw_bytes
 
 __all__ = ["fingerprint"]
+
+_Part = bytes | memoryview
 
 
 def fingerprint(model: onnx.ModelProto) -> str:
@@ -25,7 +28,7 @@ def fingerprint(model: onnx.ModelProto) -> str:
     return digest.hexdigest()
 
 
-def _model_parts(model: onnx.ModelProto) -> Iterator[bytes]:
+def _model_parts(model: onnx.ModelProto) -> Iterator[_Part]:
     yield from _opset_parts(model.opset_import)
     yield from _graph_parts(model.graph)
     for function in model.functions:
@@ -46,7 +49,7 @@ def _opset_parts(opsets: Iterable[onnx.OperatorSetIdProto]) -> Iterator[bytes]:
     )
 
 
-def _graph_parts(graph: onnx.GraphProto) -> Iterator[bytes]:
+def _graph_parts(graph: onnx.GraphProto) -> Iterator[_Part]:
     for value in (*graph.input, *graph.output):
         yield value.name.encode()
         yield value.type.SerializeToString(deterministic=True)
@@ -57,13 +60,13 @@ def _graph_parts(graph: onnx.GraphProto) -> Iterator[bytes]:
     yield from _node_parts(graph.node)
 
 
-def _node_parts(nodes: Iterable[onnx.NodeProto]) -> Iterator[bytes]:
+def _node_parts(nodes: Iterable[onnx.NodeProto]) -> Iterator[_Part]:
     for node in nodes:
         yield from _texts("node", node.domain, node.op_type, node.overload, *node.input, "->", *node.output)
         yield from _attribute_parts(node.attribute)
 
 
-def _attribute_parts(attributes: Iterable[onnx.AttributeProto]) -> Iterator[bytes]:
+def _attribute_parts(attributes: Iterable[onnx.AttributeProto]) -> Iterator[_Part]:
     for attribute in sorted(attributes, key=lambda attribute: str(attribute.name)):
         yield from _texts(attribute.name, str(attribute.type))
         if attribute.HasField("t"):
@@ -79,12 +82,12 @@ def _attribute_parts(attributes: Iterable[onnx.AttributeProto]) -> Iterator[byte
             yield plain.SerializeToString(deterministic=True)
 
 
-def _tensor_parts(tensor: onnx.TensorProto, *, named: bool = True) -> Iterator[bytes]:
+def _tensor_parts(tensor: onnx.TensorProto, *, named: bool = True) -> Iterator[_Part]:
     yield from _texts(tensor.name if named else "", str(tensor.data_type), str(list(tensor.dims)))
     yield raw_bytes(tensor)
 
 
-def _sparse_parts(sparse: onnx.SparseTensorProto) -> Iterator[bytes]:
+def _sparse_parts(sparse: onnx.SparseTensorProto) -> Iterator[_Part]:
     yield str(list(sparse.dims)).encode()
     yield from _tensor_parts(sparse.values)
     yield from _tensor_parts(sparse.indices, named=False)

@@ -14,17 +14,20 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model.external import load_external_data
+from onnx_subprune.model.external import files_of, load_external_data
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.model.session import open_session
 
-__all__ = ["load_model"]
+__all__ = ["external_files", "load_model"]
 
 _PathLike = str | os.PathLike[str]
 
 
-def load_model(path: _PathLike) -> onnx.ModelProto:
+def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
     """Read the ONNX model at `path` with its external data in memory.
+
+    With `resident` False the weights of a model with more than 256 MiB of external data stay in their files; only this
+    process can read the message then, and only while the files stay as they are.
 
     Raises ModelError if the file is missing or no ONNX model, if its external data is missing, too short or outside
     the model's folder, if it has no outputs, or if its IR or opset version is beyond the installed ONNX Runtime.
@@ -33,8 +36,16 @@ def load_model(path: _PathLike) -> onnx.ModelProto:
     if not model.graph.output:
         raise ModelError(f"model '{path}' must have at least one output, found none: export it anew")
     _check_versions(model, path)
-    load_external_data(model, Path(path).parent)
+    load_external_data(model, Path(path).parent, resident=resident)
     return model
+
+
+def external_files(path: _PathLike) -> set[Path]:
+    """Return the files beside the model at `path` that hold its weights; none for what is no model."""
+    try:
+        return files_of(_parse(path), Path(path).parent)
+    except ModelError:
+        return set()
 
 
 def _parse(path: _PathLike) -> onnx.ModelProto:

@@ -14,8 +14,6 @@ import numpy as np
 import onnx
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
-from onnx_subprune.errors import ModelError
-
 __all__ = [
     "ONNX_DOMAINS",
     "PROTOBUF_LIMIT",
@@ -27,7 +25,6 @@ __all__ = [
     "graphs",
     "is_external",
     "one_line",
-    "raw_bytes",
     "references",
     "serialised",
     "tensor_bytes",
@@ -130,20 +127,6 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
     if tensor.data_type in _SUB_BYTE:
         return -(-count * int(_SUB_BYTE[tensor.data_type]) // 8)
     return count * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize)
-
-
-def raw_bytes(tensor: onnx.TensorProto) -> bytes:
-    """Return a tensor's values as raw data, however they are stored; strings with their lengths.
-
-    Raises ModelError if they are in an external file that is not loaded.
-    """
-    if is_external(tensor):
-        raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
-    if tensor.data_type == onnx.TensorProto.STRING:
-        return b"".join(len(text).to_bytes(8, "little") + text for text in tensor.string_data)
-    if tensor.HasField("raw_data") or tensor.data_type == onnx.TensorProto.UNDEFINED:
-        return bytes(tensor.raw_data)
-    return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
 
 
 def serialised(model: onnx.ModelProto) -> bytes | None:

@@ -19,6 +19,7 @@ import onnx
 from onnx_subprune.errors import OutputError
 from onnx_subprune.model.external import write_external_data
 from onnx_subprune.model.protos import PROTOBUF_LIMIT, estimated_bytes, one_line, serialised
+from onnx_subprune.model.stored import has_placed
 
 __all__ = ["check_writable", "model_bytes", "save_model"]
 
@@ -60,14 +61,14 @@ def _temporary(target: Path) -> Path:
 def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROTOBUF_LIMIT) -> None:
     """Write `model` to `path` atomically; the same model always gives the same bytes.
 
-    A model of more than `threshold` bytes goes with its weights in `<name>.data` beside it. Raises OutputError if the
-    file cannot be written; what stood at `path` before is then still there.
+    A model of more than `threshold` bytes, or whose weights stay in files, goes with its weights in `<name>.data`
+    beside it. Raises OutputError if the file cannot be written; what stood at `path` before is then still there.
     """
     # A link is followed, so that what it names is replaced and not the link.
     target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
-        data = serialised(model)
+        data = None if has_placed(model) else serialised(model)
         if data is None or len(data) > threshold:
             _save_with_data(model, target)
             return

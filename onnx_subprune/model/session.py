@@ -24,6 +24,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model.protos import one_line, serialised
 from onnx_subprune.model.save import save_model
+from onnx_subprune.model.stored import has_placed, rooted
 
 __all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
 
@@ -45,6 +46,7 @@ _SHORT_NAMES = {
 _SEVERITY_ERROR = 3
 _SEVERITY_FATAL = 4
 _CPU = "CPUExecutionProvider"
+_FIRST_WITH_FOLDERS = (1, 21)
 
 
 @dataclass(frozen=True)
@@ -92,21 +94,38 @@ def open_session(
     threads: int | None = None,
     optimise: bool = True,
     profiling: bool = False,
+    packed: bool = False,
 ) -> ort.InferenceSession:
     """Open `model` (a proto or a path) on `providers`, most wanted first (`cpu`, `cuda`, ... or ORT's full names).
 
     `threads` bounds the intra-op threads (None: ORT's choice); with `optimise` False the graph runs as written.
+    Weights that stay in files are mapped by ORT too, unless it is to hold them `packed` for its kernels, as it does
+    those of any other model: a copy of them in memory, for operators that run faster.
     Raises OptionError if a provider is unknown or did not load, ModelError if ONNX Runtime refuses the model.
     """
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profiling=profiling)
     if not isinstance(model, onnx.ModelProto):
         return _create(os.fspath(model), options, wanted)
-    data = serialised(model)
+    placed = has_placed(model)
+    data = serialised(rooted(model) if placed else model)
     if data is None:
         with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
             return _create(_spilled(model, Path(folder)), options, wanted)
+    if placed:
+        _map_files(options, packed=packed)
     return _create(data, options, wanted)
+
+
+def _map_files(options: ort.SessionOptions, *, packed: bool) -> None:
+    """Let ORT read external data from anywhere below the root folder, and use it where it lies."""
+    if tuple(int(part) for part in ort.__version__.split(".")[:2]) < _FIRST_WITH_FOLDERS:
+        raise ModelError(
+            f"a model with this much external data needs onnxruntime 1.21 or newer, found {ort.__version__}: update it"
+        )
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/")
+    if not packed:
+        options.add_session_config_entry("session.disable_prepacking", "1")
 
 
 def _spilled(model: onnx.ModelProto, folder: Path) -> str:

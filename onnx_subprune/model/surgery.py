@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_subprune.errors import ModelError
@@ -26,33 +25,16 @@ from onnx_subprune.model.protos import (
     assign,
     bodies,
     constant_tensor,
-    dense,
     graphs,
     is_external,
     one_line,
     tensors,
 )
+from onnx_subprune.model.stored import Scratch, StoredValues, is_placed
 
 __all__ = ["quiet", "to_graph", "to_model"]
 
 _SILENT = 100
-
-
-class _StoredValues(LazyValues):  # type: ignore[misc]
-    """Values of a tensor message, decoded at first use in their own type (GraphSurgeon's class warns or widens)."""
-
-    def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto) -> None:
-        self.tensor = tensor
-        stored = tensor.values if isinstance(tensor, onnx.SparseTensorProto) else tensor
-        self.shape = list(tensor.dims)
-        self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))
-        self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
-
-    def load(self) -> np.ndarray[Any, Any]:
-        if isinstance(self.tensor, onnx.SparseTensorProto):
-            return dense(self.tensor)
-        # A copy, because the decoded array may be a read-only view of the message.
-        return np.array(onnx.numpy_helper.to_array(self.tensor))
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
@@ -79,11 +61,12 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
     return graph
 
 
-def to_model(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
+def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = None) -> onnx.ModelProto:
     """Export `graph`, restoring from `like` (the model it was imported from) what the graph does not hold.
 
     Nodes are matched by the name of their first output. Initializers and value infos follow the graph: what it no
-    longer uses is gone, what `like` did not use either is kept. Raises ModelError for a graph that cannot be written.
+    longer uses is gone, what `like` did not use either is kept. Larger new weights go to `scratch`, if given. Raises
+    ModelError for a graph that cannot be written.
     """
     model = onnx.ModelProto()
     for field, value in like.ListFields():
@@ -91,7 +74,7 @@ def to_model(graph: gs.Graph, like: onnx.ModelProto) -> onnx.ModelProto:
             assign(model, field.name, value)
     model.opset_import.extend(like.opset_import)
     with quiet():
-        export_graph(graph, model.graph, like)
+        export_graph(graph, model.graph, like, scratch)
     _import_domains(model)
     return model
 
@@ -116,7 +99,7 @@ def quiet() -> Iterator[None]:
 def _refuse(model: onnx.ModelProto) -> None:
     """Raise ModelError for what neither the graph nor a later export could carry."""
     for tensor in tensors(model):
-        if is_external(tensor):
+        if is_external(tensor) and not is_placed(tensor):
             raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
     for graph in graphs(model.graph):
         for node in graph.node:
@@ -185,8 +168,8 @@ def _normalise_tensors(graph: gs.Graph) -> None:
     held = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
     for tensor in [*graph.tensors().values(), *held]:
         if isinstance(tensor, gs.Constant):
-            if type(tensor._values) is not _StoredValues:
-                tensor.values = _StoredValues(tensor._values.tensor)
+            if type(tensor._values) is not StoredValues:
+                tensor.values = StoredValues(tensor._values.tensor)
         elif tensor.type != "tensor_type" or tensor.dtype == onnx.TensorProto.UNDEFINED:
             # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
             tensor.dtype, tensor.shape = None, None
@@ -203,7 +186,7 @@ def _lower_constant_nodes(graph: gs.Graph) -> None:
             continue
         output = node.outputs[0]
         node.outputs.clear()
-        output.to_constant(_StoredValues(stored))
+        output.to_constant(StoredValues(stored))
     graph.nodes = kept
 
 

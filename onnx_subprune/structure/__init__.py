@@ -12,6 +12,7 @@ from onnx_subprune.structure.context import (
     Squeezed,
     Use,
     Weight,
+    constant_values,
 )
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.extents import evaluate
@@ -47,6 +48,7 @@ __all__ = [
     "Use",
     "Weight",
     "as_blocks",
+    "constant_values",
     "emptied",
     "evaluate",
     "features_of",

@@ -34,6 +34,7 @@ __all__ = [
     "Use",
     "Weight",
     "captured",
+    "constant_values",
     "label",
 ]
 
@@ -63,6 +64,12 @@ def captured(node: gs.Node) -> Iterator[Any]:
             yield from value.outputs
 
 
+def constant_values(constant: gs.Constant) -> np.ndarray:
+    """Return a constant's values; of those that stay in a file a map that is made anew each time and not kept."""
+    stored = constant._values
+    return np.asarray(stored.load() if getattr(stored, "in_file", False) else constant.values)
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way."""
@@ -73,7 +80,7 @@ class Weight:
 
     def view(self) -> np.ndarray:
         """Return the values in the layout that the node sees, in the stored dtype."""
-        return np.asarray(self.constant.values).transpose(self.perm)
+        return constant_values(self.constant).transpose(self.perm)
 
     def store(self, values: np.ndarray) -> np.ndarray:
         """Return `values`, given in the node's layout, in the stored layout."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_subprune.subspace.fitting import Fit, fit_corrections, intercept_is_exact
+from onnx_subprune.subspace.fitting import Correction, Fit, Pending, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
 from onnx_subprune.subspace.ordering import (
     METHODS,
@@ -23,8 +23,10 @@ from onnx_subprune.subspace.rescaling import Rescaling, rescaling, unscaled
 
 __all__ = [
     "METHODS",
+    "Correction",
     "Fit",
     "Moments",
+    "Pending",
     "Ranking",
     "Reader",
     "Recovery",

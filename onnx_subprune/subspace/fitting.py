@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_subprune.structure import Atom, Consumer, Structure, features_of, keep_mask
 from onnx_subprune.subspace.recovery import recover
 
-__all__ = ["Fit", "fit_corrections", "intercept_is_exact"]
+__all__ = ["Correction", "Fit", "Pending", "fit_corrections", "intercept_is_exact"]
 
 _FIRST_STATE = 5  # the input of a recurrent layer that holds it
 _PASSED_THROUGH = ("Identity", "Transpose", "Cast")
@@ -42,14 +43,52 @@ class Fit:
     intercepts: NDArray[np.float64]
     error: float
 
+    def solve(self) -> Fit:
+        """Return the fit itself, which is solved already."""
+        return self
+
+
+@dataclass(eq=False)
+class Pending:
+    """A fit that is worked out when it is asked for, so that one is in memory at a time.
+
+    Attributes:
+        consumers: the nodes; all read the same stored weight along the same axis.
+        outer: runs of features on the contracted axis that share the maps.
+        kept: bool [blocks, d].
+        live: bool [blocks], which of the blocks stay.
+        grams: sums of affine second moments [blocks, d+1, d+1], one array for each consumer.
+        ridge: relative strength, see `recover`.
+        error: as in `Fit`, once it has been worked out.
+
+    """
+
+    consumers: tuple[Consumer, ...]
+    outer: int
+    kept: NDArray[np.bool_]
+    live: NDArray[np.bool_]
+    grams: tuple[NDArray[np.float64], ...]
+    ridge: float
+    error: float | None = None
+
+    def solve(self) -> Fit:
+        """Work the fit out."""
+        total = self.grams[0] if len(self.grams) == 1 else np.sum(self.grams, axis=0)
+        fit = _fit(self.consumers, self.outer, self.kept, total, live=self.live, ridge=self.ridge)
+        self.error = fit.error
+        return fit
+
+
+Correction: TypeAlias = Fit | Pending
+
 
 def fit_corrections(
     structure: Structure,
     keeps: Mapping[Atom, NDArray[np.bool_]],
     grams: Mapping[Consumer, NDArray[np.float64]],
     ridge: float,
-) -> tuple[list[Fit], list[str]]:
-    """Fit every consumer that loses features.
+) -> tuple[list[Pending], list[str]]:
+    """Prepare the fit of every consumer that loses features.
 
     Args:
         structure: of the graph.
@@ -58,10 +97,10 @@ def fit_corrections(
         ridge: relative strength, see `recover`.
 
     Returns:
-        The fits, and a line for each weight that could not be corrected.
+        The fits to solve, and a line for each weight that could not be corrected.
 
     """
-    fits: list[Fit] = []
+    fits: list[Pending] = []
     refusals: list[str] = []
     for consumers in _sharing(structure).values():
         features = features_of(structure, consumers[0])
@@ -74,8 +113,8 @@ def fit_corrections(
         if reason is not None:
             refusals.append(reason)
             continue
-        total = np.sum([_as_read(structure, consumer, grams[consumer]) for consumer in consumers], axis=0)
-        fits.append(_fit(consumers, features.outer, kept, total, live=live, ridge=ridge))
+        moments = tuple(_as_read(structure, consumer, grams[consumer]) for consumer in consumers)
+        fits.append(Pending(consumers, features.outer, kept, live, moments, ridge))
     return fits, refusals
 
 

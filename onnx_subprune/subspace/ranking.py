@@ -7,7 +7,7 @@ of D in G = L D Lᵀ, taken in the order of the scores, averaged over consumers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.budget import joint_share
-from onnx_subprune.structure import Features, Group, unit_index
+from onnx_subprune.structure import Features, Group, constant_values, unit_index
 from onnx_subprune.subspace.ordering import (
     cumulative_variance,
     feature_scores,
@@ -32,13 +32,25 @@ class Moments:
     """Covariances of the features that one consumer reads, with their scores computed once per ordering.
 
     Args:
-        covariance: [blocks, d, d].
+        compute: returns the covariances [blocks, d, d]; called when they are asked for, again after a `release`.
 
     """
 
-    def __init__(self, covariance: NDArray[np.float64]) -> None:
-        self.covariance = covariance
+    def __init__(self, compute: Callable[[], NDArray[np.float64]]) -> None:
+        self._compute = compute
+        self._covariance: NDArray[np.float64] | None = None
         self._scores: dict[str, NDArray[np.float64]] = {}
+
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """The covariances [blocks, d, d], kept until `release`."""
+        if self._covariance is None:
+            self._covariance = self._compute()
+        return self._covariance
+
+    def release(self) -> None:
+        """Give the memory of the covariances back."""
+        self._covariance = None
 
     def scores(self, method: str) -> NDArray[np.float64]:
         """Return the scores of an ordering that looks at the covariance alone: [blocks, d]."""
@@ -49,14 +61,14 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What contracts a group: its features, its weight as absolute sums per feature [blocks, d], what it reads.
+    """What contracts a group: its features, a call for its weight as absolute sums [blocks, d], and what it reads.
 
     For a product of two activations the weight is ones, and the moments are the product of those of the two sides,
     entry by entry: those of the terms of the sum, were the sides independent.
     """
 
     features: Features
-    weight: NDArray[np.float64]
+    weight: Callable[[], NDArray[np.float64]]
     moments: Moments
 
 
@@ -91,7 +103,7 @@ def _unit_scores(group: Group, readers: Sequence[Reader], method: str, seed: int
         return _magnitudes(group)
     rows = []
     for reader in readers:
-        scores = reader.weight if method == "saw" else reader.moments.scores(method)
+        scores = reader.weight() if method == "saw" else reader.moments.scores(method)
         units = reader.features.units(group.atom).ravel()
         mine = units >= 0
         rows.append(np.bincount(units[mine], weights=scores.ravel()[mine], minlength=group.size))
@@ -102,7 +114,7 @@ def _magnitudes(group: Group) -> NDArray[np.float64]:
     """Sum the L1 norms of all weights that produce a unit (onto residual streams several layers write)."""
     total = np.zeros(group.size)
     for use in group.producers:
-        values = np.moveaxis(np.asarray(use.constant.values), use.axis, 0)
+        values = np.moveaxis(constant_values(use.constant), use.axis, 0)
         units = unit_index(use.dim, group.atom)
         mine = units >= 0
         total += np.bincount(units[mine], weights=magnitude_scores(values)[mine], minlength=group.size)

@@ -74,10 +74,13 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
     mean, second, C = _moments(gram)
     if not affine:
         mean, C = np.zeros_like(mean), second
+    # Of the second moments only the diagonal is needed from here on: at 10,000 features the rest is 800 MB.
+    scales = np.diagonal(second).copy()
+    del second
     kept, removed = _split(keep, len(mean))
     A = np.zeros((len(mean), len(kept)))
     A[kept, np.arange(len(kept))] = 1.0
-    A[removed] = _solve(C, np.diagonal(second), kept, removed, ridge)
+    A[removed] = _solve(C, scales, kept, removed, ridge)
     intercept = np.zeros(len(mean))
     intercept[removed] = mean[removed] - A[removed] @ mean[kept]
     return Recovery(A, intercept, _error(C, A[removed], kept, removed))
@@ -100,7 +103,8 @@ def _moments(gram: ArrayLike) -> tuple[Vector, Matrix, Matrix]:
     if count <= 0:
         raise DataError(f"expected a Gram matrix of some samples, found a count of {count:g}; give calibration data")
     mean, second = matrix[:-1, -1] / count, matrix[:-1, :-1] / count
-    C = second - np.outer(mean, mean)
+    C = np.outer(mean, mean)
+    np.subtract(second, C, out=C)
     constant = np.diagonal(C) <= _CONSTANT * np.diagonal(second)
     C[constant, :] = 0.0
     C[:, constant] = 0.0

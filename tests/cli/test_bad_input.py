@@ -358,7 +358,7 @@ def test_a_report_on_a_full_disk(
 def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(
     cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug\nof two lines")
 
     monkeypatch.setattr(pipeline, "analyse", broken)
@@ -373,7 +373,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_when_asked_for(
 
 
 def test_ctrl_c_is_one_line(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "analyse", interrupted)

@@ -41,7 +41,7 @@ def test_more_work_takes_longer_and_the_figures_hang_together():
 def test_models_take_turns_and_the_order_alternates(monkeypatch: pytest.MonkeyPatch):
     clock = iter(range(1000))
     order: list[int] = []
-    monkeypatch.setattr(MODULE, "open_session", lambda model, providers, threads: model)
+    monkeypatch.setattr(MODULE, "open_session", lambda model, providers, **_: model)
     monkeypatch.setattr(MODULE, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(MODULE, "run", lambda session, feeds: order.append(len(session.graph.node)))
     bench([chain(1), chain(2), chain(3)], FEEDS, runs=3, warmup=1)
