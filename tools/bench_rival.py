@@ -38,6 +38,7 @@ from onnx_subprune.pipeline import prune
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "tests" / "zoo"
 SAMPLES, STRIDE = 4, 7
+KINDS = ("valid and smaller", "smaller, full check fails", "unchanged", "not valid", "failed")
 _BAD_SHAPES = onnx.shape_inference.InferenceError
 # What the rival offers for float networks. Head pruning works on fused attention, and leaves all else alone.
 MODES = ("weights", "activations", "global")
@@ -75,9 +76,11 @@ of the units of every group (`--target units=0.75`, defaults otherwise, recovery
 `global_sparsity=True`. That mode shares the quarter out over all layers, so it may remove more than a quarter of the
 parameters.
 
-A result is *valid* where ONNX's full checker passes, ONNX Runtime runs it at two sets of input sizes, and all outputs
-have the shapes of the dense network's; *unchanged* where valid and no parameter is gone. Shares are of the dense
-parameters, read off the files. Random weights say nothing of accuracy, and nothing is said of it here.
+A result is *not valid* where ONNX's checker refuses it, ONNX Runtime does not run it at two sets of input sizes, or an
+output has another shape than the dense network's. *Full check fails* where it runs, but ONNX's shape inference
+contradicts the shapes that the file records; it still counts as smaller. *Unchanged* is what runs and lost no
+parameter, *failed* what took too long or ended in an error. Shares are of the dense parameters, read off the files.
+Random weights say nothing of accuracy, and nothing is said of it here.
 
 | | onnx-subprune | onnxsim.pruning |
 |---|--:|--:|
@@ -87,8 +90,8 @@ parameters, read off the files. Random weights say nothing of accuracy, and noth
 
 ## By architecture
 
-For each the number of graphs with a valid result that is smaller, and the median share removed over all its graphs (0
-where a graph was unchanged or the result not valid).
+For each the number of graphs that run and are smaller, and the median share removed over all its graphs (0 where a
+graph was unchanged or the result not valid).
 
 | architecture | graphs | onnx-subprune | removed | onnxsim.pruning | removed | what the rival says or breaks |
 |---|--:|--:|--:|--:|--:|---|
@@ -100,17 +103,23 @@ where a graph was unchanged or the result not valid).
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one side made of one graph: `share` of the parameters removed, or `fault`, the reason why nothing counts."""
+    """What one side made of one graph: `share` of the parameters removed, or `fault`, the reason why nothing counts.
+
+    `refused` is what ONNX's full check says of a model that runs nevertheless.
+    """
 
     share: float = 0.0
     fault: str | None = None
+    refused: str | None = None
 
     @property
     def kind(self) -> str:
         """Valid and smaller, unchanged, or not valid."""
         if self.fault is not None:
             return self.fault.split(":")[0]
-        return "valid and smaller" if self.share > 0 else "unchanged"
+        if not self.share:
+            return "unchanged"
+        return "valid and smaller" if self.refused is None else "smaller, full check fails"
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ def judge(path: Path, dense: onnx.ModelProto, entry: Entry) -> Outcome:
     """Look at a file that a pruner wrote."""
     try:
         small = load_model(path)
-        onnx.checker.check_model(small, full_check=True)
+        onnx.checker.check_model(small)
         sessions = [open_session(model, threads=1) for model in (dense, small)]
         for which in (0, 1):
             expected, found = (run(session, entry.feeds(which, seed=1)) for session in sessions)
@@ -152,7 +161,15 @@ def judge(path: Path, dense: onnx.ModelProto, entry: Entry) -> Outcome:
         before, after = (measure_cost(model, entry.shapes(0)).parameters for model in (dense, small))
     except (UserError, ValueError, RuntimeError, onnx.checker.ValidationError, _BAD_SHAPES) as error:
         return Outcome(fault=f"not valid: {_line(error)}")
-    return Outcome(share=1 - after / before)
+    return Outcome(share=1 - after / before, refused=_refused(small))
+
+
+def _refused(model: onnx.ModelProto) -> str | None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, _BAD_SHAPES) as error:
+        return f"full check: {_line(error)}"
+    return None
 
 
 def ours(model: onnx.ModelProto, entry: Entry, folder: Path, seconds: int) -> Outcome:
@@ -226,17 +243,14 @@ class Rival:
 
 def _line(error: object) -> str:
     words = str(error).strip().splitlines() or [type(error).__name__]
-    return words[0].replace("|", "/")[:100]
+    return words[0].removeprefix("[ShapeInferenceError] ").replace("|", "/")[:100]
 
 
 def summary(pairs: Sequence[Pair]) -> str:
     """Counts of both sides, and the medians."""
     sides = [[pair.ours for pair in pairs], [pair.rival for pair in pairs]]
     counts = [Counter(one.kind for one in side) for side in sides]
-    lines = [
-        f"| {kind} | {counts[0][kind]} | {counts[1][kind]} |"
-        for kind in ("valid and smaller", "unchanged", "not valid", "failed")
-    ]
+    lines = [f"| {kind} | {counts[0][kind]} | {counts[1][kind]} |" for kind in KINDS]
     medians = [f"{statistics.median(one.share for one in side):.1%}" for side in sides]
     of_smaller = [[one.share for one in side if one.share > 0] or [0.0] for side in sides]
     lines.append(f"| median share removed, over all | {medians[0]} | {medians[1]} |")
@@ -256,7 +270,10 @@ def behind(pairs: Sequence[Pair]) -> str:
     if not ahead:
         return "The rival removes more on none of them."
     listed = ", ".join(f"{p.entry.name} ({p.rival.share:.1%} to {p.ours.share:.1%})" for p in ahead)
-    return f"The rival removes more (its share, then ours) on {len(ahead)} of them: {listed}."
+    return (
+        f"The rival removes more (its share, then ours) on {len(ahead)} of them: {listed}. A quarter out of every layer is\n"
+        "at most 1 - 0.75^2 = 43.8% of the parameters; what is above that comes from its global mode."
+    )
 
 
 def rows(pairs: Sequence[Pair]) -> str:
@@ -270,9 +287,9 @@ def rows(pairs: Sequence[Pair]) -> str:
 def _row(name: str, group: Sequence[Pair]) -> str:
     cells = [name, str(len(group))]
     for side in ([pair.ours for pair in group], [pair.rival for pair in group]):
-        cells.append(str(sum(one.kind == "valid and smaller" for one in side)))
+        cells.append(str(sum(one.share > 0 for one in side)))
         cells.append(f"{statistics.median(one.share for one in side):.1%}")
-    faults = Counter(pair.rival.fault for pair in group if pair.rival.fault)
+    faults = Counter(fault for pair in group if (fault := pair.rival.fault or pair.rival.refused))
     cells.append("; ".join(fault for fault, _ in faults.most_common(1)))
     return "| " + " | ".join(cells) + " |"
 
@@ -289,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rival-python", required=True, help="a Python that has onnxsim 0.8.1")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=int, default=120, help="limit for each side and mode on a graph")
+    parser.add_argument("--seconds", type=int, default=300, help="limit for each side and mode on a graph")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     entries, pairs = read_entries(ZOO / "zoo.json"), list[Pair]()
