@@ -32,8 +32,7 @@ from onnx_subprune.calibration import Dataset, Statistics, open_data, open_token
 from onnx_subprune.evaluate import perplexity, top1
 from onnx_subprune.model import input_specs, load_model, measure_cost, open_session, run
 from onnx_subprune.options import Options, Target
-from onnx_subprune.pipeline import Result, apply, calibrate, prune
-from onnx_subprune.plan import Plan
+from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
 from onnx_subprune.structure import Group
 
 logger = logging.getLogger("bench_transformers")
@@ -47,8 +46,8 @@ RECOVERIES = ("none", "channel")
 TEXT = """\
 Three quarters of the units of one kind stay, the same share in every layer; the other kinds stay whole. *Heads* are
 whole heads; of a model with grouped queries, a key, a value and all their queries. *Value channels* go from all heads
-of a layer alike, and so do *query-key pairs*, which no weight reads: there is nothing to recover. *All* is every kind
-at once. The orderings are `zca` (the default) and `saw`; `recovery none` only cuts. One calibration serves all rows of
+of a layer alike, and so do *query-key pairs*, which no weight reads: there is nothing to recover. The
+orderings are `zca` (the default) and `saw`; `recovery none` only cuts. One calibration serves all rows of
 a network, nothing is trained, and nothing was tuned on the test data.
 """
 
@@ -182,8 +181,7 @@ class Bench:
         self.network = NETWORKS[name](cache, samples)
         stem = name if samples is None else f"{name}-{samples}"
         self._figures, self._statistics = cache / f"{stem}.figures.json", cache / f"{stem}.safetensors"
-        self.kinds: dict[str, str] = {}
-        self._plans: dict[str, Plan] = {}
+        self._analysis: Analysis | None = None
 
     def statistics(self) -> Statistics:
         """Return the one calibration."""
@@ -202,25 +200,26 @@ class Bench:
             logger.info("%s %s: %s", self.network.title, key, known[key])
         return known[key]
 
-    def plan(self, select: str) -> Plan:
-        """Return the plan of all groups by one ordering, without recovery."""
-        if select not in self._plans:
-            options = Options(target=Target("units", KEPT), select=select, recovery="none")
-            result = prune(self.network.model, None, options, statistics=self.statistics())
-            self.kinds = {group.name: kind(group) for group in result.analysis.structure.prunable}
-            self._plans[select] = result.plan
-        return self._plans[select]
-
     def pruned(self, chosen: str, select: str, recovery: str) -> tuple[onnx.ModelProto, Result]:
-        """Prune the groups of one kind."""
-        plan = self.plan(select)
-        groups = tuple(
-            group if chosen in ("all", self.kinds[group.name]) else replace(group, kept=tuple(range(group.size)))
-            for group in plan.groups
-        )
-        one = replace(plan, groups=groups, recovery=recovery, ridge=Options().ridge)
-        result = apply(one, self.network.model, statistics=self.statistics())
+        """Prune the groups of one kind; `only` takes what has their weights, so others are made whole again."""
+        statistics = self.statistics()
+        groups = self._groups(statistics)
+        names = tuple(group.name for group in groups if chosen in ("all", kind(group)))
+        taken = [group for group in groups if any(group.matches(name) for name in names)]
+        options = Options(target=Target("units", KEPT), select=select, recovery=recovery, only=names)
+        result = prune(self.network.model, None, options, statistics=statistics)
+        if len(taken) > len(names):
+            kept = tuple(
+                each if each.name in names else replace(each, kept=tuple(range(each.size)))
+                for each in result.plan.groups
+            )
+            result = apply(replace(result.plan, groups=kept), self.network.model, statistics=statistics)
         return result.model, result
+
+    def _groups(self, statistics: Statistics) -> tuple[Group, ...]:
+        if self._analysis is None:
+            self._analysis = analyse(self.network.model, statistics.input_shapes)
+        return self._analysis.structure.prunable
 
     def rows(self, kinds: Sequence[str]) -> Iterator[list[str]]:
         """Yield the rows of the table."""
