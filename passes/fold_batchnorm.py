@@ -20,6 +20,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import drop_nodes, fresh_name, is_readable, protected_names, read_values, replace_uses
+from onnx_subprune.structure import is_float
 
 __all__ = ["FoldBatchNorm"]
 
@@ -216,7 +217,7 @@ def _bias(node: gs.Node) -> gs.Tensor | None:
 
 
 def _is_float(tensor: gs.Tensor) -> bool:
-    return is_readable(tensor) and np.dtype(tensor.dtype).kind == "f"
+    return is_readable(tensor) and is_float(tensor.dtype)
 
 
 def _float64(tensor: gs.Tensor) -> np.ndarray:

@@ -27,7 +27,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import drop_nodes, is_readable, is_sorted, protected_names, read_values
+from onnx_subprune.passes.wiring import drop_nodes, is_number, is_readable, is_sorted, protected_names, read_values
+from onnx_subprune.structure import is_float
 
 __all__ = ["FoldConstants", "evaluate"]
 
@@ -41,7 +42,9 @@ _NEVER = frozenset(
         *("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"),
     }
 )
-_FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
+_FLOATS = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+)
 # Inputs this small (shapes, axes, repeats) are shown to shape inference, which needs them to know the result's shape.
 _SHOWN_ELEMENTS = 1024
 
@@ -128,7 +131,7 @@ def _is_weight_chain(node: gs.Node) -> bool:
     while node.op in _WEIGHT_CHAIN and (node.op != "Cast" or node.attrs.get("to") in _FLOATS):
         source = node.inputs[0]
         if isinstance(source, gs.Constant):
-            return len(source.shape) >= 2 and np.dtype(source.dtype).kind == "f"
+            return len(source.shape) >= 2 and is_float(source.dtype)
         if not source.inputs:
             return False
         node = source.inputs[0]
@@ -199,7 +202,7 @@ def _agrees(value: object, kind: onnx.TypeProto.Tensor) -> bool:
         return False
     dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
     return (
-        value.dtype.kind in "biuf"
+        is_number(value.dtype)
         and value.dtype == onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
         and value.ndim == len(dims)
         and all(dim in (None, size) for dim, size in zip(dims, value.shape, strict=True))

@@ -21,6 +21,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.model import values_of
+from onnx_subprune.structure import is_float
 
 __all__ = [
     "dead_nodes",
@@ -29,6 +30,7 @@ __all__ = [
     "float_type",
     "fresh_name",
     "in_memory",
+    "is_number",
     "is_readable",
     "is_sorted",
     "names_known",
@@ -62,10 +64,15 @@ def protected_names(graph: gs.Graph) -> frozenset[str]:
 
 
 def is_readable(tensor: gs.Tensor) -> bool:
-    """Whether the tensor is a dense constant of a type NumPy has: not bfloat16, float8, 4-bit integers or strings."""
+    """Whether the tensor is a dense constant of numbers that can be computed with: not float8, 4-bit or strings."""
     if not isinstance(tensor, gs.Constant) or _is_sparse(tensor) or isinstance(tensor.dtype, int):
         return False
-    return np.dtype(tensor.dtype).kind in "biuf"
+    return is_number(np.dtype(tensor.dtype))
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Whether NumPy computes with the type; it takes bfloat16 for no number, though it does."""
+    return dtype.kind in "biuf" or is_float(dtype)
 
 
 def read_values(tensor: gs.Tensor) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import InputSpec, input_specs, open_session, run
+from onnx_subprune.structure import is_float
 
 __all__ = ["Latency", "bench", "random_feeds"]
 
@@ -102,7 +103,7 @@ def _random(spec: InputSpec, shapes: Mapping[str, Sequence[int]], generator: np.
     shape = tuple(shapes[spec.name])
     if spec.dtype.kind in "biu":
         return generator.integers(0, 2, shape).astype(spec.dtype)
-    if spec.dtype.kind == "f":
+    if is_float(spec.dtype):
         return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
     raise OptionError(f"input '{spec.name}' expected to hold numbers, found {spec.dtype}; give real inputs instead")
 

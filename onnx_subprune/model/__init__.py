@@ -3,6 +3,7 @@
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
+from onnx_subprune.model.precision import has_half, in_float32, widened
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
@@ -23,7 +24,9 @@ __all__ = [
     "concrete_shapes",
     "external_files",
     "fingerprint",
+    "has_half",
     "has_placed",
+    "in_float32",
     "input_specs",
     "load_model",
     "measure_cost",
@@ -37,5 +40,6 @@ __all__ = [
     "to_graph",
     "to_model",
     "values_of",
+    "widened",
     "with_placed_as_inputs",
 ]

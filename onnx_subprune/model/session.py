@@ -169,6 +169,12 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
     try:
         with _quiet_loading() if accelerated else contextlib.nullcontext():
             session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
+    except ort_errors.NotImplemented as error:
+        names = ", ".join(wanted)
+        raise ModelError(
+            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: {_reason(error)}; if it "
+            "computes in float16 or bfloat16, convert it to float32 (bfloat16 weights behind a Cast may stay)"
+        ) from error
     except Exception as error:
         raise _refusal(error, wanted) from error
     missing = [name for name in wanted if name not in session.get_providers()]
@@ -225,7 +231,20 @@ def run(
         raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
         raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
+    except RuntimeError as error:
+        # The errors above are RuntimeErrors too; a plain one comes from the way between NumPy and the runtime.
+        _refuse_bfloat16(session, error)
+        raise
     return dict(zip(names, values, strict=True))
+
+
+def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None:
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        if value.type == "tensor(bfloat16)":
+            raise ModelError(
+                f"tensor '{value.name}' expected of a type that NumPy knows, found bfloat16; let the model take and "
+                "give float32 (bfloat16 weights may stay)"
+            ) from error
 
 
 def concrete_shapes(

@@ -15,6 +15,7 @@ from onnx_subprune.structure.context import (
     constant_values,
 )
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
+from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.extents import evaluate
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
@@ -55,6 +56,7 @@ __all__ = [
     "fresh",
     "from_blocks",
     "infer",
+    "is_float",
     "keep_mask",
     "normalised_features",
     "product",

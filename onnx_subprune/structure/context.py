@@ -15,6 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
+from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.extents import Extent, Size, dims_of
 from onnx_subprune.structure.statistic import Normalisation, Statistic
 
@@ -293,9 +294,9 @@ class Context:
                 perm = perm[::-1] if order is None else [perm[i] for i in order]
             elif step.op == "Cast":
                 dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(step.attrs["to"])))
-                if dtype.kind in "biu":
+                if not is_float(dtype):
                     return None
-        if np.dtype(tensor.dtype).kind in "biu" or dtype.kind in "biu":
+        if not is_float(tensor.dtype) or not is_float(dtype):
             return None
         dims = self.tie(tensor)
         return Weight(tensor, tuple(perm), dtype), tuple(dims[i] for i in perm)

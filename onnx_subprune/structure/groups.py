@@ -19,6 +19,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
 from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
+from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["Group", "Structure", "collect"]
@@ -257,4 +258,4 @@ def _count(dim: Dim, counts: Mapping[Atom, int]) -> int:
 
 
 def _is_float(tensor: gs.Constant) -> bool:
-    return tensor.dtype is not None and np.issubdtype(np.dtype(tensor.dtype), np.floating)
+    return tensor.dtype is not None and is_float(tensor.dtype)

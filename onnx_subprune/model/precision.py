@@ -1,0 +1,88 @@
+"""Reduced precision: the same network computed in float32.
+
+Weights in float16 and bfloat16 are corrected in float64 and stored in their own type. Whether a network was understood
+is another question than how it rounds, so that is checked on its float32 twin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from onnx_subprune.model.protos import graphs, is_external, tensors
+
+__all__ = ["has_half", "in_float32", "widened"]
+
+_HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
+# Attributes that name an element type: of Cast; of EyeLike, RandomNormal and their like.
+_TYPE_ATTRIBUTES = frozenset({"to", "dtype"})
+
+
+def has_half(model: onnx.ModelProto) -> bool:
+    """Whether a stored tensor of the model, or one that it takes, is of float16 or bfloat16."""
+    kinds = {tensor.data_type for tensor in tensors(model)}
+    return bool(_HALF & (kinds | {value.type.tensor_type.elem_type for value in model.graph.input}))
+
+
+def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that stores, takes, gives and computes float32 wherever the model has float16 or bfloat16."""
+    twin = onnx.ModelProto()
+    twin.CopyFrom(model)
+    for tensor in tensors(twin):
+        if tensor.data_type in _HALF and not is_external(tensor):
+            tensor.CopyFrom(_wide(tensor))
+    _cast_stored(twin.graph)
+    for graph in graphs(twin.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            _widen_type(value.type)
+    for node in _nodes(twin):
+        for attribute in node.attribute:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i in _HALF:
+                attribute.i = onnx.TensorProto.FLOAT
+    return twin
+
+
+def widened(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return inputs for the float32 twin of the model that takes `feeds`."""
+    return {
+        name: array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
+        for name, array in feeds.items()
+    }
+
+
+def _cast_stored(graph: onnx.GraphProto) -> None:
+    """Let the weights that stay in files be read through a Cast, so that they stay there."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type in _HALF:
+            name, tensor.name = tensor.name, f"{tensor.name}/onnx_subprune/half"
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    if casts:
+        nodes = [*casts, *graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _wide(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
+
+
+def _widen_type(kind: onnx.TypeProto) -> None:
+    """Widen a tensor type, also within a sequence or an optional."""
+    which = kind.WhichOneof("value")
+    if which in ("sequence_type", "optional_type"):
+        _widen_type(getattr(kind, which).elem_type)
+    elif which in ("tensor_type", "sparse_tensor_type") and getattr(kind, which).elem_type in _HALF:
+        getattr(kind, which).elem_type = onnx.TensorProto.FLOAT
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    for graph in graphs(model.graph):
+        yield from graph.node
+    for function in model.functions:
+        yield from function.node

@@ -1,0 +1,16 @@
+"""Which element types hold weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["is_float"]
+
+_FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether values of this type are weights that can be corrected: bfloat16 too, which NumPy counts as no number."""
+    return np.dtype(dtype).name in _FLOATS
