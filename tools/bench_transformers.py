@@ -46,9 +46,9 @@ RECOVERIES = ("none", "channel")
 TEXT = """\
 Three quarters of the units of one kind stay, the same share in every layer; the other kinds stay whole. *Heads* are
 whole heads; of a model with grouped queries, a key, a value and all their queries. *Value channels* go from all heads
-of a layer alike, and so do *query-key pairs*, which no weight reads: there is nothing to recover. The
-orderings are `zca` (the default) and `saw`; `recovery none` only cuts. One calibration serves all rows of
-a network, nothing is trained, and nothing was tuned on the test data.
+of a layer alike, and so do *query-key pairs*, which no weight reads: there is nothing to recover. The orderings are
+`zca` (the default) and `saw`; `recovery none` only cuts. One calibration serves all rows of a network, nothing is
+trained, and nothing was tuned on the test data.
 """
 
 
@@ -258,7 +258,8 @@ def section(names: Sequence[str], kinds: Sequence[str], cache: Path, samples: in
         yield "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *bench.rows(kinds))) + "\n"
     ours, runtime = version("onnx-subprune"), onnxruntime.__version__
     yield "### How the transformers were measured\n"
-    yield f"    {shlex.join(['python', 'tools/bench_transformers.py', *sys.argv[1:]])}\n"
+    words = ["FOLDER" if word == str(cache) else word for word in sys.argv[1:]]
+    yield f"    {shlex.join(['python', 'tools/bench_transformers.py', *words])}\n"
     yield f"onnx-subprune {ours}, onnxruntime {runtime}, numpy {np.__version__}; float32 on the CPU provider.\n"
 
 
@@ -273,9 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", choices=tuple(NETWORKS))
     parser.add_argument("--cache", type=Path, required=True, help="folder of models, statistics and figures")
-    parser.add_argument(
-        "--kinds", nargs="+", default=["MLP neurons", "heads", "value channels", "query-key pairs", "all"]
-    )
+    parser.add_argument("--kinds", nargs="+", default=["MLP neurons", "heads", "value channels", "query-key pairs"])
     parser.add_argument("--samples", type=int, help="calibrate on this many samples (sentences, images, windows)")
     parser.add_argument("--out", type=Path, help="Markdown page to put the section in")
     arguments = parser.parse_args()

@@ -200,10 +200,13 @@ def test_a_huge_result_is_never_computed(build: Build, apply: Apply) -> None:
     assert operators(apply(build(text, a=np.ones(1, np.float32)), FoldConstants())) == {"Expand": 1, "Add": 1}
 
 
-def test_bfloat16_is_left(build: Build, apply: Apply) -> None:
+def test_bfloat16_is_folded_too(build: Build, apply: Apply) -> None:
     text = "g (float[N,4] x) => (float[N,4] y) { n = Neg (b) c = Cast <to = 1> (n) y = Add (x, c) }"
-    before = build(text, b=np.ones(4, onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16)))
-    assert apply(before, FoldConstants()).graph.node == before.graph.node
+    values = np.array([1, -2.5, 3, 1 / 3], onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+    folded = apply(build(text, b=values), FoldConstants())
+    assert operators(folded) == {"Add": 1}
+    (constant,) = folded.graph.initializer
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(constant), -values.astype(np.float32))
 
 
 def test_an_operator_that_fails_stays(build: Build, apply: Apply) -> None:
