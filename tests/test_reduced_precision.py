@@ -200,3 +200,21 @@ def test_what_the_runtime_cannot_do_in_bfloat16_is_said(what: str) -> None:
     with pytest.raises(ModelError, match="bfloat16"):
         run(open_session(model), {"x": x})
     assert input_specs(model)[0].dtype.name == ("bfloat16" if what == "input" else "float32")
+
+
+def test_weights_that_stay_in_a_file_are_widened_where_they_are_read(tmp_path: Path) -> None:
+    model = computed_in(skeleton("llama_dynamo18"), TensorProto.FLOAT16)
+    # Saving changes what it saves.
+    saved = onnx.ModelProto()
+    saved.CopyFrom(model)
+    onnx.save(saved, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=64)
+    placed = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    twin = in_float32(placed)
+    half = [tensor for tensor in twin.graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    assert half
+    readers = {node.input[0]: node for node in twin.graph.node if node.op_type == "Cast"}
+    assert all(readers[tensor.name].attribute[0].i == TensorProto.FLOAT for tensor in half)
+    onnx.load_external_data_for_model(twin, str(tmp_path))
+    feeds = ENTRIES["llama_dynamo18"].feeds(0, 1)
+    expected, found = (run(open_session(each), feeds)["output0"] for each in (in_float32(model), twin))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
