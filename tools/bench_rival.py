@@ -271,8 +271,8 @@ def behind(pairs: Sequence[Pair]) -> str:
         return "The rival removes more on none of them."
     listed = ", ".join(f"{p.entry.name} ({p.rival.share:.1%} to {p.ours.share:.1%})" for p in ahead)
     return (
-        f"The rival removes more (its share, then ours) on {len(ahead)} of them: {listed}. A quarter out of every layer is\n"
-        "at most 1 - 0.75^2 = 43.8% of the parameters; what is above that comes from its global mode."
+        f"The rival removes more (its share, then ours) on {len(ahead)} of them: {listed}.\n"
+        "A quarter out of every layer is at most 1 - 0.75^2 = 43.8% of the parameters; more comes from its global mode."
     )
 
 
