@@ -2,23 +2,28 @@
 
 Every such integer was recorded with the size that it has to equal. Sizes computed at run time (Shape, Gather, Mul ...)
 follow by themselves and are left alone; where the chain would give another value than is needed, only the entries that
-differ are replaced.
+differ are replaced: by a number, or where a run-time size is part of them by a fixed multiple of what the chain gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
+from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, evaluate, keep_mask
+from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, evaluate, fixed, keep_mask
 
 __all__ = ["RewriteShapes"]
 
 _SQUEEZE_TAKES_AXES_AS_INPUT = 13
+
+# A number to write, or what a number that is computed has to be multiplied by.
+Edit: TypeAlias = int | Fraction
 
 
 class RewriteShapes(Pass):
@@ -43,16 +48,17 @@ class RewriteShapes(Pass):
         for default in self._structure.context.defaults:
             if not keep_mask(default.dim, self._keeps).all():
                 default.node.attrs[default.name] = default.value
-        changes: dict[tuple[int, int | str], list[tuple[SizeUse, int]]] = {}
+        changes: dict[tuple[int, int | str], list[tuple[SizeUse, Edit]]] = {}
         for use in self._structure.context.size_uses:
-            wanted = evaluate(use.expected, self._keeps)
-            if wanted != evaluate(use.present, self._keeps):
-                changes.setdefault((id(use.node), use.where), []).append((use, wanted))
+            wanted, found = evaluate(use.expected, self._keeps), evaluate(use.present, self._keeps)
+            # Where nothing is left of a run-time size, the node goes with the branch that it is part of.
+            if wanted != found and (found or fixed(use.expected) is not None):
+                changes.setdefault((id(use.node), use.where), []).append((use, _edit(use, wanted, found)))
         for edits in changes.values():
             node, where = edits[0][0].node, edits[0][0].where
-            values = {use.position: wanted for use, wanted in edits}
+            values = {use.position: edit for use, edit in edits}
             if isinstance(where, str):
-                _set_attribute(node, where, values)
+                _set_attribute(node, where, _numbers(values))
             else:
                 self._set_input(graph, node, where, values)
         renumbered = [self._renumber(graph, use) for use in self._structure.context.index_uses]
@@ -70,11 +76,11 @@ class RewriteShapes(Pass):
         use.node.inputs[use.index] = gs.Constant(name, places)
         return True
 
-    def _set_input(self, graph: gs.Graph, node: gs.Node, index: int, values: Mapping[int | None, int]) -> None:
+    def _set_input(self, graph: gs.Graph, node: gs.Node, index: int, values: Mapping[int | None, Edit]) -> None:
         tensor = node.inputs[index]
         if isinstance(tensor, gs.Constant):
             array = np.array(tensor.values)
-            for position, value in values.items():
+            for position, value in _numbers(values).items():
                 array.ravel()[position or 0] = value
             node.inputs[index] = gs.Constant(fresh_name(graph, f"{tensor.name}_pruned"), array)
             return
@@ -82,20 +88,51 @@ class RewriteShapes(Pass):
         node.inputs[index] = _patched(graph, node, tensor, extents.shape, values)
 
 
+def _edit(use: SizeUse, wanted: int, found: int) -> Edit:
+    """Return what to write where `wanted` entries are needed at the nominal sizes and `found` would be given."""
+    if use.inferred:
+        return -1
+    return Fraction(wanted, found) if fixed(use.expected) is None else wanted
+
+
+def _numbers(values: Mapping[int | None, Edit]) -> dict[int | None, int]:
+    """Return edits of what is written in the graph, which are numbers: nothing is computed there."""
+    return {position: int(value) for position, value in values.items()}
+
+
 def _patched(
-    graph: gs.Graph, node: gs.Node, tensor: gs.Variable, shape: tuple[int, ...], values: Mapping[int | None, int]
-) -> gs.Variable:
-    """Replace single entries of a computed vector: Where(is fixed, fixed value, computed value)."""
+    graph: gs.Graph, node: gs.Node, tensor: gs.Variable, shape: tuple[int, ...], values: Mapping[int | None, Edit]
+) -> gs.Tensor:
+    """Replace single entries of a computed vector: Where(is fixed, fixed value, computed value times a ratio)."""
     dtype = np.int64 if tensor.dtype is None else tensor.dtype
-    name = fresh_name(graph, f"{tensor.name}_pruned")
     fixed, chosen = np.zeros(shape, dtype), np.zeros(shape, bool)
+    times, over = np.ones(shape, dtype), np.ones(shape, dtype)
     for position, value in values.items():
-        fixed.ravel()[position or 0], chosen.ravel()[position or 0] = value, True
-    output = gs.Variable(name, dtype=dtype, shape=list(shape))
-    parts = {"mask": chosen, "value": fixed}
-    inputs = [*(gs.Constant(fresh_name(graph, f"{name}_{part}"), array) for part, array in parts.items()), tensor]
-    where = gs.Node("Where", name=f"{name}_where", inputs=inputs, outputs=[output])
-    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), where)
+        place = position or 0
+        if isinstance(value, Fraction):
+            times.ravel()[place], over.ravel()[place] = value.numerator, value.denominator
+        else:
+            fixed.ravel()[place], chosen.ravel()[place] = value, True
+    if chosen.all():
+        return gs.Constant(fresh_name(graph, f"{tensor.name}_pruned"), fixed)
+    if (times != 1).any():
+        tensor = _computed(graph, node, "Mul", [tensor, times])
+    if (over != 1).any():
+        tensor = _computed(graph, node, "Div", [tensor, over])
+    return _computed(graph, node, "Where", [chosen, fixed, tensor]) if chosen.any() else tensor
+
+
+def _computed(graph: gs.Graph, reader: gs.Node, op: str, inputs: list[gs.Variable | np.ndarray]) -> gs.Variable:
+    """Insert a node before the one that reads what it makes; the shape and type are those of the tensor edited."""
+    tensor = next(each for each in inputs if isinstance(each, gs.Variable))
+    name = fresh_name(graph, f"{tensor.name}_pruned")
+    output = gs.Variable(name, dtype=tensor.dtype, shape=tensor.shape)
+    operands = [
+        gs.Constant(fresh_name(graph, f"{name}_{i}"), each) if isinstance(each, np.ndarray) else each
+        for i, each in enumerate(inputs)
+    ]
+    node = gs.Node(op, name=f"{name}_{op.lower()}", inputs=operands, outputs=[output])
+    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is reader), node)
     return output
 
 

@@ -16,8 +16,9 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
 from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.extents import Extent, Size, dims_of
+from onnx_subprune.structure.extents import Extent, Size, dense, dims_of
 from onnx_subprune.structure.statistic import Normalisation, Statistic
+from onnx_subprune.structure.symbols import Doubt, Symbols
 
 __all__ = [
     "DEFAULT_DOMAINS",
@@ -181,7 +182,8 @@ class Contraction:
 class SizeUse:
     """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str).
 
-    `present` is what the graph gives there as it stands.
+    `present` is what the graph gives there as it stands. Where `spare`, -1 says the same as the number: all other
+    sizes of the Reshape are given; once `inferred`, it is written so.
     """
 
     node: gs.Node
@@ -189,6 +191,8 @@ class SizeUse:
     position: int | None
     expected: Extent
     present: Extent
+    spare: bool = False
+    inferred: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,6 +251,8 @@ class Context:
     defaults: list[Default] = field(default_factory=list)
     index_uses: list[IndexUse] = field(default_factory=list)
     squeezed: list[Squeezed] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    symbols: Symbols = field(default_factory=Symbols)
     mac_terms: list[MacTerm] = field(default_factory=list)
     reductions: list[Statistic] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
@@ -336,7 +342,14 @@ class Context:
         return self.extents.get(tensor.name)
 
     def expect(
-        self, node: gs.Node, where: int | str, position: int | None, extent: Extent, present: Extent | None = None
+        self,
+        node: gs.Node,
+        where: int | str,
+        position: int | None,
+        extent: Extent,
+        present: Extent | None = None,
+        *,
+        spare: bool = False,
     ) -> None:
         """Record that an integer of a node equals `extent` before and after pruning."""
         if present is None and isinstance(where, str):
@@ -344,7 +357,7 @@ class Context:
             present = int(value if position is None else value[position])
         elif present is None:
             present = self.extent_list(node, int(where))[position or 0]
-        self.size_uses.append(SizeUse(node, where, position, extent, present))
+        self.size_uses.append(SizeUse(node, where, position, extent, present, spare))
 
     def expect_size(self, node: gs.Node, where: int | str, position: int | None, dim: Dim) -> None:
         """Record that an integer of a node is the size of `dim`."""
@@ -371,6 +384,16 @@ class Context:
         dim = fresh(max(size, 1), dynamic)
         self.freeze(dim, node, "makes this axis")
         return dim
+
+    def hold(self, node: gs.Node, index: int, position: int, extent: Extent) -> None:
+        """Let a number that a node computes with stay what it is in the dense network, whatever is removed."""
+        if all(atom.dynamic for dim in dims_of(extent) for atom in dim.atoms()):
+            return
+        kept = dense(extent)
+        if kept is None:
+            self.pin([extent], node)
+        else:
+            self.expect(node, index, position, kept, extent)
 
     def pin(self, extents: Iterable[Extent], node: gs.Node) -> None:
         """Freeze the axes whose sizes a node takes as numbers, so that what it computes stays the same."""

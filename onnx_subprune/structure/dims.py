@@ -16,23 +16,41 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from onnx_subprune.structure.terms import (
+    ONE,
+    Atom,
+    Concat,
+    Dim,
+    Factor,
+    concat,
+    covers,
+    fresh,
+    pair_covered,
+    product,
+    purely_dynamic,
+    resolved,
+)
 
 __all__ = [
     "ONE",
     "Atom",
     "Concat",
     "Dim",
+    "Factor",
     "Keeps",
     "concat",
+    "covers",
     "freeze",
     "fresh",
     "keep_mask",
+    "pair_covered",
     "product",
     "purely_dynamic",
+    "same_size",
     "set_apart",
     "split",
     "unify",
@@ -40,124 +58,6 @@ __all__ = [
 ]
 
 Keeps = Mapping["Atom", np.ndarray]
-
-
-class Atom:
-    """An index set of `size` entries (the nominal size where it is `dynamic`, i.e. known at run time only).
-
-    Entries that are `apart` hold different things (directions, gates), not positions of the same features.
-    """
-
-    __slots__ = ("apart", "bound", "dynamic", "reasons", "size")
-
-    def __init__(self, size: int, dynamic: bool = False) -> None:
-        self.size = size
-        self.dynamic = dynamic
-        self.bound: Dim | None = None
-        self.reasons: list[str] = []
-        self.apart = False
-
-    def __repr__(self) -> str:
-        return f"Atom({self.size}{'?' if self.dynamic else ''}{'!' if self.reasons else ''})"
-
-
-@dataclass(frozen=True)
-class Concat:
-    """Dims laid end to end along one axis."""
-
-    parts: tuple[Dim, ...]
-
-    @property
-    def size(self) -> int:
-        """Sum of the sizes of the parts."""
-        return sum(part.size for part in self.parts)
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether a part is known at run time only."""
-        return any(part.dynamic for part in self.parts)
-
-
-Factor = Atom | Concat
-
-
-@dataclass(frozen=True)
-class Dim:
-    """An axis: the row-major product of its factors; `Dim(())` has one entry."""
-
-    factors: tuple[Factor, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of entries (nominal where dynamic)."""
-        return math.prod(factor.size for factor in self.factors)
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether a factor is known at run time only."""
-        return any(factor.dynamic for factor in self.factors)
-
-    def resolve(self) -> Dim:
-        """Return the finest equal term: bound Atoms replaced, nested products and concatenations flattened."""
-        return Dim(tuple(f for factor in self.factors for f in _resolved(factor)))
-
-    def atoms(self) -> Iterator[Atom]:
-        """Yield the unbound Atoms of the resolved term, left to right."""
-        for factor in self.resolve().factors:
-            if isinstance(factor, Atom):
-                yield factor
-            else:
-                for part in factor.parts:
-                    yield from part.atoms()
-
-
-ONE = Dim(())
-
-
-def _resolved(factor: Factor) -> tuple[Factor, ...]:
-    if isinstance(factor, Atom):
-        last = _last(factor)
-        if last.bound is None:
-            return (last,)
-        last.bound = last.bound.resolve()
-        return last.bound.factors
-    parts: list[Dim] = []
-    for part in factor.parts:
-        resolved = part.resolve()
-        inner = resolved.factors[0] if len(resolved.factors) == 1 else None
-        parts.extend(inner.parts if isinstance(inner, Concat) else (resolved,))
-    return (Concat(tuple(parts)),)
-
-
-def _last(atom: Atom) -> Atom:
-    """Follow Atoms bound to single Atoms: residual streams make long chains, which are walked and shortened."""
-    chain: list[Atom] = []
-    while atom.bound is not None and len(atom.bound.factors) == 1 and isinstance(atom.bound.factors[0], Atom):
-        chain.append(atom)
-        atom = atom.bound.factors[0]
-    for passed in chain:
-        passed.bound = Dim((atom,))
-    return atom
-
-
-def fresh(size: int, dynamic: bool = False) -> Dim:
-    """Return a Dim of one new Atom; a static axis of one entry needs none."""
-    return ONE if size == 1 and not dynamic else Dim((Atom(size, dynamic),))
-
-
-def product(*dims: Dim) -> Dim:
-    """Return the row-major product of `dims`."""
-    return Dim(tuple(factor for dim in dims for factor in dim.factors))
-
-
-def purely_dynamic(dim: Dim) -> bool:
-    """Whether the axis is made of run-time sizes alone: nothing of it can be pruned, only its size matters."""
-    return dim.dynamic and all(atom.dynamic for atom in dim.atoms())
-
-
-def concat(*dims: Dim) -> Dim:
-    """Return `dims` laid end to end."""
-    return dims[0] if len(dims) == 1 else Dim((Concat(dims),))
 
 
 def freeze(dim: Dim, reason: str) -> None:
@@ -178,6 +78,10 @@ def unify(a: Dim, b: Dim, where: str) -> None:
     a, b = a.resolve(), b.resolve()
     if a == b:
         return
+    if (a.dynamic or b.dynamic) and same_size(a, b):
+        a, b = a.resolve(), b.resolve()
+        if a == b:
+            return
     if a.size != b.size or a.dynamic != b.dynamic:
         _freeze_both(a, b, f"axes of different size meet at {where}")
     elif len(a.factors) == 1 and isinstance(a.factors[0], Atom):
@@ -224,6 +128,38 @@ def keep_mask(dim: Dim, keeps: Keeps) -> np.ndarray:
             part = np.concatenate([keep_mask(p, keeps) for p in factor.parts])
         mask = np.logical_and.outer(mask, part).ravel()
     return mask
+
+
+def same_size(a: Dim, b: Dim) -> bool:
+    """Conclude what follows from two axes having the same size at run time; returns whether anything does.
+
+    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than what
+    was broadcast to it, so each is equal to it, and what is left over is 1.
+    """
+    a, b = a.resolve(), b.resolve()
+    if _static(a) != _static(b) or a.size != b.size:
+        return False
+    for wide, narrow in ((a, b), (b, a)):
+        unknown = [factor for factor in wide.factors if factor.dynamic]
+        pairs = pair_covered(unknown, [factor for factor in narrow.factors if factor.dynamic])
+        if pairs is not None and _conclude(unknown, pairs):
+            return True
+    return False
+
+
+def _static(dim: Dim) -> int:
+    return math.prod(factor.size for factor in dim.factors if not factor.dynamic)
+
+
+def _conclude(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
+    left = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
+    changed = [(cover, ONE) for cover in left] + [(c, Dim((n,))) for c, n in pairs if c != n]
+    if any(not isinstance(cover, Atom) or cover.size != dim.size for cover, dim in changed):
+        return False
+    for cover, dim in changed:
+        if isinstance(cover, Atom):
+            _bind(cover, dim, "sizes known at run time only")
+    return bool(changed)
 
 
 def _freeze_both(a: Dim, b: Dim, reason: str) -> None:
@@ -275,6 +211,8 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
         if known and x.size == y.size:
             unify(Dim((left.popleft(),)), Dim((right.popleft(),)), where)
             continue
+        if not known and _align_around(left, right, where):
+            return
         queue = left if x.size > y.size else right
         carved = carve(queue[0], min(x.size, y.size), where) if known else None
         if carved is None:
@@ -285,16 +223,34 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
         queue.extendleft(reversed(carved[0] + carved[1]))
 
 
+def _align_around(left: deque[Factor], right: deque[Factor], where: str) -> bool:
+    """Unify the static factors behind run-time sizes: where their products are equal, those of the sizes are too."""
+    (lead, rest), (lead2, rest2) = _run_time_lead(left), _run_time_lead(right)
+    if not lead.factors or not lead2.factors or rest.dynamic or rest2.dynamic or rest.size != rest2.size:
+        return False
+    if lead.size == lead2.size and (len(lead.factors) == 1 or len(lead2.factors) == 1):
+        unify(lead, lead2, where)
+    unify(rest, rest2, where)
+    return True
+
+
+def _run_time_lead(factors: Iterable[Factor]) -> tuple[Dim, Dim]:
+    """Return the factors up to the last run-time size that no static factor precedes, and those behind."""
+    whole = Dim(tuple(factors)).resolve().factors
+    count = next((i for i, factor in enumerate(whole) if not factor.dynamic), len(whole))
+    return Dim(whole[:count]), Dim(whole[count:])
+
+
 def _front(queue: deque[Factor]) -> Factor:
     """Return the first factor, after splitting it as far as it has been refined by now."""
-    queue.extendleft(reversed(_resolved(queue.popleft())))
+    queue.extendleft(reversed(resolved(queue.popleft())))
     return queue[0]
 
 
 def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
     """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible."""
     head: list[Factor] = []
-    rest = deque(_resolved(factor))
+    rest = deque(resolved(factor))
     while outer > 1:
         if not rest or rest[0].dynamic:
             return None

@@ -7,6 +7,7 @@ pruning; where the two ends of a chain disagree after pruning, a constant has to
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,11 +23,13 @@ __all__ = [
     "Size",
     "Unknown",
     "apply",
+    "dense",
     "dims_of",
     "evaluate",
     "fixed",
     "in_step",
     "monomial",
+    "proportional",
     "total",
 ]
 
@@ -84,6 +87,8 @@ def apply(name: str, *arguments: Extent) -> Extent:
     """Return the operation, folded at once where all its arguments are literals."""
     if name == "Where" and isinstance(arguments[0], int):
         return arguments[1] if arguments[0] else arguments[2]
+    if name in ("Max", "Min") and all(in_step(arguments[0], other) for other in arguments[1:]):
+        return arguments[0]
     if name == "Equal" and any(isinstance(a, Size) for a in arguments) and any(_is_negative(a) for a in arguments):
         # No size is negative: exporters compare with -1 to see whether an axis is to keep its size.
         return 0
@@ -93,6 +98,22 @@ def apply(name: str, *arguments: Extent) -> Extent:
 
 def _is_negative(extent: Extent) -> bool:
     return isinstance(extent, int) and extent < 0
+
+
+def dense(extent: Extent) -> Extent | None:
+    """Return what `extent` is as long as nothing is removed: run-time sizes and numbers; None where that is unsaid."""
+    if isinstance(extent, Size):
+        factors = extent.dim.resolve().factors
+        unknown = Dim(tuple(factor for factor in factors if factor.dynamic))
+        static = math.prod(factor.size for factor in factors if not factor.dynamic)
+        if any(not atom.dynamic for atom in unknown.atoms()):
+            return None
+        return apply("Mul", Size(unknown), static) if unknown.factors else static
+    if not isinstance(extent, Operation):
+        return extent
+    arguments = [dense(argument) for argument in extent.arguments]
+    known = [argument for argument in arguments if argument is not None]
+    return apply(extent.name, *known) if len(known) == len(arguments) else None
 
 
 def total(*terms: Extent) -> Extent:
@@ -125,6 +146,16 @@ def in_step(a: Extent, b: Extent) -> bool:
     """Whether two extents are equal whatever units are removed, and whatever the sizes known at run time only."""
     x, y = _factorise(a), _factorise(b)
     return a == b or (x is not None and y is not None and x == y)
+
+
+def proportional(a: Extent, b: Extent) -> bool:
+    """Whether the ratio of two extents is the same for all sizes known at run time only, whatever is removed."""
+    x, y = _factorise(a), _factorise(b)
+    return x is not None and y is not None and _unknowns(x[1]) == _unknowns(y[1])
+
+
+def _unknowns(factors: Counter[Factor]) -> Counter[Factor]:
+    return Counter({factor: count for factor, count in factors.items() if factor.dynamic})
 
 
 def _factorise(extent: Extent) -> tuple[int, Counter[Factor]] | None:

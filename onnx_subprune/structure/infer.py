@@ -7,25 +7,21 @@ becomes a barrier: the axes it touches are frozen with a reason.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, captured, label
-from onnx_subprune.structure.dims import Dim, freeze, fresh, purely_dynamic
-from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step
+from onnx_subprune.structure.dims import ONE, freeze, fresh, purely_dynamic
+from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step, proportional
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.recognise import settle_reductions
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
+from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
 __all__ = ["infer"]
-
-# The axis that a declared symbol stands for, by symbol and nominal size.
-Symbols: TypeAlias = dict[tuple[str, int], Dim]
-
-# What exporters write for a size of which nothing is known.
-_ANY_SIZE = {"", "?", "*", "-1", "none", "unknown", "unk", "dynamic"}
 
 # Operators that read sizes as sizes: an extent that ends anywhere else enters the computation as a number.
 _SIZE_INPUTS = {
@@ -51,48 +47,41 @@ def infer(
 
     """
     ctx = Context(opset=graph.opset, overridable=frozenset(overridable), prune_normalised=prune_normalised)
-    symbols: Symbols = {}
     for tensor in graph.inputs:
-        _enter(tensor, input_shapes[tensor.name], symbols, ctx)
+        _enter(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
         _visit(node, ctx)
-        _name_sizes(node, symbols, ctx)
+        _name_sizes(node, ctx)
     for tensor in graph.outputs:
         _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
     settle_reductions(graph, ctx)
+    for doubt in ctx.doubts:
+        if doubt.one.resolve() != ONE:
+            freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
     return collect(graph, ctx)
 
 
-def _enter(tensor: gs.Variable, shape: tuple[int, ...], symbols: Symbols, ctx: Context) -> None:
+def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):
         # Some exporters write a dynamic axis as -1.
         if isinstance(given, int) and given > 0:
             axes.append(fresh(given))
-        elif _names_a_size(given):
-            axes.append(symbols.setdefault((given, size), fresh(size, dynamic=True)))
         else:
-            axes.append(fresh(size, dynamic=True))
+            axes.append(ctx.symbols.claim(given, fresh(size, dynamic=True)))
     for i, dim in enumerate(axes):
         freeze(dim, f"axis {i} of graph input '{tensor.name}'")
     ctx.axes[tensor.name] = tuple(axes)
 
 
-def _names_a_size(symbol: object) -> bool:
-    """Whether a declared size is a name that means the same size everywhere, and not a mark for any size."""
-    return isinstance(symbol, str) and symbol.strip().lower() not in _ANY_SIZE
-
-
-def _name_sizes(node: gs.Node, symbols: Symbols, ctx: Context) -> None:
+def _name_sizes(node: gs.Node, ctx: Context) -> None:
     """Take axes that are declared to have the same size at run time for one; nothing is ever pruned from them."""
     for tensor in node.outputs:
-        axes, declared = ctx.axes.get(tensor.name, ()), tensor.shape or ()
-        for dim, symbol in zip(axes, declared, strict=False):
-            if _names_a_size(symbol) and purely_dynamic(dim):
-                known = symbols.setdefault((symbol, dim.size), dim)
-                ctx.unify(known, dim, node)
+        for dim, symbol in zip(ctx.axes.get(tensor.name, ()), tensor.shape or (), strict=False):
+            if purely_dynamic(dim):
+                ctx.unify(ctx.symbols.claim(symbol, dim), dim, node)
 
 
 def _visit(node: gs.Node, ctx: Context) -> None:
@@ -139,29 +128,34 @@ def _check_sizes(node: gs.Node, ctx: Context) -> None:
 
 
 def _guard_sizes(node: gs.Node, ctx: Context) -> None:
-    """Keep the numbers that this node computes from sizes (an attention scale from the width, say) as they are.
+    """Let the sizes that this node takes as numbers (an attention scale computed from the width, say) stay as they are.
 
-    A size that is cast is written down as the number it was; any other use freezes the axis.
+    Masked units leave every number of the dense network as it was, and so must removed ones. Operators that are not
+    elementwise may take a number as a length or a position: for them its axes freeze.
     """
     for index, tensor in enumerate(node.inputs):
         if index in _SIZE_INPUTS.get(node.op, ()) or isinstance(tensor, gs.Constant):
             continue
         values = ctx.extents.get(tensor.name)
-        known = values is not None and node.op == "Cast" and all(fixed(extent) is not None for extent in values.ravel())
-        if values is None or not known:
+        if node.op not in ELEMENTWISE:
             _freeze_sizes(values, f"{label(node)} computes with the size of this axis")
             continue
-        for position, extent in enumerate(values.ravel()):
-            ctx.expect(node, index, position, evaluate(extent, {}))
+        for position, extent in enumerate(() if values is None else values.ravel()):
+            ctx.hold(node, index, position, extent)
 
 
 def _settle_sizes(ctx: Context) -> None:
     """Freeze the axes of sizes that could not be rewritten: at odds with the graph, or known at run time only."""
-    settled = []
+    settled, inferred = [], set()
     for use in ctx.size_uses:
         expected, present = fixed(use.expected), evaluate(use.present, {})
-        if in_step(use.expected, use.present) or expected == present:
+        alike = present == evaluate(use.expected, {}) and proportional(use.expected, use.present)
+        if in_step(use.expected, use.present) or expected == present or alike:
             settled.append(use)
+            continue
+        if use.spare and expected is None and id(use.node) not in inferred:
+            inferred.add(id(use.node))
+            settled.append(replace(use, inferred=True))
             continue
         for dim in (*dims_of(use.expected), *dims_of(use.present)):
             ctx.freeze(dim, use.node, "takes a size that cannot be rewritten")

@@ -358,6 +358,88 @@ def recur(net: Network, dice: random.Random) -> None:
     net.keep(net.add("Reshape", [last, net.ints([0, -1, 1, 1])], (n, ways * units, 1, 1)))
 
 
+def _sizes(net: Network, dice: random.Random, source: str, wanted: list[tuple[int, int | None]]) -> str:
+    """Return the target of a Reshape; each size is a literal or read from an axis of `source`: (size, axis or None)."""
+    shape = net.add("Shape", [source], (len(net.shapes[source]),))
+    parts, free = [], dice.random() < 0.6
+    for size, axis in wanted:
+        if axis is not None:
+            parts.append(net.add("Gather", [shape, net.ints([axis])], (1,), axis=0))
+        elif free:
+            parts.append(net.ints([-1]))
+        else:
+            parts.append(net.ints([size]))
+        free = free and axis is not None
+    return net.add("Concat", parts, (len(parts),), axis=0)
+
+
+def _repeated(net: Network, dice: random.Random, keys: str, times: int) -> str:
+    """Repeat the heads of keys or values [n, heads, h, d] for the queries that share them."""
+    n, heads, h, d = net.shapes[keys]
+    wide = (n, heads, times, h, d)
+    form = dice.choice(["expand", "tile", "concat"])
+    if form == "concat":
+        return net.add("Concat", [keys] * times, (n, heads * times, h, d), axis=1)
+    if form == "tile" and dice.random() < 0.5:
+        return net.add("Tile", [keys, net.ints([1, times, 1, 1])], (n, heads * times, h, d))
+    slot = net.add("Unsqueeze", [keys, net.ints([2])], (n, heads, 1, h, d))
+    if form == "tile":
+        spread = net.add("Tile", [slot, net.ints([1, 1, times, 1, 1])], wide)
+    else:
+        target = _sizes(net, dice, keys, [(n, 0), (heads, 1)])
+        lead = net.add("Concat", [target, net.ints([times, 1, 1])], (5,), axis=0)
+        spread = net.add("Expand", [slot, lead], wide)
+    target = _sizes(net, dice, keys, [(n, 0), (heads * times, None), (h, 2), (d, 3)])
+    return net.add("Reshape", [spread, target], (n, heads * times, h, d))
+
+
+def _masked(net: Network, dice: random.Random, scores: str) -> str:
+    """Add a mask that may have the batch or one entry, made from the scores themselves or constant."""
+    n, heads, h, _ = net.shapes[scores]
+    kind = dice.choice(["none", "own", "last", "constant"])
+    if kind == "none":
+        return scores
+    if kind == "constant":
+        return net.add("Add", [scores, net.weight((1, 1, h, h), dice)], (n, heads, h, h))
+    axes = [1] if kind == "own" else [0, 1]
+    mask = net.add(
+        "ReduceMean", [scores], tuple(1 if i in axes else s for i, s in enumerate((n, heads, h, h))), axes=axes
+    )
+    return net.add("Add", [mask, scores], (n, heads, h, h))
+
+
+def attend_as_exported(net: Network, dice: random.Random) -> None:
+    """Attention as language models are exported: sizes from Shape, shared keys and values, a scale from the width."""
+    x, (n, c, h, _) = net.pick(dice)
+    rows = net.add("Squeeze", [net.add("ReduceMean", [x], (n, c, h, 1), axes=[3]), net.ints([3])], (n, c, h))
+    tokens = net.add("Transpose", [rows], (n, h, c), perm=[0, 2, 1])
+    shared, times, d = dice.choice([(2, 2, 2), (2, 1, 3), (1, 3, 2), (3, 2, 1)])
+    parts = []
+    for heads in (shared * times, shared, shared):
+        flat = net.add("MatMul", [tokens, net.weight((c, heads * d), dice, c)], (n, h, heads * d))
+        target = _sizes(net, dice, dice.choice([tokens, flat]), [(n, 0), (h, 1), (heads, None), (d, None)])
+        grid = net.add("Reshape", [flat, target], (n, h, heads, d))
+        turned = net.add("Transpose", [grid], (n, heads, h, d), perm=[0, 2, 1, 3])
+        parts.append(_repeated(net, dice, turned, times) if heads == shared and times > 1 else turned)
+    query, key, value = parts
+    heads = shared * times
+    if dice.random() < 0.6:
+        shape = net.add("Shape", [query], (4,))
+        width = net.add("Gather", [shape, net.ints([3])], (1,), axis=0)
+        scale = net.add("Sqrt", [net.add("Cast", [width], (1,), to=TensorProto.FLOAT)], (1,))
+        query = net.add("Div", [query, scale], (n, heads, h, d))
+    key = net.add("Transpose", [key], (n, heads, d, h), perm=[0, 1, 3, 2])
+    scores = _masked(net, dice, net.add("MatMul", [query, key], (n, heads, h, h)))
+    scores = net.add("Softmax", [scores], (n, heads, h, h), axis=-1)
+    mixed = net.add(
+        "Transpose", [net.add("MatMul", [scores, value], (n, heads, h, d))], (n, h, heads, d), perm=[0, 2, 1, 3]
+    )
+    target = _sizes(net, dice, dice.choice([tokens, mixed]), [(n, 0), (h, 1), (heads * d, None)])
+    merged = net.add("Reshape", [mixed, target], (n, h, heads * d))
+    back = net.add("Transpose", [merged], (n, heads * d, h), perm=[0, 2, 1])
+    net.keep(net.add("Unsqueeze", [back, net.ints([3])], (n, heads * d, h, 1)))
+
+
 def bound(net: Network, dice: random.Random) -> None:
     x, shape = net.pick(dice)
     low = net.weight((), dice)
@@ -375,7 +457,7 @@ def barrier(net: Network, dice: random.Random) -> None:
 STEPS = (
     conv, conv, conv, conv_transpose, normalise, function, function, constant, combine, combine, residual, residual,
     excite, paths, concat, split, piece, pad, pool, reduce, resize, channels_last, mix_positions, regroup, regroup,
-    any_shape, squeeze, spread, into_space, barrier, attend, bound, recur, recur,
+    any_shape, squeeze, spread, into_space, barrier, attend, attend_as_exported, bound, recur, recur,
 )  # fmt: skip
 
 

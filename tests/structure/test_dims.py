@@ -14,6 +14,7 @@ from onnx_subprune.structure.dims import (
     Dim,
     carve,
     concat,
+    covers,
     freeze,
     fresh,
     keep_mask,
@@ -138,7 +139,7 @@ def test_an_axis_that_meets_a_part_of_itself_freezes():
     np.testing.assert_array_equal(keep_mask(a, keeps), keep_mask(b, keeps))
 
 
-def test_sizes_known_at_run_time_align_with_themselves_only():
+def test_sizes_known_at_run_time_are_equal_where_the_rest_is():
     n, m = fresh(2, dynamic=True), fresh(2, dynamic=True)
     a, b = product(n, fresh(6)), product(n, product(fresh(2), fresh(3)))
     unify(a, b, "Add")
@@ -146,7 +147,29 @@ def test_sizes_known_at_run_time_align_with_themselves_only():
     assert _reasons(a) == [[], [], []]
     c, d = product(n, fresh(6)), product(m, fresh(6))
     unify(c, d, "Add")
+    assert c.resolve() == d.resolve()
+    e, f = product(n, fresh(6)), product(fresh(3), m, fresh(2))
+    unify(e, f, "Add")
+    assert all(reasons for reasons in _reasons(e, f))
+
+
+def test_a_size_known_at_run_time_is_one_where_the_rest_has_the_static_size():
+    n, inner = fresh(1, dynamic=True), fresh(6)
+    a, b = product(n, inner), product(fresh(2), fresh(3))
+    unify(a, b, "MatMul")
+    assert a.resolve() == b.resolve() == inner.resolve()
+    assert not a.dynamic
+    c, d = product(fresh(2, dynamic=True), fresh(3)), fresh(6)
+    unify(c, d, "MatMul")
     assert all(reasons for reasons in _reasons(c, d))
+
+
+def test_a_size_covers_what_was_broadcast_to_it():
+    n, m = fresh(2, dynamic=True), fresh(2, dynamic=True)
+    wide = fresh(2, dynamic=True, covers=(n, m))
+    wider = fresh(2, dynamic=True, covers=(wide, fresh(2, dynamic=True)))
+    assert all(covers(wider, dim) for dim in (n, m, wide, wider, ONE))
+    assert not any(covers(dim, wide) for dim in (n, m, ONE))
 
 
 def test_sizes_known_at_run_time_in_another_order_end_in_a_freeze():

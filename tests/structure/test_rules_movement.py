@@ -219,18 +219,19 @@ def test_tile_repeats_the_units(net, holds):
     holds(model, {"m1": 8})
 
 
-def test_tile_as_often_as_there_are_channels_freezes_them(net, refuses):
+@pytest.mark.parametrize("batch", ["2", "N"])
+def test_tile_as_often_as_there_were_channels(net, holds, batch):
     model = net(
-        """g (float[2,6] x) => (float[a] y) {
+        f"""g (float[{batch},6] x) => (float[a] y, float[b,c] z) {{
             [m1] h = MatMul(x, w1)
             [s] s = Shape(h)
             [t] t = Tile(x, s)
             [r] y = ReduceSum <keepdims=0> (t, one)
             [m2] z = MatMul(h, w2)
-        }""",
+        }}""",
         w1=(6, 8), w2=(8, 3), one=np.array([1]),
     )  # fmt: skip
-    refuses(model, {"m1": "Tile 't' computes with the size of this axis"})
+    holds(model, {"m1": 8}, {"x": (2, 6)})
 
 
 def test_constant_of_shape_follows_the_channels(net, holds):

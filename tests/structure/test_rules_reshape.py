@@ -214,8 +214,8 @@ def test_heads_by_a_width_computed_from_the_channels(net, holds):
     holds(model, {"v": 3, "v#2": 4}, run_shapes={"x": (3, 5, 6)})
 
 
-def test_channels_in_a_size_that_is_rounded_freeze(net, refuses):
-    """batch * channels as one computed number of the wrong factors cannot be rewritten for every batch."""
+def test_channels_in_a_size_known_at_run_time_only(net, holds):
+    """batch * channels as one computed number is rewritten as a multiple of itself."""
     model = net(
         """g (float[N,3,4,5] x) => (float[a,b,c] y) {
             [c1] h = Conv(x, w1)
@@ -229,25 +229,54 @@ def test_channels_in_a_size_that_is_rounded_freeze(net, refuses):
             [c2] v = Conv(j, w2)
             [e] y = ReduceSum <keepdims=0> (v, i0)
         }""",
-        w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), **_ints(i0=[0], eight=[8], hw=[4, 5], back=[-1, 8, 4, 5]),
+        w1=(8, 3, 1, 1), w2=(4, 8, 1, 1), **_ints(i0=[0], eight=[8], hw=[4, -1], back=[-1, 8, 4, 5]),
     )  # fmt: skip
-    refuses(model, {"c1": "takes a size that cannot be rewritten"}, {"x": (2, 3, 4, 5)})
+    holds(model, {"c1": 8}, {"x": (2, 3, 4, 5)}, run_shapes={"x": (3, 3, 4, 5)})
 
 
-def test_channels_counted_into_an_attention_scale_keep_their_number_there(net, holds):
+def _unfolded(net, attributes=""):
+    """[N*8, 20] -> [(N*8) / 8, 8, 20], where the first size is rounded once channels are gone."""
+    return net(
+        f"""g (float[N,3,4,5] x) => (float[a,b,c] y) {{
+            [c1] h = Conv(x, w1)
+            [r] r = Reshape(h, fold)
+            [s] s = Shape(r)
+            [n] n = Gather <axis=0> (s, i0)
+            [d] d = Div(n, eight)
+            [k] k = Concat <axis=0> (d, rest)
+            [j] j = Reshape {attributes} (r, k)
+            [t] t = Transpose <perm=[0,2,1]> (j)
+            [m2] y = MatMul(t, w2)
+        }}""",
+        w1=(8, 3, 1, 1), w2=(8, 4), **_ints(i0=[0], eight=[8], fold=[-1, 20], rest=[8, 20]),
+    )  # fmt: skip
+
+
+def test_the_one_size_that_cannot_be_rewritten_is_left_to_the_reshape(net, holds):
+    holds(_unfolded(net), {"c1": 8}, {"x": (2, 3, 4, 5)}, run_shapes={"x": (5, 3, 4, 5)})
+
+
+def test_a_size_that_is_rounded_freezes_channels(net, refuses):
+    refuses(_unfolded(net, "<allowzero=1>"), {"c1": "takes a size that cannot be rewritten"}, {"x": (2, 3, 4, 5)})
+
+
+@pytest.mark.parametrize("batch", ["2", "N"])
+@pytest.mark.parametrize("count", ["Gather <axis=0> (s, one)", "Size(h)"], ids=["width", "entries"])
+def test_an_attention_scale_stays_what_it_was(net, holds, batch, count):
+    """A number that is computed from a size is that of the dense network, as it is where units are masked."""
     model = net(
-        """g (float[2,6] x) => (float[a,b] y) {
+        f"""g (float[{batch},6] x) => (float[a,b] y) {{
             [m1] h = MatMul(x, w1)
             [s] s = Shape(h)
-            [g] g = Gather <axis=0> (s, one)
+            [g] g = {count}
             [c] c = Cast <to=1> (g)
             [q] q = Sqrt(c)
             [d] d = Div(h, q)
             [m2] y = MatMul(d, w2)
-        }""",
+        }}""",
         w1=(6, 8), w2=(8, 3), one=np.array(1),
     )  # fmt: skip
-    holds(model, {"m1": 8})
+    holds(model, {"m1": 8}, {"x": (2, 6)}, run_shapes={"x": (2 if batch == "2" else 3, 6)})
 
 
 def test_a_range_over_the_channels_freezes_them(net, refuses):
@@ -279,20 +308,6 @@ def test_a_literal_batch_over_a_batch_known_at_run_time(net, holds):
     )  # fmt: skip
     with pytest.raises(AssertionError, match="regroups this axis across its units"):
         holds(model, {"c1": 8}, {"x": (1, 3, 4, 5)})
-
-
-def test_the_size_of_a_whole_tensor_stays_the_number_it_was(net, holds):
-    model = net(
-        """g (float[2,6] x) => (float[a,b] y) {
-            [m1] h = MatMul(x, w1)
-            [s] n = Size(h)
-            [c] c = Cast <to=1> (n)
-            [d] d = Div(h, c)
-            [m2] y = MatMul(d, w2)
-        }""",
-        w1=(6, 8), w2=(8, 3),
-    )  # fmt: skip
-    holds(model, {"m1": 8})
 
 
 def test_a_target_of_run_time_sizes_that_no_axis_has_is_refused_at_once(net, refuses):
@@ -330,14 +345,13 @@ def test_an_expand_that_keeps_sizes_marked_by_minus_one_is_seen_through(net, hol
 
 
 def _heads_of_a_sum(net, declared):
-    """Heads of a sum whose batch may be broadcast: sizes come from x, the sum's axes from x and z."""
+    """Heads of a sum of x and z, where the sizes of the Reshape come from v."""
     return net(
-        f"""g (float[N,S,6] x, float[M,S,6] z) => (float[N,S,4] y) <float[{declared},8] h> {{
+        f"""g (float[L,R,6] x, float[M,T,6] z, float[N,S] v) => (float[N,S,4] y) <float[{declared},8] h> {{
             [m1] a = MatMul(x, w1)
             [m0] b = MatMul(z, w0)
             [a] h = Add(b, a)
-            shape = Shape(x)
-            lead = Slice(shape, zero, two)
+            lead = Shape(v)
             target = Concat <axis=0> (lead, tail)
             [r] q = Reshape(h, target)
             [u] u = Mul(q, scale)
@@ -345,20 +359,180 @@ def _heads_of_a_sum(net, declared):
             [s] s = Reshape(u, back)
             [m2] y = MatMul(s, w2)
         }}""",
-        w0=(6, 8), w1=(6, 8), w2=(8, 4), scale=(2, 1), **_ints(zero=[0], two=[2], tail=[-1, 4], all=[8]),
+        w0=(6, 8), w1=(6, 8), w2=(8, 4), scale=(2, 1), **_ints(tail=[-1, 4], all=[8]),
     )  # fmt: skip
 
 
 def test_sizes_that_are_declared_equal_are_one_size(net, holds):
-    """The exporter says that the sum has the batch of x: its sizes are what the target asks for."""
-    shapes = {"x": (3, 5, 6), "z": (3, 5, 6)}
+    """The model says that the sum has the sizes of v: they are what the target asks for."""
+    shapes = {"x": (3, 5, 6), "z": (3, 5, 6), "v": (3, 5)}
     model = _heads_of_a_sum(net, "N,S")
     holds(model, {"m1": 2, "m1#2": 4}, shapes)
-    holds(model, {"m1": 2, "m1#2": 4}, shapes, run_shapes={"x": (2, 7, 6), "z": (1, 7, 6)})
+    holds(model, {"m1": 2, "m1#2": 4}, shapes, run_shapes={"x": (2, 7, 6), "z": (1, 7, 6), "v": (2, 7)})
 
 
 @pytest.mark.parametrize("declared", ["K,S", "?,S"])
 def test_sizes_that_are_not_declared_equal_stay_apart(net, refuses, declared):
     model = _heads_of_a_sum(net, "K,S").SerializeToString().replace(b"K", declared[0].encode())
-    shapes = {"x": (3, 5, 6), "z": (3, 5, 6)}
+    shapes = {"x": (3, 5, 6), "z": (3, 5, 6), "v": (3, 5)}
     refuses(onnx.load_from_string(model), {"m1": "Reshape 'r' regroups"}, shapes, allowed=["m1#2"])
+
+
+@pytest.mark.parametrize("tail", [[-1], [8]], ids=["rest", "literal"])
+@pytest.mark.parametrize("heads", [[-1, 4], [2, 4]], ids=["rest", "literal"])
+def test_sizes_that_were_broadcast(net, holds, heads, tail):
+    """The sum has the batch of x or of z; where the sizes of x do, the weights behind say that it is that of x."""
+    model = net(
+        """g (float[N,S,6] x, float[M,T,6] z) => (float[N,S,4] y) {
+            [m1] a = MatMul(x, w1)
+            [m0] b = MatMul(z, w0)
+            shape = Shape(x)
+            lead = Slice(shape, zero, two)
+            target = Concat <axis=0> (lead, heads)
+            [r] q = Reshape(a, target)
+            zshape = Shape(z)
+            zlead = Slice(zshape, zero, two)
+            ztarget = Concat <axis=0> (zlead, heads)
+            [t] p = Reshape(b, ztarget)
+            [a] h = Add(p, q)
+            back = Concat <axis=0> (lead, tail)
+            [s] s = Reshape(h, back)
+            [m2] y = MatMul(s, w2)
+        }""",
+        w0=(6, 8), w1=(6, 8), w2=(8, 4), **_ints(zero=[0], two=[2], heads=heads, tail=tail),
+    )  # fmt: skip
+    shapes = {"x": (3, 5, 6), "z": (3, 5, 6)}
+    holds(model, {"m1": 2, "m1#2": 4}, shapes)
+    holds(model, {"m1": 2, "m1#2": 4}, shapes, run_shapes={"x": (2, 7, 6), "z": (1, 7, 6)})
+
+
+def test_sizes_are_not_broadcast_from_what_they_are_smaller_than(net, refuses):
+    """The product of x and z may have more rows than z: then the heads of several rows come together in one."""
+    model = net(
+        """g (float[N,S,6] x, float[N,4,S] z, float[K,2] v) => (float[a,b,c] y) {
+            [m1] a = MatMul(x, w1)
+            [m] h = MatMul(z, a)
+            lead = Shape(v)
+            target = Concat <axis=0> (lead, tail)
+            [r] q = Reshape(h, target)
+            [m2] y = MatMul(q, w2)
+        }""",
+        w1=(6, 8), w2=(16, 4), **_ints(tail=[-1]),
+    )  # fmt: skip
+    refuses(model, {"m1": "Reshape 'r' regroups"}, {"x": (3, 5, 6), "z": (3, 4, 5), "v": (3, 2)})
+
+
+def _folded_heads(net):
+    """Scores of [N, 4, S, S] and a mask, folded to [N*4, S, -1] by the sizes of x, times values of [N*4, S, 3]."""
+    return net(
+        """g (float[N,S,6] x, float[M,1,T,T] mask) => (float[a,b,c] y) {
+            shape = Shape(x)
+            lead = Slice(shape, zero, two)
+            n = Gather <axis=0> (shape, zero)
+            heads = Concat <axis=0> (lead, tail)
+            folds = Mul(n, four)
+            s = Slice(shape, one, two)
+            [mq] q = MatMul(x, wq)
+            [rq] q4 = Reshape(q, heads)
+            [tq] qh = Transpose <perm=[0,2,1,3]> (q4)
+            [tk] kh = Transpose <perm=[0,2,3,1]> (q4)
+            [qk] scores = MatMul(qh, kh)
+            [add] masked = Add(scores, mask)
+            wide = Concat <axis=0> (folds, s, rest)
+            [fold] p = Reshape(masked, wide)
+            [mv] v = MatMul(x, wv)
+            [rv] v4 = Reshape(v, heads)
+            [tv] vh = Transpose <perm=[0,2,1,3]> (v4)
+            narrow = Concat <axis=0> (folds, s, rest)
+            [fv] vf = Reshape(vh, narrow)
+            [pv] o = MatMul(p, vf)
+            count = Shape(o)
+            first = Slice(count, zero, one)
+            back = Div(first, four)
+            unfold = Concat <axis=0> (back, four, s, depth)
+            [ro] o4 = Reshape(o, unfold)
+            [to] oh = Transpose <perm=[0,2,1,3]> (o4)
+            merge = Concat <axis=0> (lead, rest)
+            [rm] om = Reshape(oh, merge)
+            [mo] y = MatMul(om, wo)
+        }""",
+        wq=(6, 8), wv=(6, 12), wo=(12, 5),
+        **_ints(zero=[0], one=[1], two=[2], four=[4], tail=[4, -1], rest=[-1], depth=[3]),
+    )  # fmt: skip
+
+
+def test_heads_folded_into_the_batch_behind_a_mask(net, holds):
+    """That the mask spreads nothing shows only where the scores meet the values."""
+    shapes = {"x": (2, 5, 6), "mask": (2, 1, 5, 5)}
+    run = {"x": (3, 7, 6), "mask": (1, 1, 7, 7)}
+    structure = holds(_folded_heads(net), {"mq": 4, "mq#2": 2, "mv": 3}, shapes, run_shapes=run)
+    assert [group.size for group in structure.groups] == [4, 2, 3, 5]
+
+
+def test_a_fold_that_may_bring_rows_together_freezes_the_heads(net, refuses):
+    """Nothing says that the mask does not spread the batch, for nothing meets the folded scores."""
+    model = net(
+        """g (float[N,S,6] x, float[M,1,1,T] mask) => (float[a,b,c] y) {
+            [mq] q = MatMul(x, wq)
+            shape = Shape(x)
+            lead = Slice(shape, zero, two)
+            heads = Concat <axis=0> (lead, tail)
+            [rq] q4 = Reshape(q, heads)
+            [tq] qh = Transpose <perm=[0,2,1,3]> (q4)
+            [add] masked = Add(qh, mask)
+            n = Slice(shape, zero, one)
+            fold = Mul(n, four)
+            wide = Concat <axis=0> (fold, rest, depth)
+            [fold] p = Reshape(masked, wide)
+            [mo] y = MatMul(p, wo)
+        }""",
+        wq=(6, 8), wo=(2, 5), **_ints(zero=[0], one=[1], two=[2], four=[4], tail=[4, 2], rest=[-1], depth=[2]),
+    )  # fmt: skip
+    shapes = {"x": (2, 5, 6), "mask": (2, 1, 1, 2)}
+    refuses(model, {"mq": "Reshape 'fold' regroups this axis across its units"}, shapes)
+
+
+def test_sizes_computed_in_ways_unknown_here_are_those_declared(net, holds):
+    """(S - 3) // 2 + 1 is the size of the Conv's axis, as the model says; only the name of it is compared."""
+    model = net(
+        """g (float[N,6,S] x) => (float[a,b,c] y) <float[N,8,"(S-3)//2+1"] h, float[N,"(S-3)//2+1",4,2] r> {
+            [c1] h = Conv <strides=[2]> (x, w1)
+            [t] t = Transpose <perm=[0,2,1]> (h)
+            shape = Shape(x)
+            n = Slice(shape, zero, one)
+            s = Slice(shape, two, three)
+            s1 = Sub(s, three)
+            s2 = Div(s1, two)
+            s3 = Add(s2, one)
+            target = Concat <axis=0> (n, s3, tail)
+            [r] r = Reshape(t, target)
+            [u] u = Mul(r, scale)
+            back = Concat <axis=0> (n, s3, all)
+            [b] b = Reshape(u, back)
+            [m2] y = MatMul(b, w2)
+        }""",
+        w1=(8, 6, 3), w2=(8, 4), scale=(4, 1),
+        **_ints(zero=[0], one=[1], two=[2], three=[3], tail=[-1, 2], all=[8]),
+    )  # fmt: skip
+    holds(model, {"c1": 4, "c1#2": 2}, {"x": (2, 6, 11)}, run_shapes={"x": (3, 6, 21)})
+
+
+def test_the_product_of_sizes_is_a_size(net, holds):
+    """ReduceProd of a slice of a shape; the greater of two equal sizes is either of them."""
+    model = net(
+        """g (float[N,S,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            shape = Shape(h)
+            lead = Slice(shape, zero, two)
+            rows = ReduceProd <axes=[0]> (lead)
+            width = Slice(shape, two, three)
+            wide = Max(width, width)
+            flat = Concat <axis=0> (rows, wide)
+            [r] r = Reshape(h, flat)
+            [u] u = Relu(r)
+            [b] b = Reshape(u, shape)
+            [m2] y = MatMul(b, w2)
+        }""",
+        w1=(6, 8), w2=(8, 4), **_ints(zero=[0], two=[2], three=[3]),
+    )  # fmt: skip
+    holds(model, {"m1": 8}, {"x": (2, 5, 6)}, run_shapes={"x": (3, 7, 6)})

@@ -6,9 +6,9 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.dims import Dim, fresh
-from onnx_subprune.structure.extents import Extent, Size, evaluate, fixed
+from onnx_subprune.structure.extents import Extent, Size, evaluate, fixed, monomial
 
-__all__ = ["RULES", "sized"]
+__all__ = ["RULES", "counted", "sized"]
 
 
 def constant_of_shape(node: gs.Node, ctx: Context) -> None:
@@ -25,8 +25,17 @@ def sized(extent: Extent, node: gs.Node, ctx: Context) -> Dim:
     if isinstance(extent, Size):
         return extent.dim
     ctx.pin([extent], node)
-    size = fixed(extent)
-    return fresh(max(1, evaluate(extent, {})), dynamic=True) if size is None else fresh(size)
+    return counted(extent)
+
+
+def counted(extent: Extent) -> Dim:
+    """Return an axis of `extent` entries that are related to no other axis, save for run-time sizes."""
+    size, known = fixed(extent), monomial(extent)
+    if size is not None:
+        return fresh(size)
+    if known is not None and known.static == 1:
+        return Dim(known.dynamic)
+    return fresh(max(1, evaluate(extent, {})), dynamic=True)
 
 
 def count(node: gs.Node, ctx: Context) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, label
-from onnx_subprune.structure.dims import ONE, Dim, fresh
+from onnx_subprune.structure.dims import ONE, Dim, covers, fresh
 
-__all__ = ["RULES", "UNARY", "VARIADIC", "broadcast"]
+__all__ = ["ELEMENTWISE", "RULES", "UNARY", "VARIADIC", "broadcast"]
 
 # fmt: off
 UNARY = (
@@ -23,6 +23,7 @@ VARIADIC = (
     "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
 )
 # fmt: on
+ELEMENTWISE = frozenset((*UNARY, *VARIADIC))
 
 
 def broadcast(node: gs.Node, inputs: Sequence[tuple[Dim, ...]], ctx: Context) -> tuple[Dim, ...]:
@@ -45,17 +46,18 @@ def _meet(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
 
 def _meet_at_run_time(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
     """Axes of unknown size may be 1 (broadcast) or equal; only what is certain is kept."""
-    first = dims[0].resolve()
-    if all(dim.resolve() == first for dim in dims):
-        return first
+    widest = next((dim for dim in dims if all(covers(dim, other) for other in dims)), None)
+    if widest is not None:
+        return widest.resolve()
     static = [dim for dim in dims if not dim.dynamic]
-    if not static and all(_surely_wide(dim) for dim in dims):
-        for other in dims[1:]:
+    first = static[0] if static else dims[0]
+    if all(_surely_wide(dim) for dim in dims):
+        for other in dims:
             ctx.unify(first, other, node)
         return first
     for dim in dims:
         ctx.freeze(dim, node, "meets an axis whose size is known at run time only")
-    return static[0] if static else fresh(max(dim.size for dim in dims), dynamic=True)
+    return first if static else fresh(max(dim.size for dim in dims), dynamic=True, covers=tuple(dims))
 
 
 def _surely_wide(dim: Dim) -> bool:

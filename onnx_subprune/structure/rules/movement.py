@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, NotUnderstood, Squeezed, label
-from onnx_subprune.structure.dims import ONE, concat, fresh, product
-from onnx_subprune.structure.extents import Size, evaluate, fixed, in_step
-from onnx_subprune.structure.rules.creation import sized
+from onnx_subprune.structure.dims import ONE, Dim, concat, covers, fresh, product
+from onnx_subprune.structure.extents import Extent, Size, in_step
+from onnx_subprune.structure.rules.creation import counted, sized
 
 __all__ = ["RULES"]
 
@@ -62,10 +62,7 @@ def expand(node: gs.Node, ctx: Context) -> None:
     for i, extent in enumerate(shape):
         dim = y[offset + i]
         if dim.dynamic and not in_step(extent, Size(dim)) and extent != 1:
-            # The axis may have one entry at run time and be repeated, or have as many as the shape asks for.
-            ctx.freeze(dim, node, "broadcasts this axis at run time")
-            y[offset + i] = sized(extent, node, ctx)
-            ctx.freeze(y[offset + i], node, "broadcasts this axis at run time")
+            y[offset + i] = _spread(node, dim, extent, ctx)
         elif dim.size == 1 and not dim.dynamic:
             y[offset + i] = sized(extent, node, ctx)
             ctx.expect_size(node, 1, i, y[offset + i])
@@ -74,14 +71,24 @@ def expand(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, y)
 
 
+def _spread(node: gs.Node, dim: Dim, extent: Extent, ctx: Context) -> Dim:
+    """Return an axis that may have one entry at run time and be repeated, or have as many as the shape asks for."""
+    asked = sized(extent, node, ctx)
+    for wide, narrow in ((dim, asked), (asked, dim)):
+        if covers(wide, narrow):
+            return wide
+    for each in (dim, asked):
+        ctx.freeze(each, node, "broadcasts this axis at run time")
+    return fresh(max(dim.size, asked.size), dynamic=True, covers=(dim, asked)) if asked.dynamic else asked
+
+
 def tile(node: gs.Node, ctx: Context) -> None:
     """Repeat axes: repetitions x axis."""
     x = ctx.input(node, 0)
     y = []
-    for dim, repeat in zip(x, ctx.extent_list(node, 1), strict=True):
-        ctx.pin([repeat], node)
-        count = fixed(repeat)
-        times = fresh(max(1, evaluate(repeat, {})), dynamic=True) if count is None else fresh(count)
+    for i, (dim, repeat) in enumerate(zip(x, ctx.extent_list(node, 1), strict=True)):
+        ctx.hold(node, 1, i, repeat)
+        times = counted(repeat)
         ctx.freeze(times, node, "repeats along this axis")
         y.append(product(times, dim))
     ctx.output(node, y)

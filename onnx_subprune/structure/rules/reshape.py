@@ -13,10 +13,24 @@ from dataclasses import dataclass
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.context import Context, label
-from onnx_subprune.structure.dims import Dim, Factor, carve, freeze, fresh, product
+from onnx_subprune.structure.dims import (
+    ONE,
+    Dim,
+    Factor,
+    carve,
+    freeze,
+    fresh,
+    pair_covered,
+    product,
+    purely_dynamic,
+    same_size,
+)
 from onnx_subprune.structure.extents import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
+from onnx_subprune.structure.symbols import Doubt
 
 __all__ = ["RULES"]
+
+REGROUPS = "regroups this axis across its units"
 
 
 def reshape(node: gs.Node, ctx: Context) -> None:
@@ -25,12 +39,21 @@ def reshape(node: gs.Node, ctx: Context) -> None:
     target = ctx.extent_list(node, 1, "shape")
     zero_copies = not node.attrs.get("allowzero", 0)
     wanted: list[Extent] = [Size(x[i]) if t == 0 and zero_copies else t for i, t in enumerate(target)]
-    y = _Matcher(x, label(node)).match(wanted)
+    y = _Matcher(x, label(node), ctx.doubts).match([_declared(node, i, extent, ctx) for i, extent in enumerate(wanted)])
     where: int | str = "shape" if "shape" in node.attrs else 1
+    spare = -1 not in target and zero_copies
     for i, (present, dim) in enumerate(zip(wanted, y, strict=True)):
         if present != -1:
-            ctx.expect(node, where, i, Size(dim), present)
+            ctx.expect(node, where, i, Size(dim), present, spare=spare)
     ctx.output(node, y)
+
+
+def _declared(node: gs.Node, axis: int, extent: Extent, ctx: Context) -> Extent:
+    """Return a size that is computed in ways unknown here as that of the axis which the model says it is."""
+    if extent == -1 or monomial(extent) is not None:
+        return extent
+    dim = ctx.symbols.find(node.outputs[0], axis, evaluate(extent, {}))
+    return extent if dim is None else Size(dim)
 
 
 @dataclass
@@ -39,6 +62,7 @@ class _Matcher:
 
     axes: tuple[Dim, ...]
     where: str
+    doubts: list[Doubt]
 
     def match(self, wanted: list[Extent]) -> list[Dim]:
         rest: deque[Factor] = deque(product(*self.axes).resolve().factors)
@@ -60,7 +84,10 @@ class _Matcher:
             return [whole]
         if not todo:
             return []
-        reason = f"{self.where} regroups this axis across its units"
+        around = self._around(rest, todo)
+        if around is not None:
+            return around
+        reason = f"{self.where} {REGROUPS}"
         freeze(whole, reason)
         cut = []
         for extent in todo:
@@ -70,6 +97,42 @@ class _Matcher:
             cut.append(fresh(max(1, evaluate(extent, {})), whole.dynamic or size is None))
             freeze(cut[-1], reason)
         return self._fill(whole, todo, cut)
+
+    def _around(self, rest: deque[Factor], todo: list[Extent]) -> list[Dim] | None:
+        """Match sizes of run time with axes that others were broadcast to, leaving the factors of -1 together.
+
+        [Bx, Sx, 4, 8] -> [B, S, -1], where B was broadcast to Bx and S to Sx, gives the last axis (Bx Sx / B S) x 32:
+        a whole number, and nearly always 1. A later meeting with 32 weights settles that it is 1.
+        """
+        needs = [monomial(extent) for extent in todo]
+        holes = [i for i, extent in enumerate(todo) if extent == -1]
+        if any(need is None for i, need in enumerate(needs) if i not in holes) or len(holes) > 1:
+            return None
+        known = [Monomial(1, ()) if need is None else need for need in needs]
+        if purely_dynamic(Dim(tuple(rest))) and all(need.static == 1 for need in known):
+            size = math.prod(factor.size for factor in rest) // max(1, math.prod(_nominal(need) for need in known))
+            return [fresh(max(1, size), True) if i in holes else Dim(need.dynamic) for i, need in enumerate(known)]
+        if holes:
+            return self._into_hole(rest, todo, known, holes[0])
+        # All sizes are given, and none is smaller than what was broadcast to it.
+        changed = same_size(Dim(tuple(rest)), Dim(tuple(f for need in known for f in _factors(need))))
+        return _Matcher((Dim(tuple(rest)),), self.where, self.doubts).match(todo) if changed else None
+
+    def _into_hole(self, rest: deque[Factor], todo: list[Extent], known: list[Monomial], hole: int) -> list[Dim] | None:
+        """Give the axis `hole` what the sizes on either side of it leave in the middle."""
+        left = _share(rest, known[:hole])
+        right = None if left is None else _share(deque(list(rest)[len(left.taken) :][::-1]), known[hole + 1 :])
+        if left is None or right is None:
+            return None
+        kept = tuple(rest)[len(left.taken) : len(rest) - len(right.taken)]
+        for share in (left, right):
+            # Where the quotient is not 1, the axes beside the hole hold other entries than before.
+            self.doubts.append(Doubt(share.quotient, Dim(share.taken), f"{self.where} {REGROUPS}"))
+        return [
+            *_Matcher((Dim(left.aligned),), self.where, self.doubts).match(todo[:hole]),
+            product(left.quotient, Dim(kept), right.quotient),
+            *_Matcher((Dim(right.aligned[::-1]),), self.where, self.doubts).match(todo[hole + 1 :]),
+        ]
 
     @staticmethod
     def _fill(whole: Dim, todo: list[Extent], cut: list[Dim]) -> list[Dim]:
@@ -128,6 +191,47 @@ class _Matcher:
             return None
         head, tail = carved
         return (tail, head) if last else (head, tail)
+
+
+def _nominal(need: Monomial) -> int:
+    return need.static * Dim(need.dynamic).size
+
+
+def _factors(need: Monomial) -> tuple[Factor, ...]:
+    return (*need.dynamic, *fresh(need.static).factors)
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The factors at one end of a shape that some sizes account for; `aligned` are these where `quotient` is 1."""
+
+    taken: tuple[Factor, ...]
+    aligned: tuple[Factor, ...]
+    quotient: Dim
+
+
+def _share(factors: deque[Factor], needs: list[Monomial]) -> _Share | None:
+    """Take factors off the front until they are a multiple of `needs`; None if they never are."""
+    static, narrow = math.prod(need.static for need in needs), [factor for need in needs for factor in need.dynamic]
+    taken: list[Factor] = []
+    wide: list[Factor] = []
+    for factor in factors:
+        if static == 1 and pair_covered(wide, narrow) is not None:
+            break
+        if not factor.dynamic and static % factor.size:
+            return None
+        static //= 1 if factor.dynamic else factor.size
+        taken.append(factor)
+        wide += [factor] if factor.dynamic else []
+    pairs = pair_covered(wide, narrow)
+    if static > 1 or pairs is None:
+        return None
+    partner = dict(pairs)
+    aligned = tuple(partner.get(factor, factor) for factor in taken if factor in partner or not factor.dynamic)
+    if aligned == tuple(taken):
+        return _Share(aligned, aligned, ONE)
+    quotient = Dim(tuple(wide)).size // max(1, Dim(tuple(narrow)).size)
+    return _Share(tuple(taken), aligned, fresh(max(1, quotient), dynamic=True))
 
 
 def _next(queue: deque[Factor], last: bool) -> Factor:

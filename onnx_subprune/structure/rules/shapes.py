@@ -62,6 +62,17 @@ def same(node: gs.Node, ctx: Context) -> Extents | None:
     return inputs[0] if to in _INTEGERS else None
 
 
+def multiplied(node: gs.Node, ctx: Context) -> Extents | None:
+    """ReduceProd of a vector: the number of entries of some axes."""
+    data = ctx.extents_of(node.inputs[0])
+    if data is None or data.ndim != 1:
+        return None
+    result: Extent = 1
+    for value in data:
+        result = value if result == 1 else apply("Mul", result, value)
+    return np.array([result] if node.attrs.get("keepdims", 1) else result, dtype=object)
+
+
 def reshaped(node: gs.Node, ctx: Context) -> Extents | None:
     """Squeeze, Unsqueeze, Reshape, Transpose, Flatten: NumPy does the same to extents."""
     data = ctx.extents_of(node.inputs[0])
@@ -153,6 +164,7 @@ SHAPE_RULES: dict[str, Callable[[gs.Node, Context], Extents | None]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Mod", "Equal", "Max", "Min", "Where"), arithmetic),
     **dict.fromkeys(("Cast", "Identity"), same),
     **dict.fromkeys(("Squeeze", "Unsqueeze", "Reshape", "Transpose"), reshaped),
+    "ReduceProd": multiplied,
     "Gather": gather,
     "Slice": sliced,
     "Concat": concat,
