@@ -145,7 +145,7 @@ def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index
     """Add to a constant along its last axis; it is cloned first where something else reads it too."""
     bias = node.inputs[index]
     values = np.asarray(bias.values).astype(np.float64)
-    shifted = (values + delta).astype(bias.dtype)
+    shifted = np.asarray(values + delta, bias.dtype)
     shared = len(bias.outputs) > 1 or any(tensor is bias for tensor in graph.outputs)
     name = fresh_name(graph, f"{bias.name}_corrected") if shared else bias.name
     node.inputs[index] = gs.Constant(name, shifted)

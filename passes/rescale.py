@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import float_type, fresh_name
 from onnx_subprune.structure import Normalisation, Structure
 from onnx_subprune.subspace import Rescaling
 
@@ -112,12 +112,12 @@ class RescaleNormalised(Pass):
         """Multiply or add a number behind the node that makes a tensor."""
         if value == {"Mul": 1.0, "Add": 0.0}[op]:
             return
-        node = tensor.inputs[0]
+        node, dtype = tensor.inputs[0], float_type(tensor)
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         inner = gs.Variable(fresh_name(graph, f"{tensor.name}_bare"), dtype=tensor.dtype, shape=tensor.shape)
         node.outputs[index] = inner
         context = self._structure.context
         context.axes[inner.name] = context.axes[tensor.name]
-        number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype=tensor.dtype))
+        number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype))
         new = gs.Node(op, name=f"{inner.name}/{op.lower()}", inputs=[inner, number], outputs=[tensor])
         graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, new)

@@ -121,6 +121,15 @@ def test_a_stream_of_multiples_is_recovered_exactly(spelling, kept, error):
     assert error(model, result.model) < 1e-4
 
 
+def test_a_normalisation_of_a_type_that_onnx_cannot_infer():
+    """Behind an operator of ONNX Runtime: what is put behind the normalisation has the floats it is computed from."""
+    text = "q = com.microsoft.QuickGelu(e)\nl = LpNormalization <axis=-1> (q)\nn = Mul(l, s)"
+    model = network(17, text, {"s"})
+    pruned = apply(plan_of(model, (0, 1, 2, 3)), model, DATA).model
+    assert "l_bare" in {name for node in pruned.graph.node for name in node.output}, [n.name for n in pruned.graph.node]
+    run(open_session(pruned), DATA)
+
+
 def test_a_scale_inside_the_statistics_is_left_alone_and_said_so(error):
     model = network(*KERAS)
     result = apply(plan_of(model, (0, 1, 2, 3)), model, DATA)

@@ -161,6 +161,7 @@ def test_a_residual_stream_of_twins(net, exact):
         ("[c2] u = MatMul(h, w2)\n[a] y = Add(u, b2)", {"w2": (8, 3), "b2": (3,)}),
         ("[c2] u = MatMul(h, w2)\n[a] y = Add(b2, u)", {"w2": (8, 3), "b2": (1, 3)}),
         ("[c2] u = MatMul(h, w2)\n[a] y = Add(u, b2)", {"w2": (8, 3), "b2": np.float32([0.3])}),
+        ("[c2] u = MatMul(h, w2)\n[a] y = Add(u, b2)", {"w2": (8, 1), "b2": np.float32(0.3)}),
         ("[c2] u = MatMul(h, w2)\n[a] v = Add(u, b2)\n[m] y = Mul(v, u)", {"w2": (8, 3), "b2": (3,)}),
         ("[c2] u = MatMul(h, w2)\n[a] v = Add(u, b2)\n[m] m = MatMul(v, w3)\n[b] y = Add(m, b2)",
          {"w2": (8, 3), "b2": (3,), "w3": (3, 3)}),
