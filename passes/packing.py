@@ -224,7 +224,9 @@ def _place(node: gs.Node, stack: int, structure: Structure, produced: set[Atom])
     if extents is None or any(isinstance(n, int) and n == 0 for n in extents.ravel().tolist()[stack + 1 :]):
         # A zero copies the size of the axis in the same place, and places behind the stacked axis will move.
         return None
-    before, after = (structure.context.axes[tensor.name] for tensor in (node.inputs[0], node.outputs[0]))
+    before, after = (structure.context.axes.get(tensor.name) for tensor in (node.inputs[0], node.outputs[0]))
+    if before is None or after is None:
+        return None
     x, y = ([dim.resolve().factors for dim in dims] for dims in (before, after))
     if [f for factors in x for f in factors] != [f for factors in y for f in factors]:
         return None

@@ -103,19 +103,27 @@ def fit_corrections(
     fits: list[Pending] = []
     refusals: list[str] = []
     for consumers in _sharing(structure).values():
-        features = features_of(structure, consumers[0])
-        kept = features.kept(keeps)
-        # The groups of a grouped Conv that go take their outputs with them: nothing is left to correct.
-        live = keep_mask(consumers[0].blocks, keeps)
-        if kept[live].all():
+        if not any(_loses(structure, consumer, keeps) for consumer in consumers):
             continue
         reason = _refusal(consumers)
         if reason is not None:
             refusals.append(reason)
             continue
+        features = features_of(structure, consumers[0])
+        kept, live = features.kept(keeps), keep_mask(consumers[0].blocks, keeps)
         moments = tuple(_as_read(structure, consumer, grams[consumer]) for consumer in consumers)
         fits.append(Pending(consumers, features.outer, kept, live, moments, ridge))
     return fits, refusals
+
+
+def _loses(structure: Structure, consumer: Consumer, keeps: Mapping[Atom, NDArray[np.bool_]]) -> bool:
+    """Whether features of a consumer go whose outputs stay.
+
+    Those that share a weight may lose different ones, where they contract it along different axes. The groups of a
+    grouped Conv that go take their outputs with them: nothing is left to correct.
+    """
+    live = keep_mask(consumer.blocks, keeps)
+    return not bool(features_of(structure, consumer).kept(keeps)[live].all())
 
 
 def _as_read(structure: Structure, consumer: Consumer, gram: NDArray[np.float64]) -> NDArray[np.float64]:

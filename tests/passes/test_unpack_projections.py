@@ -243,6 +243,13 @@ def test_what_is_left_alone(why: str, build: Build):
     assert operators(unpacked(model)) == operators(model)
 
 
+def test_a_reshape_of_axes_that_nobody_knows_is_left_alone(build: Build):
+    """What an operator of another domain gives out has no rank; the target says what the Reshape makes of it."""
+    text = f"[o] o1 = other.Opaque(h)\n[z] z = Cast <to=1> (o1)\n{STACK.replace('(h, grid)', '(z, grid)')}\n{GATHERS}"
+    model = attention(build, text, grid=(0, -1, 3, 2, 4), domains=', "other" : 1')
+    assert operators(unpacked(model)) == operators(model)
+
+
 def test_a_stacked_axis_in_the_last_place_is_left_alone(build: Build):
     """Every third channel is a query: there is no cut that separates them."""
     text = "[r] r = Reshape(h, grid)\n[p] p = Transpose <perm=[4,0,2,1,3]> (r)\n" + GATHERS

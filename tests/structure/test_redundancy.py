@@ -506,3 +506,24 @@ def test_tokens_of_constants_go_without_a_trace(net, exact):
         w1=np.zeros((6, 8), np.float32), b1=(8,), w2=(8, 6), w3=(6, 6), w4=(6, 3),
     )  # fmt: skip
     exact(model, {"m1": ()})
+
+
+def test_a_weight_that_is_contracted_along_both_axes_is_left_and_said_so(net):
+    """The first of its readers loses nothing: the second is still to be told of."""
+    model = net(
+        """g (float[N,3] x, float[N,3,5] z) => (float[a,b] y, float[c,d,e] v) {
+            [m1] u = MatMul(w2, z)
+            [t1] t = Tanh(u)
+            [m2] v = MatMul(w3, t)
+            [c1] h = Gemm(x, w1)
+            [r] r = Relu(h)
+            [c2] y = Gemm(r, w2)
+        }""",
+        w1=(3, 8), w2=(8, 3), w3=(4, 8),
+    )  # fmt: skip
+    analysis = analyse(model)
+    groups = tuple(PlannedGroup(g.name, g.size, tuple(range(KEPT))) for g in analysis.structure.prunable)
+    plan = Plan(analysis.fingerprint, "by hand", "zca", "channel", 0.0, groups)
+    data = {"x": RNG.standard_normal((64, 3)), "z": RNG.standard_normal((64, 3, 5))}
+    result = apply(plan, model, {name: values.astype(np.float32) for name, values in data.items()})
+    assert any("'w2' is contracted along different axes" in warning for warning in result.warnings), result.warnings

@@ -128,7 +128,10 @@ def called(net: Network, dice: random.Random) -> None:
 
 
 def given_out(net: Network, dice: random.Random) -> None:
-    """A weight is an output of the graph as well."""
+    """A weight is an output of the graph as well, or a map on the way."""
+    if dice.random() < 0.3 and not net.given:
+        net.given.append((net.maps[-1], ("a", "b", "c", "d")))
+        return
     floats = [name for name, value in net.weights.items() if name.startswith("w") and value.ndim > 1]
     if floats and not net.given:
         name = dice.choice(floats)

@@ -130,6 +130,25 @@ def turned(net: Network, dice: random.Random) -> None:
     _out(net, y, x, dice)
 
 
+def _rotated(net: Network, x: str, dice: random.Random) -> str:
+    """Turn the channels of heads [N, heads, S, d] by position: halves against each other, or neighbours."""
+    n, heads, s, d = net.shapes[x]
+    angles = np.outer(np.arange(s), np.tile(np.arange(1, d // 2 + 1), 2)) / 10
+    cos, sin = net.const(np.cos(angles)), net.const(np.sin(angles))
+    half = (n, heads, s, d // 2)
+    if dice.random() < 0.5:
+        bounds = [net.ints([0]), net.ints([d // 2]), net.ints([dice.choice([d, 2**63 - 1])])]
+        left, right = (net.add("Slice", [x, bounds[i], bounds[i + 1], net.ints([3])], half) for i in range(2))
+        turned_ = net.add("Concat", [net.same("Neg", right), left], (n, heads, s, d), axis=-1)
+    else:
+        ends = [net.ints([2**63 - 1]), net.ints([3]), net.ints([2])]
+        even, odd = (net.add("Slice", [x, net.ints([i]), *ends], half) for i in range(2))
+        slots = [net.add("Unsqueeze", [t, net.ints([4])], (*half, 1)) for t in (net.same("Neg", odd), even)]
+        pairs = net.add("Concat", slots, (*half, 2), axis=-1)
+        turned_ = net.add("Reshape", [pairs, net.ints([0, 0, 0, -1])], (n, heads, s, d))
+    return net.same("Add", net.same("Mul", x, cos), net.same("Mul", turned_, sin))
+
+
 def unpacked(net: Network, dice: random.Random) -> None:
     """Queries, keys and values from one product, cut apart as exporters write it, and attention in MatMuls."""
     x, (n, s, _) = net.pick_rows(dice)
@@ -151,6 +170,8 @@ def unpacked(net: Network, dice: random.Random) -> None:
             flats = [net.add("Slice", [both, bounds[i], bounds[i + 1], net.ints([2])], (n, s, width)) for i in range(3)]
         parts = [_split(net, flat, heads, d) for flat in flats]
     q, k, v = parts
+    if d % 2 == 0 and net.unknown != "NHW" and dice.random() < 0.5:
+        q, k = _rotated(net, q, dice), _rotated(net, k, dice)
     scores = net.add("MatMul", [q, net.add("Transpose", [k], (n, heads, d, s), perm=[0, 1, 3, 2])], (n, heads, s, s))
     scores = net.same("Mul", scores, net.const(np.float32(d**-0.5)))
     mixed = net.add("MatMul", [net.same("Softmax", scores, axis=-1), v], (n, heads, s, d))

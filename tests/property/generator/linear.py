@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from generator.elementwise import exact
-from generator.network import MS, Network, Shape
+from generator.network import MS, Network, Shape, divisors
 
 
 def _biased(net: Network, x: str, dice: random.Random) -> str:
@@ -159,6 +159,24 @@ def layers(net: Network, dice: random.Random) -> None:
     net.keep(net.same("Add", x, _biased(net, y, dice)))
 
 
+def along(net: Network, dice: random.Random) -> None:
+    """A Conv or ConvTranspose along the positions, with groups at times, and a gate on its result."""
+    x, (n, s, c) = net.pick_rows(dice)
+    turned = net.add("Transpose", [x], (n, c, s), perm=[0, 2, 1])
+    group = dice.choice(divisors(c)) if dice.random() < 0.6 else 1
+    width = group * dice.randint(1, max(1, 8 // group))
+    if dice.random() < 0.3:
+        weight = net.weight((c, width // group, 3), dice, 3 * c // group)
+        y = net.add("ConvTranspose", [turned, weight], (n, width, s), group=group, pads=[1, 1])
+    else:
+        weight = net.weight((width, c // group, 3), dice, 3 * c // group)
+        y = net.add("Conv", [turned, weight], (n, width, s), group=group, pads=[2, 0])
+    if width % 2 == 0 and dice.random() < 0.5:
+        first = net.add("Split", [y], (n, width // 2, s), outputs=2, axis=1)
+        y = net.same("Mul", first, net.same("Sigmoid", net.last(1, (n, width // 2, s))))
+    net.keep(net.add("Transpose", [y], (n, s, net.shapes[y][1]), perm=[0, 2, 1]))
+
+
 def numbers(net: Network, dice: random.Random, most: int) -> tuple[str, int]:
     """Return ids [N, S] below `most` that are computed from the network's input, and S."""
     e, shape = exact(net, dice, (net.shapes["x"][0], 1, 6, 1))
@@ -192,4 +210,4 @@ def marked(net: Network, dice: random.Random) -> None:
     net.keep(net.project(hot, dice.randint(3, 8), dice))
 
 
-STEPS = (product, product, general, fused_product, experts, sums, gated, layers, table, marked)
+STEPS = (product, product, general, fused_product, experts, sums, gated, layers, along, table, marked)

@@ -30,7 +30,7 @@ class Network:
         self.rng = np.random.default_rng(0)
         self.nodes: list[onnx.NodeProto] = []
         self.functions: list[onnx.FunctionProto] = []
-        self.given: list[tuple[str, Shape]] = []
+        self.given: list[tuple[str, tuple[int | str, ...]]] = []
         self.weights: dict[str, np.ndarray] = {}
         self.shapes: dict[str, Shape] = {"x": (BATCH, 4, 6, 6)}
         self.maps = ["x"]

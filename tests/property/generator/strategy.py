@@ -10,11 +10,11 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from generator import elementwise, flow, fused, indexing, linear, maps, norms, sequences, space
+from generator import arithmetic, elementwise, flow, fused, indexing, linear, maps, norms, sequences, space
 from generator.network import LARGEST, MS, WIDEST, Network
 
 # Steps on maps count twice: without layers between them the others would find nothing to prune.
-FAMILIES = (maps, maps, elementwise, flow, fused, indexing, linear, linear, norms, sequences, space)
+FAMILIES = (maps, maps, arithmetic, elementwise, flow, fused, indexing, linear, linear, norms, sequences, space)
 STEPS = tuple(step for family in FAMILIES for step in family.STEPS)
 Step = Callable[[Network, random.Random], None]
 # The opset of the steps' operators, and the newest that ONNX Runtime has kernels for.
@@ -31,7 +31,7 @@ def _flat(net: Network, name: str, dice: random.Random) -> str:
         if form == "mean" or net.unknown == "NHW":
             return net.add("ReduceMean", [name], (n, shape[2]), axes=[1], keepdims=0)
         return net.add("Flatten", [name], (n, shape[1] * shape[2]))
-    if dice.random() < 0.5:
+    if dice.random() < (0.9 if net.unknown == "NHW" else 0.5):
         pooled = net.add("GlobalAveragePool", [name], (n, shape[1], 1, 1))
         return net.add("Flatten", [pooled], (n, shape[1]))
     return net.add("Flatten", [name], (n, math.prod(shape[1:])))
@@ -46,15 +46,19 @@ def finish(net: Network, dice: random.Random) -> onnx.ModelProto:
         n, width = net.shapes[flat]
         outputs.append(net.add("Gemm", [flat, net.weight((width, 3), dice, width), net.weight((3,), dice)], (n, 3)))
     first, *rest = ((name if name in net.unknown else size) for name, size in zip("NCHW", net.shapes["x"], strict=True))
+    literal = [name for name in net.weights if dice.random() < 0.1 and name not in dict(net.given)]
+    constants = [
+        helper.make_node("Constant", [], [name], value=numpy_helper.from_array(net.weights[name])) for name in literal
+    ]
     graph = helper.make_graph(
-        net.nodes,
+        [*constants, *net.nodes],
         "random",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [first, *rest])],
         [
             *(helper.make_tensor_value_info(name, TensorProto.FLOAT, [first, 3]) for name in outputs),
             *(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in net.given),
         ],
-        [numpy_helper.from_array(value, name) for name, value in net.weights.items()],
+        [numpy_helper.from_array(value, name) for name, value in net.weights.items() if name not in literal],
     )
     domains = {"": net.opset, MS: 1, **({"local": 1} if net.functions else {})}
     opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
