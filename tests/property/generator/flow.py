@@ -103,8 +103,8 @@ def repeated(net: Network, dice: random.Random) -> None:
     body = helper.make_graph(
         [helper.make_node("Tanh", ["one"], ["out"])],
         "scan",
-        [helper.make_tensor_value_info("one", float_, None)],
-        [helper.make_tensor_value_info("out", float_, None)],
+        [helper.make_tensor_value_info("one", float_, ["a", "b"])],
+        [helper.make_tensor_value_info("out", float_, ["a", "b"])],
     )
     axes = dice.choice([[1], [2]])
     y = net.add("Scan", [x], (n, s, c), body=body, num_scan_inputs=1, scan_input_axes=axes, scan_output_axes=axes)
