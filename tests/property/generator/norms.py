@@ -16,18 +16,31 @@ def _epsilon(net: Network) -> str:
     return net.const(np.float32(EPSILON))
 
 
+def _stream(net: Network, dice: random.Random) -> str:
+    """Return rows to normalise: some there are, or mostly new ones, whose channels nothing has frozen yet."""
+    x, _ = net.pick_rows(dice)
+    return net.project(x, dice.randint(4, 10), dice) if dice.random() < 0.7 else x
+
+
+def _read(net: Network, y: str, dice: random.Random) -> None:
+    """Keep normalised rows, or mostly what a layer makes of them."""
+    net.keep(net.project(y, dice.randint(2, 8), dice) if dice.random() < 0.7 else y)
+
+
 def layer(net: Network, dice: random.Random) -> None:
     """LayerNormalization, RMSNormalization and ONNX Runtime's name for it."""
-    x, (n, s, c) = net.pick_rows(dice)
+    x = _stream(net, dice)
+    n, s, c = net.shapes[x]
     op = dice.choice(["LayerNormalization", "SimplifiedLayerNormalization"] + ["RMSNormalization"] * (net.opset >= 23))
     inputs = [x, net.weight((c,), dice)]
     inputs += [net.weight((c,), dice)] if op == "LayerNormalization" and dice.random() < 0.7 else []
-    net.keep(net.add(op, inputs, (n, s, c), epsilon=EPSILON, axis=-1))
+    _read(net, net.add(op, inputs, (n, s, c), epsilon=EPSILON, axis=-1), dice)
 
 
 def sum_and_layer(net: Network, dice: random.Random) -> None:
     """The sum of a stream and a branch, normalised in one operator that may give the sum out, too."""
-    x, (n, s, c) = net.pick_rows(dice)
+    x = _stream(net, dice)
+    n, s, c = net.shapes[x]
     branch = net.project(net.same("Tanh", net.project(x, dice.randint(2, 6), dice)), c, dice)
     simple = dice.random() < 0.5
     op = "SkipSimplifiedLayerNormalization" if simple else "SkipLayerNormalization"
@@ -35,10 +48,11 @@ def sum_and_layer(net: Network, dice: random.Random) -> None:
     inputs += [] if simple else [net.weight((c,), dice)]
     inputs += [net.weight((c,), dice)] if dice.random() < 0.5 else []
     more = dice.random() < 0.5
-    net.keep(net.add(op, inputs, (n, s, c), outputs=4 if more else 1, epsilon=EPSILON, domain=MS))
+    y = net.add(op, inputs, (n, s, c), outputs=4 if more else 1, epsilon=EPSILON, domain=MS)
     if more:
         net.nodes[-1].output[1] = net.nodes[-1].output[2] = ""
         net.rows.append(net.last(3, (n, s, c)))
+    _read(net, y, dice)
 
 
 def embedded(net: Network, dice: random.Random) -> None:
@@ -50,7 +64,7 @@ def embedded(net: Network, dice: random.Random) -> None:
     kind = net.same("Mod", ids, net.const(np.int32(2))) if segments else ""
     tables = [net.weight((5, c), dice), net.weight((9, c), dice), net.weight((2, c), dice) if segments else ""]
     inputs = [ids, kind, *tables, net.weight((c,), dice), net.weight((c,), dice)]
-    net.keep(net.add("EmbedLayerNormalization", inputs, (n, s, c), outputs=2, epsilon=EPSILON, domain=MS))
+    _read(net, net.add("EmbedLayerNormalization", inputs, (n, s, c), outputs=2, epsilon=EPSILON, domain=MS), dice)
 
 
 def _mean_of_squares(net: Network, d: str, dice: random.Random) -> str:
@@ -70,7 +84,8 @@ def _divided(net: Network, d: str, mean: str, dice: random.Random) -> str:
 
 def written_out(net: Network, dice: random.Random) -> None:
     """LayerNorm, RMSNorm and division by a norm, from arithmetic."""
-    x, (n, s, c) = net.pick_rows(dice)
+    x = _stream(net, dice)
+    n, s, c = net.shapes[x]
     form = dice.choice(["layer", "rms", "l2", "l1"])
     if form == "l2":
         norm = net.add("ReduceL2", [x], (n, s, 1), axes=[-1])
@@ -83,7 +98,7 @@ def written_out(net: Network, dice: random.Random) -> None:
             x = net.same("Sub", x, net.add("ReduceMean", [x], (n, s, 1), axes=[-1]))
         y = _divided(net, x, _mean_of_squares(net, x, dice), dice)
     y = net.same("Mul", y, net.weight((c,), dice))
-    net.keep(net.same("Add", y, net.weight((c,), dice)) if dice.random() < 0.5 else y)
+    _read(net, net.same("Add", y, net.weight((c,), dice)) if dice.random() < 0.5 else y, dice)
 
 
 def norm(net: Network, dice: random.Random) -> None:
@@ -102,6 +117,9 @@ def norm(net: Network, dice: random.Random) -> None:
 def per_channel(net: Network, dice: random.Random) -> None:
     """InstanceNormalization, alone or as the GroupNorm it stands for, and GroupNormalization itself."""
     x, (n, c, h, w) = net.pick(dice)
+    if dice.random() < 0.6:
+        width = dice.choice([4, 6, 8])
+        x, c = net.add("Conv", [x, net.weight((width, c, 1, 1), dice, c)], (n, width, h, w)), width
     form = dice.choice(["instance", "written", "group"])
     groups = dice.choice(divisors(c))
     if form == "group" and net.opset >= 21:
