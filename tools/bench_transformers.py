@@ -221,10 +221,10 @@ class Bench:
             self._analysis = analyse(self.network.model, statistics.input_shapes)
         return self._analysis.structure.prunable
 
-    def rows(self, kinds: Sequence[str]) -> Iterator[list[str]]:
+    def rows(self, kinds: Sequence[str], selects: Sequence[str]) -> Iterator[list[str]]:
         """Yield the rows of the table."""
         for chosen in kinds:
-            found = [self._cell(chosen, select, recovery) for select in SELECTS for recovery in RECOVERIES]
+            found = [self._cell(chosen, select, recovery) for select in selects for recovery in RECOVERIES]
             yield [chosen, found[0]["macs"], found[0]["parameters"], *(each["metric"] for each in found)]
 
     def _cell(self, chosen: str, select: str, recovery: str) -> dict[str, str]:
@@ -243,19 +243,26 @@ def _shares(result: Result) -> dict[str, str]:
     }
 
 
-def section(names: Sequence[str], kinds: Sequence[str], cache: Path, samples: int | None) -> Iterator[str]:
+def section(arguments: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the section."""
+    cache, selects = arguments.cache, arguments.selects
     yield HEADING
     yield TEXT
-    for name in names:
-        bench = Bench(name, cache, samples)
+    for name in arguments.networks:
+        bench = Bench(name, cache, arguments.samples)
         yield f"### {bench.network.title}\n"
         yield f"{bench.network.measure}\n"
         dense = bench.figure("dense", lambda b=bench: (b.network.model, None))
         yield f"The dense network has **{dense['metric']}**.\n"
-        columns = [f"{select}, recovery {recovery}" for select in SELECTS for recovery in RECOVERIES]
+        columns = [f"{select}, recovery {recovery}" for select in selects for recovery in RECOVERIES]
         head = ["units", "MACs", "parameters", *columns]
-        yield "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *bench.rows(kinds))) + "\n"
+        yield (
+            "\n".join(
+                "| " + " | ".join(row) + " |"
+                for row in (head, ["---"] * len(head), *bench.rows(arguments.kinds, selects))
+            )
+            + "\n"
+        )
     ours, runtime = version("onnx-subprune"), onnxruntime.__version__
     yield "### How the transformers were measured\n"
     words = ["FOLDER" if word == str(cache) else word for word in sys.argv[1:]]
@@ -275,11 +282,12 @@ def main() -> None:
     parser.add_argument("networks", nargs="+", choices=tuple(NETWORKS))
     parser.add_argument("--cache", type=Path, required=True, help="folder of models, statistics and figures")
     parser.add_argument("--kinds", nargs="+", default=["MLP neurons", "heads", "value channels", "query-key pairs"])
+    parser.add_argument("--selects", nargs="+", default=SELECTS, help="orderings of the units")
     parser.add_argument("--samples", type=int, help="calibrate on this many samples (sentences, images, windows)")
     parser.add_argument("--out", type=Path, help="Markdown page to put the section in")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    text = "\n".join(section(arguments.networks, arguments.kinds, arguments.cache, arguments.samples))
+    text = "\n".join(section(arguments))
     sys.stdout.write(text)
     if arguments.out:
         put(text, arguments.out)

@@ -13,20 +13,32 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import median
 
 import onnx
 from zoo import Entry, read_entries, read_skeleton, refill
 
 from onnx_subprune.analysis import analyse
-from onnx_subprune.structure import Structure
+from onnx_subprune.structure import Atom, Structure
 
 ROOT = Path(__file__).resolve().parents[1]
 ZOO = ROOT / "tests" / "zoo"
-HEADER = ("network", "family", "exporter", "parameters", "prunable", "groups", "why not the rest")
-RIGHT = {"parameters", "prunable", "groups"}
+HEADER = (
+    "network", "family", "exporter", "parameters", "prunable", "on request", "allowed", "groups", "why not the rest"
+)  # fmt: skip
+RIGHT = {"parameters", "prunable", "on request", "allowed", "groups"}
 REASONS = 3
+# Shares that differ by less than this many points are the same to the reader.
+VISIBLE = 1.0
+# Reasons that lie in the network: whatever the program understood, these axes could not shrink. All others are gaps.
+ARCHITECTURE = re.compile(
+    "graph (in|out)put|input of the graph|normalises over|Softmax|slides (a window|this axis)|pools over|resamples|"
+    "no weight downstream|reduces over|accumulates along|selects along|runs along|has these (gates|directions)|"
+    "moves this axis into|drops this axis|repeats along|returns positions|index over concatenated parts|"
+    "looks positions of this axis up|gives its statistics"
+)
 TEXT = """\
 # The zoo
 
@@ -36,10 +48,19 @@ sets of input sizes and hold the result to the mask oracle. Most are narrow and 
 are named after.
 
 - **prunable**: the share of the parameters in weights that shrink with a prunable group
+- **on request**: the same with `--prune-normalised`, which lets the axes under a LayerNorm, RMSNorm or GroupNorm shrink
+- **allowed**: what the share on request would be without gaps in the program: axes count unless the network itself
+  forbids it (inputs and outputs, statistics and windows that run along the axis, positions looked up by number)
 - **groups**: prunable groups of all; what the graph gives back (its outputs) is never prunable and not counted
 - **why not the rest**: the {reasons} most frequent reasons for frozen groups, with how many groups they freeze
 
 `python tools/zoo_table.py --out docs/zoo.md` writes this page, `python tools/make_zoo.py` the skeletons.
+
+Half of the networks have at least {median:.1f}% prunable, on request {requested:.1f}%. {whole} of {entries} have on
+request all that is allowed; the gaps of the others: {gaps}.
+
+{exported} architectures are here from two exporters or more. The same network should be prunable alike whoever wrote
+it; where the shares differ by more than a point: {unlike}.
 
 """
 
@@ -53,13 +74,20 @@ class Row:
     exporter: str
     parameters: str
     prunable: str
+    requested: str
+    allowed: str
     groups: str
     why: str
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The cells, in the order of the header."""
-        return (self.network, self.family, self.exporter, self.parameters, self.prunable, self.groups, self.why)
+        return tuple(getattr(self, column.name) for column in fields(self))
+
+    @property
+    def gap(self) -> float:
+        """Percentage points between what is allowed and what is found on request."""
+        return percent(self.allowed) - percent(self.requested)
 
     @property
     def cheap(self) -> tuple[str, ...]:
@@ -80,7 +108,25 @@ def cheap(entry: Entry) -> tuple[str, str, str, str]:
 
 def share(structure: Structure) -> float:
     """Return the share of the parameters that is in axes of prunable groups."""
-    rest = structure.parameters({group.atom: 0 for group in structure.prunable})
+    return _share(structure, (group.atom for group in structure.prunable))
+
+
+def allowed(structure: Structure) -> float:
+    """Return the share of the parameters in axes that shrink, or would if the program had no gaps."""
+    frozen = {atom for group in structure.frozen for atom in (group.atom,)}
+    read = {atom for consumer in structure.consumers for atom in consumer.features.atoms() if atom.reasons}
+    reasons = {group.atom: group.reasons for group in structure.frozen}
+    gaps = (a for a in frozen | read if not any(map(ARCHITECTURE.search, reasons.get(a, tuple(a.reasons)))))
+    return _share(structure, (*(group.atom for group in structure.prunable), *gaps))
+
+
+def percent(cell: str) -> float:
+    """Return the number in a cell."""
+    return float(cell.rstrip("%"))
+
+
+def _share(structure: Structure, atoms: Iterable[Atom]) -> float:
+    rest = structure.parameters(dict.fromkeys(atoms, 0))
     return float(1 - rest / max(1, structure.parameters({})))
 
 
@@ -93,11 +139,14 @@ def rows(entries: Iterable[Entry]) -> Iterator[Row]:
     """Yield the lines of the table; infers the structure of every network."""
     for entry in entries:
         logging.info(entry.name)
-        structure = analyse(refill(load(entry)), entry.shapes(0)).structure
+        model = refill(load(entry))
+        structure = analyse(model, entry.shapes(0)).structure
+        requested = analyse(model, entry.shapes(0), prune_normalised=True).structure
         outputs = [g for g in structure.frozen if any(r.startswith("graph output") for r in g.reasons)]
         groups = f"{len(structure.prunable)} of {len(structure.groups) - len(outputs)}"
         why = _why(structure, {group.name for group in outputs})
-        yield Row(*cheap(entry), f"{100 * share(structure):.1f}%", groups, why)
+        shares = (share(structure), share(requested), allowed(requested))
+        yield Row(*cheap(entry), *(f"{100 * each:.1f}%" for each in shares), groups, why)
 
 
 def read_rows(page: str) -> dict[str, Row]:
@@ -109,6 +158,7 @@ def read_rows(page: str) -> dict[str, Row]:
 
 def write(entries: list[Entry], table: Iterable[Row]) -> str:
     """Return the page."""
+    table = list(table)
     size = sum(path.stat().st_size for path in (ZOO / "skeletons").glob("*.xz")) / 1e6
     exporters = sorted({re.sub(r" [\d.]+", "", entry.source["exporter"]) for entry in entries})
     head = TEXT.format(
@@ -117,10 +167,31 @@ def write(entries: list[Entry], table: Iterable[Row]) -> str:
         size=size,
         reasons=REASONS,
         exporters=", ".join(exporters),
+        median=median(percent(row.prunable) for row in table),
+        requested=median(percent(row.requested) for row in table),
+        whole=sum(row.gap < VISIBLE for row in table),
+        gaps=_listed(f"{row.network} {row.gap:.0f}" for row in table if row.gap >= VISIBLE),
+        **_exporters_apart(entries, table),
     )
     rule = ["---:" if column in RIGHT else "---" for column in HEADER]
     lines = [HEADER, rule, *(row.cells for row in table)]
     return head + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _exporters_apart(entries: list[Entry], table: Iterable[Row]) -> dict[str, object]:
+    """Return how many architectures several exporters wrote, and those that are not prunable alike."""
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        names.setdefault(entry.architecture, []).append(entry.name)
+    shares = {row.network: percent(row.requested) for row in table}
+    several = {name: [shares[each] for each in same] for name, same in names.items() if len(same) > 1}
+    apart = {name: max(found) - min(found) for name, found in several.items()}
+    unlike = _listed(f"{name} {points:.0f}" for name, points in apart.items() if points > VISIBLE)
+    return {"exported": len(several), "unlike": unlike}
+
+
+def _listed(items: Iterable[str]) -> str:
+    return ", ".join(items) or "none"
 
 
 def _parameters(skeleton: onnx.ModelProto) -> int:
