@@ -42,7 +42,7 @@ ARCHITECTURE = re.compile(
 TEXT = """\
 # The zoo
 
-{entries} graphs of {architectures} architectures as exporters wrote them ({exporters}), with random weights
+{entries} graphs of {architectures} architectures as exporters wrote them, with random weights: {exporters}
 (`tests/zoo/skeletons`, {size:.1f} MB in all). The tests prune each of them to three quarters of its units at two
 sets of input sizes and hold the result to the mask oracle. Most are narrow and shallow versions of the networks they
 are named after.
