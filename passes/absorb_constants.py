@@ -53,7 +53,9 @@ class AbsorbConstants(Pass):
         if place < 0 or output.name in self._short or isinstance(node.inputs[1 - place], gs.Constant):
             return False
         delta, other = read_values(node.inputs[place]), node.inputs[1 - place]
-        if delta is None or (np.any(delta) and not self._moved(graph, other, delta, protected)):
+        if delta is None or not self._keeps_shape(other, delta):
+            return False
+        if np.any(delta) and not self._moved(graph, other, delta, protected):
             return False
         if output.name in protected:
             # The output keeps its name, so a node stays that gives it.
@@ -62,6 +64,11 @@ class AbsorbConstants(Pass):
             return False
         replace_uses(output, other)
         return True
+
+    def _keeps_shape(self, tensor: gs.Tensor, delta: np.ndarray) -> bool:
+        """Whether a tensor has the shape of its sum with `delta`, so that the Add does not broadcast it."""
+        full = self._aligned(tensor, delta)
+        return full is not None and full.ndim >= delta.ndim
 
     def _moved(self, graph: gs.Graph, tensor: gs.Tensor, delta: np.ndarray, protected: frozenset[str]) -> bool:
         """Add `delta` where `tensor` is made; False, with nothing changed, where others read it or there is no bias."""

@@ -111,7 +111,11 @@ def _packing(node: gs.Node, structure: Structure, held: Collection[str], produce
     if order is None or picked is None:
         return None
     stack, picks = picked
-    if any(t.name in held for one in (*layout, *(pick.node for pick in picks)) for t in one.outputs):
+    edited = (*layout, *(pick.node for pick in picks))
+    if any(t.name in held for one in edited for t in one.outputs):
+        return None
+    if any(t.name in structure.context.overridable for one in edited for t in one.inputs):
+        # What stands there is only a default: another caller may pick another part.
         return None
     picks += tuple(_dropped(picks, order.index(stack), len(order), held))
     place = _place(node, stack, structure, produced)

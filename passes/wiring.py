@@ -257,7 +257,9 @@ def _used_names(node: gs.Node) -> Iterator[str]:
     bodies = list(node.subgraphs(recursive=True))
     made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
     made |= {tensor.name for body in bodies for tensor in body.inputs}
-    yield from (tensor.name for body in bodies for tensor in _tensors(body) if tensor.name not in made)
+    outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in made)
+    # A constant of a body is made nowhere, and may have the name of what the graph around it makes later.
+    yield from (tensor.name for tensor in outer if not isinstance(tensor, gs.Constant))
 
 
 def _dependencies(graph: gs.Graph) -> list[set[int]]:

@@ -97,9 +97,7 @@ class Branches:
             for node in self._graph.nodes:
                 if id(node) in live:
                     self._visit(node, cut.get(id(node)), empty, short)
-            for tensor in self._graph.outputs:
-                if tensor.name in short or tensor.name in empty:
-                    raise NotUnderstood(f"nothing of graph output '{tensor.name}' would depend on the inputs")
+            self._check_outputs(cut, empty, short)
         except NotUnderstood as refusal:
             return Removal(gone, str(refusal))
         return Removal(gone, None, tuple(c for i, c in cut.items() if i in live), empty, short, frozenset(live))
@@ -130,6 +128,21 @@ class Branches:
                 if id(node) not in cut:
                     pending.extend(self._reads(node, empty))
         return live
+
+    def _check_outputs(self, cut: Mapping[int, Consumer], empty: frozenset[str], short: _Short) -> None:
+        """Refuse where an output of the graph is left without the inputs: of one sample, none need be short for it."""
+        settled = self._varying({}, frozenset()) - self._varying(cut, empty)
+        for tensor in self._graph.outputs:
+            if tensor.name in short or tensor.name in empty or tensor.name in settled:
+                raise NotUnderstood(f"nothing of graph output '{tensor.name}' would depend on the inputs")
+
+    def _varying(self, cut: Mapping[int, Consumer], empty: frozenset[str]) -> set[str]:
+        """Return the tensors that depend on the inputs of the graph where constants take the place of cut nodes."""
+        varying = {tensor.name for tensor in self._graph.inputs} | set(self._ctx.overridable)
+        for node in self._graph.nodes:
+            if id(node) not in cut and not varying.isdisjoint(self._reads(node, empty)):
+                varying.update(tensor.name for tensor in node.outputs if tensor.name)
+        return varying
 
     def _reads(self, node: gs.Node, empty: frozenset[str]) -> list[str]:
         names = self._inputs[id(node)]

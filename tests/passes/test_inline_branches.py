@@ -102,6 +102,14 @@ def test_an_if_inside_a_branch_and_two_with_the_same_names(same):
     assert len(analysis.structure.prunable) == 1
 
 
+def test_a_constant_of_a_branch_may_have_the_name_of_a_later_tensor(same):
+    text = """[if] z = If (c) <
+        then_branch = t () => (float[e,f,g,h] o) { k = Constant <value_float=2.0> ()  o = Mul(x, k) },
+        else_branch = f () => (float[i,j,k,l] o) { o = Conv(x, w3) }>
+    k = Relu(z)  y = Conv(k, w3)"""
+    assert "If" not in operators(same(build(text, c=np.array(True))))
+
+
 def test_a_branch_that_hands_out_what_it_is_given(same):
     text = """h = Conv(x, w3)
     [if] u, v = If (c) <

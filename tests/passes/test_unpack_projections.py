@@ -302,6 +302,15 @@ def test_a_pick_that_a_body_reads_is_left_alone(build: Build, same_outputs: Same
     same_outputs(model, after, N=2, T=3)
 
 
+def test_a_pick_that_the_caller_may_change_is_left_alone(build: Build, same_outputs: Same):
+    model = attention(build, SPELLINGS["gather"])
+    model.graph.input.append(onnx.helper.make_tensor_value_info("n2", onnx.TensorProto.INT64, []))
+    after = unpacked(model)
+    assert operators(after).count("Gather") == 3
+    assert [value.name for value in after.graph.input] == ["x", "n2"]
+    same_outputs(model, after, N=2, T=3)
+
+
 def test_nothing_pruned_is_the_model_as_it_was(build: Build):
     model = attention(build, SPELLINGS["gather"])
     feeds = {"x": np.random.default_rng(0).normal(size=(8, 3, 6)).astype(np.float32)}

@@ -105,6 +105,52 @@ def test_a_plain_chain_stays(between, stays):
     stays(model, {"c1": "nothing of graph output 'y' would depend on the inputs"})
 
 
+def test_a_chain_of_one_sample_stays(net, stays):
+    # Where the batch has one entry, the constant that stands for the hidden layer has the shape of what it stands for.
+    model = net(
+        """g (float[1,6] x) => (float[1,3] y) {
+            [f1] h = Gemm(x, w1)
+            [r1] r = Relu(h)
+            [f2] k = Gemm(r, w2)
+            [r2] s = Relu(k)
+            [f3] y = Gemm(s, w3)
+        }""",
+        w1=(6, 5), w2=(5, 4), w3=(4, 3),
+    )  # fmt: skip
+    stays(model, dict.fromkeys(("f1", "f2"), "nothing of graph output 'y' would depend on the inputs"))
+
+
+def test_an_add_that_broadcasts_the_other_side_stays(net, gone):
+    # u + b has six channels only by b: without it one channel would be left.
+    model = net(
+        """g (float[2,3,5,5] x) => (float[a,b,c,d] y) {
+            [u] u = Conv(x, w0, b0)
+            [c1] h = Conv(x, w1, b1)
+            [c2] b = Conv(h, w2)
+            [add] t = Add(u, b)
+            [end] y = Conv(t, w3)
+        }""",
+        w0=(1, 3, 1, 1), b0=(1,), w1=(5, 3, 1, 1), b1=(5,), w2=(6, 5, 1, 1), w3=(2, 6, 1, 1),
+    )  # fmt: skip
+    assert gone(model, ["c1"]) == Counter(Conv=2, Add=1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_an_add_that_gives_an_axis_stays(net, gone, bias):
+    model = net(
+        f"""g (float[4,6] x, float[1,4,3] z) => (float[a,b,c] y) {{
+            [f0] u = Gemm(x, w0, b0)
+            [f1] h = MatMul(z, w1)
+            [f2] k = MatMul(h, w2)
+            {"[b2] b = Add(k, b2)" if bias else ""}
+            [add] t = Add(u, {"b" if bias else "k"})
+            [end] y = MatMul(t, w3)
+        }}""",
+        w0=(6, 5), b0=(5,), w1=(3, 7), w2=(7, 5), w3=(5, 2), **({"b2": (5,)} if bias else {}),
+    )  # fmt: skip
+    assert gone(model, ["f1"]) == Counter(Gemm=1, MatMul=1, Add=1)
+
+
 @pytest.mark.parametrize("last", ["Sigmoid", "HardSigmoid", "HardSwish"])
 def test_a_squeeze_leaves_a_gate_that_does_not_move(between, gone, last):
     text = f"""[p] p = GlobalAveragePool(h)
