@@ -6,17 +6,20 @@ recovery. The pass changes no weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import float_type, fresh_name
-from onnx_subprune.structure import RECURRENT, Atom, Dim, Structure, keep_mask
+from onnx_subprune.structure import RECURRENT, Atom, Consumer, Contraction, Dim, Structure, keep_mask
 
 __all__ = ["MaskConsumers"]
+
+_Contracting = TypeVar("_Contracting", Consumer, Contraction)
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,21 @@ class MaskConsumers(Pass):
         self._keeps = keeps
 
     def _readings(self) -> Iterator[_Reading]:
-        """Yield what is contracted; of the two sides of a product it is enough to mask the first."""
-        for one in self._structure.consumers:
+        """Yield what is contracted and loses units; of the two sides of a product it is enough to mask the first."""
+        for one in self._losing(self._structure.consumers):
             shape = self._along(one.source, (*one.stack, one.axis))
             if one.recurrence:
                 yield _Reading(one.node, one.index, (one.blocks.size, 1, -1), one.features, one.weight.dtype)
             else:
                 index = 0 if one.node.op in RECURRENT else 1 - one.index
                 yield _Reading(one.node, index, shape, one.features, one.weight.dtype)
-        for pair in self._structure.contractions:
+        for pair in self._losing(self._structure.contractions):
             source, axis = pair.sides[0]
             yield _Reading(pair.node, 0, self._along(source, (axis,)), pair.features, None)
+
+    def _losing(self, contracting: Sequence[_Contracting]) -> Iterator[_Contracting]:
+        """Yield those of which features go; the others may read a constant, which has no axes of its own."""
+        return (one for one in contracting if not keep_mask(one.features, self._keeps).all())
 
     def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a mask along these axes that broadcasts against a tensor."""

@@ -46,7 +46,8 @@ class MaskStatistics(Pass):
         for statistic in self._structure.context.statistics:
             masks = {axis: keep_mask(dim, self._keeps) for axis, dim in statistic.axes}
             if not all(mask.all() for mask in masks.values()):
-                rank = len(self._structure.context.axes[statistic.node.inputs[0].name])
+                x = statistic.node.inputs[0]
+                rank = len(self._structure.context.axes.get(x.name, x.shape))
                 _Rewriter(graph, statistic, masks, rank).rewrite()
                 modified = True
         return modified

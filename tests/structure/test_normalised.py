@@ -276,6 +276,19 @@ def test_post_norm_with_tied_embeddings(net, holds):
     assert {use.constant.name for use in structure.prunable[0].producers} == {"table", "wd"}
 
 
+def test_a_constant_normalised_with_a_computed_scale(net, holds):
+    model = net(
+        """g (float[1,6] x) => (float[a,b] y) {
+            [s] k = MatMul(x, ws)
+            s = Squeeze(k, first)
+            n = RMSNormalization(table, s)
+            [h] y = MatMul(n, wh)
+        }""",
+        opset=23, ws=(6, 8), wh=(8, 3), table=(5, 8), first=np.array([0]),
+    )  # fmt: skip
+    holds(model, {"s": 8}, prune_normalised=True)
+
+
 def test_a_sum_of_products_is_a_contraction(net, holds):
     """The scores of a two-tower network, with and without normalised embeddings."""
     text = """g (float[2,6] x, float[2,6] z) => (float[a] y) {{

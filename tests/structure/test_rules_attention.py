@@ -225,6 +225,45 @@ def test_attention_of_onnx(net, holds, heads, attributes):
     holds(model, expected)
 
 
+def test_learned_queries_are_a_constant(net, holds):
+    model = net(
+        """g (float[1,5,10] x) => (float[a,b,c] y) {
+            [k] k = MatMul(x, wk)
+            [v] v = MatMul(x, wv)
+            [att] o = Attention <q_num_heads=3, kv_num_heads=3> (learned, k, v)
+            [out] y = MatMul(o, wo)
+        }""",
+        opset=23, ir=11, learned=(1, 4, 12), wk=(10, 12), wv=(10, 18), wo=(18, 7),
+    )  # fmt: skip
+    structure = holds(model, {"k": 3, "v": 6})
+    assert "are constant" in structure.frozen[0].reasons[0]
+
+
+def heads_in_the_batch(net, mask):
+    """PyTorch's own layout: sequence first, and the heads of all samples in one batch of single heads."""
+    parts = "\n".join(f"{n}1 = Reshape({n}, split) {n}2 = Transpose <perm=[1,0,2]> ({n}1)" for n in "qkv")
+    return net(
+        f"""g (float[5,2,10] x) => (float[a,b,c] y) {{
+            {PROJECTIONS}
+            {parts}
+            [att] o1 = Attention <q_num_heads=1, kv_num_heads=1> (q2, k2, v2{mask})
+            o2 = Transpose <perm=[1,0,2]> (o1)
+            o = Reshape(o2, flat)
+            [out] y = MatMul(o, wo)
+        }}""",
+        opset=23, ir=11, wq=(10, 12), wk=(10, 12), wv=(10, 12), wo=(12, 7),
+        split=np.array([5, 6, 4]), flat=np.array([5, 2, 12]), **({"m": (6, 1, 5, 5)} if mask else {}),
+    )  # fmt: skip
+
+
+def test_heads_in_the_batch(net, holds):
+    holds(heads_in_the_batch(net, ""), {"q": 3, "q#2": 4, "v": 4})
+
+
+def test_heads_in_the_batch_with_a_mask_for_each(net, holds):
+    holds(heads_in_the_batch(net, ", m"), {"q#2": 4, "v": 4})
+
+
 def test_attention_of_onnx_with_heads_apart_and_a_mask_for_each(net, holds):
     model = net(
         f"""g (float[2,5,10] x) => (float[a,b,c] y) {{

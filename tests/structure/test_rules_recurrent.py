@@ -133,6 +133,20 @@ def test_an_encoder_hands_its_states_to_a_decoder(net, holds):
     assert [c.name for c in structure.prunable[0].consumers] == ["enc (recurrence)", "dec (recurrence)", "out"]
 
 
+def test_a_decoder_that_reads_a_constant(net, holds):
+    model = net(
+        """g (float[2,10] x) => (float[a,b,c] y) {
+            [e] e = MatMul(x, we)
+            h = Unsqueeze(e, first)
+            [l] s, last = GRU <hidden_size=5> (start, W, R, , , h)
+            t = Squeeze(s, second)
+            [out] y = MatMul(t, wo)
+        }""",
+        we=(10, 5), start=(7, 2, 4), W=(1, 15, 4), R=(1, 15, 5), wo=(5, 3), first=np.array([0]), second=np.array([1]),
+    )  # fmt: skip
+    holds(model, {"e": 5})
+
+
 def test_zero_states_written_out_do_not_tie_layers(net, holds):
     model = net(
         f"""g (float[s,n,5] x) => (float[a,b,c] y) {{

@@ -81,6 +81,7 @@ def packed_attention(node: gs.Node, ctx: Context) -> None:
     ctx.use("producer", node, 1, weight.constant, [(weight.perm[1], made)])
     ctx.use("consumer", node, 1, weight.constant, [(weight.perm[0], contracted)])
     ctx.consumers.append(Consumer(node, node.inputs[0].name, 2, contracted, made, weight, 1))
+    _hold_batch(node, batch, (3, 4, 5, 6), ctx)
     total = _packed_memory(node, batch, sequence, heads, ctx)
     _scores(node, 5, heads, ctx)
     ctx.output(node, (batch, sequence, heads.output))
@@ -135,7 +136,7 @@ def multi_head(node: gs.Node, ctx: Context) -> None:
         (bias,) = ctx.input(node, 3)
         ctx.unify(bias, concat(heads.query, heads.key, heads.value), node)
         ctx.freeze(heads.channels, node, "adds a bias before it multiplies queries by keys")
-    operands.relate(node, ctx, past=(6, 7), scores=5)
+    operands.relate(node, ctx, past=(6, 7), scores=5, each=(4,))
 
 
 def grouped(node: gs.Node, ctx: Context) -> None:
@@ -155,7 +156,7 @@ def grouped(node: gs.Node, ctx: Context) -> None:
     if ctx.has(node, 11):
         (sink,) = ctx.input(node, 11)
         ctx.unify(sink, heads.all, node)
-    operands.relate(node, ctx, past=(3, 4), scores=10)
+    operands.relate(node, ctx, past=(3, 4), scores=10, each=(5, 9))
 
 
 def attention(node: gs.Node, ctx: Context) -> None:
@@ -168,7 +169,7 @@ def attention(node: gs.Node, ctx: Context) -> None:
     if flat:
         ctx.expect_size(node, "q_num_heads", None, operands.heads.all)
         ctx.expect_size(node, "kv_num_heads", None, operands.heads.keys)
-    operands.relate(node, ctx, past=(4, 5), scores=3)
+    operands.relate(node, ctx, past=(4, 5), scores=3, each=(6,))
 
 
 def _refuse_packed(node: gs.Node, ctx: Context) -> None:
@@ -199,6 +200,9 @@ class _Operands:
         sequence = _meet(node, q, heads.all, heads.channels, ctx)
         length = _meet(node, k, heads.keys, heads.channels, ctx)
         ctx.unify(_meet(node, v, heads.keys, heads.values, ctx), length, node)
+        for other in (k, v):
+            # Heads may be part of the batch: those of queries go with those of keys and values.
+            ctx.unify(q[0], other[0], node)
         place = (len(q) - 1, len(k) - 1) if len(q) == len(k) else None
         return cls(heads, q[0], sequence, length, len(q) == _FLAT, place)
 
@@ -213,9 +217,13 @@ class _Operands:
         ctx.unify(width, concat(heads.query, heads.key, heads.value), node)
         return cls(heads, batch, sequence, sequence, flat=True, place=None)
 
-    def relate(self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int) -> None:
-        """Set the outputs: what is attended to, the keys and values remembered, and the scores."""
+    def relate(self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int, each: tuple[int, ...]) -> None:
+        """Set the outputs: what is attended to, the keys and values remembered, and the scores.
+
+        Inputs `each` hold something for each sample (a length, a padding mask), as those of `past` and `scores` do.
+        """
         heads = self.heads
+        _hold_batch(node, self.batch, (*past, scores, *each), ctx)
         for dim in (self.queries, self.keys):
             ctx.freeze(dim, node, "attends over this axis")
         self._pair(node, ctx)
@@ -240,6 +248,9 @@ class _Operands:
         if self.place is None or heads.shared.size > 1:
             ctx.freeze(heads.channels, node, "multiplies keys that several heads share, or that lie otherwise")
             return
+        if any(ctx.is_constant(tensor) for tensor in node.inputs[:2]):
+            ctx.freeze(heads.channels, node, "multiplies queries or keys that are constant")
+            return
         left, right = (tensor.name for tensor in node.inputs[:2])
         blocks = heads.keys if self.flat else ONE
         sides = ((left, self.place[0]), (right, self.place[1]))
@@ -256,6 +267,12 @@ def _meet(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: 
     ctx.unify(axes[1], heads, node)
     ctx.unify(axes[3], channels, node)
     return axes[2]
+
+
+def _hold_batch(node: gs.Node, batch: Dim, inputs: tuple[int, ...], ctx: Context) -> None:
+    """Freeze the batch where other inputs hold something for each sample of it."""
+    if any(ctx.has(node, index) for index in inputs):
+        ctx.freeze(batch, node, "has other inputs for each sample")
 
 
 def _total(node: gs.Node, new: Dim, ctx: Context) -> Dim:
@@ -287,7 +304,8 @@ def rotary(node: gs.Node, ctx: Context) -> None:
         if node.attrs.get("num_heads"):
             ctx.expect_size(node, "num_heads", None, count)
     ctx.freeze(channels, node, "turns the pairs of this axis")
-    ctx.freeze(x[1] if len(x) == _FLAT else x[2], node, "turns this axis by position")
+    for dim in (x[0], x[1] if len(x) == _FLAT else x[2]):
+        ctx.freeze(dim, node, "turns this axis by position")
     ctx.output(node, x)
 
 

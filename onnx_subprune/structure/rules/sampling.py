@@ -26,7 +26,7 @@ def grid_sample(node: gs.Node, ctx: Context) -> None:
 def affine_grid(node: gs.Node, ctx: Context) -> None:
     """Make the grid [N, out.., rank] of a transform theta [N, rank, rank + 1]; the sizes wanted are N, C, out.."""
     theta = ctx.input(node, 0)
-    for dim in theta[1:]:
+    for dim in theta:
         ctx.freeze(dim, node, "computes places from this axis")
     wanted = ctx.extent_list(node, 1)
     ctx.pin(wanted, node)
