@@ -136,7 +136,7 @@ def test_a_first_state_of_zeros_counts_as_a_position(net, first):
     gram = (states.T @ states)[np.newaxis]
     mask = np.arange(SIZE) < KEPT
     fits, _ = fit_corrections(structure, {group.atom: mask}, dict.fromkeys(structure.consumers, gram), 0.0)
-    found = {fit.consumers[0].name: fit.intercepts[0] for fit in fits}
+    found = {fit.consumers[0].name: fit.solve().intercepts[0] for fit in fits}
     read = gram[0] + np.diag([0.0] * SIZE + [0 if first else 60 / 3])
     np.testing.assert_allclose(found["layer (recurrence)"], recover(read, mask).intercept, rtol=1e-9)
     np.testing.assert_allclose(found["out"], recover(gram[0], mask).intercept, rtol=1e-9)
