@@ -15,10 +15,10 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.fold_constants import evaluate
 from onnx_subprune.passes.wiring import fresh_name, is_sorted, read_values
+from onnx_subprune.structure import DEFAULT_DOMAINS
 
 __all__ = ["InlineBranches"]
 
-_DOMAINS = (None, "", "ai.onnx")
 _ASKS = frozenset(
     {
         *("Add", "And", "Cast", "Concat", "Div", "Equal", "Gather", "Greater", "GreaterOrEqual", "Identity", "Less"),
@@ -60,7 +60,7 @@ class InlineBranches(Pass):
         return modified
 
     def _condition(self, node: gs.Node, opset: int) -> bool | None:
-        if node.op != "If" or node.domain not in _DOMAINS:
+        if node.op != "If" or node.domain not in DEFAULT_DOMAINS:
             return None
         value = self._known(node.inputs[0], opset)
         return bool(value.ravel()[0]) if value is not None and value.size == 1 else None
@@ -70,7 +70,7 @@ class InlineBranches(Pass):
         if isinstance(tensor, gs.Constant):
             return None if tensor.name in self._overridable else read_values(tensor)
         maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-        if maker is None or maker.domain not in _DOMAINS:
+        if maker is None or maker.domain not in DEFAULT_DOMAINS:
             return None
         if maker.op in ("Shape", "Size"):
             return _measured(maker)

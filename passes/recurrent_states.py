@@ -12,7 +12,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, read_values
-from onnx_subprune.structure import RECURRENT
+from onnx_subprune.structure import DEFAULT_DOMAINS, RECURRENT
 
 __all__ = ["DropStates", "NameStates"]
 
@@ -51,7 +51,7 @@ class NameStates(Pass):
             values = None if tensor.name in self._overridable else read_values(tensor)
             return values is not None and not np.any(values)
         maker = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-        if maker is None or maker.domain not in (None, "", "ai.onnx"):
+        if maker is None or maker.domain not in DEFAULT_DOMAINS:
             return False
         if maker.op == "ConstantOfShape":
             value = maker.attrs.get("value")
@@ -73,5 +73,5 @@ class DropStates(Pass):
 
 
 def _layers(graph: gs.Graph) -> list[gs.Node]:
-    known = [node for node in graph.nodes if node.op in RECURRENT and node.domain in (None, "", "ai.onnx")]
+    known = [node for node in graph.nodes if node.op in RECURRENT and node.domain in DEFAULT_DOMAINS]
     return [node for node in known if any(tensor.name for tensor in node.outputs)]

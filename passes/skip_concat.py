@@ -13,10 +13,10 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, read_values
+from onnx_subprune.structure import DEFAULT_DOMAINS
 
 __all__ = ["SkipConcat"]
 
-_DOMAINS = (None, "", "ai.onnx")
 _STEPS = 4
 
 
@@ -80,10 +80,10 @@ class SkipConcat(Pass):
 
 def _joined(node: gs.Node) -> gs.Node | None:
     """The Concat of parts of known sizes that a Gather or Slice reads."""
-    if node.op not in ("Gather", "Slice") or node.domain not in _DOMAINS or len(node.inputs[0].inputs) != 1:
+    if node.op not in ("Gather", "Slice") or node.domain not in DEFAULT_DOMAINS or len(node.inputs[0].inputs) != 1:
         return None
     joined = node.inputs[0].inputs[0]
-    if joined.op != "Concat" or joined.domain not in _DOMAINS:
+    if joined.op != "Concat" or joined.domain not in DEFAULT_DOMAINS:
         return None
     shapes = [tensor.shape for tensor in joined.inputs]
     if any(shape is None for shape in shapes):

@@ -10,7 +10,7 @@ from onnx_subprune import pipeline
 from onnx_subprune.data import load_demo
 from onnx_subprune.errors import InternalError
 from onnx_subprune.options import Options, Target
-from onnx_subprune.verify import relative_error, verify
+from onnx_subprune.verify import disagreement, relative_error, verify
 
 INF = float("inf")
 
@@ -50,6 +50,37 @@ def test_a_misread_structure_writes_nothing_and_names_the_group(monkeypatch: pyt
     calib = {name: values[:32] for name, values in demo.calibration.items()}
     with pytest.raises(InternalError, match=r"prune with --ignore 'block3\.conv1', and please report"):
         pipeline.prune(demo.model_path, calib, Options(target=Target("units", 0.5)))
+
+
+def test_a_group_that_cannot_go_alone_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries and keys are gone with the values only; the message is that of the gate all the same."""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2,5,6] x) => (float[2,5,3] y) {
+            [q] q = MatMul(x, wq) [k] k = MatMul(x, wk) [v] v = MatMul(x, wv) kt = Transpose <perm=[0,2,1]> (k)
+            s = MatMul(q, kt) p = Softmax(s) [a] a = MatMul(p, v)
+            [o] o = MatMul(a, wo) t = Add(o, x) [out] y = MatMul(t, wy)
+        }"""
+    )
+    for name, shape in {"wq": (6, 4), "wk": (6, 4), "wv": (6, 4), "wo": (4, 6), "wy": (6, 3)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
+    monkeypatch.setattr(pipeline, "disagreement", lambda *_: INF)
+    calib = {"x": rng.normal(size=(8, 5, 6)).astype(np.float32)}
+    options = Options(target=Target("units", 0.0), batch_size=2)
+    with pytest.raises(InternalError, match=r"prune with --ignore 'v', and please report"):
+        pipeline.prune(model, calib, options)
+
+
+def test_a_shrunk_model_that_cannot_run_was_misread() -> None:
+    def model(width: int) -> onnx.ModelProto:
+        text = '<ir_version: 8, opset_import: ["": 17]> g (float[2,n] x) => (float[a,b] y) { y = MatMul(x, w) }'
+        built = onnx.parser.parse_model(text)
+        built.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((width, 3), np.float32), "w"))
+        return built
+
+    probe = {"x": np.ones((2, 4), np.float32)}
+    assert disagreement(model(4), model(4), probe) == 0.0
+    assert disagreement(model(3), model(4), probe) == INF
 
 
 def test_a_model_that_gives_another_shape_is_refused() -> None:
