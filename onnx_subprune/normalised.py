@@ -32,12 +32,12 @@ def rescalings(
     for one, gram in grams.items():
         features = normalised_features(structure, one)
         keep = features.kept(keeps)[0]
-        if not keep.all():
+        if keep.any() and not keep.all():
             found[one] = _rescaling(structure, one, features, gram, keep)
     left = [
         f"the statistics of {one.kind} at '{one.node.name}' were not restored: {one.unrestored}"
         for one in structure.context.normalisations
-        if one.unrestored is not None and not keep_mask(one.dim, keeps).all()
+        if one.unrestored is not None and keep_mask(one.dim, keeps).any() and not keep_mask(one.dim, keeps).all()
     ]
     return {one: value for one, value in found.items() if not value.trivial}, left
 

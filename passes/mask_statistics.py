@@ -45,7 +45,8 @@ class MaskStatistics(Pass):
         modified = False
         for statistic in self._structure.context.statistics:
             masks = {axis: keep_mask(dim, self._keeps) for axis, dim in statistic.axes}
-            if not all(mask.all() for mask in masks.values()):
+            # Of no units at all there are no statistics: what they are taken for is gone with its readers.
+            if all(mask.any() for mask in masks.values()) and not all(mask.all() for mask in masks.values()):
                 x = statistic.node.inputs[0]
                 rank = len(self._structure.context.axes.get(x.name, x.shape))
                 _Rewriter(graph, statistic, masks, rank).rewrite()

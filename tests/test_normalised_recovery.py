@@ -191,3 +191,26 @@ def test_a_plan_replays_with_the_option_it_was_made_with(tmp_path):
     again = apply(Plan.load(tmp_path / "plan.json"), model, DATA)
     assert again.plan.prune_normalised
     assert again.model.SerializeToString() == first.model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["n = LayerNormalization(h, s)", "p = Mul(h, h) m = ReduceMean <axes=[-1]> (p) r = Sqrt(m) n = Div(h, r)"],
+)
+def test_a_branch_with_a_normalisation_inside_goes_as_a_whole(text: str) -> None:
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[n,5,6] x) => (float[a,b,c] y) {{
+            [up] h = MatMul(x, w1)
+            {text}
+            [down] d = MatMul(n, w2)
+            [add] t = Add(d, x)
+            [out] y = MatMul(t, w3)
+        }}"""
+    )
+    weights = {"w1": (6, 8), "w2": (8, 6), "w3": (6, 3)} | ({"s": (8,)} if "(h, s)" in text else {})
+    for name, shape in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(RNG.normal(size=shape).astype(np.float32), name))
+    result = prune(model, DATA, Options(target=Target("units", 0.0), prune_normalised=True))
+    assert result.warnings == ()
+    assert [len(group.kept) for group in result.plan.groups] == [0]
+    assert [node.op_type for node in result.model.graph.node] == ["Add", "MatMul"]

@@ -92,7 +92,7 @@ class Branches:
         short: _Short = {}
         try:
             for one in self._ctx.normalisations:
-                if _is_empty(one.dim, gone):
+                if id(one.node) in live and _is_empty(one.dim, gone):
                     raise NotUnderstood(f"{label(one.node)} takes statistics over it")
             for node in self._graph.nodes:
                 if id(node) in live:
