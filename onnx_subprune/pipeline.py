@@ -364,8 +364,16 @@ def _rescale(
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
-    """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole."""
-    if _disagreement(analysis, plan, probe) <= TOLERANCE:
+    """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole.
+
+    Both sides of the oracle start from the network as the passes wrote it, so that is held to the user's first.
+    """
+    if disagreement(analysis.normalised, analysis.model, probe) > TOLERANCE:
+        raise InternalError(
+            "the network with its spellings unified was expected to compute what the given one does, and does not; "
+            "nothing was written, please report this"
+        )
+    if not _is_misread(analysis, plan, probe):
         return
     alone = {g.name: plan.only(g.name) for g in plan.groups if len(g.kept) < g.size}
     guilty = [name for name, one in alone.items() if _is_guilty(analysis, one, probe)]
@@ -378,15 +386,15 @@ def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
 
 def _is_guilty(analysis: Analysis, alone: Plan, probe: Feeds) -> bool:
     try:
-        return _disagreement(analysis, alone, probe) > TOLERANCE
+        return _is_misread(analysis, alone, probe)
     except PlanError:
         # A group that went as a whole because of others cannot go without them.
         return False
 
 
-def _disagreement(analysis: Analysis, plan: Plan, probe: Feeds) -> float:
+def _is_misread(analysis: Analysis, plan: Plan, probe: Feeds) -> bool:
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*references(analysis, plan), probe)
+        return disagreement(*references(analysis, plan), probe) > TOLERANCE
 
 
 def _thin(analysis: Analysis, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
