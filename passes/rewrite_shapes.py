@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name
-from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, evaluate, fixed, keep_mask
+from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, dims_of, evaluate, fixed, keep_mask
 
 __all__ = ["RewriteShapes"]
 
@@ -52,7 +52,7 @@ class RewriteShapes(Pass):
         for use in self._structure.context.size_uses:
             wanted, found = evaluate(use.expected, self._keeps), evaluate(use.present, self._keeps)
             # Where nothing is left of a run-time size, the node goes with the branch that it is part of.
-            if wanted != found and (found or fixed(use.expected) is not None):
+            if self._loses(use) if use.inferred else wanted != found and (found or fixed(use.expected) is not None):
                 changes.setdefault((id(use.node), use.where), []).append((use, _edit(use, wanted, found)))
         for edits in changes.values():
             node, where = edits[0][0].node, edits[0][0].where
@@ -64,6 +64,11 @@ class RewriteShapes(Pass):
         renumbered = [self._renumber(graph, use) for use in self._structure.context.index_uses]
         named = [_name_axes(graph, use) for use in self._structure.context.squeezed]
         return bool(changes) or any(renumbered) or any(named)
+
+    def _loses(self, use: SizeUse) -> bool:
+        """Whether a size that a Reshape can infer depends on units that go; the nominal sizes may hide it."""
+        dims = (*dims_of(use.expected), *dims_of(use.present))
+        return any(not keep_mask(dim, self._keeps).all() for dim in dims)
 
     def _renumber(self, graph: gs.Graph, use: IndexUse) -> bool:
         """Count positions among the entries that stay; positions of entries that go are sliced off later."""

@@ -88,6 +88,8 @@ Random weights say nothing of accuracy, and nothing is said of it here.
 
 {behind}
 
+{without}
+
 ## By architecture
 
 For each the number of graphs that run and are smaller, and the median share removed over all its graphs (0 where a
@@ -276,6 +278,12 @@ def behind(pairs: Sequence[Pair]) -> str:
     )
 
 
+def without(pairs: Sequence[Pair]) -> str:
+    """The graphs on which our side has no result that counts."""
+    listed = "; ".join(f"{p.entry.name}: {p.ours.fault}" for p in pairs if p.ours.fault is not None)
+    return f"Nothing of onnx-subprune counts on: {listed or 'none'}."
+
+
 def rows(pairs: Sequence[Pair]) -> str:
     """A row of the table for each architecture."""
     by_name: dict[str, list[Pair]] = {}
@@ -316,7 +324,7 @@ def main() -> None:
         pairs.append(compare(entry, rival, arguments.seconds))
         sys.stdout.write(f"{entry.name}: {pairs[-1].ours} {pairs[-1].rival}\n")
         sys.stdout.flush()
-        parts = {"summary": summary(pairs), "behind": behind(pairs), "rows": rows(pairs)}
+        parts = {"summary": summary(pairs), "behind": behind(pairs), "without": without(pairs), "rows": rows(pairs)}
         page = TEXT.format(entries=len(pairs), all=len(entries), samples=SAMPLES, **parts)
         arguments.out.write_text(page, encoding="utf-8")
     rival.close()

@@ -16,7 +16,7 @@ from onnx_subprune.structure.context import (
 )
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.extents import evaluate, fixed
+from onnx_subprune.structure.extents import dims_of, evaluate, fixed
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
@@ -50,6 +50,7 @@ __all__ = [
     "Weight",
     "as_blocks",
     "constant_values",
+    "dims_of",
     "emptied",
     "evaluate",
     "features_of",

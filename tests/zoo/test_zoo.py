@@ -94,6 +94,27 @@ def test_shrinking_equals_masking(
     assert seen > SEEN
 
 
+# Heads in the batch, shared keys, cross-attention, windows: sizes that a batch of one makes look alike.
+ONE_SAMPLE = ("bloom_ts17", "bert_dynamo18", "llama_ts17", "t5_ts17", "swin_ts17", "vit_torchvision_ts17")
+
+
+@pytest.mark.parametrize("name", ONE_SAMPLE)
+def test_the_nominal_batch_does_not_matter(
+    name: str, entries: dict[str, Any], zoo_library: ModuleType, plan_at_random: Callable[..., Plan]
+) -> None:
+    """What is analysed with one sample, as calibration gives them, runs on more."""
+    entry = entries[name]
+    model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{name}.onnx.xz"))
+    first = entry.inputs[0].shape[0]
+    sizes = {axis: 1 if axis == first else size for axis, size in entry.sizes[0].items()}
+    analysis = analyse(model, {each.name: each.at(sizes) for each in entry.inputs})
+    shrunk, masked = references(analysis, plan_at_random(analysis, 0.75))
+    for which in (0, 1):
+        expected, found = (run(open_session(each, threads=1), entry.feeds(which, seed=1)) for each in (masked, shrunk))
+        for output, value in expected.items():
+            assert relative_error(found[output], value) < ORACLE, output
+
+
 @pytest.mark.parametrize("name", NORMALISED)
 def test_shrinking_normalised_axes_equals_masking(
     name: str, entries: dict[str, Any], zoo_library: ModuleType, plan_at_random: Callable[..., Plan]
