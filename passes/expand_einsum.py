@@ -25,7 +25,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import drop_nodes, fresh_name, read_values
+from onnx_subprune.passes.wiring import drop_nodes, fresh_name, place_of, read_values
 from onnx_subprune.structure import constant_values
 
 __all__ = ["ExpandEinsum"]
@@ -149,7 +149,7 @@ class _Expansion:
         output = self._node.outputs[0]
         self._node.outputs.clear()
         self._made[-1].outputs = [output]
-        place = next(i for i, node in enumerate(self._graph.nodes) if node is self._node)
+        place = place_of(self._graph, self._node)
         self._graph.nodes[place:place] = self._made
 
     def _product(self, left: _Value, right: _Value, output: str) -> _Value:
@@ -269,14 +269,7 @@ class _Expansion:
         return output
 
     def _fresh(self, what: str) -> str:
-        """Return a name that neither the graph nor the nodes made so far have."""
-        stem = f"{self._node.name}_{what}"
-        mine = {tensor.name for node in self._made for tensor in (*node.inputs, *node.outputs)}
-        name, count = fresh_name(self._graph, stem), 0
-        while name in mine:
-            count += 1
-            name = fresh_name(self._graph, f"{stem}_{count}")
-        return name
+        return fresh_name(self._graph, f"{self._node.name}_{what}")
 
     def _is_constant(self, tensor: gs.Tensor) -> bool:
         return tensor.name not in self._overridable and read_values(tensor) is not None

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name, in_memory
+from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Correction, Fit
 
@@ -109,7 +109,7 @@ def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     constant = gs.Constant(fresh_name(graph, f"{name}_shift"), delta.astype(consumer.weight.dtype))
     node.inputs[2] = gs.Variable(name, dtype=bias.dtype)
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[node.inputs[2]])
-    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node), add)
+    graph.nodes.insert(place_of(graph, node), add)
     structure.context.private[(id(add), 1)] = (add, 1, (consumer.outputs,))
 
 
@@ -190,7 +190,7 @@ def _add_behind(
     structure.context.axes[name] = structure.context.axes[output.name]
     constant = gs.Constant(fresh_name(graph, f"{name}_bias"), delta.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
-    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, add)
+    graph.nodes.insert(place_of(graph, node) + 1, add)
     structure.context.private[(id(add), 1)] = (add, 1, axes)
 
 

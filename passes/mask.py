@@ -76,10 +76,8 @@ class MaskConsumers(Pass):
         """Insert a Mul before every consumer that reads a removed unit."""
         before: dict[int, list[gs.Node]] = {}
         for reading in self._readings():
-            mask = keep_mask(reading.features, self._keeps)
-            if not mask.all():
-                new = _masked(graph, reading, mask.reshape(reading.shape))
-                before.setdefault(id(reading.node), []).append(new)
+            mask = keep_mask(reading.features, self._keeps).reshape(reading.shape)
+            before.setdefault(id(reading.node), []).append(_masked(graph, reading, mask))
         graph.nodes = [new for node in graph.nodes for new in (*before.get(id(node), ()), node)]
         return bool(before)
 

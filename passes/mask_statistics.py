@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import float_type, fresh_name
+from onnx_subprune.passes.wiring import float_type, fresh_name, place_of
 from onnx_subprune.structure import Atom, Dim, Statistic, Structure, keep_mask
 
 __all__ = ["MaskStatistics"]
@@ -77,7 +77,7 @@ class _Rewriter:
     def rewrite(self) -> None:
         """Put what was written before the node, or in its place."""
         node = self._node
-        place = next(i for i, other in enumerate(self._graph.nodes) if other is node)
+        place = place_of(self._graph, node)
         if node.op.startswith("Reduce"):
             node.inputs[0] = self._add("Mul", self._x, self._mask)
             self._graph.nodes[place:place] = self._made
@@ -191,8 +191,7 @@ class _Rewriter:
         return gs.Constant(self._name("constant"), values.astype(self._dtype))
 
     def _name(self, what: str) -> str:
-        self._count = getattr(self, "_count", 0) + 1
-        return f"{self._node.name}/{self._x.name}/statistics_{self._count}_{what}"
+        return fresh_name(self._graph, f"{self._node.name}/{self._x.name}/statistics_{what}")
 
 
 def _positions(dim: Dim) -> int:

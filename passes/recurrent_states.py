@@ -12,12 +12,11 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, read_values
-from onnx_subprune.structure import DEFAULT_DOMAINS, RECURRENT
+from onnx_subprune.structure import DEFAULT_DOMAINS, RECURRENT, RECURRENT_STATES
 
 __all__ = ["DropStates", "NameStates"]
 
 _STEM = "onnx_subprune_states"
-_FIRST_STATE, _LAST_STATE = 5, 6
 _MOVES = ("Cast", "Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
 
 
@@ -36,8 +35,8 @@ class NameStates(Pass):
         """Returns whether anything changed."""
         changed = False
         for node in _layers(graph):
-            for index in range(_FIRST_STATE, min(len(node.inputs), _LAST_STATE + 1)):
-                if not node.inputs[index].is_empty() and self._is_zero(node.inputs[index]):
+            for index in RECURRENT_STATES:
+                if index < len(node.inputs) and not node.inputs[index].is_empty() and self._is_zero(node.inputs[index]):
                     node.inputs[index] = gs.Variable.empty()
                     changed = True
             if node.outputs[0].is_empty():

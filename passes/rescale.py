@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import float_type, fresh_name
+from onnx_subprune.passes.wiring import float_type, fresh_name, place_of
 from onnx_subprune.structure import Normalisation, Structure
 from onnx_subprune.subspace import Rescaling
 
@@ -120,4 +120,4 @@ class RescaleNormalised(Pass):
         context.axes[inner.name] = context.axes[tensor.name]
         number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype))
         new = gs.Node(op, name=f"{inner.name}/{op.lower()}", inputs=[inner, number], outputs=[tensor])
-        graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is node) + 1, new)
+        graph.nodes.insert(place_of(graph, node) + 1, new)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import fresh_name, place_of
 from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, dims_of, evaluate, fixed, keep_mask
 
 __all__ = ["RewriteShapes"]
@@ -137,7 +137,7 @@ def _computed(graph: gs.Graph, reader: gs.Node, op: str, inputs: list[gs.Variabl
         for i, each in enumerate(inputs)
     ]
     node = gs.Node(op, name=f"{name}_{op.lower()}", inputs=operands, outputs=[output])
-    graph.nodes.insert(next(i for i, n in enumerate(graph.nodes) if n is reader), node)
+    graph.nodes.insert(place_of(graph, reader), node)
     return output
 
 

@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.packing import Packing, packings
-from onnx_subprune.passes.wiring import drop_nodes, is_sorted, read_values, replace_uses
+from onnx_subprune.passes.wiring import drop_nodes, is_sorted, place_of, read_values, replace_uses
 from onnx_subprune.structure import Structure
 
 __all__ = ["UnpackProjections"]
@@ -77,7 +77,7 @@ class _Maker:
 
     def insert(self, before: gs.Node) -> None:
         """Put what was made in front of a node."""
-        place = next(i for i, node in enumerate(self._graph.nodes) if node is before)
+        place = place_of(self._graph, before)
         self._graph.nodes[place:place] = self._made
 
     def constant(self, values: Sequence[int]) -> gs.Constant:

@@ -35,6 +35,7 @@ __all__ = [
     "is_sorted",
     "names_known",
     "overridable_initializers",
+    "place_of",
     "protected_names",
     "read_values",
     "replace_uses",
@@ -129,6 +130,11 @@ class _Known:
 
 
 _known: ContextVar[_Known | None] = ContextVar("_known", default=None)
+
+
+def place_of(graph: gs.Graph, node: gs.Node) -> int:
+    """The index of a node among the nodes of `graph`, where others can be put before or behind it."""
+    return next(index for index, other in enumerate(graph.nodes) if other is node)
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from onnx_subprune.structure.branches import Removal, emptied
 from onnx_subprune.structure.context import (
     DEFAULT_DOMAINS,
+    PASSED_THROUGH,
     RECURRENT,
+    RECURRENT_STATES,
     Consumer,
     Contraction,
     IndexUse,
@@ -27,8 +29,10 @@ from onnx_subprune.structure.weights import as_blocks, from_blocks
 __all__ = [
     "DEFAULT_DOMAINS",
     "ONE",
+    "PASSED_THROUGH",
     "QUANTISED",
     "RECURRENT",
+    "RECURRENT_STATES",
     "Atom",
     "Concat",
     "Consumer",

@@ -22,7 +22,9 @@ from onnx_subprune.structure.symbols import Doubt, Symbols
 
 __all__ = [
     "DEFAULT_DOMAINS",
+    "PASSED_THROUGH",
     "RECURRENT",
+    "RECURRENT_STATES",
     "Consumer",
     "Context",
     "Contraction",
@@ -45,6 +47,8 @@ PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 DEFAULT_DOMAINS = (None, "", "ai.onnx")
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 RECURRENT = ("LSTM", "GRU", "RNN")
+# Their inputs that hold the first states: hidden, and of an LSTM the cell's.
+RECURRENT_STATES = (5, 6)
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads

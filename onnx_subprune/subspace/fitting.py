@@ -15,13 +15,10 @@ import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
-from onnx_subprune.structure import Atom, Consumer, Structure, features_of, keep_mask
+from onnx_subprune.structure import PASSED_THROUGH, RECURRENT_STATES, Atom, Consumer, Structure, features_of, keep_mask
 from onnx_subprune.subspace.recovery import recover
 
 __all__ = ["Correction", "Fit", "Pending", "fit_corrections", "intercept_is_exact"]
-
-_FIRST_STATE = 5  # the input of a recurrent layer that holds it
-_PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +129,8 @@ def _as_read(structure: Structure, consumer: Consumer, gram: NDArray[np.float64]
     A recurrent layer reads its states a step later. In the place of the last it reads a first state of zeros, unless it
     is given one: of S positions one counts, but adds nothing.
     """
-    node = consumer.node
-    if not consumer.recurrence or (len(node.inputs) > _FIRST_STATE and not node.inputs[_FIRST_STATE].is_empty()):
+    node, first = consumer.node, RECURRENT_STATES[0]
+    if not consumer.recurrence or (len(node.inputs) > first and not node.inputs[first].is_empty()):
         return gram
     steps = structure.context.axes[consumer.source][1 if node.attrs.get("layout", 0) else 0].size
     read = gram.copy()
@@ -203,7 +200,7 @@ def _refusal(consumers: tuple[Consumer, ...]) -> str | None:
 def _end_uses(tensor: gs.Tensor) -> Iterator[gs.Node]:
     """Yield the nodes that compute with a constant, looking through those that only hand it on."""
     for node in tensor.outputs:
-        if node.op in _PASSED_THROUGH:
+        if node.op in PASSED_THROUGH:
             yield from _end_uses(node.outputs[0])
         else:
             yield node

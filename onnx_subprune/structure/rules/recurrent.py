@@ -10,13 +10,23 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import RECURRENT, Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
+from onnx_subprune.structure.context import (
+    RECURRENT,
+    RECURRENT_STATES,
+    Consumer,
+    Context,
+    MacTerm,
+    NotUnderstood,
+    Use,
+    Weight,
+    label,
+)
 from onnx_subprune.structure.dims import Dim, fresh, product, set_apart
 
 __all__ = ["RULES"]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_W, _R, _B, _LENGTHS, _STATES, _PEEPHOLES = 1, 2, 3, 4, (5, 6), 7
+_W, _R, _B, _LENGTHS, _PEEPHOLES = 1, 2, 3, 4, 7
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def _pass_parameters(node: gs.Node, layer: _Layer, ctx: Context) -> None:
         _unify_all(node, _bias(node, ctx), (layer.directions, product(two, layer.rows)), ctx)
     if ctx.has(node, _LENGTHS):
         _unify_all(node, ctx.input(node, _LENGTHS), (layer.batch,), ctx)
-    for index in _STATES:
+    for index in RECURRENT_STATES:
         if ctx.has(node, index):
             _unify_all(node, ctx.input(node, index), layer.state, ctx)
     if ctx.has(node, _PEEPHOLES):
