@@ -24,6 +24,8 @@ class Curve:
         share: [size + 1] never falling, from exactly 0 (k = 0) to exactly 1 (k = size).
         minimum: the fewest units that may stay, 0 to `size`.
         round_to: the group's widths must be a multiple of this (the full size is always allowed).
+        loss: [size + 1] absolute squared error per sample at the group's consumers when only the k most important
+            units stay: never rising, exactly 0 at the full size. None where it was not measured.
 
     Raises:
         InternalError: the parts contradict each other.
@@ -36,9 +38,12 @@ class Curve:
     share: NDArray[np.float64]
     minimum: int = 1
     round_to: int = 1
+    loss: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (("order", np.intp), ("share", np.float64)):
+        for name, dtype in (("order", np.intp), ("share", np.float64), ("loss", np.float64)):
+            if getattr(self, name) is None:
+                continue
             values = np.array(getattr(self, name), dtype=dtype)
             values.setflags(write=False)
             object.__setattr__(self, name, values)
@@ -53,7 +58,14 @@ class Curve:
             return f"expected an order of {self.size} units, found {self.order.shape[0]} entries or duplicates"
         if self.share.shape != (self.size + 1,) or self.share[0] != 0.0 or self.share[-1] != 1.0:
             return f"expected {self.size + 1} shares from 0 to 1, found {self.share.shape}"
-        return None if bool((np.diff(self.share) >= 0).all()) else "expected shares that never fall"
+        if not bool((np.diff(self.share) >= 0).all()):
+            return "expected shares that never fall"
+        return None if self.loss is None else self._problem_of_loss(self.loss)
+
+    def _problem_of_loss(self, loss: NDArray[np.float64]) -> str | None:
+        if loss.shape != (self.size + 1,) or loss[-1] != 0.0 or not np.isfinite(loss).all():
+            return f"expected {self.size + 1} finite losses that end with 0, found {loss.shape}"
+        return None if bool((np.diff(loss) <= 0).all()) else "expected losses that never rise"
 
 
 def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
