@@ -17,15 +17,15 @@ import numpy as np
 import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
-from onnx_subprune.analysis import Analysis, ModelSource, analyse, check_float, references, shrink
+from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
 from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, PlanError
-from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, measure_cost, model_bytes
+from onnx_subprune.model import measure_cost, model_bytes
 from onnx_subprune.normalised import normalisation_readers, rescalings
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
+from onnx_subprune.sources import Feeds, prepare, probe
 from onnx_subprune.structure import (
     Atom,
     Consumer,
@@ -48,7 +48,6 @@ _logger = logging.getLogger(__name__)
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
-Feeds: TypeAlias = dict[str, np.ndarray]
 
 
 def prune(
@@ -75,14 +74,14 @@ def prune(
 
     """
     options = options or Options()
-    analysis, dataset = _prepare(model, data, options, statistics)
+    analysis, dataset = prepare(model, data, options, statistics)
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress)
     _check_fit(statistics, analysis)
     curves = _rank(analysis, groups, statistics, options)
     counts, warnings = allocate(analysis.structure, curves, options.target)
     plan = _plan(analysis, curves, counts, options)
-    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options), warnings=warnings)
+    return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options), warnings=warnings)
 
 
 def apply(
@@ -110,7 +109,7 @@ def apply(
         select=plan.select,
         prune_normalised=plan.prune_normalised,
     )
-    analysis, dataset = _prepare(model, data, options, statistics)
+    analysis, dataset = prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
@@ -125,7 +124,7 @@ def apply(
         statistics = _calibrate(analysis, dataset, options, progress)
     if statistics is not None:
         _check_fit(statistics, analysis)
-    return _carry_out(analysis, plan, statistics, options, _probe(analysis, dataset, options))
+    return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options))
 
 
 def calibrate(
@@ -138,36 +137,8 @@ def calibrate(
 
     """
     options = options or Options()
-    analysis, dataset = _prepare(model, data, options)
+    analysis, dataset = prepare(model, data, options)
     return _calibrate(analysis, dataset, options, progress)
-
-
-def _prepare(
-    model: ModelSource, data: Any, options: Options, statistics: Statistics | None = None
-) -> tuple[Analysis, Dataset | None]:
-    """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
-    check_float(proto)
-    specs = input_specs(proto)
-    shapes = dict(statistics.input_shapes) if statistics is not None else {}
-    dataset = None
-    if data is not None:
-        dataset = (
-            data
-            if isinstance(data, Dataset)
-            else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
-        )
-        sample = next(iter(dataset.batches(1)))
-        shapes = {spec.name: sample[spec.name].shape for spec in specs}
-    shapes.update(options.input_shapes)
-    return analyse(proto, shapes, prune_normalised=options.prune_normalised), dataset
-
-
-def _probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
-    """Return a few inputs to verify the result on: real ones where there are any."""
-    if dataset is not None:
-        return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
-    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
 
 
 def _chosen(structure: Structure, options: Options) -> list[Group]:
