@@ -6,11 +6,9 @@ load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shri
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial, reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,28 +16,18 @@ import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
-from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
+from onnx_subprune.calibration import Dataset, Progress, Statistics
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
-from onnx_subprune.normalised import normalisation_readers, rescalings
+from onnx_subprune.normalised import rescalings
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.ranking import rank_groups
 from onnx_subprune.result import Result
 from onnx_subprune.sources import Feeds, prepare, probe
-from onnx_subprune.structure import (
-    Atom,
-    Consumer,
-    Contraction,
-    Features,
-    Group,
-    Normalisation,
-    Structure,
-    as_blocks,
-    features_of,
-    normalised_features,
-    sides_of,
-)
-from onnx_subprune.subspace import Moments, Pending, Reader, Rescaling
+from onnx_subprune.structure import Atom, Group, Normalisation, Structure
+from onnx_subprune.subspace import Pending, Rescaling
+from onnx_subprune.tapping import normalisation_grams, readers_of, tap_of, taps_of
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.widths import allocate, dead_groups
 
@@ -78,7 +66,7 @@ def prune(
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress)
     _check_fit(statistics, analysis)
-    curves = _rank(analysis, groups, statistics, options)
+    curves = rank_groups(analysis, groups, statistics, options)
     counts, warnings = allocate(analysis.structure, curves, options.target)
     plan = _plan(analysis, curves, counts, options)
     return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options), warnings=warnings)
@@ -157,33 +145,10 @@ def _chosen(structure: Structure, options: Options) -> list[Group]:
     ]
 
 
-def _readers(structure: Structure) -> dict[Consumer, Features]:
-    """Return the consumers that read a prunable group, with the layout of their features."""
-    read = {consumer for group in structure.prunable for consumer in group.consumers}
-    return {consumer: features_of(structure, consumer) for consumer in structure.consumers if consumer in read}
-
-
-def _pairs(structure: Structure) -> dict[Contraction, tuple[Features, Features]]:
-    """Return the products of two activations that sum over a prunable group."""
-    summed = {contraction for group in structure.prunable for contraction in group.contractions}
-    return {pair: sides_of(structure, pair) for pair in structure.contractions if pair in summed}
-
-
-def _tap(features: Features) -> Tap:
-    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer, features.stack)
-
-
-def _taps(structure: Structure) -> list[Tap]:
-    """Return the places where statistics are needed."""
-    read = {_tap(features) for features in _readers(structure).values()}
-    read |= {_tap(normalised_features(structure, one)) for one in structure.normalisations}
-    return sorted(read | {_tap(side) for sides in _pairs(structure).values() for side in sides})
-
-
 def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None) -> Statistics:
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
-    taps = _taps(analysis.structure)
+    taps = taps_of(analysis.structure)
     if not taps:
         raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
     statistics = calibration.calibrate(
@@ -199,7 +164,7 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
-    missing = [tap.key for tap in _taps(analysis.structure) if tap.key not in statistics.grams]
+    missing = [tap.key for tap in taps_of(analysis.structure) if tap.key not in statistics.grams]
     if statistics.fingerprint == analysis.fingerprint and missing:
         raise OptionError(
             f"expected statistics of '{missing[0]}', found none in those given; "
@@ -210,62 +175,6 @@ def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
             f"({statistics.fingerprint[:12]}); calibrate this model"
         )
-
-
-def _rank(analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options) -> list[budget.Curve]:
-    """Order the units of every group and draw the curve of variance they keep."""
-    readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
-    spreads = normalisation_readers(analysis.structure, _normalised(analysis.structure, statistics))
-    curves = []
-    for index, group in enumerate(groups):
-        own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
-        own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
-        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
-        for reader in own:
-            reader.moments.release()
-        # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
-        step = options.round_to // math.gcd(options.round_to, group.entries)
-        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
-    return curves
-
-
-def _normalised(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
-    return {one: statistics.grams[_tap(normalised_features(structure, one)).key] for one in structure.normalisations}
-
-
-def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
-    readers: dict[Consumer | Contraction, Reader] = {}
-    moments: dict[tuple[str, bool], Moments] = {}
-    for consumer, features in _readers(structure).items():
-        key, affine = _tap(features).key, subspace.intercept_is_exact(consumer)
-        if (key, affine) not in moments:
-            # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
-            # can take the mean over.
-            gram = statistics.grams[key]
-            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
-        readers[consumer] = Reader(features, partial(_absolute_sums, consumer, features), moments[key, affine])
-    return readers
-
-
-def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
-    readers: dict[Consumer | Contraction, Reader] = {}
-    for pair, sides in _pairs(structure).items():
-        grams = (statistics.grams[_tap(side).key] for side in sides)
-        ones = partial(np.ones, (sides[0].blocks, sides[0].count))
-        readers[pair] = Reader(sides[0], ones, Moments(partial(_uncentred, *grams)))
-    return readers
-
-
-def _uncentred(*grams: Gram) -> np.ndarray:
-    return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
-
-
-def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
-    """Return the consumer's absolute weights summed over outputs, taps and positions: [blocks, features]."""
-    blocks = np.abs(as_blocks(consumer, consumer.weight.view().astype(np.float64)))
-    split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
-    sums: np.ndarray = split.sum(axis=(1, 2, 4))
-    return sums
 
 
 def _plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
@@ -319,8 +228,8 @@ def _recover(
     if options.recovery == "none" or statistics is None:
         return [], []
     grams = {
-        consumer: statistics.grams[_tap(features).key].matrix
-        for consumer, features in _readers(analysis.structure).items()
+        consumer: statistics.grams[tap_of(features).key].matrix
+        for consumer, features in readers_of(analysis.structure).items()
     }
     return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
 
@@ -331,7 +240,7 @@ def _rescale(
     """Return what gives normalisations over fewer units their statistics back, and a line for each left alone."""
     if options.recovery == "none" or statistics is None:
         return {}, []
-    return rescalings(analysis.structure, keeps, _normalised(analysis.structure, statistics))
+    return rescalings(analysis.structure, keeps, normalisation_grams(analysis.structure, statistics))
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
@@ -372,10 +281,10 @@ def _thin(analysis: Analysis, fits: Sequence[Pending], statistics: Statistics | 
     """Return a warning for every correction that was fitted on few rows."""
     if statistics is None:
         return []
-    readers, warnings = _readers(analysis.structure), []
+    readers, warnings = readers_of(analysis.structure), []
     # Where all features are gone only their mean was needed.
     for consumer in (consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers):
-        gram = statistics.grams[_tap(readers[consumer]).key]
+        gram = statistics.grams[tap_of(readers[consumer]).key]
         advised = calibration.ROWS_PER_FEATURE * gram.features
         if gram.count < advised:
             warnings.append(

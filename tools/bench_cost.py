@@ -50,8 +50,8 @@ MODEL = "cifar10/resnet56_cifar10_ts17.onnx"
 STAGES = {
     "load, normalise, structure": ("_prepare",),
     "calibrate": ("_calibrate",),
-    "rank": ("_rank",),
-    "budget": ("_allocate",),
+    "rank": ("rank_groups",),
+    "budget": ("allocate",),
     "recover": ("_recover",),
     "shrink": ("shrink",),
     "verify": ("references", "verify"),

@@ -34,8 +34,8 @@ from onnx import TensorProto, helper
 STAGES = {
     "load, normalise, structure": ("_prepare",),
     "calibrate": ("_calibrate",),
-    "rank": ("_rank",),
-    "budget": ("_allocate",),
+    "rank": ("rank_groups",),
+    "budget": ("allocate",),
     "cost": ("measure_cost",),
     "shrink": ("shrink",),
     "check": ("_check_structure",),

@@ -1,0 +1,74 @@
+"""From the statistics to a curve for every group: who reads it, in what weight, and what is left as units go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial, reduce
+
+import numpy as np
+
+from onnx_subprune import budget, subspace
+from onnx_subprune.analysis import Analysis
+from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.normalised import normalisation_readers
+from onnx_subprune.options import Options
+from onnx_subprune.structure import Consumer, Contraction, Features, Group, Structure, as_blocks
+from onnx_subprune.subspace import Moments, Reader
+from onnx_subprune.tapping import normalisation_grams, pairs_of, readers_of, tap_of
+
+__all__ = ["rank_groups"]
+
+
+def rank_groups(
+    analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options
+) -> list[budget.Curve]:
+    """Order the units of every group and draw the curve of variance they keep."""
+    readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
+    spreads = normalisation_readers(analysis.structure, normalisation_grams(analysis.structure, statistics))
+    curves = []
+    for index, group in enumerate(groups):
+        own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
+        own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
+        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
+        for reader in own:
+            reader.moments.release()
+        # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
+        step = options.round_to // math.gcd(options.round_to, group.entries)
+        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
+    return curves
+
+
+def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
+    readers: dict[Consumer | Contraction, Reader] = {}
+    moments: dict[tuple[str, bool], Moments] = {}
+    for consumer, features in readers_of(structure).items():
+        key, affine = tap_of(features).key, subspace.intercept_is_exact(consumer)
+        if (key, affine) not in moments:
+            # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
+            # can take the mean over.
+            gram = statistics.grams[key]
+            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
+        readers[consumer] = Reader(features, partial(_absolute_sums, consumer, features), moments[key, affine])
+    return readers
+
+
+def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
+    readers: dict[Consumer | Contraction, Reader] = {}
+    for pair, sides in pairs_of(structure).items():
+        grams = (statistics.grams[tap_of(side).key] for side in sides)
+        ones = partial(np.ones, (sides[0].blocks, sides[0].count))
+        readers[pair] = Reader(sides[0], ones, Moments(partial(_uncentred, *grams)))
+    return readers
+
+
+def _uncentred(*grams: Gram) -> np.ndarray:
+    return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
+
+
+def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
+    """Return the consumer's absolute weights summed over outputs, taps and positions: [blocks, features]."""
+    blocks = np.abs(as_blocks(consumer, consumer.weight.view().astype(np.float64)))
+    split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
+    sums: np.ndarray = split.sum(axis=(1, 2, 4))
+    return sums

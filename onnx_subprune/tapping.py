@@ -1,0 +1,46 @@
+"""Where statistics are taken: one tap for each layout in which the prunable groups of a network are read."""
+
+from __future__ import annotations
+
+from onnx_subprune.calibration import Gram, Statistics, Tap
+from onnx_subprune.structure import (
+    Consumer,
+    Contraction,
+    Features,
+    Normalisation,
+    Structure,
+    features_of,
+    normalised_features,
+    sides_of,
+)
+
+__all__ = ["normalisation_grams", "pairs_of", "readers_of", "tap_of", "taps_of"]
+
+
+def readers_of(structure: Structure) -> dict[Consumer, Features]:
+    """Return the consumers that read a prunable group, with the layout of their features."""
+    read = {consumer for group in structure.prunable for consumer in group.consumers}
+    return {consumer: features_of(structure, consumer) for consumer in structure.consumers if consumer in read}
+
+
+def pairs_of(structure: Structure) -> dict[Contraction, tuple[Features, Features]]:
+    """Return the products of two activations that sum over a prunable group."""
+    summed = {contraction for group in structure.prunable for contraction in group.contractions}
+    return {pair: sides_of(structure, pair) for pair in structure.contractions if pair in summed}
+
+
+def tap_of(features: Features) -> Tap:
+    """Return where the statistics of features in this layout are taken."""
+    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer, features.stack)
+
+
+def taps_of(structure: Structure) -> list[Tap]:
+    """Return the places where statistics are needed."""
+    read = {tap_of(features) for features in readers_of(structure).values()}
+    read |= {tap_of(normalised_features(structure, one)) for one in structure.normalisations}
+    return sorted(read | {tap_of(side) for sides in pairs_of(structure).values() for side in sides})
+
+
+def normalisation_grams(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
+    """Return the moments of what each normalisation over a prunable group gives."""
+    return {one: statistics.grams[tap_of(normalised_features(structure, one)).key] for one in structure.normalisations}
