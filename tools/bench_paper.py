@@ -2,7 +2,8 @@
 
     python tools/bench_paper.py --out docs/results.md
 
-Prints what it measured as Markdown and, with --out, writes it to a file. It takes about ten minutes on two CPU cores.
+Prints what it measured as Markdown and, with --out, puts it in the place of the section that is there. It takes about
+ten minutes on two CPU cores.
 The calibration images are the first of the training file, without their labels; the test images never calibrate.
 """
 
@@ -23,6 +24,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from datasets import cifar10, data_folder
+from sections import put
 
 from onnx_subprune.calibration import Dataset, Statistics, open_data
 from onnx_subprune.evaluate import top1
@@ -41,9 +43,9 @@ REMOVED = (0.3, 0.5)
 WHOLE_TARGETS = ("macs=0.7", "macs=0.5", "variance=0.99", "variance=0.95", "variance=0.9")
 
 INTRODUCTION = """\
-# Results
+## The paper's tables
 
-How much accuracy is left when channels are removed and nothing is trained. The network is ResNet-56 on CIFAR-10
+The paper's one-pass method by ordering and recovery. The network is ResNet-56 on CIFAR-10
 (`{model}`); the measure is top-1 accuracy, in percent, on {test} test images. One calibration with
 {calibration} unlabelled training images serves all rows. *Recovery* `channel` is the paper's least squares, which folds
 what the removed channels contributed into the layers that read them; `none` only cuts.
@@ -51,21 +53,21 @@ what the removed channels contributed into the layers that read them; `none` onl
 The dense network reaches **{dense:.2f}**.
 """
 INNER_TEXT = """\
-## The inner channels of the residual blocks
+### The inner channels of the residual blocks
 
 Every block loses the same share of the channels between its two convolutions; the residual stream stays whole. All rows
 of a column have the same size: {sizes}.
 Random is the mean of {seeds} seeds with the standard deviation.
 """
 WHOLE_TEXT = """\
-## The whole network
+### The whole network
 
 All {groups} groups of channels may shrink, the residual streams too, and one global cut-off on the cumulative share of
 variance decides by how much. `macs` is the share of the multiply-accumulates that may remain, `variance` the cut-off
 itself. The columns MACs and parameters are measured on the result, as shares of the dense network's.
 """
 FOOTER = """\
-## How this was measured
+### How the paper's tables were measured
 
     {command}
 
@@ -172,7 +174,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
+    parser.add_argument("--out", type=Path, help="Markdown page to put the section in")
     parser.add_argument("--calibration", type=int, default=512, help="number of calibration images (512)")
     parser.add_argument("--test", type=int, default=10000, help="number of test images (10000)")
     parser.add_argument("--threads", type=int, help="threads of ONNX Runtime")
@@ -181,7 +183,7 @@ def main() -> None:
     text = "\n".join(report(arguments))
     sys.stdout.write(text)
     if arguments.out:
-        arguments.out.write_text(text, encoding="utf-8")
+        put(text, arguments.out)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+from accuracy.networks import kind
+from accuracy.sentences import by_length, correlation, sentences
 from datasets import cifar10_resized, data_folder
 from onnx import numpy_helper
-from scipy.stats import spearmanr
+from sections import put
 
 from onnx_subprune.calibration import Dataset, Statistics, open_data, open_tokens
 from onnx_subprune.evaluate import perplexity, top1
-from onnx_subprune.model import input_specs, load_model, measure_cost, open_session, run
+from onnx_subprune.model import input_specs, load_model, measure_cost
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
 from onnx_subprune.structure import Group
@@ -38,7 +39,7 @@ from onnx_subprune.structure import Group
 logger = logging.getLogger("bench_transformers")
 
 KEPT = 0.75
-HEADING = "## Transformers\n"
+HEADING = "## Transformers by kind of unit\n"
 VIT = "vit/vits14_cifar10_98px.stored-fp16.onnx"
 WINDOW, WINDOWS, CUT = 1024, 4, 256
 SELECTS = ("zca", "saw")
@@ -67,47 +68,20 @@ def minilm(cache: Path, samples: int | None) -> Network:
     """all-MiniLM-L6-v2 on the STS benchmark."""
     model = load_model(cache / "minilm.onnx")
     dev, test = (np.load(cache / f"sts-{split}.npz") for split in ("dev", "test"))
-    sentences = _sentences(dev)[:samples]
-    tokens = sum(map(len, sentences))
+    texts = sentences(dev)[:samples]
+    tokens = sum(map(len, texts))
 
     def evaluate(pruned: onnx.ModelProto) -> str:
-        vectors = _embedded(pruned, _sentences(test))
-        cosines = np.sum(vectors[::2] * vectors[1::2], axis=1)
-        return f"{100 * spearmanr(cosines, test['scores']).statistic:.2f}"
+        return f"{100 * correlation(pruned, test):.2f}"
 
     return Network(
         "all-MiniLM-L6-v2 (22.7 M parameters)",
         f"Spearman correlation x 100 on the {len(test['scores']):,} pairs of the STS test set (larger is better). "
-        f"Calibration: {len(sentences):,} sentences of the development set, {tokens:,} tokens.",
+        f"Calibration: {len(texts):,} sentences of the development set, {tokens:,} tokens.",
         model,
-        open_data([{"input_ids": ids} for _, ids in _by_length(sentences)], input_specs(model)),
+        open_data([{"input_ids": ids} for _, ids in by_length(texts)], input_specs(model)),
         evaluate,
     )
-
-
-def _sentences(archive: Any) -> list[np.ndarray]:
-    return np.split(archive["ids"], archive["offsets"][1:-1])
-
-
-def _by_length(sentences: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the places and ids [n, t] of the sentences of each length: nothing needs padding."""
-    lengths = np.array([len(ids) for ids in sentences])
-    for length in np.unique(lengths):
-        places = np.flatnonzero(lengths == length)
-        yield places, np.stack([sentences[place] for place in places])
-
-
-def _embedded(model: onnx.ModelProto, sentences: Sequence[np.ndarray]) -> np.ndarray:
-    """Return unit vectors [sentences, width]: the mean over the tokens."""
-    session = open_session(model)
-    found: dict[int, np.ndarray] = {}
-    for places, ids in _by_length(sentences):
-        data = open_data({"input_ids": ids}, input_specs(model))
-        states = [run(session, feeds)["last_hidden_state"] for feeds in data.batches(32)]
-        found.update(zip(places.tolist(), np.concatenate(states).mean(axis=1), strict=True))
-    vectors = np.stack([found[place] for place in range(len(sentences))]).astype(np.float64)
-    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
 
 
 def vit(cache: Path, samples: int | None) -> Network:  # noqa: ARG001 - every network is opened alike
@@ -161,17 +135,6 @@ def smollm2(cache: Path, samples: int | None) -> Network:
 
 
 NETWORKS: dict[str, Callable[[Path, int | None], Network]] = {"minilm": minilm, "vit": vit, "smollm2": smollm2}
-
-
-def kind(group: Group) -> str:
-    """Say what the units of a group of a transformer are."""
-    if not group.consumers:
-        return "query-key pairs"
-    if group.entries == 1:
-        return "MLP neurons"
-    if len({use.node.name for use in group.producers}) > 1:
-        return "heads"
-    return "value channels" if group.size > group.entries else "queries within groups"
 
 
 class Bench:
@@ -268,13 +231,6 @@ def section(arguments: argparse.Namespace) -> Iterator[str]:
     words = ["FOLDER" if word == str(cache) else word for word in sys.argv[1:]]
     yield f"    {shlex.join(['python', 'tools/bench_transformers.py', *words])}\n"
     yield f"onnx-subprune {ours}, onnxruntime {runtime}, numpy {np.__version__}; float32 on the CPU provider.\n"
-
-
-def put(text: str, page: Path) -> None:
-    """Put the section in the place of the one that is there, or at the end."""
-    before, _, after = page.read_text(encoding="utf-8").partition(HEADING)
-    rest = after[after.index("\n## ") + 1 :] if "\n## " in after else ""
-    page.write_text(before.rstrip("\n") + "\n\n" + text + (f"\n{rest}" if rest else ""), encoding="utf-8")
 
 
 def main() -> None:

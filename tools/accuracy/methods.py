@@ -1,0 +1,58 @@
+"""The methods: presets of this program, and its rivals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx_subprune.options import Options
+
+__all__ = ["METHODS", "Method"]
+
+OURS, ONNXSIM, TORCH = "onnx-subprune", "onnxsim.pruning", "Torch-Pruning"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to prune.
+
+    Attributes:
+        label: what the page calls it.
+        program: which program does it.
+        settings: changes of the default `Options`, or what the rival's process is told.
+        calibrated: whether it looks at calibration data; where not, a figure holds for any number of samples.
+        one_pass: whether statistics of the dense network are all it needs: they are taken once for all budgets.
+        studied: whether the page asks for it by number and subset of samples, and for its time.
+
+    """
+
+    label: str
+    program: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    calibrated: bool = True
+    one_pass: bool = False
+    studied: bool = False
+
+    @property
+    def signature(self) -> str:
+        """The settings as text: figures of other settings are not this method's."""
+        return " ".join(f"{name}={value}" for name, value in sorted(self.settings.items()))
+
+    def options(self, **more: Any) -> Options:
+        """Options of this program."""
+        return Options(**{**self.settings, **more})
+
+
+# A new way to prune is a line here; the page shows the methods in this order.
+METHODS: dict[str, Method] = {
+    "torch-l1": Method("Torch-Pruning, L1 magnitude", TORCH, {"p": 1}, calibrated=False),
+    "torch-l2": Method("Torch-Pruning, L2 magnitude", TORCH, {"p": 2}, calibrated=False),
+    "torch-inner": Method("Torch-Pruning, L2, inner channels only", TORCH, {"p": 2, "inner": True}, calibrated=False),
+    "onnxsim-norm": Method("`onnxsim.pruning`, L2 norm", ONNXSIM, {"mode": "norm"}, calibrated=False),
+    "onnxsim-wanda": Method("`onnxsim.pruning`, Wanda", ONNXSIM, {"mode": "wanda"}),
+    "magnitude": Method("L1 magnitude, no recovery", OURS, {"select": "magnitude", "recovery": "none"}, one_pass=True),
+    "cut": Method("the paper's order, no recovery", OURS, {"select": "zca", "recovery": "none"}, one_pass=True),
+    "paper": Method("the paper's method", OURS, {"select": "zca", "recovery": "channel"}, one_pass=True, studied=True),
+    "saw": Method("`saw` order, recovery", OURS, {"select": "saw", "recovery": "channel"}, one_pass=True),
+}
