@@ -42,11 +42,19 @@ def rescalings(
     return {one: value for one, value in found.items() if not value.trivial}, left
 
 
-def normalisation_readers(structure: Structure, grams: Mapping[Normalisation, Gram]) -> dict[Normalisation, Reader]:
+def normalisation_readers(
+    structure: Structure, grams: Mapping[Normalisation, Gram], samples: int
+) -> dict[Normalisation, Reader]:
     """Return every normalisation as a reader of its axis: what makes up the spread must not go unseen.
 
     A channel that a normalisation scales down hardly matters to those who read the result, and still it may be most of
-    what everything else is divided by.
+    what everything else is divided by. The weight is the identity: what counts is how well n itself is explained.
+
+    Args:
+        structure: of the graph.
+        grams: of the tensors of the normalisations.
+        samples: how many the Grams were taken on.
+
     """
     readers = {}
     for one, gram in grams.items():
@@ -55,9 +63,17 @@ def normalisation_readers(structure: Structure, grams: Mapping[Normalisation, Gr
         covariance = second - np.outer(mean, mean)
         np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
         readers[one] = Reader(
-            features, partial(np.ones, (1, features.count)), Moments(partial(np.asarray, covariance[np.newaxis]))
+            features,
+            partial(_identity, features.count),
+            Moments(partial(np.asarray, covariance[np.newaxis])),
+            partial(np.asarray, np.diagonal(second)[np.newaxis]),
+            gram.count / samples,
         )
     return readers
+
+
+def _identity(size: int) -> np.ndarray:
+    return np.eye(size)[np.newaxis]
 
 
 def _moments(structure: Structure, one: Normalisation, features: Features, gram: Gram) -> tuple[np.ndarray, np.ndarray]:

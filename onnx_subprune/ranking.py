@@ -25,7 +25,9 @@ def rank_groups(
 ) -> list[budget.Curve]:
     """Order the units of every group and draw the curve of variance they keep."""
     readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
-    spreads = normalisation_readers(analysis.structure, normalisation_grams(analysis.structure, statistics))
+    spreads = normalisation_readers(
+        analysis.structure, normalisation_grams(analysis.structure, statistics), statistics.samples
+    )
     curves = []
     for index, group in enumerate(groups):
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
@@ -35,7 +37,9 @@ def rank_groups(
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.round_to // math.gcd(options.round_to, group.entries)
-        curves.append(budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step))
+        curves.append(
+            budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step, loss=ranking.loss)
+        )
     return curves
 
 
@@ -44,21 +48,35 @@ def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | C
     moments: dict[tuple[str, bool], Moments] = {}
     for consumer, features in readers_of(structure).items():
         key, affine = tap_of(features).key, subspace.intercept_is_exact(consumer)
+        gram = statistics.grams[key]
         if (key, affine) not in moments:
             # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
             # can take the mean over.
-            gram = statistics.grams[key]
             moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
-        readers[consumer] = Reader(features, partial(_absolute_sums, consumer, features), moments[key, affine])
+        readers[consumer] = Reader(
+            features,
+            partial(_rows, consumer, features),
+            moments[key, affine],
+            partial(_squares, gram),
+            _applications(consumer, features) * gram.count / statistics.samples,
+        )
     return readers
 
 
 def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer | Contraction, Reader]:
+    """Return the products of two activations as readers: an error in a score counts once for each query."""
     readers: dict[Consumer | Contraction, Reader] = {}
     for pair, sides in pairs_of(structure).items():
-        grams = (statistics.grams[tap_of(side).key] for side in sides)
-        ones = partial(np.ones, (sides[0].blocks, sides[0].count))
-        readers[pair] = Reader(sides[0], ones, Moments(partial(_uncentred, *grams)))
+        grams = [statistics.grams[tap_of(side).key] for side in sides]
+        ones = partial(np.ones, (sides[0].blocks, 1, sides[0].count))
+        readers[pair] = Reader(
+            sides[0],
+            ones,
+            Moments(partial(_uncentred, *grams)),
+            partial(_squares, *grams),
+            grams[0].count / statistics.samples,
+            corrected=False,
+        )
     return readers
 
 
@@ -66,9 +84,25 @@ def _uncentred(*grams: Gram) -> np.ndarray:
     return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
 
 
-def _absolute_sums(consumer: Consumer, features: Features) -> np.ndarray:
-    """Return the consumer's absolute weights summed over outputs, taps and positions: [blocks, features]."""
-    blocks = np.abs(as_blocks(consumer, consumer.weight.view().astype(np.float64)))
+def _squares(*grams: Gram) -> np.ndarray:
+    """Return the second moments of single features, multiplied over the Grams: [blocks, features]."""
+    diagonals = (np.diagonal(gram.matrix, axis1=1, axis2=2)[:, :-1] / gram.count for gram in grams)
+    return np.asarray(reduce(np.multiply, diagonals))
+
+
+def _applications(consumer: Consumer, features: Features) -> float:
+    """Return how often, at one position of the input, each row of the weight adds to an output, times its scale².
+
+    Positions of a flattened map are read once each, by rows of their own; a Conv with strides passes most inputs over.
+    """
+    attributes = consumer.node.attrs
+    strides = attributes.get("strides", ()) if consumer.kind == "Conv" else ()
+    scale = float(attributes.get("alpha", 1.0)) if consumer.kind in ("Gemm", "MatMul") else 1.0
+    return scale**2 / (features.outer * features.inner * math.prod(strides))
+
+
+def _rows(consumer: Consumer, features: Features) -> np.ndarray:
+    """Return the consumer's weight with outputs, positions and taps as rows: [blocks, rows, features]."""
+    blocks = as_blocks(consumer, consumer.weight.view().astype(np.float64))
     split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
-    sums: np.ndarray = split.sum(axis=(1, 2, 4))
-    return sums
+    return np.moveaxis(split, 3, -1).reshape(features.blocks, -1, features.count)

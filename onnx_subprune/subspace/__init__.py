@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_subprune.subspace.fitting import Correction, Fit, Pending, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
+from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
 from onnx_subprune.subspace.ordering import (
     METHODS,
     conditional_variance_scores,
@@ -15,6 +16,7 @@ from onnx_subprune.subspace.ordering import (
     rank,
     saw_scores,
     unit_scores,
+    wanda_scores,
     zca_scores,
 )
 from onnx_subprune.subspace.ranking import Moments, Ranking, Reader, rank_group
@@ -31,6 +33,7 @@ __all__ = [
     "Reader",
     "Recovery",
     "Rescaling",
+    "Term",
     "centred",
     "conditional_variance_scores",
     "cumulative_variance",
@@ -41,7 +44,9 @@ __all__ = [
     "intercept_is_exact",
     "joint_scores",
     "ldl",
+    "loss_of_order",
     "magnitude_scores",
+    "obs_sweep",
     "random_scores",
     "rank",
     "rank_group",
@@ -50,5 +55,6 @@ __all__ = [
     "saw_scores",
     "unit_scores",
     "unscaled",
+    "wanda_scores",
     "zca_scores",
 ]

@@ -3,6 +3,7 @@
     zca                   1 / ((C^-1/2)_ii)²    what is left of the feature after symmetric (unnormalised ZCA) whitening
     conditional-variance  1 / (C^-1)_ii         the variance that all other features together leave unexplained
     saw                   sum_o |W_oi|          the sum of absolute weights by which a consumer reads the feature
+    wanda                 sum_o |W_oi| ‖x_i‖    the same, each weight times the feature's root mean square
     magnitude             sum_j |V_ij|          the L1 norm of the weights by which a producer makes the feature
     random                a seeded permutation  the baseline
 
@@ -32,10 +33,15 @@ __all__ = [
     "rank",
     "saw_scores",
     "unit_scores",
+    "wanda_scores",
     "zca_scores",
 ]
 
-METHODS = ("zca", "conditional-variance", "saw", "magnitude", "random")
+# obs weighs the units of a group jointly (`subspace.obs`); the others score features one by one.
+METHODS = ("obs", "zca", "conditional-variance", "saw", "wanda", "magnitude", "random")
+
+# What orderings need that do not look at the covariance alone.
+_NEEDED = {"saw": ("weights",), "magnitude": ("weights",), "wanda": ("weights", "a covariance")}
 
 Vector = NDArray[np.float64]
 Units = int | Sequence[Sequence[int] | NDArray[np.intp]]
@@ -52,9 +58,10 @@ def feature_scores(
     """Scores [d] >= 0 of the features at one consumer, the larger the more important.
 
     Args:
-        method: one of `METHODS`.
-        covariance: [d, d], for zca and conditional-variance (and the number of features, for random).
-        weights: for saw the consumer's [o, d]; for magnitude the producer's [d, ...].
+        method: one of `METHODS` but obs.
+        covariance: [d, d], for zca and conditional-variance (and the number of features, for random); for wanda the
+            second moments.
+        weights: for saw and wanda the consumer's [o, d]; for magnitude the producer's [d, ...].
         seed: for random.
 
     Raises:
@@ -65,10 +72,16 @@ def feature_scores(
     """
     if method not in METHODS:
         raise OptionError(f"expected an ordering among {', '.join(METHODS)}; found {method!r}; choose one of them")
-    given = weights if method in ("saw", "magnitude") else covariance
-    if given is None:
-        needed = "weights" if method in ("saw", "magnitude") else "a covariance"
-        raise InternalError(f"expected {needed} for the ordering {method!r}, found none; please report this")
+    if method == "obs":
+        raise InternalError("expected an ordering of single features, found 'obs'; please report this")
+    missing = {"weights": weights, "a covariance": covariance}
+    for needed in _NEEDED.get(method, ("a covariance",)):
+        if missing[needed] is None:
+            raise InternalError(f"expected {needed} for the ordering {method!r}, found none; please report this")
+    given = covariance if weights is None or method not in _NEEDED else weights
+    assert given is not None
+    if method == "wanda":
+        return wanda_scores(given, np.diagonal(np.asarray(covariance)))
     if method == "zca":
         return zca_scores(given)
     if method == "conditional-variance":
@@ -111,6 +124,14 @@ def saw_scores(W: ArrayLike) -> Vector:
     """Sum of absolute weights per input feature: [d] from the consumer's weight [o, d] (arXiv 2405.17506)."""
     weight = np.asarray(W, dtype=np.float64)
     return _finite(np.abs(weight).sum(axis=0))
+
+
+def wanda_scores(W: ArrayLike, squares: ArrayLike) -> Vector:
+    """Absolute weights times root mean squares, summed over outputs: [d] from the consumer's [o, d] and E[x²] [d].
+
+    Wanda (arXiv 2306.11695), whose scores of single weights are summed for every input feature.
+    """
+    return saw_scores(W) * np.sqrt(np.maximum(np.asarray(squares, dtype=np.float64), 0.0))
 
 
 def magnitude_scores(V: ArrayLike) -> Vector:

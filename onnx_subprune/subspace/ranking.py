@@ -2,12 +2,13 @@
 
 Each consumer scores the features of its whole axis; the scores of the group's features are summed per unit, turned into
 shares, and averaged over the consumers (docs/mathematics.md says why). The curve is the paper's: the cumulative share
-of D in G = L D Lᵀ, taken in the order of the scores, averaged over consumers likewise.
+of D in G = L D Lᵀ, taken in the order of the scores, averaged over consumers likewise. The selection `obs` has no such
+scores: it orders the units by a sweep (`obs`). The loss at the consumers is worked out for every order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.budget import joint_share
+from onnx_subprune.errors import DataError
 from onnx_subprune.structure import Features, Group, constant_values, unit_index
+from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
 from onnx_subprune.subspace.ordering import (
     cumulative_variance,
     feature_scores,
@@ -23,6 +26,8 @@ from onnx_subprune.subspace.ordering import (
     magnitude_scores,
     random_scores,
     rank,
+    saw_scores,
+    wanda_scores,
 )
 
 __all__ = ["Moments", "Ranking", "Reader", "rank_group"]
@@ -61,29 +66,87 @@ class Moments:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """What contracts a group: its features, a call for its weight as absolute sums [blocks, d], and what it reads.
+    """What contracts a group.
 
-    For a product of two activations the weight is ones, and the moments are the product of those of the two sides,
-    entry by entry: those of the terms of the sum, were the sides independent.
+    Attributes:
+        features: the layout of what it reads.
+        weight: returns its weight [blocks, rows, d]; outputs, taps of a kernel and positions are all rows.
+        moments: the covariances it is fitted with.
+        squares: returns the second moments of the features, [blocks, d].
+        positions: how often a sample has it applied, so that squared errors count per sample.
+        corrected: whether its weight can make up for units that go. The product of two activations has none: its
+            weight is ones, and the moments are the product of those of the two sides, entry by entry, those of the
+            terms of the sum, were the sides independent.
+
     """
 
     features: Features
     weight: Callable[[], NDArray[np.float64]]
     moments: Moments
+    squares: Callable[[], NDArray[np.float64]]
+    positions: float = 1.0
+    corrected: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Units of a group, most important first, and the share of variance kept with the first k, k = 0..size."""
+    """Units of a group, most important first, and what the first k of them keep, k = 0..size.
+
+    Attributes:
+        order: [size] unit indices.
+        share: [size + 1] of the variance; for obs, of the squares of the consumers' outputs.
+        loss: [size + 1] squared error per sample at the consumers, the best affine recovery assumed.
+
+    """
 
     order: NDArray[np.intp]
     share: NDArray[np.float64]
+    loss: NDArray[np.float64]
 
 
 def rank_group(group: Group, readers: Sequence[Reader], method: str, seed: int) -> Ranking:
     """Rank the units of a group with at least one reader by one of `ordering.METHODS` (`seed` is for random)."""
+    sums = [_unit_sums(group, reader) for reader in readers if not reader.corrected]
+    if method == "obs":
+        order, loss = obs_sweep(_terms(group, readers), group.size, uncorrected=sums)
+        return Ranking(order, _share_of_loss(loss), loss)
     order = rank(_unit_scores(group, readers, method, seed))
-    return Ranking(order, joint_share([_share(group, reader, order) for reader in readers]))
+    share = joint_share([_share(group, reader, order) for reader in readers])
+    return Ranking(order, share, loss_of_order(_terms(group, readers), order, uncorrected=sums))
+
+
+def _terms(group: Group, readers: Sequence[Reader]) -> Iterator[Term]:
+    """Yield what the corrected readers add to the loss; those that read the same are one, with their rows together."""
+    together: dict[tuple[int, bytes], list[Reader]] = {}
+    for reader in readers:
+        if reader.corrected:
+            key = id(reader.moments), reader.features.units(group.atom).tobytes()
+            together.setdefault(key, []).append(reader)
+    for alike in together.values():
+        units = alike[0].features.units(group.atom)
+        weight = np.concatenate([np.sqrt(one.positions) * one.weight() for one in alike], axis=1)
+        if not np.isfinite(weight).all():
+            raise DataError(f"expected finite weights behind '{group.name}', found NaN or infinity; check the model")
+        for block, covariance in enumerate(alike[0].moments.covariance):
+            if (units[block] >= 0).any():
+                yield Term(covariance, weight[block], units[block])
+        alike[0].moments.release()
+
+
+def _unit_sums(group: Group, reader: Reader) -> NDArray[np.float64]:
+    """Return the second moments [size, size] of what the units of a group add to a sum, per sample."""
+    units, total = reader.features.units(group.atom), np.zeros((group.size, group.size))
+    for block, moments in enumerate(reader.moments.covariance):
+        mine = np.flatnonzero(units[block] >= 0)
+        places = units[block][mine]
+        np.add.at(total, (places[:, None], places[None, :]), moments[np.ix_(mine, mine)])
+    return reader.positions * total
+
+
+def _share_of_loss(loss: NDArray[np.float64]) -> NDArray[np.float64]:
+    share = 1.0 - loss / loss[0] if loss[0] > 0 else np.ones(len(loss))
+    share[0], share[-1] = 0.0, 1.0
+    return share
 
 
 def _share(group: Group, reader: Reader, order: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -103,11 +166,19 @@ def _unit_scores(group: Group, readers: Sequence[Reader], method: str, seed: int
         return _magnitudes(group)
     rows = []
     for reader in readers:
-        scores = reader.weight() if method == "saw" else reader.moments.scores(method)
+        scores = _feature_scores(reader, method)
         units = reader.features.units(group.atom).ravel()
         mine = units >= 0
         rows.append(np.bincount(units[mine], weights=scores.ravel()[mine], minlength=group.size))
     return joint_scores(rows)
+
+
+def _feature_scores(reader: Reader, method: str) -> NDArray[np.float64]:
+    if method == "saw":
+        return np.stack([saw_scores(weight) for weight in reader.weight()])
+    if method == "wanda":
+        return np.stack([wanda_scores(*one) for one in zip(reader.weight(), reader.squares(), strict=True)])
+    return reader.moments.scores(method)
 
 
 def _magnitudes(group: Group) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from onnx_subprune.subspace import (
     rank,
     saw_scores,
     unit_scores,
+    wanda_scores,
     zca_scores,
 )
 
@@ -94,6 +95,12 @@ def test_weights() -> None:
     np.testing.assert_array_equal(magnitude_scores([-1.0, 2.0]), [1.0, 2.0])
 
 
+def test_wanda_is_its_formula() -> None:
+    X, W = features(6, 5, 40), np.random.default_rng(7).standard_normal((3, 5))
+    expected = np.abs(W).sum(axis=0) * np.linalg.norm(X, axis=1) / np.sqrt(40)
+    np.testing.assert_allclose(wanda_scores(W, (X**2).mean(axis=1)), expected)
+
+
 def test_random_depends_on_the_seed_alone() -> None:
     np.testing.assert_array_equal(random_scores(50, 1), random_scores(50, 1))
     assert (random_scores(50, 1) != random_scores(50, 2)).any()
@@ -106,10 +113,11 @@ def test_feature_scores_dispatch() -> None:
         "zca": zca_scores(C),
         "conditional-variance": conditional_variance_scores(C),
         "saw": saw_scores(W),
+        "wanda": wanda_scores(W, np.diagonal(C)),
         "magnitude": magnitude_scores(W.T),
         "random": random_scores(5, 3),
     }
-    assert set(expected) == set(METHODS)
+    assert {"obs", *expected} == set(METHODS)
     for method, scores in expected.items():
         weights = W.T if method == "magnitude" else W
         np.testing.assert_array_equal(feature_scores(method, C, weights, seed=3), scores)
@@ -120,6 +128,10 @@ def test_feature_scores_refuses_what_it_cannot_do() -> None:
         feature_scores("l1", np.eye(2))
     with pytest.raises(InternalError, match="weights"):
         feature_scores("saw", np.eye(2))
+    with pytest.raises(InternalError, match="covariance"):
+        feature_scores("wanda", weights=np.eye(2))
+    with pytest.raises(InternalError, match="single features"):
+        feature_scores("obs", np.eye(2))
     with pytest.raises(InternalError, match="covariance"):
         feature_scores("zca", weights=np.eye(2))
     with pytest.raises(DataError, match="finite"):
