@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         UserError,
     )
     from onnx_subprune.evaluate import bench, fidelity, perplexity, top1
+    from onnx_subprune.factorisation import Factorisation, factorise
     from onnx_subprune.model import input_specs, load_model
     from onnx_subprune.options import Options, Target
     from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "DataError",
+    "Factorisation",
     "InternalError",
     "ModelError",
     "OptionError",
@@ -48,6 +50,7 @@ __all__ = [
     "apply",
     "bench",
     "calibrate",
+    "factorise",
     "fidelity",
     "input_specs",
     "load_demo",
@@ -61,7 +64,7 @@ __all__ = [
 
 __version__ = metadata.version("onnx-subprune")
 
-_ROOMS = ("errors", "options", "plan", "pipeline", "model", "calibration", "evaluate", "data")
+_ROOMS = ("errors", "options", "plan", "pipeline", "factorisation", "model", "calibration", "evaluate", "data")
 
 if not TYPE_CHECKING:
 

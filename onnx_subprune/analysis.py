@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,10 +26,10 @@ from onnx_subprune.model import (
 )
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
-from onnx_subprune.structure import QUANTISED, Atom, Normalisation, Removal, Structure, emptied, infer
-from onnx_subprune.subspace import Correction, Rescaling
+from onnx_subprune.structure import QUANTISED, Atom, Layer, Normalisation, Removal, Structure, emptied, infer
+from onnx_subprune.subspace import Correction, Factors, Rescaling
 
-__all__ = ["Analysis", "ModelSource", "analyse", "check_float", "references", "shrink"]
+__all__ = ["Analysis", "ModelSource", "analyse", "check_float", "factorised", "references", "shrink"]
 
 _logger = logging.getLogger(__name__)
 
@@ -189,3 +189,11 @@ def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.Mo
     keeps = plan.keeps(masked)
     passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
     return shrunk, to_model(masked.graph, analysis.normalised, analysis.scratch)
+
+
+def factorised(analysis: Analysis, factors: Mapping[str, Callable[[Layer], Factors]]) -> onnx.ModelProto:
+    """Return the network with these layers, by node name, written as two; the structure of `analysis` stays whole."""
+    structure = _structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised)
+    store = passes.in_memory if analysis.scratch is None else analysis.scratch.keep
+    passes.Sequence(passes.LowRank(structure, factors, store), passes.Tidy())(structure.graph)
+    return to_model(structure.graph, analysis.normalised, analysis.scratch)

@@ -11,6 +11,7 @@ from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
+from onnx_subprune.passes.low_rank import LowRank
 from onnx_subprune.passes.mask import MaskConsumers
 from onnx_subprune.passes.mask_statistics import MaskStatistics
 from onnx_subprune.passes.packing import has_candidates
@@ -33,6 +34,7 @@ __all__ = [
     "FoldConstants",
     "FoldCorrections",
     "InlineBranches",
+    "LowRank",
     "MaskConsumers",
     "MaskStatistics",
     "NameStates",

@@ -17,7 +17,7 @@ from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Correction, Fit
 
-__all__ = ["FoldCorrections"]
+__all__ = ["FoldCorrections", "shift_bias"]
 
 _RECURRENT_BIAS = 3
 
@@ -55,7 +55,7 @@ class FoldCorrections(Pass):
             shift = self._correct_weight(correction.solve())
             if np.any(shift):
                 for consumer in correction.consumers:
-                    _shift_bias(graph, self._structure, consumer, shift)
+                    shift_bias(graph, self._structure, consumer, shift)
         return bool(self._corrections)
 
     def _correct_weight(self, fit: Fit) -> np.ndarray:
@@ -73,7 +73,8 @@ class FoldCorrections(Pass):
         return shift
 
 
-def _shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+def shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+    """Add `shift`, a value per output, to what the linear map of `consumer` gives."""
     if consumer.kind == "MatMul" or (consumer.kind == "Gemm" and consumer.index == 0):
         _shift_after_matmul(graph, structure, consumer, shift)
     elif consumer.node.op in RECURRENT:

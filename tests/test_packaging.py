@@ -37,7 +37,7 @@ def test_passes_is_one_folder_with_two_names() -> None:
 
 def test_imports_point_one_way() -> None:
     """No package imports one above it: cli -> pipeline -> the rest -> model -> errors."""
-    layers = {"errors": 0, "model": 1, "pipeline": 3, "verify": 3, "cli": 4}
+    layers = {"errors": 0, "model": 1, "pipeline": 3, "factorisation": 3, "verify": 3, "cli": 4}
     for path in (ROOT / "onnx_subprune").rglob("*.py"):
         parts = path.relative_to(ROOT / "onnx_subprune").parts
         own = layers.get(parts[0].removesuffix(".py"), 2)

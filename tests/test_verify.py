@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import pipeline
+from onnx_subprune import pipeline, sources
 from onnx_subprune.data import load_demo
 from onnx_subprune.errors import InternalError
 from onnx_subprune.options import Options, Target
@@ -64,7 +64,7 @@ def test_passes_that_change_the_network_write_nothing(monkeypatch: pytest.Monkey
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 9, bias.name))
         return analysis
 
-    monkeypatch.setattr(pipeline, "analyse", changed)
+    monkeypatch.setattr(sources, "analyse", changed)
     calib = {name: values[:32] for name, values in demo.calibration.items()}
     with pytest.raises(InternalError, match="spellings unified was expected to compute what the given one does"):
         pipeline.prune(demo.model_path, calib, Options(target=Target("units", 0.5)))

@@ -14,6 +14,7 @@ from onnx_subprune.cli.demo import demo
 from onnx_subprune.cli.doctor import doctor
 from onnx_subprune.cli.eval import evaluate
 from onnx_subprune.cli.exits import Interrupted
+from onnx_subprune.cli.factorise import factorise
 from onnx_subprune.cli.inspect import inspect
 from onnx_subprune.cli.prune import prune
 
@@ -42,6 +43,7 @@ app.command()(prune)
 app.command("eval")(evaluate)
 app.command()(bench)
 app.command()(apply)
+app.command()(factorise)
 app.command()(doctor)
 app.command()(demo)
 

@@ -1,6 +1,13 @@
 """What a run found and did: as data, as tables, and the environment it ran in."""
 
-from onnx_subprune.report.document import Document, analysis_as_dict, as_dict, to_json, write_json
+from onnx_subprune.report.document import (
+    Document,
+    analysis_as_dict,
+    as_dict,
+    factorisation_as_dict,
+    to_json,
+    write_json,
+)
 from onnx_subprune.report.environment import Environment, examine, versions
 from onnx_subprune.report.tables import (
     accuracy_table,
@@ -12,6 +19,7 @@ from onnx_subprune.report.tables import (
     group_table,
     latency_table,
     perplexity_table,
+    rank_table,
     side_by_side,
     totals,
     width_table,
@@ -27,11 +35,13 @@ __all__ = [
     "cost_table",
     "environment_table",
     "examine",
+    "factorisation_as_dict",
     "fidelity_table",
     "frozen_table",
     "group_table",
     "latency_table",
     "perplexity_table",
+    "rank_table",
     "side_by_side",
     "to_json",
     "totals",

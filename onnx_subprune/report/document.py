@@ -18,11 +18,13 @@ from onnx_subprune.errors import OutputError
 from onnx_subprune.report.environment import versions
 
 if TYPE_CHECKING:
+    from onnx_subprune.calibration import Statistics
+    from onnx_subprune.factorisation import Factorisation
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.structure import Group
 
-__all__ = ["Document", "analysis_as_dict", "as_dict", "to_json", "write_json"]
+__all__ = ["Document", "analysis_as_dict", "as_dict", "factorisation_as_dict", "to_json", "write_json"]
 
 Document = dict[str, Any]
 
@@ -52,8 +54,26 @@ def as_dict(result: Result, *, command: Sequence[str] = (), source: str | None =
         "pruned": asdict(result.pruned),
         "groups": [{**_group(group), **_kept(kept[group.name], group.size)} for group in structure.prunable],
         "frozen": [_frozen(group) for group in structure.frozen],
-        "calibration": _calibration(result, source),
+        "calibration": _calibration(result.statistics, source),
         "errors": dict(result.errors),
+        "warnings": list(result.warnings),
+    }
+
+
+def factorisation_as_dict(result: Factorisation, *, command: Sequence[str] = (), source: str | None = None) -> Document:
+    """Return everything there is to say about a factorisation as plain data; arguments as for `as_dict`."""
+    return {
+        "format": "onnx_subprune.factorise/1",
+        "versions": versions(),
+        "command": list(command),
+        "target": str(result.target),
+        "fingerprint": result.analysis.fingerprint,
+        "input_shapes": _lists(result.analysis.input_shapes),
+        "dense": asdict(result.dense),
+        "pruned": asdict(result.pruned),
+        "layers": [{**asdict(layer), "macs_kept": layer.macs_kept} for layer in result.layers],
+        "left": dict(result.left),
+        "calibration": _calibration(result.statistics, source),
         "warnings": list(result.warnings),
     }
 
@@ -119,10 +139,10 @@ def _frozen(group: Group) -> Document:
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
 
 
-def _calibration(result: Result, source: str | None) -> Document | None:
-    if result.statistics is None:
+def _calibration(statistics: Statistics | None, source: str | None) -> Document | None:
+    if statistics is None:
         return None
-    return {"source": source, "samples": result.statistics.samples, "taps": len(result.statistics.grams)}
+    return {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)}
 
 
 def _lists(shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

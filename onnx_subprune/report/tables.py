@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
     from onnx_subprune.evaluate import Fidelity, Latency, Perplexity, Top1
+    from onnx_subprune.factorisation import Factorisation
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.report.environment import Environment
@@ -28,6 +29,7 @@ __all__ = [
     "group_table",
     "latency_table",
     "perplexity_table",
+    "rank_table",
     "side_by_side",
     "totals",
     "width_table",
@@ -46,7 +48,7 @@ def count(number: int, unit: str = "") -> str:
     return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
-def cost_table(result: Result) -> Table:
+def cost_table(result: Result | Factorisation) -> Table:
     """Costs before and after, and the operators whose number changed."""
     dense, pruned = result.dense, result.pruned
     rows = [
@@ -85,6 +87,21 @@ def width_table(result: Result) -> Table:
         for group in result.analysis.structure.prunable
     ]
     return _table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
+
+
+def rank_table(result: Factorisation) -> Table:
+    """Layers that can be factorised: the rank of the two in their place, MACs, and what of their outputs is lost."""
+    rows = [
+        (
+            layer.name,
+            f"{layer.features} x {layer.outputs}",
+            "-" if layer.rank is None else str(layer.rank),
+            f"{layer.macs_kept / layer.macs:.0%}" if layer.macs else "-",
+            "-" if layer.rank is None else f"{1 - layer.share:.1%}",
+        )
+        for layer in result.layers
+    ]
+    return _table(("layer", "size", "rank", "MACs kept", "lost"), rows, "lrrrr")
 
 
 def group_table(analysis: Analysis, macs: int) -> Table:

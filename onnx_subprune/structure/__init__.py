@@ -19,6 +19,7 @@ from onnx_subprune.structure.context import (
 from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.extents import dims_of, evaluate, fixed
+from onnx_subprune.structure.factorisable import Layer, layers_of
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
@@ -42,6 +43,7 @@ __all__ = [
     "Group",
     "IndexUse",
     "Keeps",
+    "Layer",
     "MacTerm",
     "Normalisation",
     "Removal",
@@ -64,6 +66,7 @@ __all__ = [
     "infer",
     "is_float",
     "keep_mask",
+    "layers_of",
     "normalised_features",
     "product",
     "sides_of",

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from onnx_subprune.subspace.fitting import Correction, Fit, Pending, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
+from onnx_subprune.subspace.low_rank import (
+    Factors,
+    Spectrum,
+    factors,
+    input_spectrum,
+    output_spectrum,
+    share_of_variance,
+)
 from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
 from onnx_subprune.subspace.ordering import (
     METHODS,
@@ -26,6 +34,7 @@ from onnx_subprune.subspace.rescaling import Rescaling, rescaling, unscaled
 __all__ = [
     "METHODS",
     "Correction",
+    "Factors",
     "Fit",
     "Moments",
     "Pending",
@@ -33,26 +42,31 @@ __all__ = [
     "Reader",
     "Recovery",
     "Rescaling",
+    "Spectrum",
     "Term",
     "centred",
     "conditional_variance_scores",
     "cumulative_variance",
     "equilibrate",
+    "factors",
     "feature_scores",
     "fit_corrections",
     "fold",
+    "input_spectrum",
     "intercept_is_exact",
     "joint_scores",
     "ldl",
     "loss_of_order",
     "magnitude_scores",
     "obs_sweep",
+    "output_spectrum",
     "random_scores",
     "rank",
     "rank_group",
     "recover",
     "rescaling",
     "saw_scores",
+    "share_of_variance",
     "unit_scores",
     "unscaled",
     "wanda_scores",

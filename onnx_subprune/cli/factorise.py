@@ -1,0 +1,121 @@
+"""`onnx-subprune factorise`: the low-rank baseline that pruning is compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_subprune import factorisation, report
+from onnx_subprune.cli.files import check_outputs, saved_statistics
+from onnx_subprune.cli.options import (
+    BatchSize,
+    Calib,
+    InputShapes,
+    Json,
+    Model,
+    Providers,
+    Quiet,
+    ReportFile,
+    Samples,
+    Seed,
+    StatisticsFile,
+    Threads,
+    Verbose,
+    names,
+    shapes,
+)
+from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.factorisation import TARGETS
+from onnx_subprune.options import Options, Target
+
+__all__ = ["factorise"]
+
+_FACTORISING = "Factorising"
+
+
+def factorise(
+    context: typer.Context,
+    model: Model,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Where the new model goes.", show_default=False)],
+    *,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            metavar="KIND=F",
+            help=f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}; "
+            "units is the fraction of every layer's own cost.",
+            rich_help_panel=_FACTORISING,
+            show_default=False,
+        ),
+    ],
+    calib: Calib = None,
+    round_to: Annotated[
+        int,
+        typer.Option("--round-to", metavar="N", help="Ranks are multiples of N.", rich_help_panel=_FACTORISING),
+    ] = 1,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="GLOB",
+            help="Leave layers whole that match by node or weight; repeatable.",
+            rich_help_panel=_FACTORISING,
+            show_default=False,
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="GLOB",
+            help="Factorise only layers that match; repeatable.",
+            rich_help_panel=_FACTORISING,
+            show_default=False,
+        ),
+    ] = None,
+    statistics: StatisticsFile = None,
+    samples: Samples = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    input_shapes: InputShapes = None,
+    providers: Providers = None,
+    threads: Threads = None,
+    report_file: ReportFile = None,
+    json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write layers of MODEL as two of a smaller rank: a baseline to compare `prune` with.
+
+    No unit is removed: every layer that is cut becomes two nodes, the principal components of its outputs.
+    """
+    with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        options = Options(
+            target=Target.parse(target),
+            round_to=round_to,
+            ignore=tuple(ignore or ()),
+            only=tuple(only or ()),
+            samples=samples,
+            seed=seed,
+            batch_size=batch_size,
+            providers=names(providers),
+            threads=threads,
+            input_shapes=shapes(input_shapes),
+        )
+        written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
+        check_outputs({"MODEL": model, "--calib": calib}, written)
+        loaded = saved_statistics(calib, statistics)
+        with screen.progress("calibrating") as progress:
+            if calib and statistics is not None:
+                loaded = factorisation.calibrate_layers(model, calib, options, progress=progress)
+                loaded.save(statistics)
+            result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
+        screen.warn(result.warnings)
+        document = report.factorisation_as_dict(result, command=context.obj or (), source=calib or str(statistics))
+        result.save(out)
+        if report_file is not None:
+            report.write_json(document, report_file)
+        screen.show(document, report.cost_table(result), report.rank_table(result))
