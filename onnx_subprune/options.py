@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from onnx_subprune.errors import OptionError
 from onnx_subprune.subspace import METHODS
 
-__all__ = ["RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+__all__ = ["ALLOCATIONS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
 
 TARGETS = ("macs", "params", "units", "variance")
 SELECTIONS = METHODS
 RECOVERIES = ("channel", "none")
+ALLOCATIONS = ("cutoff", "loss", "uniform")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Options:
         target: what may remain.
         select: the ordering of units, one of `SELECTIONS`.
         recovery: `channel` (least squares per channel, the paper's) or `none`.
+        allocation: how a target of MACs or parameters is shared among the groups: by one `cutoff` of the share of
+            variance, by the least `loss` for the cost, or the same share of units everywhere (`uniform`).
         round_to: the widths of pruned axes are multiples of this where the group is large enough.
         ignore: globs over group, node and weight names; what matches is left whole.
         only: globs; when given, only groups that match are pruned.
@@ -75,6 +78,7 @@ class Options:
     target: Target = field(default_factory=lambda: Target("macs", 0.5))
     select: str = "zca"
     recovery: str = "channel"
+    allocation: str = "cutoff"
     round_to: int = 1
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -90,6 +94,7 @@ class Options:
     def __post_init__(self) -> None:
         _one_of("selection", self.select, SELECTIONS)
         _one_of("recovery", self.recovery, RECOVERIES)
+        _one_of("allocation", self.allocation, ALLOCATIONS)
         for name in ("round_to", "batch_size", "samples", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

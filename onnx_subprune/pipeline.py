@@ -67,7 +67,7 @@ def prune(
     statistics = statistics or _calibrate(analysis, dataset, options, progress)
     _check_fit(statistics, analysis)
     curves = rank_groups(analysis, groups, statistics, options)
-    counts, warnings = allocate(analysis.structure, curves, options.target)
+    counts, warnings = allocate(analysis.structure, curves, options.target, options.allocation)
     plan = _plan(analysis, curves, counts, options)
     return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options), warnings=warnings)
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from onnx_subprune import budget
-from onnx_subprune.errors import TargetError
+from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.options import Target
 from onnx_subprune.structure import Structure
 
 __all__ = ["allocate", "dead_groups"]
 
 
-def allocate(structure: Structure, curves: list[budget.Curve], target: Target) -> tuple[dict[str, int], list[str]]:
-    """Find the widths that meet the target, with what the user should know of them."""
+def allocate(
+    structure: Structure, curves: list[budget.Curve], target: Target, allocation: str = "cutoff"
+) -> tuple[dict[str, int], list[str]]:
+    """Find the widths that meet the target, with what the user should know of them.
+
+    `allocation`, one of `options.ALLOCATIONS`, says how a target of MACs or parameters is shared among the groups.
+
+    Raises:
+        OptionError: the allocation needs losses that the curves do not have.
+        TargetError: the target cannot be met.
+
+    """
     if target.kind == "units":
         if target.value > 0.0:
             return budget.uniform(curves, target.value), []
@@ -24,26 +34,28 @@ def allocate(structure: Structure, curves: list[budget.Curve], target: Target) -
         return budget.uniform(free, 0.0), [f"'{name}' keeps a unit: {reason}" for name, reason in needed.items()]
     if target.kind == "variance":
         return budget.variance(curves, target.value), []
-    counts = _affordable(structure, curves, target)
+    counts = _affordable(structure, curves, target, allocation)
     whole = [name for name, count in counts.items() if not count]
     dropped = f"{target} is less than the smallest widths leave; removed as a whole: {', '.join(whole)}"
     return counts, [dropped] if whole else []
 
 
-def _affordable(structure: Structure, curves: list[budget.Curve], target: Target) -> dict[str, int]:
+def _affordable(structure: Structure, curves: list[budget.Curve], target: Target, allocation: str) -> dict[str, int]:
     measure = structure.macs if target.kind == "macs" else structure.parameters
     atoms = {group.name: group.atom for group in structure.prunable}
     dense = measure({})
 
     def cost(widths: Mapping[str, int]) -> float:
-        removal = structure.removal(name for name, count in widths.items() if not count)
+        whole = [name for name, count in widths.items() if not count]
+        removal = structure.removal(whole) if whole else None
         return measure({atoms[name]: count for name, count in widths.items()}, removal) / dense
 
     def removable(names: list[str]) -> bool:
         return structure.removal(names).reason is None
 
+    allocator, worth = _allocator(curves, allocation)
     try:
-        return budget.drop_branches(curves, cost, target.value, removable).counts
+        return budget.drop_branches(curves, cost, target.value, removable, allocate=allocator, worth=worth).counts
     except TargetError as error:
         nearest = math.ceil(error.nearest * 1e4) / 1e4
         raise TargetError(
@@ -51,6 +63,23 @@ def _affordable(structure: Structure, curves: list[budget.Curve], target: Target
             f"ask for {target.kind}={nearest:.4f} or more",
             nearest,
         ) from None
+
+
+def _allocator(
+    curves: list[budget.Curve], allocation: str
+) -> tuple[budget.Allocator, Callable[[budget.Curve, int], float] | None]:
+    """Return what finds the widths, and what the last units of a group are worth."""
+    if allocation == "cutoff":
+        return budget.cheapest_cutoff, None
+    if allocation == "uniform":
+        return budget.affordable_uniform, None
+    without = next((curve.group for curve in curves if curve.loss is None), None)
+    if without is not None:
+        raise OptionError(
+            f"expected a loss for every group, which allocation 'loss' needs, found none for '{without}'; "
+            "choose another selection, or allocation 'cutoff'"
+        )
+    return budget.knapsack, budget.lost_without
 
 
 def dead_groups(structure: Structure, gone: list[str]) -> list[str]:

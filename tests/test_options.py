@@ -25,6 +25,7 @@ def test_an_impossible_target_is_refused_with_an_example(text: str) -> None:
 BAD_OPTIONS: list[dict[str, object]] = [
     {"select": "best"},
     {"recovery": "magic"},
+    {"allocation": "magic"},
     {"round_to": 0},
     {"samples": 0},
     {"batch_size": 0},

@@ -255,3 +255,12 @@ def test_normalising_changes_no_output(dense: onnx.ModelProto, calib: dict[str, 
 
 def test_the_embedded_network_passes_the_mask_oracle(dense: onnx.ModelProto, mask_oracle) -> None:
     assert mask_oracle(dense, {"image": (4, 1, 28, 28)}).structure.prunable
+
+
+def test_a_target_is_shared_out_in_other_ways(
+    dense: onnx.ModelProto, half: Result, calib: dict[str, np.ndarray]
+) -> None:
+    result = prune(dense, calib, Options(target=Target("macs", 0.5), allocation="uniform"))
+    assert 0.47 < result.pruned.macs / result.dense.macs <= 0.5
+    shares = [len(group.kept) / group.size for group in result.plan.groups]
+    assert max(shares) - min(shares) < 0.1

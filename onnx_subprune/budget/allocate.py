@@ -14,15 +14,30 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from onnx_subprune.budget.curves import Curve
 from onnx_subprune.errors import OptionError, TargetError
 
-__all__ = ["Allocation", "cheapest_cutoff", "drop_branches", "uniform", "variance"]
+__all__ = [
+    "Allocation",
+    "Allocator",
+    "Cost",
+    "Counts",
+    "cheapest_cutoff",
+    "check_round",
+    "drop_branches",
+    "largest",
+    "limit_of",
+    "uniform",
+    "variance",
+    "width_of",
+]
 
 Counts = dict[str, int]
+Cost = Callable[[Counts], float]
 Step = tuple[str, int]
 
 _TOLERANCE = 1e-12
@@ -30,11 +45,22 @@ _TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class Allocation:
-    """Units kept per group, their cost, and the cut-off that they started from (0 where only minimum widths fit)."""
+    """Units kept per group, their cost, and the cut-off that they started from.
+
+    The cut-off is 0 where only minimum widths fit, and None where the widths come from no cut-off.
+    """
 
     counts: Counts
-    cutoff: float
+    cutoff: float | None
     cost: float
+
+
+class Allocator(Protocol):
+    """Whatever finds widths within a target cost and raises TargetError where even the smallest cost more."""
+
+    def __call__(self, curves: Sequence[Curve], cost: Cost, target_cost: float, *, round_to: int) -> Allocation:
+        """Return widths of all groups whose cost is at most the target."""
+        ...
 
 
 def uniform(curves: Sequence[Curve], fraction: float, round_to: int = 1) -> Counts:
@@ -51,9 +77,9 @@ def uniform(curves: Sequence[Curve], fraction: float, round_to: int = 1) -> Coun
     """
     if fraction != 0.0:
         _check_fraction("fraction of units", fraction)
-    _check_round(round_to)
+    check_round(round_to)
     # The tolerance makes 0.29 * 50 = 14.499999999999998 the half that the user means.
-    return {c.group: _width(c, math.floor(fraction * c.size + 0.5 + 1e-9), round_to) for c in curves}
+    return {c.group: width_of(c, math.floor(fraction * c.size + 0.5 + 1e-9), round_to) for c in curves}
 
 
 def variance(curves: Sequence[Curve], cutoff: float, round_to: int = 1) -> Counts:
@@ -69,13 +95,11 @@ def variance(curves: Sequence[Curve], cutoff: float, round_to: int = 1) -> Count
 
     """
     _check_fraction("share of variance", cutoff)
-    _check_round(round_to)
+    check_round(round_to)
     return _at_cutoff(curves, cutoff, round_to)
 
 
-def cheapest_cutoff(
-    curves: Sequence[Curve], cost: Callable[[Counts], float], target_cost: float, round_to: int = 1
-) -> Allocation:
+def cheapest_cutoff(curves: Sequence[Curve], cost: Cost, target_cost: float, round_to: int = 1) -> Allocation:
     """The largest cut-off that the target affords, and the rest of the budget spent on the best single steps.
 
     A step widens one group to the next allowed width that gains anything; steps are taken by the share of variance
@@ -93,35 +117,50 @@ def cheapest_cutoff(
         TargetError: even the minimum widths cost more; `nearest` is their cost.
 
     """
-    _check_round(round_to)
+    cutoffs = [0.0, *np.unique(np.concatenate([[1.0], *(curve.share[1:] for curve in curves)])).tolist()]
+    cutoff, counts = largest(cutoffs, lambda value: _at_cutoff(curves, value, round_to), cost, target_cost, round_to)
+    if cutoff < 1.0:
+        counts = _spend(curves, counts, cost, limit_of(target_cost), round_to)
+    return Allocation(counts, cutoff, float(cost(counts)))
+
+
+def largest(
+    values: Sequence[float], widths: Callable[[float], Counts], cost: Cost, target_cost: float, round_to: int
+) -> tuple[float, Counts]:
+    """The largest of some rising values whose widths the target affords, and these widths.
+
+    Raises:
+        OptionError: the target is NaN or `round_to` below 1.
+        TargetError: even the first value costs more; `nearest` is its cost.
+
+    """
+    check_round(round_to)
     if math.isnan(target_cost):
         raise OptionError("expected a target cost, found NaN; give a number")
-    limit = _limit(target_cost)
-    cutoffs = [0.0, *np.unique(np.concatenate([[1.0], *(curve.share[1:] for curve in curves)])).tolist()]
-    affordable = bisect_right(cutoffs, limit, key=lambda cutoff: cost(_at_cutoff(curves, cutoff, round_to))) - 1
+    affordable = bisect_right(values, limit_of(target_cost), key=lambda value: cost(widths(value))) - 1
     if affordable < 0:
-        least = float(cost(_at_cutoff(curves, 0.0, round_to)))
+        least = float(cost(widths(values[0])))
         raise TargetError(
             f"expected a cost of at most {target_cost:g}, but the smallest widths cost {least:g}; raise the target",
             least,
         )
-    counts = _at_cutoff(curves, cutoffs[affordable], round_to)
-    if cutoffs[affordable] < 1.0:
-        counts = _spend(curves, counts, cost, limit, round_to)
-    return Allocation(counts, cutoffs[affordable], float(cost(counts)))
+    return values[affordable], widths(values[affordable])
 
 
 def drop_branches(
     curves: Sequence[Curve],
-    cost: Callable[[Counts], float],
+    cost: Cost,
     target_cost: float,
     removable: Callable[[list[str]], bool],
     round_to: int = 1,
+    *,
+    allocate: Allocator = cheapest_cutoff,
+    worth: Callable[[Curve, int], float] | None = None,
 ) -> Allocation:
-    """`cheapest_cutoff` without the groups whose last units cost the least variance, as few as the target allows.
+    """Widths without the groups whose last units are worth the least, as few as the target allows.
 
-    At the smallest widths all groups stand in the order of the share of variance that they still hold. They go one
-    after the other, where that is possible and saves anything, until the rest is affordable.
+    At the smallest widths all groups stand in the order of what they are still worth. They go one after the other,
+    where that is possible and saves anything, until the rest is affordable.
 
     Args:
         curves: one per group.
@@ -129,6 +168,8 @@ def drop_branches(
         target_cost: the largest cost allowed, in the units of `cost`.
         removable: whether all these groups, by name, may lose all their units together.
         round_to: as for `uniform`.
+        allocate: finds the widths of the groups that stay.
+        worth: of a group that keeps so many units; by default their share of variance.
 
     Raises:
         OptionError: the target is NaN or `round_to` below 1.
@@ -136,29 +177,35 @@ def drop_branches(
 
     """
     try:
-        return cheapest_cutoff(curves, cost, target_cost, round_to)
+        return allocate(curves, cost, target_cost, round_to=round_to)
     except TargetError as refusal:
         nearest = refusal.nearest
     counts, gone = _at_cutoff(curves, 0.0, round_to), list[str]()
-    for curve in sorted(curves, key=lambda c: float(c.share[counts[c.group]])):
+    value = worth or _share
+    for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):
         fewer = {**counts, curve.group: 0}
         if removable([*gone, curve.group]) and (lower := cost(fewer)) < nearest:
             counts, nearest = fewer, float(lower)
             gone.append(curve.group)
-            if nearest <= _limit(target_cost):
+            if nearest <= limit_of(target_cost):
                 break
     none = dict.fromkeys(gone, 0)
     rest = [curve for curve in curves if curve.group not in none]
-    found = cheapest_cutoff(rest, lambda widths: cost({**widths, **none}), target_cost, round_to)
+    found = allocate(rest, lambda widths: cost({**widths, **none}), target_cost, round_to=round_to)
     return Allocation({**found.counts, **none}, found.cutoff, found.cost)
 
 
-def _limit(target_cost: float) -> float:
+def _share(curve: Curve, count: int) -> float:
+    return float(curve.share[count])
+
+
+def limit_of(target_cost: float) -> float:
+    """The target with room for rounding."""
     return target_cost + _TOLERANCE * abs(target_cost)
 
 
 def _at_cutoff(curves: Sequence[Curve], cutoff: float, round_to: int) -> Counts:
-    return {c.group: _width(c, _reach(c, cutoff), round_to) for c in curves}
+    return {c.group: width_of(c, _reach(c, cutoff), round_to) for c in curves}
 
 
 def _reach(curve: Curve, cutoff: float) -> int:
@@ -168,15 +215,13 @@ def _reach(curve: Curve, cutoff: float) -> int:
     return int(np.searchsorted(curve.share, cutoff - _TOLERANCE, side="left"))
 
 
-def _width(curve: Curve, count: int, round_to: int) -> int:
+def width_of(curve: Curve, count: int, round_to: int) -> int:
     """The smallest allowed width of at least `count` units."""
     multiple = math.lcm(curve.round_to, round_to)
     return min(curve.size, multiple * math.ceil(max(count, curve.minimum) / multiple))
 
 
-def _spend(
-    curves: Sequence[Curve], counts: Counts, cost: Callable[[Counts], float], limit: float, round_to: int
-) -> Counts:
+def _spend(curves: Sequence[Curve], counts: Counts, cost: Cost, limit: float, round_to: int) -> Counts:
     """Take the affordable steps in the order of their gain.
 
     A step that is not affordable ends its group: no later step can be cheaper. The steps before the first such one
@@ -219,7 +264,7 @@ def _entry(i: int, curve: Curve, width: int, round_to: int) -> tuple[float, int,
     count = int(np.searchsorted(curve.share, curve.share[width] + _TOLERANCE, side="right"))
     if count > curve.size:
         return None
-    wider = _width(curve, count, round_to)
+    wider = width_of(curve, count, round_to)
     return (-float(curve.share[wider] - curve.share[width]), i, wider)
 
 
@@ -228,6 +273,7 @@ def _check_fraction(what: str, value: float) -> None:
         raise OptionError(f"expected a {what} in (0, 1], found {value}; for example 0.5 keeps half")
 
 
-def _check_round(round_to: int) -> None:
+def check_round(round_to: int) -> None:
+    """OptionError unless widths can be multiples of this."""
     if round_to < 1:
         raise OptionError(f"expected widths rounded to multiples of 1 or more, found {round_to}; use for example 8")

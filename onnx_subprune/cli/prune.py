@@ -30,7 +30,7 @@ from onnx_subprune.cli.options import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.options import RECOVERIES, SELECTIONS, TARGETS, Options, Target
+from onnx_subprune.options import ALLOCATIONS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
 
 __all__ = ["prune"]
 
@@ -68,6 +68,15 @@ Recovery = Annotated[
         "--recovery",
         metavar="NAME",
         help=f"How consumers make up for removed units: {', '.join(RECOVERIES)}.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+Allocation = Annotated[
+    str,
+    typer.Option(
+        "--allocation",
+        metavar="NAME",
+        help=f"How macs=F and params=F are shared among groups: {', '.join(ALLOCATIONS)}.",
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -123,6 +132,7 @@ def prune(
     calib: Calib = None,
     select: Select = "zca",
     recovery: Recovery = "channel",
+    allocation: Allocation = "cutoff",
     round_to: RoundTo = 1,
     ignore: Ignore = None,
     only: Only = None,
@@ -150,6 +160,7 @@ def prune(
             target=Target.parse(target),
             select=select,
             recovery=recovery,
+            allocation=allocation,
             round_to=round_to,
             ignore=tuple(ignore or ()),
             only=tuple(only or ()),

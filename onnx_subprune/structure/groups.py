@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
 from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 from onnx_subprune.structure.dtypes import is_float
+from onnx_subprune.structure.products import Products
 from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["Group", "Structure", "collect"]
@@ -81,6 +83,7 @@ class Structure:
     context: Context
     groups: tuple[Group, ...]
     branches: Branches
+    _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -139,18 +142,21 @@ class Structure:
 
         A `removal` leaves out the nodes that are gone with whole branches.
         """
-        return sum(
-            math.prod(_count(dim, counts) for dim in term.factors)
-            for term in self.context.mac_terms
-            if removal is None or id(term.node) in removal.live
-        )
+        return self._products.value(counts, None if removal is None else removal.live)
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters when each Atom in `counts` keeps that many units.
 
         A `removal` leaves out what only nodes read that are gone with whole branches.
         """
-        return sum(math.prod(_count(dim, counts) for dim in axes) for axes in self._parameter_axes(removal))
+        live = None if removal is None else removal.live
+        if live not in self._parameters:
+            self._parameters[live] = Products(("", axes) for axes in self._parameter_axes(removal))
+        return self._parameters[live].value(counts)
+
+    @cached_property
+    def _products(self) -> Products:
+        return Products((id(term.node), term.factors) for term in self.context.mac_terms)
 
     def constant_axes(self, node: gs.Node, index: int) -> tuple[Dim, ...] | None:
         """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
@@ -245,16 +251,6 @@ def _namer() -> Callable[[str], str]:
         return base if seen[base] == 1 else f"{base}#{seen[base]}"
 
     return name
-
-
-def _count(dim: Dim, counts: Mapping[Atom, int]) -> int:
-    result = 1
-    for factor in dim.resolve().factors:
-        if isinstance(factor, Atom):
-            result *= counts.get(factor, factor.size)
-        else:
-            result *= sum(_count(part, counts) for part in factor.parts)
-    return result
 
 
 def _is_float(tensor: gs.Constant) -> bool:

@@ -1,0 +1,137 @@
+"""Better widths from given ones: many groups give and take at once, and the cost stays within its limit.
+
+Near a state the cost is taken for a sum of what each group changes it by, alone. Under that model the best state
+within a reach of some rungs is a multiple-choice knapsack, which dynamic programming solves over a grid of costs. The
+answer counts only if the real cost is within the limit and the loss is less. As products of widths are no sums, the
+reach is halved where nothing better was found, down to single rungs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.budget.ladder import Ladders, State
+
+__all__ = ["Options", "choose", "improve"]
+
+_GRID = 2048
+_MOST_OPTIONS = 33
+_RETRIES = 3
+_OPTIMISM = 0.1
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """Rungs that a group may move to, by how much each changes the cost, and what is lost there: all [options]."""
+
+    rungs: NDArray[np.intp]
+    change: NDArray[np.float64]
+    loss: NDArray[np.float64]
+
+
+def improve(ladders: Ladders, state: State, limit: float, calls: int) -> State:
+    """Move to states of less loss whose cost is within the limit, until single rungs no longer help.
+
+    Args:
+        ladders: the groups.
+        state: where to start; its cost is within the limit.
+        limit: the largest cost allowed.
+        calls: stop when the cost has been asked for about this often.
+
+    """
+    # Where one factor of a product grows and another shrinks, the sum of both changes says more than the truth. So what
+    # the model finds with more to spend than there is may fit all the same; it is tried last, as it often does not.
+    for extra in (0.0, _OPTIMISM * abs(limit)):
+        reach = max((len(widths) - 1 for widths in ladders.widths), default=0)
+        while reach and ladders.calls < calls:
+            better = _better(ladders, state, limit, reach, extra)
+            if better is None:
+                reach //= 2
+            else:
+                state = better
+    return state
+
+
+def _better(ladders: Ladders, state: State, limit: float, reach: int, extra: float) -> State | None:
+    options = [_options(ladders, state, group, reach) for group in range(len(state))]
+    found = settle(ladders, options, limit - ladders.cost(state) + extra, limit)
+    if found is None or not ladders.loss(found) < ladders.loss(state) * (1 - _EPSILON):
+        return None
+    return found
+
+
+def settle(ladders: Ladders, options: Sequence[Options], slack: float, limit: float) -> State | None:
+    """The choice of least loss whose real cost is within the limit; where it is too high, that much less is spent."""
+    for _ in range(_RETRIES):
+        found = choose(options, slack)
+        if found is None or (excess := ladders.cost(found) - limit) <= 0.0:
+            return found
+        slack -= excess
+    return None
+
+
+def _options(ladders: Ladders, state: State, group: int, reach: int) -> Options:
+    low, now, high = max(0, state[group] - reach), state[group], min(ladders.top[group], state[group] + reach)
+    probes = sorted({low, (low + now) // 2, now, (now + high + 1) // 2, high} if reach > 2 else {low, now, high})
+    costs = [ladders.cost((*state[:group], rung, *state[group + 1 :])) for rung in probes]
+    chosen = _spread(low, now, high)
+    change = np.interp(chosen, probes, costs) - ladders.cost(state)
+    return Options(chosen, change, ladders.losses[group][chosen])
+
+
+def _spread(low: int, now: int, high: int) -> NDArray[np.intp]:
+    """All rungs from `low` to `high`, or some of them where they are many: the near ones, and evenly spaced ones."""
+    if high - low < _MOST_OPTIONS:
+        return np.arange(low, high + 1)
+    near = np.arange(max(low, now - 4), min(high, now + 4) + 1)
+    return np.unique(np.concatenate([near, np.linspace(low, high, _MOST_OPTIONS - 8).round().astype(np.intp)]))
+
+
+def choose(options: Sequence[Options], slack: float) -> State | None:
+    """The rungs of least loss whose changes of cost sum to at most `slack`, to within rounding; None if none do."""
+    spare = slack - sum(float(np.min(o.change)) for o in options)
+    if spare < -_EPSILON * abs(slack):
+        return None
+    extra = [o.change - np.min(o.change) for o in options]
+    step = min(max(spare, 0.0), sum(float(np.max(e)) for e in extra)) / _GRID
+    prices = [np.rint(e / step).astype(np.int64) if step else np.where(e > 0, _GRID + 1, 0) for e in extra]
+    least = np.zeros(_GRID + 1)
+    picks = []
+    for price, option in zip(prices, options, strict=True):
+        least, pick = _with(least, price, option.loss)
+        picks.append(pick)
+    return _traced(options, prices, picks, least)
+
+
+def _with(
+    least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
+    """One group more: [grid + 1] the least loss for every budget, and the option taken there."""
+    best, pick = np.full(_GRID + 1, np.inf), np.zeros(_GRID + 1, dtype=np.int16)
+    for index, (price, loss) in enumerate(zip(prices.tolist(), losses.tolist(), strict=True)):
+        if price > _GRID:
+            continue
+        trial = least[: _GRID + 1 - price] + loss
+        where = trial < best[price:]
+        best[price:][where] = trial[where]
+        pick[price:][where] = index
+    return best, pick
+
+
+def _traced(
+    options: Sequence[Options],
+    prices: Sequence[NDArray[np.int64]],
+    picks: Sequence[NDArray[np.int16]],
+    least: NDArray[np.float64],
+) -> State:
+    budget, found = int(np.argmin(least)), []
+    for option, price, pick in zip(reversed(options), reversed(prices), reversed(picks), strict=True):
+        index = int(pick[budget])
+        found.append(int(option.rungs[index]))
+        budget -= int(price[index])
+    return tuple(reversed(found))

@@ -1,0 +1,54 @@
+"""Sums of products of axis lengths, such as MACs and parameters, made ready to be evaluated many times.
+
+A budget asks thousands of times what a network costs. So the Dims are resolved once and equal products are added up.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from onnx_subprune.structure.dims import Atom, Dim
+
+__all__ = ["Products"]
+
+_Sum: TypeAlias = tuple["_Product", ...]
+
+
+@dataclass(frozen=True)
+class _Product:
+    """So many times the units of some Atoms times sums of products (the parts of a Concat)."""
+
+    times: int
+    atoms: tuple[Atom, ...]
+    sums: tuple[_Sum, ...]
+
+    def value(self, counts: Mapping[Atom, int]) -> int:
+        result = self.times
+        for atom in self.atoms:
+            result *= counts.get(atom, atom.size)
+        for parts in self.sums:
+            result *= sum([part.value(counts) for part in parts])
+        return result
+
+
+class Products:
+    """Terms, each the product of the lengths of some axes; each belongs to an owner that may go away."""
+
+    def __init__(self, terms: Iterable[tuple[Hashable, Sequence[Dim]]]) -> None:
+        """Take pairs of an owner and axes."""
+        same = Counter((owner, *_product(axes)) for owner, axes in terms)
+        self._terms = [(owner, _Product(times, atoms, sums)) for (owner, atoms, sums), times in same.items()]
+
+    def value(self, counts: Mapping[Atom, int], live: Collection[Hashable] | None = None) -> int:
+        """The sum when each Atom in `counts` keeps that many units; only over the owners that live, if given."""
+        return sum([term.value(counts) for owner, term in self._terms if live is None or owner in live])
+
+
+def _product(axes: Iterable[Dim]) -> tuple[tuple[Atom, ...], tuple[_Sum, ...]]:
+    factors = [factor for dim in axes for factor in dim.resolve().factors]
+    atoms = tuple(factor for factor in factors if isinstance(factor, Atom))
+    concats = (factor for factor in factors if not isinstance(factor, Atom))
+    return atoms, tuple(tuple(_Product(1, *_product([part])) for part in one.parts) for one in concats)
