@@ -257,10 +257,11 @@ def test_the_embedded_network_passes_the_mask_oracle(dense: onnx.ModelProto, mas
     assert mask_oracle(dense, {"image": (4, 1, 28, 28)}).structure.prunable
 
 
-def test_a_target_is_shared_out_in_other_ways(
-    dense: onnx.ModelProto, half: Result, calib: dict[str, np.ndarray]
-) -> None:
-    result = prune(dense, calib, Options(target=Target("macs", 0.5), allocation="uniform"))
+@pytest.mark.parametrize("allocation", ["uniform", "loss"])
+def test_a_target_is_shared_out_in_other_ways(dense: onnx.ModelProto, half: Result, allocation: str) -> None:
+    options = Options(target=Target("macs", 0.5), allocation=allocation)
+    result = prune(dense, None, options, statistics=half.statistics)
     assert 0.47 < result.pruned.macs / result.dense.macs <= 0.5
     shares = [len(group.kept) / group.size for group in result.plan.groups]
-    assert max(shares) - min(shares) < 0.1
+    assert max(shares) - min(shares) < 0.1 or allocation == "loss"
+    assert [g.kept for g in result.plan.groups] != [g.kept for g in half.plan.groups]
