@@ -12,9 +12,12 @@ from onnx_subprune.budget.allocate import (
     uniform,
     variance,
 )
+from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, joint_share
 from onnx_subprune.budget.knapsack import knapsack, lost_without
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
+from onnx_subprune.budget.search import Found, Trial, smallest
+from onnx_subprune.budget.sensitivity import fit_sensitivity
 
 __all__ = [
     "Allocation",
@@ -22,13 +25,20 @@ __all__ = [
     "Cost",
     "Counts",
     "Curve",
+    "Found",
+    "Trial",
     "affordable_uniform",
+    "blend",
+    "candidates",
     "cheapest_cutoff",
     "drop_branches",
+    "fit_sensitivity",
     "in_proportion",
     "joint_share",
     "knapsack",
     "lost_without",
+    "neighbours",
+    "smallest",
     "uniform",
     "variance",
 ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.budget.ladder import Ladders, State
 
-__all__ = ["Options", "choose", "improve"]
+__all__ = ["Options", "choose", "improve", "options_within", "settle"]
 
 _GRID = 2048
 _MOST_OPTIONS = 33
@@ -58,7 +58,8 @@ def improve(ladders: Ladders, state: State, limit: float, calls: int) -> State:
 
 
 def _better(ladders: Ladders, state: State, limit: float, reach: int, extra: float) -> State | None:
-    options = [_options(ladders, state, group, reach) for group in range(len(state))]
+    ends = [(max(0, now - reach), min(top, now + reach)) for now, top in zip(state, ladders.top, strict=True)]
+    options = [options_within(ladders, state, group, *ends[group]) for group in range(len(state))]
     found = settle(ladders, options, limit - ladders.cost(state) + extra, limit)
     if found is None or not ladders.loss(found) < ladders.loss(state) * (1 - _EPSILON):
         return None
@@ -75,9 +76,10 @@ def settle(ladders: Ladders, options: Sequence[Options], slack: float, limit: fl
     return None
 
 
-def _options(ladders: Ladders, state: State, group: int, reach: int) -> Options:
-    low, now, high = max(0, state[group] - reach), state[group], min(ladders.top[group], state[group] + reach)
-    probes = sorted({low, (low + now) // 2, now, (now + high + 1) // 2, high} if reach > 2 else {low, now, high})
+def options_within(ladders: Ladders, state: State, group: int, low: int, high: int) -> Options:
+    """The rungs from `low` to `high` that the group may move to, its present one among them; the others stay."""
+    now = state[group]
+    probes = sorted({low, (low + now) // 2, now, (now + high + 1) // 2, high})
     costs = [ladders.cost((*state[:group], rung, *state[group + 1 :])) for rung in probes]
     chosen = _spread(low, now, high)
     change = np.interp(chosen, probes, costs) - ladders.cost(state)

@@ -1,0 +1,146 @@
+"""Several allocations for one target, to be tried against each other on held-out data.
+
+Which measure of loss predicts best what the network loses depends on the network: the error at a consumer may be
+drowned downstream or grow. So a few plain ones are offered, and steps away from the one that was found best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnx_subprune.budget.allocate import Cost, Counts, cheapest_cutoff, limit_of
+from onnx_subprune.budget.curves import Curve
+from onnx_subprune.budget.exchange import Options, options_within, settle
+from onnx_subprune.budget.knapsack import knapsack
+from onnx_subprune.budget.ladder import Ladders, losses_of
+from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
+
+__all__ = ["blend", "candidates", "neighbours"]
+
+
+def candidates(
+    curves: Sequence[Curve],
+    cost: Cost,
+    target_cost: float,
+    weights: Mapping[str, float] | None = None,
+    round_to: int = 1,
+) -> list[tuple[str, Counts]]:
+    """A short list of named allocations that meet the target; of equal ones only the first is listed.
+
+    They are: `uniform`, `cutoff` (one share of variance), `loss`, `relative` (each group's loss relative to that
+    without any of its units), `root` (square roots of losses), with weights `sensitivity` (weighted losses), and
+    `loss+uniform`, `sensitivity+uniform`: widths half-way between the two.
+
+    Args:
+        curves: one per group; without losses there are only the first two.
+        cost: of the network with the given widths; must not fall when a width grows.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        weights: of the groups' losses: how much of a squared error at the consumers reaches the output.
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    Raises:
+        OptionError: the target is NaN or `round_to` below 1.
+        TargetError: even the minimum widths cost more; `nearest` is their cost.
+
+    """
+    uniform = affordable_uniform(curves, cost, target_cost, round_to=round_to).counts
+    found = [("uniform", uniform), ("cutoff", cheapest_cutoff(curves, cost, target_cost, round_to).counts)]
+    if all(curve.loss is not None for curve in curves):
+        ways: dict[str, tuple[Mapping[str, float] | None, float]] = {
+            "loss": (None, 1.0),
+            "relative": (_relative(curves), 1.0),
+            "root": (None, 0.5),
+        }
+        if weights is not None:
+            ways["sensitivity"] = (weights, 1.0)
+        best = {
+            name: knapsack(curves, cost, target_cost, scale, round_to, power=power).counts
+            for name, (scale, power) in ways.items()
+        }
+        found += best.items()
+        for name in ("loss", "sensitivity"):
+            if name in best:
+                mixed = blend(curves, best[name], uniform, cost, target_cost, round_to=round_to)
+                found.append((f"{name}+uniform", mixed))
+    return _distinct(found)
+
+
+def blend(
+    curves: Sequence[Curve],
+    first: Mapping[str, int],
+    second: Mapping[str, int],
+    cost: Cost,
+    target_cost: float,
+    *,
+    share: float = 0.5,
+    round_to: int = 1,
+) -> Counts:
+    """Widths in the proportions of `(1 - share) * first + share * second`, as large as the target affords.
+
+    Raises as `candidates` does.
+    """
+    towards = {c.group: (1.0 - share) * first[c.group] + share * second[c.group] for c in curves}
+    return in_proportion(curves, towards, cost, target_cost, round_to=round_to).counts
+
+
+def neighbours(
+    curves: Sequence[Curve],
+    counts: Counts,
+    cost: Cost,
+    target_cost: float,
+    step: float = 0.125,
+    *,
+    weights: Mapping[str, float] | None = None,
+    power: float = 1.0,
+    round_to: int = 1,
+) -> list[tuple[str, Counts]]:
+    """Allocations near the given one: each widens one group, and the others pay for it where they lose least.
+
+    Args:
+        curves: one per group, with losses.
+        counts: where to start: allowed widths within the target.
+        cost: of the network with the given widths; asked for 4 times per group and a few times per neighbour.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        step: share of its units that a group gains, at least one step. If negative, that the group loses; what it
+            saves is spent on the others.
+        weights: of the groups' losses; all 1 by default.
+        power: of the losses.
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    Returns:
+        The name of the group that was changed, and the widths; groups that cannot change are left out.
+
+    """
+    ladders = Ladders(curves, cost, weights=weights, power=power, round_to=round_to)
+    state, limit = ladders.state(counts), limit_of(target_cost)
+    ends = [(0, now) if step > 0 else (now, top) for now, top in zip(state, ladders.top, strict=True)]
+    others = [options_within(ladders, state, group, *ends[group]) for group in range(len(state))]
+    found = []
+    for group, curve in enumerate(curves):
+        rung = _stepped(ladders, group, state[group], step)
+        price = ladders.cost((*state[:group], rung, *state[group + 1 :])) - ladders.cost(state)
+        fixed = Options(np.array([rung]), np.array([price]), ladders.losses[group][[rung]])
+        options = [*others[:group], fixed, *others[group + 1 :]]
+        near = settle(ladders, options, limit - ladders.cost(state), limit) if rung != state[group] else None
+        if near is not None:
+            found.append((curve.group, ladders.counts(near)))
+    return found
+
+
+def _stepped(ladders: Ladders, group: int, now: int, step: float) -> int:
+    """The rung that is a share of the units away, at least one rung, as far as there are any."""
+    widths = ladders.widths[group]
+    wanted = widths[now] + step * ladders.curves[group].size
+    if step > 0:
+        return min(ladders.top[group], max(now + 1, int(np.searchsorted(widths, wanted + 1e-9, "right")) - 1))
+    return max(0, min(now - 1, int(np.searchsorted(widths, wanted - 1e-9))))
+
+
+def _relative(curves: Sequence[Curve]) -> dict[str, float]:
+    return {c.group: 1.0 / float(losses_of(c)[0]) if losses_of(c)[0] > 0.0 else 0.0 for c in curves}
+
+
+def _distinct(found: Sequence[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
+    return [(name, counts) for i, (name, counts) in enumerate(found) if all(counts != other for _, other in found[:i])]
