@@ -20,7 +20,7 @@ __all__ = ["Options", "choose", "improve", "options_within", "settle"]
 
 _GRID = 2048
 _MOST_OPTIONS = 33
-_RETRIES = 3
+_RETRIES = 6
 _OPTIMISM = 0.1
 _EPSILON = 1e-12
 
