@@ -48,7 +48,7 @@ logger = logging.getLogger("bench_cost")
 
 MODEL = "cifar10/resnet56_cifar10_ts17.onnx"
 STAGES = {
-    "load, normalise, structure": ("_prepare",),
+    "load, normalise, structure": ("prepare",),
     "calibrate": ("_calibrate",),
     "rank": ("rank_groups",),
     "budget": ("allocate",),

@@ -75,10 +75,10 @@ def test_seeds_have_mean_and_deviation(figures: Figures, tmp_path: Path) -> None
 
 
 def test_the_time_goes_somewhere(figures: Figures, tmp_path: Path) -> None:
-    extra = {"ratio": 2.5, "low": 2.25, "high": 3.0, "stages": {"calibrate": 2.0, "rank": 0.01}}
+    extra = {"ratio": 2.5, "low": 2.25, "high": 3.0, "rooms": {"rank": 0.01, "budget": 0.5, "calibration": 2.0}}
     figures.put(cost_case("resnet56", "paper"), Figure(None, extra=extra))
     write(figures, tmp_path / "results.md")
-    row = "| ResNet-56, CIFAR-10 | the paper's method | 2.50 | 2.25 to 3.00 | calibrate 2.00 |"
+    row = "| ResNet-56, CIFAR-10 | the paper's method | 2.50 | 2.25 to 3.00 | calibration 2.00, budget 0.50 |"
     assert row in (tmp_path / "results.md").read_text(encoding="utf-8")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,24 +54,30 @@ def cut(share: float, path: Path) -> str:
 
 @pytest.mark.parametrize("asked", [0.7, 0.5, 0.31])
 def test_the_size_comes_out(tmp_path: Path, asked: float) -> None:
-    model, share = search(task(tmp_path, asked), cut)
+    model, share = search(task(tmp_path, asked), cut, cut)
     assert abs(model.graph.initializer[0].dims[1] / WIDTH - asked) <= 0.0026
     assert share == pytest.approx(1 - asked, abs=0.005)
 
 
 def test_what_stays_whole_says_so(tmp_path: Path) -> None:
     with pytest.raises(NoResultError, match="removes nothing of this network"):
-        search(task(tmp_path, 0.5), lambda _, path: cut(0.0, path))
+        search(task(tmp_path, 0.5), cut, lambda _, path: cut(0.0, path))
 
 
 def test_what_does_not_get_as_small_says_how_far_it_got(tmp_path: Path) -> None:
     with pytest.raises(NoResultError, match=r"leaves 0\.60 of the MACs at least, 0\.50 was asked for"):
-        search(task(tmp_path, 0.5), lambda share, path: cut(min(share, 0.4), path))
+        search(task(tmp_path, 0.5), cut, lambda share, path: cut(min(share, 0.4), path))
 
 
-def test_the_words_of_a_failure_are_kept(tmp_path: Path) -> None:
+def test_a_probe_that_misleads_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(NoResultError, match="another number of channels"):
+        search(task(tmp_path, 0.5), lambda share, path: cut(share / 2, path), cut)
+
+
+@pytest.mark.parametrize("probe", [cut, lambda *_: "RuntimeError: no such layer"])
+def test_the_words_of_a_failure_are_kept(tmp_path: Path, probe: Callable[[float, Path], str]) -> None:
     with pytest.raises(NoResultError, match="RuntimeError: no such layer"):
-        search(task(tmp_path, 0.5), lambda *_: "RuntimeError: no such layer")
+        search(task(tmp_path, 0.5), lambda *_: "RuntimeError: no such layer", probe)
 
 
 def test_a_child_answers_dies_and_is_late() -> None:

@@ -16,7 +16,7 @@ from accuracy.methods import METHODS, OURS, Method
 from accuracy.networks import NETWORKS, THREADS, Budget, Network, Opened
 from accuracy.rivals import Pythons, rival
 from onnx_subprune.calibration import Statistics
-from onnx_subprune.errors import UserError
+from onnx_subprune.errors import SubpruneError
 from onnx_subprune.pipeline import calibrate, prune
 
 __all__ = ["Bench", "versions"]
@@ -90,7 +90,7 @@ class Bench:
                 result = prune(opened.model, None, options, statistics=self._calibrated(case, samples, opened, network))
             else:
                 result = prune(opened.model, opened.calibration(samples, case.seed), options)
-        except UserError as error:
+        except SubpruneError as error:
             return Figure(None, note=str(error).splitlines()[0][:200])
         seconds = perf_counter() - start
         dense, small = opened.cost(opened.model), opened.cost(result.model)

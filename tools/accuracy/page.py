@@ -23,7 +23,7 @@ KEPT = "## The paper's tables\n"
 NOT_MEASURED, NONE = "not measured", "-"
 # A share further from what was asked for than this is said in the table.
 CLOSE = 0.0026
-# Stages below this share of plain inference are left out.
+# Rooms below this share of plain inference are left out.
 SEEN = 0.05
 _DASHES = {OURS: 0, ONNXSIM: 1, TORCH: 2}
 
@@ -218,8 +218,8 @@ def _cost_row(figures: Figures, name: str, key: str) -> list[str]:
     if figure is None:
         return [NETWORKS[name].title, METHODS[key].label, NOT_MEASURED, NONE, NONE]
     ratio, low, high = (figure.extra[part] for part in ("ratio", "low", "high"))
-    stages = figure.extra["stages"].items()
-    goes = ", ".join(f"{stage} {share:.2f}" for stage, share in stages if share >= SEEN)
+    rooms = sorted(figure.extra["rooms"].items(), key=lambda room: -room[1])
+    goes = ", ".join(f"{room} {share:.2f}" for room, share in rooms if share >= SEEN)
     return [NETWORKS[name].title, METHODS[key].label, f"{ratio:.2f}", f"{low:.2f} to {high:.2f}", goes]
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from accuracy.methods import ONNXSIM, Method
 from accuracy.networks import Budget, Network, Opened
 from onnx_subprune.analysis import analyse
 from onnx_subprune.calibration import Dataset
-from onnx_subprune.errors import UserError
+from onnx_subprune.errors import SubpruneError
 from onnx_subprune.model import input_specs, load_model, open_session, run
+from onnx_subprune.options import Target
 
 __all__ = ["NoResultError", "Pythons", "Task", "rival", "search"]
 
@@ -67,10 +69,10 @@ def rival(
         task = Task(opened, method, budget, _written(data, network.batch, Path(name)), Path(name))
         opening = _onnxsim(task, pythons.onnxsim) if method.program == ONNXSIM else _torch(task, pythons.torch)
         try:
-            with opening as prune:
-                model, share = search(task, prune)
+            with opening as (prune, probe):
+                model, share = search(task, prune, probe)
             metric = opened.evaluate(model)
-        except (NoResultError, UserError) as error:
+        except (NoResultError, SubpruneError) as error:
             return Figure(None, note=str(error).splitlines()[0][:200])
     dense, small = opened.cost(opened.model), opened.cost(model)
     extra = {"ratio": round(share, 5)}
@@ -86,50 +88,73 @@ def _written(data: Dataset | None, batch: int, folder: Path) -> tuple[Path, ...]
     return tuple(files)
 
 
-def search(task: Task, prune: Prune) -> tuple[onnx.ModelProto, float]:
-    """Return the model nearest to the budget, and the share that was removed of each layer."""
-    opened, budget, folder = task.opened, task.budget, task.folder
-    kind = "macs" if budget.equal.kind == "macs" else "parameters"
-    dense = getattr(opened.cost(opened.model), kind)
+def search(task: Task, prune: Prune, probe: Prune) -> tuple[onnx.ModelProto, float]:
+    """Return the model nearest to the budget, and the share that was removed of each layer.
+
+    Sizes are those that `probe` makes, which may be quicker than `prune` and takes as many channels.
+    """
+    share, expected = _nearest(task, probe)
+    path = task.folder / "chosen.onnx"
+    if fault := prune(share, path):
+        raise NoResultError(fault)
+    model = load_model(path)
+    if abs(_left(task, model) - expected) > NEAR:
+        raise NoResultError("removes another number of channels by activations than by weights")
+    return model, share
+
+
+def _left(task: Task, model: onnx.ModelProto) -> float:
+    """The share of the MACs or parameters."""
+    costs = [task.opened.cost(each) for each in (model, task.opened.model)]
+    small, dense = (each.macs if task.budget.equal.kind == "macs" else each.parameters for each in costs)
+    return small / dense
+
+
+def _nearest(task: Task, prune: Prune) -> tuple[float, float]:
+    """Return the share to remove that comes nearest to the budget, and what it leaves."""
+    budget = task.budget
     low, high, share = 0.0, 1.0, 1 - budget.equal.value**0.5
     tried: dict[float, float] = {}
     for _ in range(STEPS):
-        path = folder / f"{share:.6f}.onnx"
+        path = task.folder / "probe.onnx"
         if fault := prune(share, path):
             raise NoResultError(fault)
-        left = getattr(opened.cost(load_model(path)), kind) / dense
-        tried[share] = left
-        logger.info("  share %.4f leaves %.4f of the %s", share, left, kind)
+        left = tried[share] = _left(task, load_model(path))
+        logger.info("  share %.4f leaves %.4f", share, left)
         low, high = (share, high) if left > budget.equal.value else (low, share)
         if abs(left - budget.equal.value) <= NEAR or high - low < FINE:
             break
         share = (low + high) / 2
     best = min(tried, key=lambda each: abs(tried[each] - budget.equal.value))
     if abs(tried[best] - budget.equal.value) > FAR:
-        raise NoResultError(_short(min(tried.values()), kind, budget.equal.value))
-    return load_model(folder / f"{best:.6f}.onnx"), best
+        raise NoResultError(_short(min(tried.values()), budget.equal))
+    return best, tried[best]
 
 
-def _short(least: float, kind: str, asked: float) -> str:
+def _short(least: float, asked: Target) -> str:
     if least > 1 - NEAR:
         return "removes nothing of this network"
-    word = "MACs" if kind == "macs" else kind
-    return f"leaves {least:.2f} of the {word} at least, {asked:.2f} was asked for"
+    word = "MACs" if asked.kind == "macs" else "parameters"
+    return f"leaves {least:.2f} of the {word} at least, {asked.value:.2f} was asked for"
 
 
 @contextmanager
-def _onnxsim(task: Task, python: str | None) -> Iterator[Prune]:
+def _onnxsim(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
     if python is None:
         raise SystemExit("expected --rival, the Python of an environment that has onnxsim, found none")
     dense = task.folder / "dense.onnx"
     onnx.save(task.opened.model, dense)
     mode = task.method.settings["mode"]
     with Child([python, str(HERE / "onnxsim_child.py"), str(dense), *map(str, task.feeds)], SECONDS) as child:
-        yield lambda share, out: child.ask({"mode": mode, "sparsity": share, "out": str(out)})
+
+        def prune(share: float, out: Path, mode: str = mode) -> str:
+            return child.ask({"mode": mode, "sparsity": share, "out": str(out)})
+
+        yield prune, partial(prune, mode="norm")
 
 
 @contextmanager
-def _torch(task: Task, python: str | None) -> Iterator[Prune]:
+def _torch(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
     if python is None:
         raise SystemExit("expected --torch, the Python of an environment that has torch_pruning, found none")
     dense, examples = task.folder / "dense.onnx", task.folder / "examples.npz"
@@ -138,7 +163,11 @@ def _torch(task: Task, python: str | None) -> Iterator[Prune]:
     _write_examples(task.opened, model, examples)
     request = {"p": task.method.settings["p"], "layers": _layers(task)}
     with Child([python, str(HERE / "torch_child.py"), str(dense), str(examples)], SECONDS) as child:
-        yield lambda share, out: child.ask({**request, "ratio": share, "out": str(out)})
+
+        def prune(share: float, out: Path) -> str:
+            return child.ask({**request, "ratio": share, "out": str(out)})
+
+        yield prune, prune
 
 
 def _write_examples(opened: Opened, model: onnx.ModelProto, path: Path) -> None:

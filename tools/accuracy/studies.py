@@ -7,15 +7,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from bench_cost import timed_inference, timed_prune
+from bench_cost import timed_inference
 
 from accuracy.figures import Case, Figure, Figures
 from accuracy.measure import versions
 from accuracy.methods import METHODS
 from accuracy.networks import NETWORKS, Opened
+from accuracy.sampler import Sampler
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.model import open_session
 from onnx_subprune.options import Options
+from onnx_subprune.pipeline import prune
 
 __all__ = ["COSTED", "SAMPLED", "SAMPLES", "SEEDED", "SEEDS", "cost_case", "measure_cost_of"]
 
@@ -50,16 +52,21 @@ def _timed(opened: Opened, data: Dataset, options: Options) -> Figure:
     session = open_session(opened.model, threads=options.threads)
     timed_inference(session, data, options.batch_size)
     plain: list[float] = []
-    stages: list[dict[str, float]] = []
+    whole: list[float] = []
+    rooms: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(PAIRS):
             plain.append(timed_inference(session, data, options.batch_size))
-            stages.append(timed_prune(opened.model, data, options, Path(folder) / "pruned.onnx")[1])
-            logger.info("inference %.2f s, pruning %.2f s", plain[-1], sum(stages[-1].values()))
-    ratios = [sum(parts.values()) / seconds for parts, seconds in zip(stages, plain, strict=True)]
-    middle = {
-        stage: round(float(np.median([p[stage] / s for p, s in zip(stages, plain, strict=True)])), 3)
-        for stage in stages[0]
-    }
+            with Sampler() as sampler:
+                prune(opened.model, data, options).save(Path(folder) / "pruned.onnx")
+            whole.append(sampler.seconds)
+            rooms.append(sampler.rooms())
+            logger.info("inference %.2f s, pruning %.2f s", plain[-1], whole[-1])
+    ratios = [pruning / seconds for pruning, seconds in zip(whole, plain, strict=True)]
+    shares = [
+        {room: seconds / inference for room, seconds in parts.items()}
+        for parts, inference in zip(rooms, plain, strict=True)
+    ]
+    middle = {room: round(float(np.median([each.get(room, 0.0) for each in shares])), 3) for room in shares[0]}
     extra = {"ratio": round(float(np.median(ratios)), 3), "low": round(min(ratios), 3), "high": round(max(ratios), 3)}
-    return Figure(None, seconds=float(np.median(plain)), extra={**extra, "stages": middle}, made=versions())
+    return Figure(None, seconds=float(np.median(plain)), extra={**extra, "rooms": middle}, made=versions())

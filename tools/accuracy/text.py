@@ -40,7 +40,9 @@ COST = """\
 ## What it costs
 
 The whole of pruning (load to save) over plain inference of the same calibration samples, in turns, with the same
-session options: the median of three pairs. [cost.md](cost.md) says more about time, memory and latency.
+session options: the median of three pairs. Where the time goes is sampled from the stack, by the rooms of the package;
+*runs of the network* are those of ONNX Runtime, whichever room asks for them. [cost.md](cost.md) says more about time,
+memory and latency.
 """
 HOW = """\
 ## How this was measured
