@@ -1,7 +1,8 @@
 """An ONNX graph as a PyTorch module, operator by operator; runs only where torch is installed.
 
 Conv, and MatMul and Gemm by a constant, become layers that a pruner can shrink; LayerNormalization too. All else is
-computed by functions of torch, in the order of the graph. Only float weights that a layer holds are parameters.
+computed by functions of torch, in the order of the graph. Only float weights that a layer holds are parameters. Sizes
+stay tensors wherever they go into a Reshape or Expand, so that an export by tracing keeps a free batch.
 
 A pad of the *channels* (the "option A" shortcut of the CIFAR ResNets), with the strided slices before it, becomes a
 1x1 convolution with fixed weights of zeros and ones: the same function, in a form whose channels a pruner follows.
@@ -47,6 +48,8 @@ class OnnxModule(nn.Module):
         if node.op_type == "Constant":
             self._constants[node.output[0]] = torch.from_numpy(numpy_helper.to_array(node.attribute[0].t).copy())
             return
+        if self._is_bias(node):
+            return
         made = self._layer(node)
         if made is None:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
@@ -72,6 +75,22 @@ class OnnxModule(nn.Module):
         if node.op_type == "Pad":
             return self._widening(node, known[1])
         return None
+
+    def _is_bias(self, node: onnx.NodeProto) -> bool:
+        """Whether an Add was taken into the layer before it: a constant vector on what a MatMul made."""
+        constants = [self._constants[name] for name in node.input if name in self._constants]
+        if node.op_type != "Add" or len(constants) != 1 or constants[0].ndim != 1 or not self._steps:
+            return False
+        before, step, inputs = self._steps[-1]
+        layer = self.layers[step] if isinstance(step, str) else None
+        if not isinstance(layer, nn.Linear) or layer.bias is not None or before.output[0] not in node.input:
+            return False
+        layer.bias = nn.Parameter(constants[0].clone())
+        after = onnx.NodeProto()
+        after.CopyFrom(before)
+        after.output[0] = node.output[0]
+        self._steps[-1] = (after, step, inputs)
+        return True
 
     def _widening(self, node: onnx.NodeProto, pads: Tensor | None) -> tuple[nn.Module, tuple[str, ...]] | None:
         """A pad of channels, as a fixed convolution; it takes its strides from the slices before it."""
@@ -174,7 +193,7 @@ def _reshape(_: dict[str, Any], x: Tensor, shape: Tensor) -> Tensor:
     if len(_ints(shape)) == 2 and x.ndim == 4 and x.shape[2:] == (1, 1):
         # Pooled features: written so that it holds for fewer channels too.
         return x.flatten(1)
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(_ints(shape))])
+    return x.reshape([x.shape[i] if int(size) == 0 else size for i, size in enumerate(shape.unbind())])
 
 
 def _slice(_: dict[str, Any], x: Tensor, starts: Tensor, ends: Tensor, *more: Tensor) -> Tensor:
@@ -217,7 +236,8 @@ def _average_pool(attributes: dict[str, Any], x: Tensor) -> Tensor:
 
 
 def _expand(_: dict[str, Any], x: Tensor, shape: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, _ints(shape)))
+    missing = len(shape) - x.ndim
+    return x.expand([x.shape[i - missing] if int(size) == 1 else size for i, size in enumerate(shape.unbind())])
 
 
 def _constant_of_shape(attributes: dict[str, Any], shape: Tensor) -> Tensor:
@@ -231,7 +251,7 @@ def _cast(attributes: dict[str, Any], x: Tensor) -> Tensor:
 
 
 def _shape(attributes: dict[str, Any], x: Tensor) -> Tensor:
-    return torch.tensor(x.shape[attributes.get("start", 0) : attributes.get("end")])
+    return torch.stack([torch.as_tensor(size) for size in x.shape[attributes.get("start", 0) : attributes.get("end")]])
 
 
 _FUNCTIONS: dict[str, _Step] = {
