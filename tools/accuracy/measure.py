@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
+import onnx
 import onnxruntime
 
 from accuracy.figures import DENSE, Case, Figure, Figures, case_of, dense_case
@@ -17,7 +18,9 @@ from accuracy.networks import NETWORKS, THREADS, Budget, Network, Opened
 from accuracy.rivals import Pythons, rival
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.pipeline import calibrate, prune
+from onnx_subprune.factorisation import factorise
+from onnx_subprune.options import Options
+from onnx_subprune.pipeline import prune
 
 __all__ = ["Bench", "versions"]
 
@@ -48,7 +51,7 @@ class Bench:
     pythons: Pythons = field(default_factory=Pythons)
     again: frozenset[str] = frozenset()
     _opened: tuple[str, int, Opened] | None = None
-    _statistics: tuple[str, int, int, Statistics] | None = None
+    _statistics: tuple[tuple[object, ...], Statistics] | None = None
 
     def dense(self, name: str, test: int) -> Figure:
         """The figure of the dense network."""
@@ -79,32 +82,40 @@ class Bench:
         return replace(made, made=versions())
 
     def _ours(self, case: Case, method: Method, budget: Budget, network: Network, opened: Opened) -> Figure:
-        only = () if budget.only is None else opened.groups(budget.only)
-        options = method.options(
-            target=budget.target, only=only, batch_size=network.batch, threads=THREADS, seed=case.seed
-        )
         samples = case.samples or network.samples
         start = perf_counter()
         try:
-            if method.one_pass:
-                result = prune(opened.model, None, options, statistics=self._calibrated(case, samples, opened, network))
-            else:
-                result = prune(opened.model, opened.calibration(samples, case.seed), options)
+            model = self._run(case, method, self._options(case, method, budget, network, opened), opened, samples)
         except SubpruneError as error:
             return Figure(None, note=str(error).splitlines()[0][:200])
         seconds = perf_counter() - start
-        dense, small = opened.cost(opened.model), opened.cost(result.model)
+        dense, small = opened.cost(opened.model), opened.cost(model)
         shares = (small.macs / dense.macs, small.parameters / dense.parameters)
-        return Figure(opened.evaluate(result.model), *shares, seconds=seconds)
+        return Figure(opened.evaluate(model), *shares, seconds=seconds)
 
     def _open(self, name: str, test: int) -> Opened:
         if self._opened is None or self._opened[:2] != (name, test):
             self._opened = (name, test, NETWORKS[name].open(self.cache, test or NETWORKS[name].test))
         return self._opened[2]
 
-    def _calibrated(self, case: Case, samples: int, opened: Opened, network: Network) -> Statistics:
-        key = (case.network, samples, case.seed)
-        if self._statistics is None or self._statistics[:3] != key:
-            options = METHODS["paper"].options(batch_size=network.batch, threads=THREADS)
-            self._statistics = (*key, calibrate(opened.model, opened.calibration(samples, case.seed), options))
-        return self._statistics[3]
+    def _options(self, case: Case, method: Method, budget: Budget, network: Network, opened: Opened) -> Options:
+        """A factorisation has no units: it is asked for the same size, from all layers."""
+        whole = method.factorises or budget.only is None
+        return method.options(
+            target=budget.equal if method.factorises else budget.target,
+            only=() if whole else opened.groups(str(budget.only)),
+            batch_size=network.batch,
+            threads=THREADS,
+            seed=case.seed,
+        )
+
+    def _run(self, case: Case, method: Method, options: Options, opened: Opened, samples: int) -> onnx.ModelProto:
+        """Prune or factorise; the statistics of one pass serve for all budgets and orders."""
+        key = (case.network, samples, case.seed, method.factorises)
+        known = self._statistics[1] if method.one_pass and self._statistics and self._statistics[0] == key else None
+        data = opened.calibration(samples, case.seed) if known is None else None
+        way = factorise if method.factorises else prune
+        result = way(opened.model, data, options, statistics=known)
+        if method.one_pass and result.statistics is not None:
+            self._statistics = (key, result.statistics)
+        return result.model

@@ -23,6 +23,8 @@ class Method:
         settings: changes of the default `Options`, or what the rival's process is told.
         calibrated: whether it looks at calibration data; where not, a figure holds for any number of samples.
         one_pass: whether statistics of the dense network are all it needs: they are taken once for all budgets.
+        baseline: whether it is here to be compared with.
+        factorises: whether it splits layers in place of pruning them.
         studied: whether the page asks for it by number and subset of samples, and for its time.
 
     """
@@ -32,6 +34,8 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = True
     one_pass: bool = False
+    baseline: bool = False
+    factorises: bool = False
     studied: bool = False
 
     @property
@@ -44,6 +48,11 @@ class Method:
         return Options(**{**self.settings, **more})
 
 
+def _one_pass(select: str, recovery: str, allocation: str = "cutoff") -> dict[str, Any]:
+    """Settings in full, so that a row stays what it is when defaults change."""
+    return {"select": select, "recovery": recovery, "allocation": allocation}
+
+
 # A new way to prune is a line here; the page shows the methods in this order.
 METHODS: dict[str, Method] = {
     "torch-l1": Method("Torch-Pruning, L1 magnitude", TORCH, {"p": 1}, calibrated=False),
@@ -51,8 +60,16 @@ METHODS: dict[str, Method] = {
     "torch-inner": Method("Torch-Pruning, L2, inner channels only", TORCH, {"p": 2, "inner": True}, calibrated=False),
     "onnxsim-norm": Method("`onnxsim.pruning`, L2 norm", ONNXSIM, {"mode": "norm"}, calibrated=False),
     "onnxsim-wanda": Method("`onnxsim.pruning`, Wanda", ONNXSIM, {"mode": "wanda"}),
-    "magnitude": Method("L1 magnitude, no recovery", OURS, {"select": "magnitude", "recovery": "none"}, one_pass=True),
-    "cut": Method("the paper's order, no recovery", OURS, {"select": "zca", "recovery": "none"}, one_pass=True),
-    "paper": Method("the paper's method", OURS, {"select": "zca", "recovery": "channel"}, one_pass=True, studied=True),
-    "saw": Method("`saw` order, recovery", OURS, {"select": "saw", "recovery": "channel"}, one_pass=True),
+    "magnitude": Method(
+        "L1 magnitude, no recovery", OURS, _one_pass("magnitude", "none"), one_pass=True, baseline=True
+    ),
+    "low-rank": Method("low-rank factorisation", OURS, one_pass=True, baseline=True, factorises=True),
+    "cut": Method("the paper's order, no recovery", OURS, _one_pass("zca", "none"), one_pass=True, baseline=True),
+    "paper": Method(
+        "the paper's method", OURS, _one_pass("zca", "channel"), one_pass=True, studied=True, baseline=True
+    ),
+    "obs": Method("OBS order, recovery", OURS, _one_pass("obs", "channel"), one_pass=True),
+    "obs-loss": Method(
+        "OBS order, recovery, budget by loss", OURS, _one_pass("obs", "channel", "loss"), one_pass=True, studied=True
+    ),
 }

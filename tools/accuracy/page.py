@@ -25,6 +25,8 @@ NOT_MEASURED, NONE = "not measured", "-"
 CLOSE = 0.0026
 # Rooms below this share of plain inference are left out.
 SEEN = 0.05
+_OURS = [key for key, method in METHODS.items() if method.program == OURS and not method.baseline]
+_RIVALS = [key for key, method in METHODS.items() if method.program != OURS]
 _DASHES = {OURS: 0, ONNXSIM: 1, TORCH: 2}
 
 
@@ -73,7 +75,10 @@ def _goal_rows(figures: Figures) -> Iterator[list[str]]:
     for name, network in NETWORKS.items():
         dense = figures.get(dense_case(name))
         for budget in (each for each in network.budgets if each.goal is not None):
-            ours, rivals = (_best(figures, name, budget, same) for same in (True, False))
+            ours = _best(
+                figures, name, budget, [key for key, m in METHODS.items() if m.program == OURS and not m.baseline]
+            )
+            rivals = _best(figures, name, budget, [key for key, m in METHODS.items() if m.program != OURS])
             paper = _at(figures, name, "paper", budget)
             yield [
                 network.title,
@@ -87,13 +92,13 @@ def _goal_rows(figures: Figures) -> Iterator[list[str]]:
             ]
 
 
-def _best(figures: Figures, name: str, budget: Budget, same: bool) -> _Found | None:
-    """The best figure of this program, or of the others."""
+def _best(figures: Figures, name: str, budget: Budget, methods: Iterable[str]) -> _Found | None:
+    """The best figure of some methods."""
     found = []
-    for key, method in METHODS.items():
+    for key in methods:
         figure = _at(figures, name, key, budget)
-        if (method.program == OURS) is same and figure is not None and figure.metric is not None:
-            found.append(_Found(method, figure, figure.metric))
+        if figure is not None and figure.metric is not None:
+            found.append(_Found(METHODS[key], figure, figure.metric))
     sign = 1 if NETWORKS[name].rising else -1
     return max(found, key=lambda each: sign * each.metric) if found else None
 

@@ -18,6 +18,9 @@ for, the table says at which share the figure was taken.
   outputs), pruned, and exported; the zero-padded shortcuts of the CIFAR ResNets as fixed 1x1 convolutions, whose
   channels it follows.
 - *The paper's method* is onnx-subprune with `--select zca --recovery channel`, one pass.
+- *Low-rank factorisation* is `onnx-subprune factorise`: layers become two of a smaller rank, at the same size, chosen
+  among all layers of the network.
+- *OBS order* is `--select obs`, which asks what the readers of a unit lose; *budget by loss* adds `--allocation loss`.
 """
 GOALS = """\
 ## The goals
