@@ -29,7 +29,16 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.structure import QUANTISED, Atom, Layer, Normalisation, Removal, Structure, emptied, infer
 from onnx_subprune.subspace import Correction, Factors, Rescaling
 
-__all__ = ["Analysis", "ModelSource", "analyse", "check_float", "factorised", "references", "shrink"]
+__all__ = [
+    "Analysis",
+    "ModelSource",
+    "analyse",
+    "check_float",
+    "factorised",
+    "references",
+    "restructured",
+    "shrink",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -182,9 +191,14 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
     )(structure.graph)
 
 
+def restructured(analysis: Analysis) -> Structure:
+    """Return the structure of the normalised network anew, with a graph that may be edited."""
+    return _structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised)
+
+
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
-    bare, masked = (_structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised) for _ in range(2))
+    bare, masked = restructured(analysis), restructured(analysis)
     shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
     keeps = plan.keeps(masked)
     passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)

@@ -11,8 +11,8 @@ __all__ = ["ALLOCATIONS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Tar
 
 TARGETS = ("macs", "params", "units", "variance")
 SELECTIONS = METHODS
-RECOVERIES = ("channel", "none")
 ALLOCATIONS = ("cutoff", "loss", "uniform")
+RECOVERIES = ("exact", "channel", "none")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Options:
         recovery: `channel` (least squares per channel, the paper's) or `none`.
         allocation: how a target of MACs or parameters is shared among the groups: by one `cutoff` of the share of
             variance, by the least `loss` for the cost, or the same share of units everywhere (`uniform`).
+        recovery: `exact` (least squares of every layer on its own patches), `channel` (on one value per channel and
+            position, the paper's) or `none`.
+        one_pass: whether exact recovery fits all layers to the inputs of the dense network, and not, one after the
+            other, to those of the network as it is pruned so far.
         round_to: the widths of pruned axes are multiples of this where the group is large enough.
         ignore: globs over group, node and weight names; what matches is left whole.
         only: globs; when given, only groups that match are pruned.
@@ -86,6 +90,7 @@ class Options:
     seed: int = 0
     batch_size: int = 32
     ridge: float = 1e-6
+    one_pass: bool = False
     prune_normalised: bool = False
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None

@@ -9,33 +9,29 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import onnx
 
-from onnx_subprune import budget, calibration, passes, subspace
-from onnx_subprune.analysis import Analysis, ModelSource, analyse, references, shrink
+from onnx_subprune import budget, calibration, passes
+from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Progress, Statistics
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
-from onnx_subprune.normalised import rescalings
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.ranking import rank_groups
+from onnx_subprune.recovery import recovered
 from onnx_subprune.result import Result
 from onnx_subprune.sources import Feeds, prepare, probe
-from onnx_subprune.structure import Atom, Group, Normalisation, Structure
-from onnx_subprune.subspace import Pending, Rescaling
-from onnx_subprune.tapping import normalisation_grams, readers_of, tap_of, taps_of
+from onnx_subprune.structure import Group, Structure
+from onnx_subprune.tapping import taps_of
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.widths import allocate, dead_groups
 
 _logger = logging.getLogger(__name__)
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
-
-Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
 
 def prune(
@@ -64,12 +60,12 @@ def prune(
     options = options or Options()
     analysis, dataset = prepare(model, data, options, statistics)
     groups = _chosen(analysis.structure, options)
-    statistics = statistics or _calibrate(analysis, dataset, options, progress)
+    statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
     _check_fit(statistics, analysis)
     curves = rank_groups(analysis, groups, statistics, options)
     counts, warnings = allocate(analysis.structure, curves, options.target, options.allocation)
     plan = _plan(analysis, curves, counts, options)
-    return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options), warnings=warnings)
+    return _carry_out(analysis, plan, statistics, options, dataset, warnings=warnings, progress=progress)
 
 
 def apply(
@@ -93,6 +89,7 @@ def apply(
     options = replace(
         options or Options(),
         recovery=plan.recovery,
+        one_pass=plan.one_pass,
         ridge=plan.ridge,
         select=plan.select,
         prune_normalised=plan.prune_normalised,
@@ -109,10 +106,10 @@ def apply(
                 f"the plan recovers by '{plan.recovery}' and needs calibration data or statistics, found neither; "
                 "give --calib or --statistics"
             )
-        statistics = _calibrate(analysis, dataset, options, progress)
+        statistics = _calibrate(analysis, dataset, options, progress=progress)
     if statistics is not None:
         _check_fit(statistics, analysis)
-    return _carry_out(analysis, plan, statistics, options, probe(analysis, dataset, options))
+    return _carry_out(analysis, plan, statistics, options, dataset, progress=progress)
 
 
 def calibrate(
@@ -126,7 +123,7 @@ def calibrate(
     """
     options = options or Options()
     analysis, dataset = prepare(model, data, options)
-    return _calibrate(analysis, dataset, options, progress)
+    return _calibrate(analysis, dataset, options, progress=progress)
 
 
 def _chosen(structure: Structure, options: Options) -> list[Group]:
@@ -184,7 +181,7 @@ def _plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[st
     kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
     chosen = (str(options.target), options.select, options.recovery, options.ridge)
-    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised)
+    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, options.one_pass)
 
 
 def _carry_out(
@@ -192,21 +189,18 @@ def _carry_out(
     plan: Plan,
     statistics: Statistics | None,
     options: Options,
-    probe: Feeds,
+    dataset: Dataset | None,
     *,
     warnings: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> Result:
     """Recover, shrink and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
     errors: dict[str, float] = {}
     if plan.removes:
-        keeps = plan.keeps(analysis.structure)
-        fits, refusals = _recover(analysis, keeps, statistics, options)
-        restored, left = _rescale(analysis, keeps, statistics, options)
-        warnings = [*warnings, *refusals, *left, *_thin(analysis, fits, statistics)]
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
-        model = shrink(analysis.normalised, analysis.structure, keeps, fits, restored, scratch=analysis.scratch)
-        errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
+        found = recovered(analysis, plan, statistics, dataset, options, progress=progress)
+        model, errors, warnings = found.model, dict(found.errors), [*warnings, *found.warnings]
     else:
         model = onnx.ModelProto()
         model.CopyFrom(analysis.model)
@@ -217,30 +211,10 @@ def _carry_out(
     )
     pruned = replace(pruned, bytes=model_bytes(model))
     if plan.removes:
-        _check_structure(analysis, plan, probe)
-        verify(model, analysis.model, probe)
+        feeds = probe(analysis, dataset, options)
+        _check_structure(analysis, plan, feeds)
+        verify(model, analysis.model, feeds)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
-
-
-def _recover(
-    analysis: Analysis, keeps: Keeps, statistics: Statistics | None, options: Options
-) -> tuple[list[Pending], list[str]]:
-    if options.recovery == "none" or statistics is None:
-        return [], []
-    grams = {
-        consumer: statistics.grams[tap_of(features).key].matrix
-        for consumer, features in readers_of(analysis.structure).items()
-    }
-    return subspace.fit_corrections(analysis.structure, keeps, grams, options.ridge)
-
-
-def _rescale(
-    analysis: Analysis, keeps: Keeps, statistics: Statistics | None, options: Options
-) -> tuple[dict[Normalisation, Rescaling], list[str]]:
-    """Return what gives normalisations over fewer units their statistics back, and a line for each left alone."""
-    if options.recovery == "none" or statistics is None:
-        return {}, []
-    return rescalings(analysis.structure, keeps, normalisation_grams(analysis.structure, statistics))
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
@@ -275,20 +249,3 @@ def _is_guilty(analysis: Analysis, alone: Plan, probe: Feeds) -> bool:
 def _is_misread(analysis: Analysis, plan: Plan, probe: Feeds) -> bool:
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
         return disagreement(*references(analysis, plan), probe) > TOLERANCE
-
-
-def _thin(analysis: Analysis, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
-    """Return a warning for every correction that was fitted on few rows."""
-    if statistics is None:
-        return []
-    readers, warnings = readers_of(analysis.structure), []
-    # Where all features are gone only their mean was needed.
-    for consumer in (consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers):
-        gram = statistics.grams[tap_of(readers[consumer]).key]
-        advised = calibration.ROWS_PER_FEATURE * gram.features
-        if gram.count < advised:
-            warnings.append(
-                f"'{consumer.name}' was fitted on {gram.count} rows for {gram.features} features, where at least "
-                f"{advised} are advised; use more samples"
-            )
-    return warnings

@@ -36,10 +36,11 @@ class Plan:
         fingerprint: of the dense model.
         target: what was asked for, such as `macs=0.5`.
         select: the ordering of units.
-        recovery: `channel` or `none`.
+        recovery: `exact`, `channel` or `none`.
         ridge: of the least squares.
         groups: every prunable group, in graph order.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        one_pass: whether all layers are fitted to the inputs that they have in the dense network.
 
     """
 
@@ -50,6 +51,7 @@ class Plan:
     ridge: float
     groups: tuple[PlannedGroup, ...]
     prune_normalised: bool = False
+    one_pass: bool = True
 
     @property
     def removes(self) -> bool:
@@ -133,6 +135,7 @@ class Plan:
                 float(data["ridge"]),
                 groups,
                 bool(data.get("prune_normalised", False)),
+                bool(data.get("one_pass", True)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(

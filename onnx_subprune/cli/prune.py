@@ -80,6 +80,14 @@ Allocation = Annotated[
         rich_help_panel=_PRUNING,
     ),
 ]
+OnePass = Annotated[
+    bool,
+    typer.Option(
+        "--one-pass/--sequential",
+        help="Fit layers to the inputs of the dense network, or one after the other to those of the pruned one.",
+        rich_help_panel=_PRUNING,
+    ),
+]
 RoundTo = Annotated[
     int,
     typer.Option("--round-to", metavar="N", help="Keep multiples of N units.", rich_help_panel=_PRUNING),
@@ -132,6 +140,7 @@ def prune(
     calib: Calib = None,
     select: Select = "zca",
     recovery: Recovery = "channel",
+    one_pass: OnePass = False,
     allocation: Allocation = "cutoff",
     round_to: RoundTo = 1,
     ignore: Ignore = None,
@@ -160,6 +169,7 @@ def prune(
             target=Target.parse(target),
             select=select,
             recovery=recovery,
+            one_pass=one_pass,
             allocation=allocation,
             round_to=round_to,
             ignore=tuple(ignore or ()),

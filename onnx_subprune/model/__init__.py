@@ -1,6 +1,7 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs
+from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
 from onnx_subprune.model.precision import has_half, in_float32, widened
@@ -20,6 +21,8 @@ __all__ = [
     "Cost",
     "InputSpec",
     "Scratch",
+    "array_of",
+    "attribute_of",
     "check_writable",
     "concrete_shapes",
     "external_files",
@@ -27,6 +30,7 @@ __all__ = [
     "has_half",
     "has_placed",
     "in_float32",
+    "initializer",
     "input_specs",
     "load_model",
     "measure_cost",

@@ -152,7 +152,7 @@ def test_a_target_that_is_none(
         (("--ignore", "layer9*"), ["'layer9*'", "found none", "first"]),
         (("--only", "layer9*"), ["'layer9*'", "found none", "first"]),
         (("--select", "best"), ["zca", "magnitude", "found 'best'"]),
-        (("--recovery", "exact"), ["channel, none", "found 'exact'"]),
+        (("--recovery", "full"), ["exact, channel, none", "found 'full'"]),
         (("--round-to", "0"), ["round-to", "1 or more", "found 0"]),
         (("--batch-size", "0"), ["batch-size", "1 or more", "found 0"]),
         (("--samples", "0"), ["samples", "1 or more", "found 0"]),

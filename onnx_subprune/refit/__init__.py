@@ -1,0 +1,5 @@
+"""Sequential, asymmetric recovery: the layers of a pruned network fitted one after the other to the dense network."""
+
+from onnx_subprune.refit.engine import LayerFit, Networks, Refit, Settings, refit
+
+__all__ = ["LayerFit", "Networks", "Refit", "Settings", "refit"]

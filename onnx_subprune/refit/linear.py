@@ -1,0 +1,217 @@
+"""The linear nodes of a network whose weights can be fitted anew: Conv, ConvTranspose, Gemm and MatMul.
+
+A `Linear` is y = W x + b with a stored weight that nobody else reads. The bias is an input of the node, or the constant
+of the Add behind a MatMul. A Conv or a Gemm without one is given a bias of zeros; a MatMul without one is fitted
+without an intercept, so that no node is added. Weights are seen as matrices [blocks, outputs, features]: the features
+of a Conv are its kernel taps x channels, the blocks its groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_subprune.model import array_of, attribute_of, initializer
+from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+
+__all__ = ["Linear", "find_linears", "with_biases", "without_idle_biases"]
+
+Array = np.ndarray[Any, Any]
+
+_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A node that computes y = W x + b.
+
+    Attributes:
+        node: the Conv, ConvTranspose, Gemm or MatMul.
+        output: name of y, the output of the Add where the bias is added by one.
+        weight: name of the initializer, as the node's second input.
+        bias: name of the initializer that holds b; None where there is none.
+
+    """
+
+    node: onnx.NodeProto
+    output: str
+    weight: str
+    bias: str | None
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return str(self.node.name)
+
+    @property
+    def source(self) -> str:
+        """Name of x."""
+        return str(self.node.input[0])
+
+    @property
+    def spatial(self) -> bool:
+        """Whether x and y are maps [samples, channels, ...]; else their features are the last axis."""
+        return self.node.op_type in ("Conv", "ConvTranspose")
+
+    @property
+    def blocks(self) -> int:
+        """Number of groups of the Conv, each with a matrix of its own."""
+        return int(attribute_of(self.node, "group", 1)) if self.spatial else 1
+
+    def matrices(self, weight: Array) -> Array:
+        """Return the weight as [blocks, outputs per block, features per block], float64."""
+        values = weight.astype(np.float64)
+        if self.node.op_type == "Gemm":
+            alpha = float(attribute_of(self.node, "alpha", 1.0))
+            return np.asarray(alpha * (values if attribute_of(self.node, "transB", 0) else values.T)[None])
+        if self.node.op_type == "MatMul":
+            return np.asarray(values.T[None])
+        split = self._split(values)
+        # [blocks, outputs, inputs, taps] -> taps before inputs, as the rows of patches have them.
+        return np.asarray(split.transpose(0, 1, 3, 2).reshape(*split.shape[:2], -1))
+
+    def stored(self, matrices: Array, like: Array) -> Array:
+        """Undo `matrices`, for a weight of the shape of `like`."""
+        if self.node.op_type == "Gemm":
+            values = matrices[0] / float(attribute_of(self.node, "alpha", 1.0))
+            return np.asarray(values if attribute_of(self.node, "transB", 0) else values.T)
+        if self.node.op_type == "MatMul":
+            return np.asarray(matrices[0].T)
+        taps = math.prod(like.shape[2:])
+        split = matrices.reshape(*matrices.shape[:2], taps, -1).transpose(0, 1, 3, 2)
+        if self.node.op_type == "ConvTranspose":
+            split = split.transpose(0, 2, 1, 3)
+        return np.asarray(split.reshape(like.shape))
+
+    def _split(self, values: Array) -> Array:
+        taps = math.prod(values.shape[2:])
+        split = values.reshape(self.blocks, values.shape[0] // self.blocks, values.shape[1], taps)
+        return split.transpose(0, 2, 1, 3) if self.node.op_type == "ConvTranspose" else split
+
+
+def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
+    """Return a copy in which Conv and Gemm nodes with a stored weight have biases of their own, and the new ones."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
+    reads = _reads(copy)
+    added: set[str] = set()
+    taken = set(reads) | set(stored) | {name for node in copy.graph.node for name in node.output}
+    for node in copy.graph.node:
+        if node.op_type not in _OPERATORS[:3] or node.domain not in ONNX_DOMAINS or len(node.input) < 2:
+            continue
+        weight, bias = stored.get(node.input[1]), node.input[2] if len(node.input) > 2 else ""
+        if weight is None or (bias and (bias not in stored or reads[bias] == 1)):
+            continue
+        name = next(
+            f"{node.name}_bias{n or ''}" for n in range(len(taken)) if f"{node.name}_bias{n or ''}" not in taken
+        )
+        taken.add(name)
+        if not bias:
+            added.add(name)
+        values = array_of(stored[bias]) if bias else np.zeros(_outputs(node, weight), array_of(weight).dtype)
+        copy.graph.initializer.append(initializer(values, name))
+        del node.input[2:]
+        node.input.append(name)
+    return copy, added
+
+
+def without_idle_biases(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
+    """Return the model without those of the biases `names` that are still zero; it is changed in place."""
+    idle = {t.name for t in model.graph.initializer if t.name in names and not array_of(t).any()}
+    for node in model.graph.node:
+        if len(node.input) > 2 and node.input[2] in idle:
+            del node.input[2:]
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in idle]
+    if idle:
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(kept)
+    return model
+
+
+def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
+    """Return the nodes that can be fitted, in graph order, and for the other linear nodes why not, by name."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    reads = _reads(model)
+    fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
+    found: list[Linear] = []
+    reasons: dict[str, str] = {}
+    for node in model.graph.node:
+        if node.op_type not in _OPERATORS or node.domain not in ONNX_DOMAINS:
+            continue
+        reason = _refusal(node, stored, reads, fixed)
+        if reason is None:
+            found.append(_linear(model.graph, node, stored, reads))
+        elif reason:
+            reasons[node.name] = reason
+    return found, reasons
+
+
+def _refusal(
+    node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], reads: Counter[str], fixed: set[str]
+) -> str | None:
+    """Return why a node cannot be fitted; an empty text where it has no weight at all, None where it can."""
+    weight = stored.get(node.input[1])
+    if weight is None:
+        return "" if node.op_type == "MatMul" else "its weight is computed"
+    if reads[weight.name] > 1 or weight.name in fixed:
+        return f"weight '{weight.name}' has other readers"
+    bias = node.input[2] if len(node.input) > 2 else ""
+    own = bias in stored and reads[bias] == 1 and bias not in fixed
+    whole = own and math.prod(stored[bias].dims) == _outputs(node, weight)
+    faults = {
+        "it does not multiply an activation by floating-point weights": weight.data_type not in _FLOATS
+        or node.input[0] in stored,
+        f"its weight has {len(weight.dims)} axes": node.op_type in ("Gemm", "MatMul") and len(weight.dims) != 2,
+        "it transposes its input": bool(attribute_of(node, "transA", 0)),
+        "its bias is computed, or not its own": bool(bias) and not own,
+        "its bias is scaled or broadcast": bool(bias) and not (whole and float(attribute_of(node, "beta", 1.0)) == 1.0),
+    }
+    return next((reason for reason, holds in faults.items() if holds), None)
+
+
+def _linear(
+    graph: onnx.GraphProto, node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], reads: Counter[str]
+) -> Linear:
+    weight, output = node.input[1], node.output[0]
+    if node.op_type != "MatMul":
+        return Linear(node, output, weight, node.input[2] if len(node.input) > 2 and node.input[2] else None)
+    width = stored[weight].dims[1]
+    readers = [other for other in graph.node if output in other.input]
+    if len(readers) == 1 and reads[output] == 1 and readers[0].op_type == "Add":
+        bias = readers[0].input[1 - list(readers[0].input).index(output)]
+        constant = stored.get(bias)
+        if constant is not None and reads[bias] == 1 and _is_row(constant, width):
+            return Linear(node, readers[0].output[0], weight, bias)
+    return Linear(node, output, weight, None)
+
+
+def _is_row(tensor: onnx.TensorProto, width: int) -> bool:
+    return bool(tensor.dims) and tensor.dims[-1] == width and math.prod(tensor.dims) == width
+
+
+def _outputs(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+    if node.op_type == "ConvTranspose":
+        return int(weight.dims[1]) * int(attribute_of(node, "group", 1))
+    if node.op_type == "Gemm":
+        return int(weight.dims[0 if attribute_of(node, "transB", 0) else 1])
+    return int(weight.dims[1 if node.op_type == "MatMul" else 0])
+
+
+def _reads(model: onnx.ModelProto) -> Counter[str]:
+    """Count how often each name is read, in bodies and as an output too."""
+    return Counter(_read_names(model.graph))
+
+
+def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
+    for inner in graphs(graph):
+        yield from (value.name for value in inner.output)
+        for node in inner.node:
+            yield from filter(None, node.input)

@@ -1,0 +1,91 @@
+"""Tensors of all batches between two segments: in memory up to a limit, past it in files of a temporary folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_subprune.errors import OutputError
+
+__all__ = ["DEFAULT_MAX_BYTES", "Store"]
+
+Array = np.ndarray[Any, Any]
+
+DEFAULT_MAX_BYTES = 1 << 30
+
+
+class Store:
+    """Arrays by tensor name and batch; what passes the limit is written to files and mapped when it is read.
+
+    Args:
+        max_bytes: of arrays in memory.
+
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self._limit = max_bytes
+        self._held = 0
+        self._count = 0
+        self._arrays: dict[str, dict[int, Array | Path]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.spilled = 0
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the tensor is there, of the batches seen so far."""
+        return name in self._arrays
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all tensors."""
+        return tuple(self._arrays)
+
+    def put(self, name: str, batch: int, array: Array) -> None:
+        """Keep the value of a tensor for one batch.
+
+        Raises:
+            OutputError: the temporary folder has no room.
+
+        """
+        entries = self._arrays.setdefault(name, {})
+        if self._held + array.nbytes > self._limit:
+            entries[batch] = self._written(array)
+        else:
+            self._held += array.nbytes
+            entries[batch] = array
+
+    def get(self, name: str, batch: int) -> Array:
+        """Return the value of a tensor for one batch."""
+        entry = self._arrays[name][batch]
+        return np.asarray(np.load(entry, mmap_mode="r")) if isinstance(entry, Path) else entry
+
+    def drop(self, name: str) -> None:
+        """Forget a tensor."""
+        for entry in self._arrays.pop(name).values():
+            if isinstance(entry, Path):
+                entry.unlink()
+            else:
+                self._held -= entry.nbytes
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._arrays.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _written(self, array: Array) -> Path:
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="onnx-subprune-tensors-")
+            self._count += 1
+            self.spilled += array.nbytes
+            path = Path(self._folder.name) / f"{self._count}.npy"
+            np.save(path, array)
+        except OSError as error:
+            raise OutputError(
+                f"expected room for activations in the temporary folder '{tempfile.gettempdir()}', found none "
+                f"({error.strerror or error}); name another with TMPDIR, or use fewer samples"
+            ) from error
+        return path
