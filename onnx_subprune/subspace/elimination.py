@@ -22,7 +22,7 @@ from scipy.linalg import blas, lapack
 
 from onnx_subprune.subspace.ldl import checked_square, dead_features
 
-__all__ = ["Elimination", "Local", "Term", "factor", "reduced"]
+__all__ = ["Elimination", "Local", "Term", "factor", "reduced", "scaled_columns"]
 
 Matrix = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -51,46 +51,53 @@ class Term:
 
 
 class Local:
-    """P and M = Wᵀ W of a few units, small enough to be updated after each removal.
+    """P and M = Wᵀ W of a few units, where each removal costs little.
+
+    After j features are gone, P = P₀ - Zᵀ Z and M = M₀ - Zᵀ U - Uᵀ Z with Z, U [j, u b]: only the blocks on the
+    diagonals, which the scores need, and the rows of the unit that goes are ever worked out.
 
     Args:
         P: [u b, u b] symmetric, b features for each of u units.
         M: likewise.
-        slots: [u], the place of each unit in the pool.
+        slots: [u], the place of each unit in the pool, ascending.
 
     """
 
     def __init__(self, P: Matrix, M: Matrix, slots: Index) -> None:
         self._P, self._M, self._slots = P, M, slots
         self._width = len(P) // len(slots)
+        self._Z, self._U = np.empty_like(P), np.empty_like(P)
+        self._gone = 0
+        self._blocks = [_diagonal_blocks(matrix, self._width) for matrix in (P, M)]
 
     def add_scores(self, scores: Matrix) -> None:
         """Add to `scores`, one for each unit of the pool, what it would cost to take it out now."""
-        scores[self._slots] += _costs(_diagonal_blocks(self._P, self._width), _diagonal_blocks(self._M, self._width))
+        scores[self._slots] += _costs(*self._blocks)
 
     def remove(self, slot: int) -> None:
         """Take a unit out, if it is here."""
-        found = np.flatnonzero(self._slots == slot)
-        if not len(found):
+        place = int(np.searchsorted(self._slots, slot))
+        if place == len(self._slots) or self._slots[place] != slot:
             return
-        b = slice(int(found[0]) * self._width, (int(found[0]) + 1) * self._width)
-        gain = np.linalg.solve(self._P[b, b], self._P[b])
-        self._P -= self._P[:, b] @ gain
-        rows = self._M[b] - 0.5 * (self._M[b, b] @ gain)
-        change = gain.T @ rows
-        self._M -= change
-        self._M -= change.T
-        self._drop(int(found[0]), b)
+        j, b = self._gone, slice(place * self._width, (place + 1) * self._width)
+        Z, U = self._Z[:j], self._U[:j]
+        root = lapack.dpotrf(self._blocks[0][place], lower=1)[0]
+        z = blas.dtrsm(1.0, root, self._P[b] - Z[:, b].T @ Z, lower=1)
+        y = blas.dtrsm(1.0, root, self._M[b] - Z[:, b].T @ U - U[:, b].T @ Z, lower=1)
+        u = y - 0.5 * blas.dtrsm(1.0, root, y[:, b].T, lower=1) @ z
+        self._gone = j + self._width
+        self._Z[j : self._gone], self._U[j : self._gone] = z, u
+        self._update(place, z, u)
 
-    def _drop(self, position: int, b: slice) -> None:
-        """Put the last unit in the place of one that went."""
-        last = slice(len(self._P) - self._width, len(self._P))
-        for matrix in (self._P, self._M):
-            matrix[b] = matrix[last]
-            matrix[:, b] = matrix[:, last]
-        self._P, self._M = (matrix[: last.start, : last.start] for matrix in (self._P, self._M))
-        self._slots[position] = self._slots[-1]
-        self._slots = self._slots[:-1]
+    def _update(self, place: int, z: Matrix, u: Matrix) -> None:
+        """Bring the diagonal blocks up to date; the unit that went costs nothing more."""
+        P, M = self._blocks
+        z, u = (part.reshape(self._width, -1, self._width).transpose(1, 2, 0) for part in (z, u))
+        P -= z @ z.transpose(0, 2, 1)
+        cross = z @ u.transpose(0, 2, 1)
+        M -= cross
+        M -= cross.transpose(0, 2, 1)
+        P[place], M[place] = np.eye(self._width), 0.0
 
 
 class Elimination:
@@ -112,15 +119,16 @@ class Elimination:
             # The lower right block of the factor is that of the covariance given the features that stay.
             L = np.asfortranarray(L[len(fixed) :, len(fixed) :])
         self._P: Matrix = lapack.dpotri(L, lower=1, overwrite_c=1)[0]
-        weight = reduced(np.asfortranarray(term.weight[:, layout.ravel()] * scale[len(fixed) :]))
-        self._W: NDArray[Any] = weight if weight.shape[1] <= _DOUBLE else weight.astype(np.float32, order="F")
+        weight = reduced(scaled_columns(term.weight, layout.ravel(), scale[len(fixed) :]))
+        self._W: NDArray[Any] = weight if weight.shape[1] <= _DOUBLE else weight.astype(np.float32)
         self._live = np.ones(len(self.units), dtype=np.bool_)
 
     def add_scores(self, scores: Matrix) -> None:
         """Add to `scores`, one for each unit of the group, what it would cost to take it out now."""
         places = np.flatnonzero(self._live)
         index = self._features(places).reshape(-1, self.width)
-        P = _lower(self._P, index[:, :, None], index[:, None, :])
+        rows, columns = index[:, :, None], index[:, None, :]
+        P = self._P[np.maximum(rows, columns), np.minimum(rows, columns)]
         if self.width == 1:
             M = np.einsum("ij,ij->i", self._W.T, self._W.T)[places, None, None].astype(np.float64)
         else:
@@ -135,7 +143,8 @@ class Elimination:
             return None
         index = self._features(self._places(pool[slots]))
         W = self._W[:, index].astype(np.float64)
-        return Local(_lower(self._P, index[:, None], index[None, :]), W.T @ W, slots)
+        M = blas.dsyrk(1.0, W, trans=1, lower=1)
+        return Local(_mirrored(self._P.T[np.ix_(index, index)].T), _mirrored(M), slots)
 
     def eliminate(self, units: Index) -> None:
         """Take units out of P and W."""
@@ -144,7 +153,7 @@ class Elimination:
         if not len(places) or not self._live.any():
             return
         index = self._features(places)
-        rows = _lower(self._P, index[:, None], np.arange(len(self._P))[None, :])
+        rows = self._rows(index)
         root = scipy.linalg.cholesky(rows[:, index], lower=True, check_finite=False)
         Z = scipy.linalg.solve_triangular(root, rows, lower=True, check_finite=False)
         V = scipy.linalg.solve_triangular(root, self._W[:, index].T, lower=True, check_finite=False).T
@@ -154,10 +163,16 @@ class Elimination:
         if (~self._live).mean() > _STALE:
             self._compact()
 
+    def _rows(self, index: Index) -> Matrix:
+        """Return rows of P, [r, u b], from its lower triangle."""
+        rows = np.take(self._P.T, index, axis=1)
+        for row, feature in enumerate(index):
+            rows[feature:, row] = self._P[feature:, feature]
+        return rows.T
+
     def _places(self, units: Index) -> Index:
-        """Return where units stand, which must be here."""
-        sorter = np.argsort(self.units)
-        return sorter[np.searchsorted(self.units, units, sorter=sorter)]
+        """Return where units stand, which must be here; those that are here are in ascending order."""
+        return np.searchsorted(self.units, units)
 
     def _features(self, places: Index) -> Index:
         return np.asarray((places[:, None] * self.width + np.arange(self.width)).ravel(), dtype=np.intp)
@@ -181,31 +196,38 @@ def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matr
         ridge: what is added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
 
     Returns:
-        L [n, n] lower triangular, and [n] the standard deviation of each feature, 0 for a dead one.
+        L [n, n], its upper triangle to be ignored, and [n] the standard deviation of each feature, 0 for a dead one.
 
     """
     checked_square(covariance)
     while True:
         R, deviation = _correlations(covariance, index)
         R[np.diag_indices(len(R))] += ridge
-        L, failed = lapack.dpotrf(R.T, lower=1, clean=1, overwrite_a=1)
+        L, failed = lapack.dpotrf(R.T, lower=1, clean=0, overwrite_a=1)
         if not failed:
             return L, deviation
         ridge = max(10.0 * ridge, 1e-12)
 
 
 def _correlations(covariance: Matrix, index: Index) -> tuple[Matrix, Matrix]:
-    natural = np.array_equal(index, np.arange(len(covariance)))
-    R = covariance.copy() if natural else covariance[np.ix_(index, index)]
-    dead = dead_features(np.diagonal(R)) | (index < 0)
-    deviation = np.sqrt(np.where(dead, 0.0, np.diagonal(R)))
-    scale = np.where(dead, 1.0, deviation)
-    R /= scale[:, None]
-    R /= scale[None, :]
-    R[dead, :] = 0.0
-    R[:, dead] = 0.0
+    variances = np.diagonal(covariance)[index]
+    dead = dead_features(variances) | (index < 0)
+    deviation = np.sqrt(np.where(dead, 0.0, variances))
+    inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, deviation))
+    R = (covariance if _natural(index, covariance) else covariance[np.ix_(index, index)]) * inverse
+    R *= inverse[:, None]
     np.fill_diagonal(R, 1.0)
     return R, deviation
+
+
+def scaled_columns(weight: Matrix, index: Index, deviation: Matrix) -> Matrix:
+    """Return columns of a weight in units of each feature's own size, in Fortran order."""
+    columns = weight if _natural(index, weight) else weight[:, index]
+    return np.multiply(columns, deviation, order="F")
+
+
+def _natural(index: Index, matrix: Matrix) -> bool:
+    return np.array_equal(index, np.arange(matrix.shape[1]))
 
 
 def reduced(weight: Matrix) -> Matrix:
@@ -217,6 +239,12 @@ def reduced(weight: Matrix) -> Matrix:
     for rows in _chunks(weight, max(d, _ROWS)):
         R = np.linalg.qr(np.concatenate([R, rows]), mode="r")
     return np.asfortranarray(R)
+
+
+def _mirrored(matrix: Matrix) -> Matrix:
+    """Return the symmetric matrix of a lower triangle."""
+    lower = np.tril(matrix)
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _chunks(weight: Matrix, rows: int) -> Iterator[Matrix]:
@@ -233,24 +261,20 @@ def _layout(units: NDArray[np.int64]) -> tuple[Index, Index]:
     return present.astype(np.intp), layout
 
 
-def _lower(matrix: Matrix, rows: Index, columns: Index) -> Matrix:
-    """Return entries of a symmetric matrix of which the lower triangle is kept."""
-    return np.asarray(matrix[np.maximum(rows, columns), np.minimum(rows, columns)])
-
-
 def _cut(matrix: Matrix, keep: Index) -> Matrix:
-    """Return the rows and columns `keep` of a matrix in Fortran order, in the same order."""
-    return np.asfortranarray(matrix.T[np.ix_(keep, keep)].T)
+    """Return the lower triangle of rows and columns `keep`, ascending, of a matrix in Fortran order, in its memory."""
+    memory, size = matrix.reshape(-1, order="F"), len(keep)
+    for place, feature in enumerate(keep):
+        # Every column moves to the left, over none that is still to come.
+        memory[place * size + place : (place + 1) * size] = matrix[:, feature][keep[place:]]
+    cut: Matrix = memory[: size * size].reshape((size, size), order="F")
+    return cut
 
 
 def _diagonal_blocks(matrix: Matrix, width: int) -> Matrix:
-    """Return a view of the blocks [u, b, b] on the diagonal."""
+    """Return a copy of the blocks [u, b, b] on the diagonal."""
     u = len(matrix) // width
-    return np.einsum("ibic->ibc", matrix.reshape(u, width, u, width)) if width > 1 else _entries(matrix)
-
-
-def _entries(matrix: Matrix) -> Matrix:
-    return np.diagonal(matrix)[:, None, None]
+    return np.einsum("ibic->ibc", matrix.reshape(u, width, u, width)).copy()
 
 
 def _costs(P: Matrix, M: Matrix) -> Matrix:

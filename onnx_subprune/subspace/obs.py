@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
-from onnx_subprune.subspace.elimination import Elimination, Local, Term, factor, reduced
+from onnx_subprune.subspace.elimination import Elimination, Local, Term, factor, reduced, scaled_columns
 
 __all__ = ["Term", "loss_of_order", "obs_sweep"]
 
@@ -29,7 +29,7 @@ Index = NDArray[np.intp]
 RIDGE = 1e-6
 PANEL = 128
 # Features of a pool; so many are updated after every removal. A group of no more is swept exactly.
-_POOL = 512
+_POOL = 384
 
 
 def obs_sweep(
@@ -92,7 +92,7 @@ def loss_of_order(
         places = np.where(own, place[term.units], -1)
         index = np.argsort(places, kind="stable")
         L, deviation = factor(term.covariance, index, ridge)
-        weight = reduced(np.asfortranarray(term.weight[:, index] * deviation))
+        weight = reduced(scaled_columns(term.weight, index, deviation))
         columns = blas.dtrmm(1.0, L, weight, side=1, lower=1, overwrite_b=1)
         squares = np.einsum("ij,ij->i", columns.T, columns.T)
         steps += np.bincount(places[index][own[index]], weights=squares[own[index]], minlength=len(steps))

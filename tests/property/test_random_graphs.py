@@ -21,6 +21,7 @@ from onnx_subprune.model import input_specs, measure_cost, open_session, run
 from onnx_subprune.options import Options, Target
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
+from onnx_subprune.subspace import METHODS
 from onnx_subprune.verify import relative_error
 
 Shape = tuple[int, ...]
@@ -114,7 +115,7 @@ def check(model: onnx.ModelProto, seed: int, recover: bool = False) -> int:
 def whole_way(model: onnx.ModelProto, seed: int) -> None:
     """Prune with statistics and recovery; `prune` verifies its own result."""
     data = np.random.default_rng(seed).standard_normal((8, 4, 6, 6)).astype(np.float32)
-    select = ("magnitude", "zca", "saw")[seed % 3]
+    select = METHODS[seed % len(METHODS)]
     target = Target("units", 0.0 if seed % 8 == 0 else 0.6)
     options = Options(target=target, select=select, batch_size=2, threads=1, prune_normalised=seed % 3 == 0)
     pipeline.prune(model, {"x": data}, options)

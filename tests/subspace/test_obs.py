@@ -200,3 +200,11 @@ def test_a_weight_with_more_rows_than_columns_is_reduced() -> None:
 def test_values_that_are_not_finite() -> None:
     with pytest.raises(DataError, match="finite"):
         obs_sweep([term(range(2), C=np.full((2, 2), np.nan))], 2)
+
+
+def test_what_the_consumers_do_not_read_goes_first() -> None:
+    one = term(range(6))
+    one.weight[:, [0, 4]] = 0.0
+    order, loss = obs_sweep([Term(np.diag(10.0 ** np.arange(6)), one.weight, one.units)], 6)
+    assert set(order[-2:]) == {0, 4}
+    assert loss[4] == 0.0 < loss[3]
