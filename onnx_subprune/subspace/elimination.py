@@ -27,11 +27,14 @@ __all__ = ["Elimination", "Local", "Term", "factor", "reduced", "scaled_columns"
 Matrix = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Wider terms keep W in float32: it decides which unit goes next, to 1e-6 of its score, and losses are sums of many.
+# Wider terms keep W in float32, and P too once no feature has less than 1 / _SAFE of its variance to itself: an error
+# in P is relative to the features' entries on the diagonal, which are at least 1 (none left to explain it) and fall.
 _DOUBLE = 2048
+_SAFE = 1e3
 # Units that are gone are cut out of P and W once they are this share of them.
 _STALE = 1 / 16
 _ROWS = 4096
+_BAND = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +121,19 @@ class Elimination:
         if len(fixed):
             # The lower right block of the factor is that of the covariance given the features that stay.
             L = np.asfortranarray(L[len(fixed) :, len(fixed) :])
-        self._P: Matrix = lapack.dpotri(L, lower=1, overwrite_c=1)[0]
+        self._P: NDArray[Any] = lapack.dpotri(L, lower=1, overwrite_c=1)[0]
+        self._wide = len(self._P) > _DOUBLE
         weight = reduced(scaled_columns(term.weight, layout.ravel(), scale[len(fixed) :]))
-        self._W: NDArray[Any] = weight if weight.shape[1] <= _DOUBLE else weight.astype(np.float32)
+        self._W: NDArray[Any] = weight.astype(np.float32) if self._wide else weight
         self._live = np.ones(len(self.units), dtype=np.bool_)
+        self._shorten()
 
     def add_scores(self, scores: Matrix) -> None:
         """Add to `scores`, one for each unit of the group, what it would cost to take it out now."""
         places = np.flatnonzero(self._live)
         index = self._features(places).reshape(-1, self.width)
         rows, columns = index[:, :, None], index[:, None, :]
-        P = self._P[np.maximum(rows, columns), np.minimum(rows, columns)]
+        P = self._P[np.maximum(rows, columns), np.minimum(rows, columns)].astype(np.float64)
         if self.width == 1:
             M = np.einsum("ij,ij->i", self._W.T, self._W.T)[places, None, None].astype(np.float64)
         else:
@@ -144,7 +149,7 @@ class Elimination:
         index = self._features(self._places(pool[slots]))
         W = self._W[:, index].astype(np.float64)
         M = blas.dsyrk(1.0, W, trans=1, lower=1)
-        return Local(_mirrored(self._P.T[np.ix_(index, index)].T), _mirrored(M), slots)
+        return Local(_mirrored(self._P.T[np.ix_(index, index)].T.astype(np.float64)), _mirrored(M), slots)
 
     def eliminate(self, units: Index) -> None:
         """Take units out of P and W."""
@@ -157,8 +162,9 @@ class Elimination:
         root = scipy.linalg.cholesky(rows[:, index], lower=True, check_finite=False)
         Z = scipy.linalg.solve_triangular(root, rows, lower=True, check_finite=False)
         V = scipy.linalg.solve_triangular(root, self._W[:, index].T, lower=True, check_finite=False).T
-        self._P = blas.dsyrk(-1.0, Z, beta=1.0, c=self._P, trans=1, lower=1, overwrite_c=1)
-        gemm = blas.dgemm if self._W.dtype == np.float64 else blas.sgemm
+        [syrk] = blas.get_blas_funcs(["syrk"], [self._P])
+        [gemm] = blas.get_blas_funcs(["gemm"], [self._W])
+        self._P = syrk(-1.0, Z, beta=1.0, c=self._P, trans=1, lower=1, overwrite_c=1)
         self._W = gemm(-1.0, V, Z, beta=1.0, c=self._W, overwrite_c=1)
         if (~self._live).mean() > _STALE:
             self._compact()
@@ -168,7 +174,7 @@ class Elimination:
         rows = np.take(self._P.T, index, axis=1)
         for row, feature in enumerate(index):
             rows[feature:, row] = self._P[feature:, feature]
-        return rows.T
+        return rows.T.astype(np.float64)
 
     def _places(self, units: Index) -> Index:
         """Return where units stand, which must be here; those that are here are in ascending order."""
@@ -183,6 +189,11 @@ class Elimination:
         self._W = np.asfortranarray(self._W[:, keep])
         self.units = self.units[self._live]
         self._live = np.ones(len(self.units), dtype=np.bool_)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        if self._wide and self._P.dtype == np.float64 and float(np.diagonal(self._P).max()) < _SAFE:
+            self._P = self._P.astype(np.float32)
 
 
 def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matrix]:
@@ -214,8 +225,13 @@ def _correlations(covariance: Matrix, index: Index) -> tuple[Matrix, Matrix]:
     dead = dead_features(variances) | (index < 0)
     deviation = np.sqrt(np.where(dead, 0.0, variances))
     inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, deviation))
-    R = (covariance if _natural(index, covariance) else covariance[np.ix_(index, index)]) * inverse
-    R *= inverse[:, None]
+    R = np.empty((len(index), len(index)))
+    for start in range(0, len(index), _BAND):
+        # A band at a time, so that it is still in the cache when it is scaled again.
+        band = slice(start, start + _BAND)
+        rows = covariance[index[band]]
+        np.multiply(rows if _natural(index, covariance) else rows[:, index], inverse, out=R[band])
+        R[band] *= inverse[band, None]
     np.fill_diagonal(R, 1.0)
     return R, deviation
 
@@ -261,20 +277,20 @@ def _layout(units: NDArray[np.int64]) -> tuple[Index, Index]:
     return present.astype(np.intp), layout
 
 
-def _cut(matrix: Matrix, keep: Index) -> Matrix:
+def _cut(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
     """Return the lower triangle of rows and columns `keep`, ascending, of a matrix in Fortran order, in its memory."""
     memory, size = matrix.reshape(-1, order="F"), len(keep)
     for place, feature in enumerate(keep):
         # Every column moves to the left, over none that is still to come.
         memory[place * size + place : (place + 1) * size] = matrix[:, feature][keep[place:]]
-    cut: Matrix = memory[: size * size].reshape((size, size), order="F")
+    cut: NDArray[Any] = memory[: size * size].reshape((size, size), order="F")
     return cut
 
 
 def _diagonal_blocks(matrix: Matrix, width: int) -> Matrix:
     """Return a copy of the blocks [u, b, b] on the diagonal."""
     u = len(matrix) // width
-    return np.einsum("ibic->ibc", matrix.reshape(u, width, u, width)).copy()
+    return np.asarray(np.einsum("ibic->ibc", matrix.reshape(u, width, u, width))).copy()
 
 
 def _costs(P: Matrix, M: Matrix) -> Matrix:

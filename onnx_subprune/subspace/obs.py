@@ -29,7 +29,7 @@ Index = NDArray[np.intp]
 RIDGE = 1e-6
 PANEL = 128
 # Features of a pool; so many are updated after every removal. A group of no more is swept exactly.
-_POOL = 384
+_POOL = 256
 
 
 def obs_sweep(
