@@ -62,15 +62,16 @@ def prune(module: OnnxModule, example: Tensor, request: dict[str, Any]) -> nn.Mo
 
 def export(module: OnnxModule, example: Tensor, request: dict[str, Any]) -> None:
     """Prune and export."""
+    free = {0: "N"} if example.is_floating_point() else {0: "N", 1: "T"}
     torch.onnx.export(
         prune(module, example, request),
         (example,),
         request["out"],
         opset_version=17,
         dynamo=False,
-        input_names=["input"],
+        input_names=[module.given],
         output_names=["output"],
-        dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
+        dynamic_axes={module.given: free, "output": free},
     )
 
 

@@ -37,7 +37,7 @@ class OnnxModule(nn.Module):
         self._constants: dict[str, Tensor] = {
             each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in graph.initializer
         }
-        self._given = next(i.name for i in graph.input if i.name not in self._constants)
+        self.given = next(i.name for i in graph.input if i.name not in self._constants)
         self._asked = graph.output[0].name
         # The node, its function or the key of its layer, and the names of what it reads.
         self._steps: list[tuple[onnx.NodeProto, _Step | str, tuple[str, ...]]] = []
@@ -112,7 +112,7 @@ class OnnxModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the output."""
-        values: dict[str, Any] = {self._given: x}
+        values: dict[str, Any] = {self.given: x}
         for node, step, inputs in self._steps:
             found = [values[name] if name in values else self._constants.get(name) for name in inputs]
             result = self.layers[step](*found) if isinstance(step, str) else step(*found)
@@ -224,6 +224,13 @@ def _unsqueeze(attributes: dict[str, Any], x: Tensor, axes: Tensor | None = None
     return x
 
 
+def _squeeze(attributes: dict[str, Any], x: Tensor, axes: Tensor | None = None) -> Tensor:
+    gone = _ints(axes) or list(attributes.get("axes", ())) or [axis for axis, size in enumerate(x.shape) if size == 1]
+    for axis in sorted(gone, reverse=True):
+        x = x.squeeze(axis)
+    return x
+
+
 def _pad(_: dict[str, Any], x: Tensor, pads: Tensor, *__: Tensor) -> Tensor:
     amounts = _ints(pads)
     half = len(amounts) // 2
@@ -261,6 +268,12 @@ _FUNCTIONS: dict[str, _Step] = {
     "Div": lambda _, x, y: x / y if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc"),
     "Pow": lambda _, x, y: x**y,
     "Sqrt": lambda _, x: torch.sqrt(x),
+    "Reciprocal": lambda _, x: torch.reciprocal(x),
+    "Neg": lambda _, x: -x,
+    "Cos": lambda _, x: torch.cos(x),
+    "Sin": lambda _, x: torch.sin(x),
+    "Range": lambda _, start, limit, step: torch.arange(start, limit, step),
+    "Greater": lambda _, x, y: x > y,
     "Erf": lambda _, x: torch.erf(x),
     "Equal": lambda _, x, y: x == y,
     "Where": lambda _, c, x, y: torch.where(c, x, y),
@@ -280,6 +293,7 @@ _FUNCTIONS: dict[str, _Step] = {
     "Slice": _slice,
     "Gather": _gather,
     "ReduceMean": _reduce_mean,
+    "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Pad": _pad,
     "AveragePool": _average_pool,
