@@ -121,12 +121,11 @@ class Elimination:
         if len(fixed):
             # The lower right block of the factor is that of the covariance given the features that stay.
             L = np.asfortranarray(L[len(fixed) :, len(fixed) :])
-        self._P: NDArray[Any] = lapack.dpotri(L, lower=1, overwrite_c=1)[0]
-        self._wide = len(self._P) > _DOUBLE
+        self._wide = len(L) > _DOUBLE
+        self._P: NDArray[Any] = _inverse(L, single=self._wide)
         weight = reduced(scaled_columns(term.weight, layout.ravel(), scale[len(fixed) :]))
         self._W: NDArray[Any] = weight.astype(np.float32) if self._wide else weight
         self._live = np.ones(len(self.units), dtype=np.bool_)
-        self._shorten()
 
     def add_scores(self, scores: Matrix) -> None:
         """Add to `scores`, one for each unit of the group, what it would cost to take it out now."""
@@ -186,7 +185,7 @@ class Elimination:
     def _compact(self) -> None:
         keep = self._features(np.flatnonzero(self._live))
         self._P = _cut(self._P, keep)
-        self._W = np.asfortranarray(self._W[:, keep])
+        self._W = self._W.T[keep].T
         self.units = self.units[self._live]
         self._live = np.ones(len(self.units), dtype=np.bool_)
         self._shorten()
@@ -244,6 +243,14 @@ def scaled_columns(weight: Matrix, index: Index, deviation: Matrix) -> Matrix:
 
 def _natural(index: Index, matrix: Matrix) -> bool:
     return np.array_equal(index, np.arange(matrix.shape[1]))
+
+
+def _inverse(L: Matrix, *, single: bool) -> NDArray[Any]:
+    """Return (L Lᵀ)⁻¹, its lower triangle, from a factor that is overwritten; where `single` in float32 if safe."""
+    N = lapack.dtrtri(L, lower=1, overwrite_c=1)[0]
+    if single and max(float(N[i:, i] @ N[i:, i]) for i in range(len(N))) < _SAFE:
+        return np.asarray(lapack.slauum(N.astype(np.float32), lower=1, overwrite_c=1)[0])
+    return np.asarray(lapack.dlauum(N, lower=1, overwrite_c=1)[0])
 
 
 def reduced(weight: Matrix) -> Matrix:
