@@ -20,7 +20,8 @@ for, the table says at which share the figure was taken.
 - *The paper's method* is onnx-subprune with `--select zca --recovery channel`, one pass.
 - *Low-rank factorisation* is `onnx-subprune factorise`: layers become two of a smaller rank, at the same size, chosen
   among all layers of the network.
-- *OBS order* is `--select obs`, which asks what the readers of a unit lose; *budget by loss* adds `--allocation loss`.
+- *OBS order* is `--select obs`, which asks what the readers of a unit lose; *budget by loss* adds `--allocation loss`;
+  *exact recovery, layer after layer* is `--recovery exact`, fitted to the network as it is pruned so far.
 """
 GOALS = """\
 ## The goals
