@@ -12,7 +12,7 @@ FOLDER holds what is made elsewhere: `minilm.onnx`, `sts-dev.npz`, `sts-test.npz
 Pythons of their own, and neither is needed by this program:
 
     python -m venv RIVAL_VENV && RIVAL_VENV/bin/pip install onnxsim==0.8.1 onnxruntime
-    python -m venv TORCH_VENV && TORCH_VENV/bin/pip install torch==2.13.0 torch-pruning==1.6.0 onnx
+    python -m venv TORCH_VENV && TORCH_VENV/bin/pip install torch==2.13.0 torch-pruning==1.6.1 onnx
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ for, the table says at which share the figure was taken.
 - `onnxsim.pruning` (onnxsim 0.8.1) removes the same share of the channels of every layer it understands, which is
   searched so that the size comes out. *Norm* ranks by the weights, *Wanda* by weights times activations. Its head
   pruning for fused attention runs too.
-- Torch-Pruning 1.6.0 does the same in PyTorch, by magnitude, without its fine-tuning; *inner channels only*
+- Torch-Pruning 1.6.1 does the same in PyTorch, by magnitude, without its fine-tuning; *inner channels only*
   leaves the residual streams whole. The network is rebuilt from the ONNX file (and held to its
   outputs), pruned, and exported; the zero-padded shortcuts of the CIFAR ResNets as fixed 1x1 convolutions, whose
   channels it follows.
