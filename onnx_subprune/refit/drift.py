@@ -1,81 +1,147 @@
 """The shortcut that a layer's output is added to: how far it has drifted is part of what the layer can make up for.
 
-Where z = L(y) + s, with L a change of layout and s computed without the layer, the pruned network comes closest to the
-dense z if y aims at y_dense + L⁻¹(s_dense - s_pruned).
+Where z = L(g y) + s, with L a change of layout, g a constant scale of each channel and s computed without the layer,
+the pruned network comes closest to the dense z if g y aims at (g y)_dense + L⁻¹(s_dense - s_pruned).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
-from onnx_subprune.model import attribute_of
+from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.refit.linear import Linear
 
-__all__ = ["Shortcut", "find_shortcut", "is_normalised"]
+__all__ = ["Shortcut", "adds_behind", "find_shortcut", "is_normalised"]
 
 Array = np.ndarray[Any, Any]
+Readers = Mapping[str, Sequence[onnx.NodeProto]]
+Constants = Mapping[str, onnx.TensorProto]
 
-# What reads a tensor to scale each of its positions by a statistic of that position.
-_STATISTICS = (
+# Operators whose statistics are of each position, over the last axis unless they say otherwise.
+_NORMALISATIONS = (
     "LayerNormalization",
     "RMSNormalization",
     "SimplifiedLayerNormalization",
     "LpNormalization",
-    "ReduceMean",
-    "ReduceSumSquare",
-    "ReduceL2",
-    "Pow",
 )
-_RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
+_MEANS = ("ReduceMean", "ReduceSumSquare", "ReduceL2")
+_KEEPING = ("Identity", "Dropout")
+_RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shortcut:
-    """The tensor `name` that a layer's output meets, the sum `total`, and the changes of layout between, in order."""
+    """What a layer's output meets.
+
+    Attributes:
+        name: of the tensor it is added to.
+        total: of the sum.
+        layout: changes of layout between the layer and the sum, in order.
+        scale: [channels], what the output is multiplied by right behind the layer; None for nothing.
+
+    """
 
     name: str
     total: str
     layout: tuple[onnx.NodeProto, ...]
+    scale: Array | None = None
 
     def undone(self, value: Array, shape: tuple[int, ...]) -> Array | None:
         """Return `value`, laid out as at the Add, as the layer's output of shape `shape`; None where that cannot be."""
-        for node in reversed(self.layout):
-            if node.op_type == "Transpose":
-                order = attribute_of(node, "perm", None) or range(value.ndim)[::-1]
-                value = value.transpose(np.argsort(order))
-        kinds = {node.op_type == "Transpose" for node in self.layout if node.op_type not in ("Identity", "Dropout")}
-        if value.size != np.prod(shape, dtype=np.int64) or len(kinds) > 1 or (True in kinds and value.shape != shape):
-            # Between Transposes and Reshapes the shapes on the way would be needed; what is broadcast is no shortcut.
+        if value.size != math.prod(shape):
+            # It is broadcast, and then it is no shortcut.
             return None
-        return value.reshape(shape)
+        shapes = self._shapes(shape)
+        for index in reversed(range(len(self.layout))):
+            node, before = self.layout[index], shapes[index]
+            if node.op_type != "Transpose":
+                if before is None:
+                    return None
+                value = value.reshape(before)
+            else:
+                order = attribute_of(node, "perm", None) or range(value.ndim)[::-1]
+                if len(order) != value.ndim:
+                    return None
+                value = value.transpose(np.argsort(order))
+        return value if value.shape == shape else None
+
+    def _shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+        """Return the shape before each change of layout, None for those that a Reshape with computed sizes makes."""
+        found: list[tuple[int, ...] | None] = [shape]
+        for node in self.layout:
+            last = found[-1]
+            if node.op_type != "Transpose":
+                found.append(None)
+            else:
+                order = attribute_of(node, "perm", None) or range(len(last or ()))[::-1]
+                known = last is not None and len(order) == len(last)
+                found.append(tuple(last[axis] for axis in order) if known and last is not None else None)
+        return found
 
 
-def find_shortcut(
-    linear: Linear, readers: Mapping[str, list[onnx.NodeProto]], reads: Counter[str], constants: Collection[str]
-) -> Shortcut | None:
+def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constants: Constants) -> Shortcut | None:
     """Return what the output of a layer is added to, if it is added to anything and read by nothing else."""
-    name = linear.output
+    name, scale = linear.output, None
     layout: list[onnx.NodeProto] = []
     while reads[name] == 1 and len(readers.get(name, ())) == 1:
         node = readers[name][0]
-        if node.op_type == "Add":
-            other = node.input[1 - list(node.input).index(name)]
-            if other not in constants:
-                return Shortcut(other, node.output[0], tuple(layout))
+        other = "" if len(node.input) < 2 else node.input[1 - list(node.input).index(name)]
+        if node.op_type == "Add" and other not in constants:
+            return Shortcut(other, node.output[0], tuple(layout), scale)
+        if node.op_type == "Mul" and name == linear.output and other in constants:
+            scale = _per_channel(linear, array_of(constants[other]))
+            if scale is None:
+                return None
         elif node.op_type in (*_RESHAPING, "Transpose") and node.input[0] == name:
             layout.append(node)
-        else:
+        elif node.op_type not in ("Add", *_KEEPING):
             return None
         name = node.output[0]
     return None
 
 
-def is_normalised(name: str, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:
+def adds_behind(name: str, readers: Readers, reads: Counter[str]) -> Iterator[str]:
+    """Yield the sums that a tensor becomes part of, one Add after the other, as long as nothing else reads it."""
+    while reads[name] == 1 and len(readers.get(name, ())) == 1 and readers[name][0].op_type == "Add":
+        name = readers[name][0].output[0]
+        yield name
+
+
+def _per_channel(linear: Linear, values: Array) -> Array | None:
+    """Return a constant that multiplies a layer's output as a value for each channel; None where it varies besides."""
+    behind = math.prod(values.shape[values.ndim - linear.behind :]) if linear.behind else 1
+    if behind != 1 or linear.behind > values.ndim or values.size not in (1, linear.outputs):
+        return None
+    if values.size > 1 and values.shape[values.ndim - linear.behind - 1] != values.size:
+        return None
+    return np.broadcast_to(values.reshape(-1).astype(np.float64), (linear.outputs,))
+
+
+def is_normalised(name: str, rank: int, readers: Readers, constants: Constants) -> bool:
     """Whether a normalisation over each position reads a tensor: then errors count relative to the position's size."""
-    return any(node.op_type in _STATISTICS and node.input[0] == name for node in readers.get(name, ()))
+    for node in readers.get(name, ()):
+        if node.input[0] != name:
+            continue
+        if node.op_type in _NORMALISATIONS or _is_mean_of_last(node, rank, constants):
+            return True
+        squared = node.op_type == "Pow" or (node.op_type == "Mul" and list(node.input) == [name, name])
+        if squared and any(_is_mean_of_last(other, rank, constants) for other in readers.get(node.output[0], ())):
+            return True
+    return False
+
+
+def _is_mean_of_last(node: onnx.NodeProto, rank: int, constants: Constants) -> bool:
+    """Whether a node takes a mean over the last axis alone."""
+    if node.op_type not in _MEANS:
+        return False
+    axes = attribute_of(node, "axes", None)
+    if axes is None and len(node.input) > 1 and node.input[1] in constants:
+        axes = array_of(constants[node.input[1]]).tolist()
+    return axes is not None and [int(axis) % rank for axis in axes] == [rank - 1]

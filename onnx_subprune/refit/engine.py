@@ -2,7 +2,8 @@
 
 Both networks run side by side, segment by segment. At each linear layer the inputs are those of the pruned network
 with all earlier layers fitted already; the target is the dense layer's output, plus the drift of the shortcut it is
-added to. So every layer also repairs what pruning before it broke, whether it lost inputs itself or not.
+added to. So every layer also repairs what pruning before it broke, whether it lost inputs itself or not. Layers that
+read the same tensor in the same way are fitted together: their inputs are taken apart and multiplied once.
 """
 
 from __future__ import annotations
@@ -21,15 +22,23 @@ from onnx_subprune.refit.drift import Shortcut
 from onnx_subprune.refit.linear import Linear, find_linears, with_biases, without_idle_biases
 from onnx_subprune.refit.segments import Segments
 from onnx_subprune.refit.store import DEFAULT_MAX_BYTES, Store
-from onnx_subprune.refit.targets import Rows, Surroundings, Values, rows_of
-from onnx_subprune.subspace.pairs import Pairs, Refined, refine
+from onnx_subprune.refit.surroundings import Surroundings
+from onnx_subprune.refit.targets import Rows, Values, rows_of
+from onnx_subprune.subspace.pairs import ROUNDING, Pairs, Refined, refine
 
-__all__ = ["LayerFit", "Refit", "Settings", "refit"]
+__all__ = ["LayerFit", "Networks", "Refit", "Settings", "refit"]
 
 logger = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 Restrict = Callable[[str, Array], Array]
+
+# The sums and solutions of one layer take no more memory than this.
+_MOST_BYTES = 4 << 30
+# What half precision rounds a value to, squared and with some room.
+_HALF_ROUNDING = 1e-5
+# A channel whose scale is smaller than this share of the largest keeps its weights.
+_SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -125,28 +134,48 @@ def refit(
     settings = settings or Settings()
     model, added = with_biases(networks.pruned)
     linears, left = find_linears(model)
+    surroundings = Surroundings(model, networks.dense)
     known = {name for node in networks.dense.graph.node for name in node.output}
     left |= {one.name: "the dense network has no such tensor" for one in linears if one.output not in known}
     steps = [one for one in linears if one.output in known]
-    layers = []
-    with _Run(replace(networks, pruned=model), data, settings) as work:
-        for index, linear in enumerate(steps):
+    layers: list[LayerFit] = []
+    with _Run(replace(networks, pruned=model), surroundings, steps, data, settings) as work:
+        for number, together in enumerate(_together(steps, surroundings, settings)):
             if progress is not None:
-                progress(index, len(steps))
-            found = work.fit(linear, steps[index:], np.random.default_rng((settings.seed, index)))
+                progress(len(layers), len(steps))
+            found = work.fit(together, np.random.default_rng((settings.seed, number)))
             if isinstance(found, str):
-                left[linear.name] = found
+                left |= dict.fromkeys([one.name for one in together], found)
                 continue
-            work.write(linear, found)
-            layers.append(LayerFit(linear.name, found.before, found.after, found.strength, found.factors))
-            logger.debug("fitted %s", layers[-1])
+            for linear, one in zip(together, found, strict=True):
+                work.write(linear, one)
+                layers.append(LayerFit(linear.name, one.before, one.after, one.strength, one.factors))
+                logger.debug("fitted %s", layers[-1])
     return Refit(without_idle_biases(model, added), tuple(layers), left)
+
+
+def _together(steps: Sequence[Linear], surroundings: Surroundings, settings: Settings) -> list[list[Linear]]:
+    """Return the layers in order, those that read the same rows in one list, at the place of the first."""
+    found: dict[object, list[Linear]] = {}
+    for linear in steps:
+        alone = linear.blocks > 1 or surroundings.normalised(linear, None, linear.rank)
+        alone |= surroundings.shifted(linear) is not None
+        alone |= settings.sequential and surroundings.shortcut(linear) is not None
+        found.setdefault(id(linear) if alone else (linear.reading, linear.bias is None), []).append(linear)
+    return list(found.values())
 
 
 class _Run:
     """Both networks on their way through the samples."""
 
-    def __init__(self, networks: Networks, data: Dataset, settings: Settings) -> None:
+    def __init__(
+        self,
+        networks: Networks,
+        surroundings: Surroundings,
+        steps: Sequence[Linear],
+        data: Dataset,
+        settings: Settings,
+    ) -> None:
         self._stores = (Store(settings.max_bytes), Store(settings.max_bytes))
         self._dense, self._pruned = (
             Segments(model, store, providers=settings.providers, threads=settings.threads)
@@ -155,8 +184,12 @@ class _Run:
         self._restrict = networks.restrict
         self._scratch = networks.scratch
         self._settings = settings
-        self._surroundings = Surroundings(networks.pruned)
+        self._surroundings = surroundings
         self._tensors = {tensor.name: tensor for tensor in networks.pruned.graph.initializer}
+        self._open = {id(one.node) for one in steps}
+        self._dense.expect(self._meaning(one.output) for one in steps)
+        if not settings.sequential:
+            self._dense.expect({self._meaning(one.source) for one in steps})
         self._counts: list[int] = []
         for feeds in data.batches(settings.batch_size):
             self._counts.append(data.samples_in(feeds))
@@ -170,29 +203,67 @@ class _Run:
         for store in self._stores:
             store.close()
 
-    def fit(self, linear: Linear, waiting: Sequence[Linear], rng: np.random.Generator) -> Refined | str:
-        """Advance to a layer and fit it; `waiting` are the layers from this one on. A text says why it cannot be."""
-        weight = linear.matrices(array_of(self._tensors[linear.weight]))
-        if weight.shape[2] > self._settings.max_features:
-            return f"it reads {weight.shape[2]} features at once, more than the {self._settings.max_features} allowed"
-        shortcut = self._shortcut(linear, waiting)
+    def fit(self, linears: Sequence[Linear], rng: np.random.Generator) -> list[Refined] | str:
+        """Advance to layers that read the same and fit them. A text says why they cannot be."""
+        weight = np.concatenate([one.matrices(array_of(self._tensors[one.weight])) for one in linears], axis=1)
+        shortcut = self._shortcut(linears[0])
+        self._open -= {id(one.node) for one in linears}
+        reason = self._refusal(linears[0], shortcut, weight.shape)
+        if reason is not None:
+            return reason
+        scale = np.ones(weight.shape[:2])
+        if shortcut is not None and shortcut.scale is not None:
+            scale = shortcut.scale.reshape(scale.shape)
+        bias = np.concatenate([self._bias(one) for one in linears], axis=1)
+        sums = self._summed(linears, shortcut, weight * scale[:, :, None], bias * scale, rng)
+        if isinstance(sums, str):
+            return sums
+        fitted, held = sums
+        half = array_of(self._tensors[linears[0].weight]).dtype == np.float16
+        found = refine(
+            fitted,
+            held,
+            affine=linears[0].bias is not None,
+            bounds=np.cumsum([0, *(one.outputs // one.blocks for one in linears)]).tolist(),
+            rounding=_HALF_ROUNDING if half else ROUNDING,
+        )
+        return [_unscaled(one, scale, weight, bias) for one in found] if (scale != 1).any() else found
+
+    def _refusal(self, linear: Linear, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
+        blocks, outputs, features = shape
+        if features > self._settings.max_features:
+            return f"it reads {features} features at once, more than the {self._settings.max_features} allowed"
+        if 8 * blocks * features * (3 * features + 8 * outputs) > _MOST_BYTES:
+            return f"its {outputs} outputs of {features} features are more than memory is given for"
+        if self._surroundings.shifted(linear) not in (None, None if shortcut is None else shortcut.total):
+            return "it gives what a branch gave that is gone, to a sum that is not known yet"
+        return None
+
+    def _summed(
+        self, linears: Sequence[Linear], shortcut: Shortcut | None, weight: Array, bias: Array, rng: np.random.Generator
+    ) -> tuple[Pairs, Pairs] | str:
+        """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
         reason = None
-        for rows, count in zip(self._rows(linear, shortcut, weight.shape[2], rng), self._counts, strict=True):
+        for rows, count in zip(self._rows(linears, shortcut, weight.shape[2], rng), self._counts, strict=True):
             if isinstance(rows, str) or reason is not None:
                 reason = reason or str(rows)
                 continue
-            if sums is None:
-                shape = (*weight.shape, len(rows.parts))
-                sums = (Pairs(*shape), Pairs(*shape))
-            self._add(sums, rows, seen, count)
+            if sums is None and rows.x.shape[1]:
+                pivot = rows.x.mean(axis=1, dtype=np.float64) if linears[0].bias is not None else None
+                first, second = (Pairs(weight, bias, len(rows.parts), pivot) for _ in range(2))
+                sums = first, second
+            if sums is not None and rows.x.shape[1]:
+                self._add(sums, rows, seen, count)
             seen += count
-        if reason is not None or sums is None:
-            return reason or "there are no samples"
-        fitted, held = sums
-        affine = linear.bias is not None
-        return refine(fitted, held if held.count else fitted, weight, self._bias(linear, weight), affine=affine)
+        if reason is not None or sums is None or not sums[0].count:
+            return reason or "no sample reaches it"
+        if not all(pairs.finite for pairs in sums):
+            return "what it reads or gives is not finite"
+        if not self._settings.held:
+            return sums[0], sums[0]
+        return sums if sums[1].count else "there are too few samples to hold some out"
 
     def write(self, linear: Linear, found: Refined) -> None:
         """Put the fitted weight and bias into the pruned network."""
@@ -200,57 +271,97 @@ class _Run:
             return
         weight = self._tensors[linear.weight]
         like = array_of(weight)
-        weight.CopyFrom(initializer(linear.stored(found.weight, like).astype(like.dtype), weight.name, self._scratch))
+        with np.errstate(over="ignore"):
+            values = linear.stored(found.weight, like).astype(like.dtype)
+        if not np.isfinite(values).all():
+            # Half precision cannot hold it.
+            return
+        weight.CopyFrom(initializer(values, weight.name, self._scratch))
         if linear.bias is not None:
             bias = self._tensors[linear.bias]
             old = array_of(bias)
-            bias.CopyFrom(initializer(found.bias.reshape(old.shape).astype(old.dtype), bias.name))
+            bias.CopyFrom(initializer((found.bias / linear.scale).reshape(old.shape).astype(old.dtype), bias.name))
 
-    def _bias(self, linear: Linear, weight: Array) -> Array:
+    def _bias(self, linear: Linear) -> Array:
+        shape = (linear.blocks, linear.outputs // linear.blocks)
         if linear.bias is None:
-            return np.zeros(weight.shape[:2])
-        return array_of(self._tensors[linear.bias]).astype(np.float64).reshape(weight.shape[:2])
+            return np.zeros(shape)
+        return linear.scale * array_of(self._tensors[linear.bias]).astype(np.float64).reshape(shape)
 
-    def _shortcut(self, linear: Linear, waiting: Sequence[Linear]) -> Shortcut | None:
+    def _meaning(self, name: str) -> str:
+        return self._surroundings.meaning(name)
+
+    def _shortcut(self, linear: Linear) -> Shortcut | None:
         """Return what the layer's output is added to, where both networks can compute it by now."""
         found = self._surroundings.shortcut(linear) if self._settings.sequential else None
-        if found is None or not (self._dense.has(found.name) and self._pruned.has(found.name)):
+        if found is None or not (self._dense.has(self._meaning(found.name)) and self._pruned.has(found.name)):
             return None
-        open_nodes = {id(one.node) for one in waiting}
-        return None if any(id(node) in open_nodes for node in self._pruned.pending([found.name])) else found
+        return None if any(id(node) in self._open for node in self._pruned.pending([found.name])) else found
 
     def _rows(
-        self, linear: Linear, shortcut: Shortcut | None, features: int, rng: np.random.Generator
+        self, linears: Sequence[Linear], shortcut: Shortcut | None, features: int, rng: np.random.Generator
     ) -> Iterable[Rows | str]:
-        """Yield what the layer is fitted on, batch by batch."""
-        beside = [] if shortcut is None else [shortcut.name]
-        shape = tuple(self._tensors[linear.weight].dims)
-        normalised = self._surroundings.normalised(linear, shortcut)
+        """Yield what layers are fitted on, batch by batch."""
+        shape = tuple(self._tensors[linears[0].weight].dims)
         # A width of a few channels has few features, but its fit decides over as many positions.
         most = max(1, -(-self._settings.rows * max(features, 64) // max(sum(self._counts), 1)))
-        for dense, pruned in self._sides(linear, beside):
-            y = self._restrict(linear.output, dense[linear.output])
-            values = Values(pruned[linear.source], y)
+        for (dense, pruned), count in zip(self._sides(linears, shortcut), self._counts, strict=True):
+            y = [self._dense_value(dense, one.output) for one in linears]
+            values = Values(pruned[linears[0].source], y, samples=count)
             if shortcut is not None:
-                theirs = self._restrict(shortcut.name, dense[shortcut.name])
-                values = Values(pruned[linear.source], y, theirs, pruned[shortcut.name])
-            yield rows_of(linear, values, shortcut, shape, most, normalised=normalised, rng=rng)
+                values = replace(values, theirs=self._theirs(dense, shortcut), ours=pruned[shortcut.name])
+            normalised = self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
+            yield rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng)
 
-    def _sides(self, linear: Linear, beside: list[str]) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-        if self._settings.sequential:
-            theirs, ours = self._dense.advance([linear.output, *beside]), self._pruned.advance([linear.source, *beside])
-            yield from zip(theirs, ours, strict=True)
-        else:
-            source = linear.source
-            for values in self._dense.advance([linear.output, source]):
-                yield values, {source: self._restrict(source, values[source])}
+    def _dense_value(self, values: Mapping[str, Array], name: str) -> Array:
+        """Return the dense tensor that a tensor of the pruned network stands for, cut down to the units that stay."""
+        meaning = self._meaning(name)
+        return self._restrict(meaning, values[meaning])
+
+    def _theirs(self, values: Mapping[str, Array], shortcut: Shortcut) -> Array:
+        """Return what the layer is added to in the dense network, with the branches that went since."""
+        theirs = self._dense_value(values, shortcut.name)
+        if self._meaning(shortcut.total) == shortcut.total:
+            return theirs
+        own = self._restrict(shortcut.total, values[shortcut.total])
+        return np.asarray(theirs + (self._dense_value(values, shortcut.total) - own))
+
+    def _sides(
+        self, linears: Sequence[Linear], shortcut: Shortcut | None
+    ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+        source = linears[0].source
+        wanted = [self._meaning(one.output) for one in linears]
+        if not self._settings.sequential:
+            for values in self._dense.advance([*wanted, self._meaning(source)]):
+                yield values, {source: self._dense_value(values, source)}
+            return
+        beside = [] if shortcut is None else [shortcut.name]
+        wanted += [self._meaning(name) for name in beside]
+        if shortcut is not None and self._meaning(shortcut.total) != shortcut.total:
+            wanted += [shortcut.total, self._meaning(shortcut.total)]
+        yield from zip(self._dense.advance(wanted), self._pruned.advance([source, *beside]), strict=True)
 
     def _add(self, sums: tuple[Pairs, Pairs], rows: Rows, seen: int, samples: int) -> None:
         """Add a batch to the sums of the samples to fit on and of those held out."""
-        count = rows.x.shape[1]
-        number = seen + (np.arange(count) * samples) // max(count, 1)
-        away = number % self._settings.held == self._settings.held - 1 if self._settings.held else np.zeros(count, bool)
+        held = self._settings.held
+        # Of fewer samples than one in `held`, parts are held out.
+        pieces = -(-held // max(sum(self._counts), 1)) if held else 1
+        number = seen * pieces + np.floor(rows.places * samples * pieces).astype(np.int64)
+        away = number % held == held - 1 if held else np.zeros(len(number), np.bool_)
         for pairs, mask in zip(sums, (~away, away), strict=True):
             if mask.any():
                 part = rows.chosen(mask)
                 pairs.add(part.x, part.parts, part.weights)
+
+
+def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
+    """Return a layer that was fitted behind a scale of its channels as it is in front of it."""
+    if np.isinf(found.strength):
+        return replace(found, weight=weight, bias=bias)
+    clear = np.abs(scale) > _SMALLEST_SCALE * np.abs(scale).max()
+    safe = np.where(clear, scale, 1.0)
+    return replace(
+        found,
+        weight=np.where(clear[:, :, None], found.weight / safe[:, :, None], weight),
+        bias=np.where(clear, found.bias / safe, bias),
+    )

@@ -18,14 +18,14 @@ import numpy as np
 import onnx
 
 from onnx_subprune.model import array_of, attribute_of, initializer
-from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, graphs
 
-__all__ = ["Linear", "find_linears", "with_biases", "without_idle_biases"]
+__all__ = ["Linear", "count_reads", "find_linears", "with_biases", "without_idle_biases"]
 
 Array = np.ndarray[Any, Any]
 
 _OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,8 @@ class Linear:
         output: name of y, the output of the Add where the bias is added by one.
         weight: name of the initializer, as the node's second input.
         bias: name of the initializer that holds b; None where there is none.
+        outputs: number of entries of y on its axis of channels.
+        kernel: sizes of the kernel; empty for Gemm and MatMul.
 
     """
 
@@ -44,6 +46,8 @@ class Linear:
     output: str
     weight: str
     bias: str | None
+    outputs: int
+    kernel: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,6 +63,30 @@ class Linear:
     def spatial(self) -> bool:
         """Whether x and y are maps [samples, channels, ...]; else their features are the last axis."""
         return self.node.op_type in ("Conv", "ConvTranspose")
+
+    @property
+    def reading(self) -> tuple[object, ...]:
+        """What two layers have in common that read the same rows: the input, and how positions are taken from it."""
+        if not self.spatial:
+            return (self.source,)
+        kinds = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
+        given = (str(attribute_of(self.node, kind, None)) for kind in kinds)
+        return (self.source, self.node.op_type, self.kernel, *given)
+
+    @property
+    def rank(self) -> int:
+        """Number of axes of the weight."""
+        return len(self.kernel) + 2
+
+    @property
+    def behind(self) -> int:
+        """Number of axes of y behind its channels."""
+        return len(self.kernel)
+
+    @property
+    def scale(self) -> float:
+        """What the node multiplies its stored bias by."""
+        return float(attribute_of(self.node, "beta", 1.0)) if self.node.op_type == "Gemm" else 1.0
 
     @property
     def blocks(self) -> int:
@@ -96,26 +124,29 @@ class Linear:
         return split.transpose(0, 2, 1, 3) if self.node.op_type == "ConvTranspose" else split
 
 
-def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
-    """Return a copy in which Conv and Gemm nodes with a stored weight have biases of their own, and the new ones."""
+def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """Return a copy in which Conv and Gemm nodes with a stored weight have biases of their own.
+
+    Returns:
+        The copy, and of the biases that are new the names: of the one that was read before, empty for none.
+
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     stored = {tensor.name: tensor for tensor in copy.graph.initializer}
-    reads = _reads(copy)
-    added: set[str] = set()
-    taken = set(reads) | set(stored) | {name for node in copy.graph.node for name in node.output}
+    reads = count_reads(copy)
+    fixed = {value.name for value in (*copy.graph.input, *copy.graph.output)}
+    added: dict[str, str] = {}
+    taken = set(reads) | set(stored) | fixed | {name for node in copy.graph.node for name in node.output}
     for node in copy.graph.node:
         if node.op_type not in _OPERATORS[:3] or node.domain not in ONNX_DOMAINS or len(node.input) < 2:
             continue
         weight, bias = stored.get(node.input[1]), node.input[2] if len(node.input) > 2 else ""
-        if weight is None or (bias and (bias not in stored or reads[bias] == 1)):
+        if weight is None or (bias and (bias not in stored or bias in fixed or reads[bias] == 1)):
             continue
-        name = next(
-            f"{node.name}_bias{n or ''}" for n in range(len(taken)) if f"{node.name}_bias{n or ''}" not in taken
-        )
+        name = _fresh(f"{node.name}_bias", taken)
         taken.add(name)
-        if not bias:
-            added.add(name)
+        added[name] = bias
         values = array_of(stored[bias]) if bias else np.zeros(_outputs(node, weight), array_of(weight).dtype)
         copy.graph.initializer.append(initializer(values, name))
         del node.input[2:]
@@ -123,23 +154,38 @@ def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
     return copy, added
 
 
-def without_idle_biases(model: onnx.ModelProto, names: Collection[str]) -> onnx.ModelProto:
-    """Return the model without those of the biases `names` that are still zero; it is changed in place."""
-    idle = {t.name for t in model.graph.initializer if t.name in names and not array_of(t).any()}
+def _fresh(name: str, taken: Collection[str]) -> str:
+    return next(each for each in (f"{name}{n or ''}" for n in range(len(taken) + 1)) if each not in taken)
+
+
+def without_idle_biases(model: onnx.ModelProto, added: Mapping[str, str]) -> onnx.ModelProto:
+    """Return the model without those of the biases of `with_biases` that say nothing; it is changed in place."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    gone = {name for name, before in added.items() if _is_idle(stored, name, before)}
     for node in model.graph.node:
-        if len(node.input) > 2 and node.input[2] in idle:
+        if len(node.input) > 2 and node.input[2] in gone:
+            before = added[node.input[2]]
             del node.input[2:]
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in idle]
-    if idle:
+            node.input.extend([before] if before else [])
+    # What nobody reads any more: a bias that was shared, all of whose readers have one of their own.
+    reads = count_reads(model)
+    gone |= {name for name in added.values() if name and not reads[name]}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name not in gone]
+    if gone:
         del model.graph.initializer[:]
         model.graph.initializer.extend(kept)
     return model
 
 
+def _is_idle(stored: Mapping[str, onnx.TensorProto], name: str, before: str) -> bool:
+    values = array_of(stored[name])
+    return bool(np.array_equal(values, array_of(stored[before])) if before else not values.any())
+
+
 def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     """Return the nodes that can be fitted, in graph order, and for the other linear nodes why not, by name."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    reads = _reads(model)
+    reads = count_reads(model)
     fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
     found: list[Linear] = []
     reasons: dict[str, str] = {}
@@ -148,10 +194,16 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
             continue
         reason = _refusal(node, stored, reads, fixed)
         if reason is None:
-            found.append(_linear(model.graph, node, stored, reads))
+            found.append(_linear(model.graph, node, stored, reads, fixed))
         elif reason:
             reasons[node.name] = reason
+    reasons |= {node.name: "it is in the body of a loop or a branch" for node in _within_bodies(model.graph)}
     return found, reasons
+
+
+def _within_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    inner = (body for node in graph.node for held in bodies(node) for body in graphs(held))
+    return (node for body in inner for node in body.node if node.op_type in _OPERATORS and node.name)
 
 
 def _refusal(
@@ -165,32 +217,38 @@ def _refusal(
         return f"weight '{weight.name}' has other readers"
     bias = node.input[2] if len(node.input) > 2 else ""
     own = bias in stored and reads[bias] == 1 and bias not in fixed
-    whole = own and math.prod(stored[bias].dims) == _outputs(node, weight)
+    whole = own and _is_row(stored[bias], _outputs(node, weight))
     faults = {
         "it does not multiply an activation by floating-point weights": weight.data_type not in _FLOATS
         or node.input[0] in stored,
         f"its weight has {len(weight.dims)} axes": node.op_type in ("Gemm", "MatMul") and len(weight.dims) != 2,
         "it transposes its input": bool(attribute_of(node, "transA", 0)),
         "its bias is computed, or not its own": bool(bias) and not own,
-        "its bias is scaled or broadcast": bool(bias) and not (whole and float(attribute_of(node, "beta", 1.0)) == 1.0),
+        "its bias is broadcast": bool(bias) and not whole,
+        "it multiplies by zero": 0.0 in (attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)),
     }
     return next((reason for reason, holds in faults.items() if holds), None)
 
 
 def _linear(
-    graph: onnx.GraphProto, node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], reads: Counter[str]
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    stored: Mapping[str, onnx.TensorProto],
+    reads: Counter[str],
+    fixed: set[str],
 ) -> Linear:
     weight, output = node.input[1], node.output[0]
+    width = _outputs(node, stored[weight])
+    sizes = (width, tuple(stored[weight].dims[2:]))
     if node.op_type != "MatMul":
-        return Linear(node, output, weight, node.input[2] if len(node.input) > 2 and node.input[2] else None)
-    width = stored[weight].dims[1]
+        return Linear(node, output, weight, node.input[2] if len(node.input) > 2 and node.input[2] else None, *sizes)
     readers = [other for other in graph.node if output in other.input]
     if len(readers) == 1 and reads[output] == 1 and readers[0].op_type == "Add":
         bias = readers[0].input[1 - list(readers[0].input).index(output)]
         constant = stored.get(bias)
-        if constant is not None and reads[bias] == 1 and _is_row(constant, width):
-            return Linear(node, readers[0].output[0], weight, bias)
-    return Linear(node, output, weight, None)
+        if constant is not None and reads[bias] == 1 and bias not in fixed and _is_row(constant, width):
+            return Linear(node, readers[0].output[0], weight, bias, *sizes)
+    return Linear(node, output, weight, None, *sizes)
 
 
 def _is_row(tensor: onnx.TensorProto, width: int) -> bool:
@@ -205,7 +263,7 @@ def _outputs(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
     return int(weight.dims[1 if node.op_type == "MatMul" else 0])
 
 
-def _reads(model: onnx.ModelProto) -> Counter[str]:
+def count_reads(model: onnx.ModelProto) -> Counter[str]:
     """Count how often each name is read, in bodies and as an output too."""
     return Counter(_read_names(model.graph))
 

@@ -31,6 +31,7 @@ class Store:
         self._held = 0
         self._count = 0
         self._arrays: dict[str, dict[int, Array | Path]] = {}
+        self._kinds: dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.spilled = 0
 
@@ -43,14 +44,20 @@ class Store:
         return tuple(self._arrays)
 
     def put(self, name: str, batch: int, array: Array) -> None:
-        """Keep the value of a tensor for one batch.
+        """Keep the value of a tensor for one batch; the first one given stays.
 
         Raises:
             OutputError: the temporary folder has no room.
 
         """
         entries = self._arrays.setdefault(name, {})
-        if self._held + array.nbytes > self._limit:
+        if batch in entries:
+            return
+        before = self._kinds.get(name, (array.dtype, array.shape))[1]
+        sizes = (size if size == other else None for size, other in zip(array.shape, before, strict=True))
+        self._kinds[name] = (array.dtype, tuple(sizes))
+        # What has no entries cannot be mapped, and text not be written.
+        if self._held + array.nbytes > self._limit and array.size and array.dtype != object:
             entries[batch] = self._written(array)
         else:
             self._held += array.nbytes
@@ -61,8 +68,13 @@ class Store:
         entry = self._arrays[name][batch]
         return np.asarray(np.load(entry, mmap_mode="r")) if isinstance(entry, Path) else entry
 
+    def kind(self, name: str) -> tuple[np.dtype[Any], tuple[int | None, ...]]:
+        """Return the type of a tensor and its sizes, None for those that differ between batches."""
+        return self._kinds[name]
+
     def drop(self, name: str) -> None:
         """Forget a tensor."""
+        del self._kinds[name]
         for entry in self._arrays.pop(name).values():
             if isinstance(entry, Path):
                 entry.unlink()

@@ -3,73 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx
 
 from onnx_subprune.model import attribute_of
-from onnx_subprune.refit.drift import Shortcut, find_shortcut, is_normalised
+from onnx_subprune.refit.drift import Shortcut
 from onnx_subprune.refit.linear import Linear
-from onnx_subprune.refit.patches import Geometry, Sample, geometry_of
+from onnx_subprune.refit.patches import Sample, geometry_of
 
-__all__ = ["Rows", "Surroundings", "Values", "rows_of"]
+__all__ = ["Rows", "Values", "rows_of"]
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs x [blocks, rows, features] and parts of the target, each [blocks, rows, outputs], rows by sample.
+    """Inputs x [blocks, rows, features] and parts of the target, each [blocks, rows, outputs].
 
-    The squares of a row count `weights` times.
+    `places` says how far into the batch each row lies, 0 to 1, so that rows can be told apart by sample. The squares
+    of a row count `weights` times.
     """
 
     x: Array
     parts: tuple[Array, ...]
+    places: Array
     weights: Array | None = None
 
     def chosen(self, mask: Array) -> Rows:
         """Return the rows under a mask."""
         weights = None if self.weights is None else self.weights[mask]
-        return Rows(self.x[:, mask], tuple(part[:, mask] for part in self.parts), weights)
-
-
-class Surroundings:
-    """Who reads what in a pruned network."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in set(node.input):
-                self._readers.setdefault(name, []).append(node)
-        self._reads = Counter(name for node in model.graph.node for name in node.input)
-        self._reads.update(value.name for value in model.graph.output)
-        self._constants = {tensor.name for tensor in model.graph.initializer}
-
-    def shortcut(self, linear: Linear) -> Shortcut | None:
-        """Return what the output of a layer is added to."""
-        return find_shortcut(linear, self._readers, self._reads, self._constants)
-
-    def normalised(self, linear: Linear, shortcut: Shortcut | None) -> bool:
-        """Whether a normalisation reads the output of a layer, or the sum that it ends up in."""
-        return is_normalised(linear.output if shortcut is None else shortcut.total, self._readers)
+        return Rows(self.x[:, mask], tuple(part[:, mask] for part in self.parts), self.places[mask], weights)
 
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """Values of one batch: the layer's input, its target, and the shortcut in the dense and in the pruned network."""
+    """Values of one batch.
+
+    Attributes:
+        x: the layer's input.
+        y: its target; of layers that read the same, one target each.
+        theirs, ours: the shortcut in the dense and in the pruned network.
+        samples: number of samples in the batch.
+
+    """
 
     x: Array
-    y: Array
+    y: Sequence[Array]
     theirs: Array | None = None
     ours: Array | None = None
+    samples: int = 1
 
 
 def rows_of(
-    linear: Linear,
+    linears: Sequence[Linear],
     values: Values,
     shortcut: Shortcut | None,
     shape: tuple[int, ...],
@@ -78,57 +67,96 @@ def rows_of(
     normalised: bool,
     rng: np.random.Generator,
 ) -> Rows | str:
-    """Return what a layer is fitted on, or why it cannot be.
+    """Return what layers that read the same are fitted on, or why they cannot be.
 
     Args:
-        linear: the layer.
+        linears: the layers; one where there is a shortcut.
         values: of one batch, cut down to the units that stay.
         shortcut: what the layer's output is added to, if it counts.
-        shape: of the stored weight.
+        shape: of the first layer's stored weight.
         most: rows for each sample.
         normalised: whether errors count relative to the size of the position.
         rng: draws positions.
 
     """
-    parts = [values.y]
-    total = values.y
-    if shortcut is not None and values.theirs is not None and values.ours is not None:
-        drift = None
-        if values.theirs.shape == values.ours.shape:
-            drift = shortcut.undone(values.theirs - values.ours, values.y.shape)
-        if drift is not None:
-            parts.append(drift)
-            total = values.y + shortcut.undone(values.theirs, values.y.shape)
+    linear, x = linears[0], _plain(values.x)
+    targets = [_plain(y) for y in values.y]
+    reason = _misfit(linears, x, targets, shape)
+    if reason is not None:
+        return reason
+    y = targets[0] if len(targets) == 1 else np.concatenate(targets, axis=1 if linear.spatial else -1)
+    parts, total = _parts(linear, y, values, shortcut)
+    limit = most * values.samples
     if linear.spatial:
-        geometry = geometry_of(linear, values.x, values.y, shape[2:])
-        if geometry is None or geometry.outputs != math.prod(values.y.shape[2:]):
+        geometry = geometry_of(linear, x, y, shape[2:])
+        if geometry is None or geometry.outputs != math.prod(y.shape[2:]):
             return "its padding is not understood"
-        return _patches(linear, geometry, Sample.draw(len(values.x), geometry.outputs, most, rng), values.x, parts)
-    if values.y.shape[:-1] != values.x.shape[:-1] or values.x.shape[-1] != shape[_input_axis(linear)]:
-        return f"its input {values.x.shape} does not fit its target {values.y.shape}"
-    weights = _inverse_square(total) if normalised else None
-    rows = Rows(_flat(values.x), tuple(map(_flat, parts)), weights)
-    if rows.x.shape[1] <= most * len(values.x):
-        return rows
-    mask = np.zeros(rows.x.shape[1], np.bool_)
-    mask[rng.choice(len(mask), most * len(values.x), replace=False)] = True
-    return rows.chosen(mask)
+        sample = Sample.draw(len(x), geometry.outputs, -(-limit // max(len(x), 1)), rng)
+        places = (sample.samples + sample.positions / max(geometry.outputs, 1)) / max(len(x), 1)
+        rows = tuple(sample.targets(part, linear.blocks) for part in parts)
+        return Rows(geometry.rows(x, linear.blocks, sample), rows, places)
+    count = math.prod(x.shape[:-1])
+    rows = tuple(_flat(part) for part in parts)
+    weights = _inverse_square(_flat(total)) if normalised else None
+    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights)
+    if count <= limit:
+        return whole
+    mask = np.zeros(count, np.bool_)
+    mask[rng.choice(count, limit, replace=False)] = True
+    return whole.chosen(mask)
 
 
-def _patches(linear: Linear, geometry: Geometry, sample: Sample, x: Array, parts: list[Array]) -> Rows:
-    x = geometry.rows(x, linear.blocks, sample)
-    return Rows(x, tuple(sample.targets(part, linear.blocks) for part in parts))
+def _parts(linear: Linear, y: Array, values: Values, shortcut: Shortcut | None) -> tuple[list[Array], Array]:
+    """Return the layer's own target, after its scale, and the drift of the shortcut; and the dense sum."""
+    own = _scaled(linear, y, shortcut)
+    if shortcut is None or values.theirs is None or values.ours is None or values.theirs.shape != values.ours.shape:
+        return [own], own
+    theirs, ours = (shortcut.undone(_plain(each), y.shape) for each in (values.theirs, values.ours))
+    return ([own], own) if theirs is None or ours is None else ([own, theirs - ours], own + theirs)
+
+
+def _scaled(linear: Linear, y: Array, shortcut: Shortcut | None) -> Array:
+    if shortcut is None or shortcut.scale is None:
+        return y
+    return np.asarray(y * shortcut.scale.astype(y.dtype).reshape(-1, *(1,) * linear.behind))
+
+
+def _misfit(linears: Sequence[Linear], x: Array, targets: Sequence[Array], shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the shapes of an input and of targets."""
+    linear = linears[0]
+    rank, channels = x.ndim, 1 if linear.spatial else -1
+    if linear.spatial and rank != linear.rank:
+        return f"its input has {rank} axes, its weight {linear.rank}"
+    wanted = shape[_input_axis(linear)]
+    if linear.node.op_type == "Conv":
+        wanted *= linear.blocks
+    if rank < 2 or x.shape[channels] != wanted:
+        return f"its input of shape {x.shape} does not have {wanted} features"
+    for one, y in zip(linears, targets, strict=True):
+        same = y.ndim == rank and y.shape[channels] == one.outputs
+        around = y.shape[:1] == x.shape[:1] if linear.spatial else y.shape[:-1] == x.shape[:-1]
+        if not (same and around):
+            return f"its target of shape {y.shape} does not fit its input of shape {x.shape}"
+    return None
+
+
+def _plain(values: Array) -> Array:
+    """Return half precision as single: sums of products would overflow."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def _flat(value: Array) -> Array:
-    return value.reshape(1, -1, value.shape[-1])
+    return value.reshape(1, math.prod(value.shape[:-1]), value.shape[-1])
 
 
 def _inverse_square(total: Array) -> Array:
-    """Return one over the mean square of each position, as a normalisation divides by it: [positions]."""
-    squares = np.square(total, dtype=np.float32).reshape(-1, total.shape[-1]).mean(axis=1)
-    return np.asarray(1.0 / np.maximum(squares, 1e-6 * squares.mean()))
+    """Return one over the mean square of each row of [1, rows, outputs], as a normalisation divides by it: [rows]."""
+    squares = np.square(total[0], dtype=np.float32).mean(axis=1)
+    floor = max(float(1e-6 * squares.mean()), float(np.finfo(np.float32).tiny)) if squares.size else 1.0
+    return np.asarray(1.0 / np.maximum(squares, floor))
 
 
 def _input_axis(linear: Linear) -> int:
+    if linear.node.op_type == "Conv":
+        return 1
     return 1 if linear.node.op_type == "Gemm" and attribute_of(linear.node, "transB", 0) else 0

@@ -9,70 +9,117 @@ the correction is the ridge regression of e on x,
 so that λ leads from the full least squares (asymmetric, λ -> 0) back to the weight that was there (λ -> ∞), which is
 the one fitted to the dense network's inputs. The error is linear in its parts: each part (the layer's own, the drift)
 has a correction of its own, and both are taken with factors between 0 and 1. λ and the factors are those with the least
-error on samples that were held out.
+error on samples that were held out; the correction is then solved for once more on all samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["STRENGTHS", "Pairs", "Refined", "refine"]
+__all__ = ["ROUNDING", "STRENGTHS", "Pairs", "Refined", "refine"]
 
 Matrix = NDArray[np.float64]
 Array = NDArray[Any]
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-# A part of the target that explains less than this of it is rounding error.
-_NOTHING = 1e-7
+STRENGTHS = (3.0, 1.0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
+ROUNDING = 1e-10
+"""A share of a target's squares that is no more than the rounding of single precision."""
+
+# Up to so many features sums are taken in double precision; beyond, ridges below single precision mean nothing.
+_SMALL = 256
+_WEAKEST_IN_SINGLE = 1e-5
+# What is won by a weaker ridge must be this share of the error that is left, and more where few rows say so: each step
+# further from the weight that was there has to pay.
+_MARGIN = 0.001
+_MARGIN_OF_A_ROW = 0.5
+# Once so many ridges in a row are worse than the best, weaker ones are not tried.
+_PATIENCE = 2
 
 
 class Pairs:
-    """Sums of products of inputs x with themselves and with the parts of their targets, over rows.
+    """Sums of products of inputs x with themselves and with the parts of a layer's error, over rows.
 
     Args:
+        weight: [blocks, o, f], the present one.
+        bias: [blocks, o], the present one.
         parts: how many parts a target has: the layer's own output, and what it has to make up for.
+        pivot: [blocks, f], a value near the mean of x, so that sums of x - pivot lose no digits; zero without.
 
     Attributes:
         count: number of rows.
-        gram: [blocks, f + 1, f + 1] float64 of [x; 1].
-        cross: [parts, blocks, o, f + 1] of each part with [x; 1].
-        square: the sum of squares of the whole target.
+        gram: [blocks, f + 1, f + 1] float64 of z = [x - pivot; 1].
+        cross: [parts, blocks, o, f + 1] of each part of the error with z.
+        square: [blocks, o], sums of squares of the whole target.
+        missed: [blocks, o], sums of squares of the whole error.
 
     """
 
-    def __init__(self, blocks: int, outputs: int, features: int, parts: int) -> None:
+    def __init__(self, weight: Matrix, bias: Matrix, parts: int, pivot: Array | None = None) -> None:
+        blocks, outputs, features = weight.shape
+        self.weight, self.bias = weight, bias
+        self.pivot = np.zeros((blocks, features)) if pivot is None else pivot.astype(np.float64)
+        self.single = features > _SMALL
         self.count = 0
         self.gram = np.zeros((blocks, features + 1, features + 1))
         self.cross = np.zeros((parts, blocks, outputs, features + 1))
-        self.square = 0.0
+        self.square = np.zeros((blocks, outputs))
+        self.missed = np.zeros((blocks, outputs))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no NaN and no infinity was among the rows."""
+        return bool(np.isfinite(self.gram[:, -1]).all() and np.isfinite(self.missed).all())
 
     def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None) -> None:
         """Add rows x [blocks, rows, f] and the parts of their targets, each [blocks, rows, o].
 
         The squares of a row count `weights` [rows] times, once where there are none.
         """
-        f, ones = x.shape[2], np.ones(x.shape[1], x.dtype)
+        # What is not finite is told of by `finite`.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._add(x, parts, weights)
+
+    def _add(self, x: Array, parts: Sequence[Array], weights: Array | None) -> None:
+        kind = np.dtype(np.float32 if self.single else np.float64)
+        z = (x - self.pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
+        targets = [part.astype(kind, copy=False) for part in parts]
+        level = self.bias + np.einsum("bof,bf->bo", self.weight, self.pivot)
+        present = z @ self.weight.transpose(0, 2, 1).astype(kind) + level[:, None, :].astype(kind)
+        errors = [targets[0] - present, *targets[1:]]
+        ones = np.ones(x.shape[1], kind)
         if weights is not None:
-            ones = np.sqrt(weights).astype(x.dtype)
-            x, parts = x * ones[:, None], [part * ones[:, None] for part in parts]
-        sums = np.einsum("brf,r->bf", x, ones, dtype=np.float64)
-        self.gram[:, :f, :f] += x.transpose(0, 2, 1) @ x
+            ones = np.sqrt(weights).astype(kind)
+            z, targets, errors = z * ones[:, None], [_each(p, ones) for p in targets], [_each(e, ones) for e in errors]
+        self._add_products(z, errors, ones)
+        self.square += np.square(_total(targets)).sum(axis=1, dtype=np.float64)
+        self.missed += np.square(_total(errors)).sum(axis=1, dtype=np.float64)
+        self.count += x.shape[1]
+
+    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array) -> None:
+        f = z.shape[2]
+        sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
+        self.gram[:, :f, :f] += z.transpose(0, 2, 1) @ z
         self.gram[:, f, :f] += sums
         self.gram[:, :f, f] += sums
         self.gram[:, f, f] += float(np.vdot(ones, ones))
-        for cross, part in zip(self.cross, parts, strict=True):
-            cross[:, :, :f] += part.transpose(0, 2, 1) @ x
-            cross[:, :, f] += np.einsum("bro,r->bo", part, ones, dtype=np.float64)
-        whole = parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])
-        self.square += float(np.vdot(whole, whole))
-        self.count += x.shape[1]
+        for cross, error in zip(self.cross, errors, strict=True):
+            cross[:, :, :f] += error.transpose(0, 2, 1) @ z
+            cross[:, :, f] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
+
+
+def _each(values: Array, ones: Array) -> Array:
+    return values * ones[:, None]
+
+
+def _total(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,82 +144,136 @@ class Refined:
     after: float
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """How far the outputs of one layer are corrected, and the squared error that this takes away."""
+
+    strength: float
+    factors: tuple[float, ...]
+    gain: float = 0.0
+
+
 def refine(
-    fitted: Pairs, held: Pairs, weight: Matrix, bias: Matrix, *, affine: bool, strengths: Sequence[float] = STRENGTHS
-) -> Refined:
-    """Correct a layer by ridge regression of its error, as far as the samples held out confirm.
+    fitted: Pairs,
+    held: Pairs,
+    *,
+    affine: bool,
+    bounds: Sequence[int] | None = None,
+    rounding: float = ROUNDING,
+    strengths: Sequence[float] = STRENGTHS,
+) -> list[Refined]:
+    """Correct layers that read the same inputs by ridge regression of their errors, as far as held-out rows confirm.
 
     Args:
-        fitted: of the samples that the correction is fitted on.
-        held: of the samples that choose its strength; the same as `fitted` where there are none to spare.
-        weight: [blocks, o, f], the present one.
-        bias: [blocks, o], the present one.
-        affine: whether the bias may change.
-        strengths: of the ridge to choose from, relative to the variance of each feature.
+        fitted: of the rows that the correction is fitted on.
+        held: of the rows that choose its strength, with the same pivot; `fitted` itself where there are none to spare.
+        affine: whether biases may change; without, the pivot must be zero.
+        bounds: where the outputs of each layer begin, and where the last end; one layer where None.
+        rounding: a layer that misses no more than this share of its target stays as it is.
+        strengths: of the ridge to choose from, strongest first, relative to the variance of each feature.
+
+    Returns:
+        For each layer the best of these; the layer as it was where none is better.
 
     """
-    present = np.concatenate([weight, bias[:, :, None]], axis=2)
-    errors, unseen = _errors(fitted, present), _errors(held, present)
-    base = _missed(held, present)
-    scale = max(held.square, np.finfo(np.float64).tiny)
-    best = Refined(weight, bias, float("inf"), (0.0,) * len(errors), base / scale, base / scale)
-    if base <= _NOTHING * scale:
-        return best
-    moments = _Centred(fitted.gram, errors, affine=affine)
-    for strength in strengths:
-        parts = moments.solve(strength)
-        if parts is None:
-            continue
-        factors, gain = _blend(parts, held.gram, unseen.sum(axis=0))
-        if base - gain < best.after * scale:
-            whole = present + np.tensordot(factors, parts, axes=1)
-            error = max(base - gain, 0.0) / scale
-            best = Refined(whole[:, :, :-1], whole[:, :, -1], strength, tuple(factors.tolist()), base / scale, error)
-    return best
+    bounds = bounds or (0, fitted.weight.shape[1])
+    layers = [slice(*ends) for ends in pairwise(bounds)]
+    best = [_Choice(float("inf"), (0.0,) * len(fitted.cross)) for _ in layers]
+    if fitted.count and held.count and fitted.finite and held.finite:
+        open_layers = [n for n, one in enumerate(layers) if _missed(held, one) > rounding * _scale(held, one)]
+        _choose(best, layers, open_layers, (fitted, held), strengths, affine=affine)
+    final = _Centred.of([fitted] if held is fitted else [fitted, held], affine=affine) if _any(best) else None
+    return [_refined(fitted, held, one, choice, final) for one, choice in zip(layers, best, strict=True)]
 
 
-def _errors(pairs: Pairs, present: Matrix) -> Matrix:
-    """Return the products of the parts of the error with [x; 1]: the present layer's output leaves the first."""
-    errors = pairs.cross.copy()
-    errors[0] -= present @ pairs.gram
-    return errors
+def _any(choices: Sequence[_Choice]) -> bool:
+    return any(choice.gain > 0 for choice in choices)
 
 
-def _missed(pairs: Pairs, present: Matrix) -> float:
-    """Return the sum of squares of the targets less the present outputs."""
-    predicted = present @ pairs.gram
-    whole = pairs.cross.sum(axis=0)
-    return max(pairs.square - 2.0 * float(np.vdot(present, whole)) + float(np.vdot(present, predicted)), 0.0)
+def _choose(
+    best: list[_Choice],
+    layers: Sequence[slice],
+    numbers: Sequence[int],
+    pairs: tuple[Pairs, Pairs],
+    strengths: Sequence[float],
+    *,
+    affine: bool,
+) -> None:
+    """Put the best choice of each of the numbered layers into `best`."""
+    fitted, held = pairs
+    moments = _Centred.of([fitted], affine=affine) if numbers else None
+    unseen = held.cross.sum(axis=0)
+    margin = min(_MARGIN + _MARGIN_OF_A_ROW / max(held.count, 1), 1.0)
+    waited = 0
+    for strength in strengths if not fitted.single else [s for s in strengths if s >= _WEAKEST_IN_SINGLE]:
+        parts = None if moments is None else moments.solve(strength)
+        if parts is None or waited > _PATIENCE:
+            return
+        seen = parts @ held.gram
+        waited += 1
+        for number in numbers:
+            one = layers[number]
+            factors, gain = _blend(parts[:, :, one], seen[:, :, one], unseen[:, one])
+            left = _missed(held, one) - best[number].gain
+            if gain - best[number].gain > margin * max(left, 0.0):
+                best[number], waited = _Choice(strength, tuple(factors.tolist()), gain), 0
+
+
+def _refined(fitted: Pairs, held: Pairs, one: slice, choice: _Choice, final: _Centred | None) -> Refined:
+    weight, bias = fitted.weight[:, one], fitted.bias[:, one]
+    missed, scale = _missed(held, one), _scale(held, one)
+    parts = final.solve(choice.strength, one) if final is not None and choice.gain > 0 else None
+    if parts is None:
+        return Refined(weight, bias, float("inf"), (0.0,) * len(fitted.cross), missed / scale, missed / scale)
+    D = np.tensordot(choice.factors, parts, axes=1)
+    shift = D[:, :, -1] - np.einsum("bof,bf->bo", D[:, :, :-1], fitted.pivot)
+    after = max(missed - choice.gain, 0.0) / scale
+    return Refined(weight + D[:, :, :-1], bias + shift, choice.strength, choice.factors, missed / scale, after)
+
+
+def _missed(pairs: Pairs, one: slice) -> float:
+    return float(pairs.missed[:, one].sum())
+
+
+def _scale(pairs: Pairs, one: slice) -> float:
+    return max(float(pairs.square[:, one].sum()), float(np.finfo(np.float64).tiny))
 
 
 class _Centred:
-    """Moments of x and of the errors' parts about their means, scaled to a unit diagonal."""
+    """Moments of z and of the errors' parts about their means, scaled to a unit diagonal."""
 
-    def __init__(self, gram: Matrix, errors: Matrix, *, affine: bool) -> None:
-        count = gram[:, -1:, -1:]
+    @classmethod
+    def of(cls, pairs: Sequence[Pairs], *, affine: bool) -> _Centred:
+        """Return the moments of the rows of all `pairs`, which share a pivot."""
+        gram, cross = sum(one.gram for one in pairs), sum(one.cross for one in pairs)
+        return cls(np.asarray(gram), np.asarray(cross), pairs[0].pivot, affine=affine)
+
+    def __init__(self, gram: Matrix, errors: Matrix, pivot: Matrix, *, affine: bool) -> None:
+        count = np.maximum(gram[:, -1:, -1:], np.finfo(np.float64).tiny)
         self._mean = gram[:, :-1, -1] / count[:, 0] if affine else np.zeros((gram.shape[0], gram.shape[1] - 1))
         self._means = errors[..., -1] / count[:, 0] if affine else np.zeros(errors.shape[:3])
         second = gram[:, :-1, :-1] / count - self._mean[:, :, None] * self._mean[:, None, :]
         cross = errors[..., :-1] / count - self._means[..., None] * self._mean[:, None, :]
         variance = np.einsum("bii->bi", second)
         raw = np.einsum("bii->bi", gram[:, :-1, :-1] / count)
-        dead = variance <= 1e-10 * np.maximum(raw, np.finfo(np.float64).tiny)
+        # Such a feature is constant, but for the rounding of these sums or of what it was computed in.
+        dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivot))
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
         self._matrix = second / (self._scale[:, :, None] * self._scale[:, None, :])
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]
 
-    def solve(self, strength: float) -> Matrix | None:
+    def solve(self, strength: float, one: slice = slice(None)) -> Matrix | None:
         """Return the corrections [parts, blocks, o, f + 1] of all parts; None where the moments are not sound."""
-        parts, blocks, outputs, features = self._cross.shape
-        targets = self._cross.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
-        matrix = self._matrix + strength * np.eye(features)
-        solved = _solved(matrix, targets)
+        wanted, means = self._cross[:, :, one], self._means[:, :, one]
+        parts, blocks, outputs, features = wanted.shape
+        targets = wanted.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
+        solved = _solved(self._matrix + strength * np.eye(features), targets)
         if solved is None:
             return None
         D = solved.reshape(blocks, features, parts, outputs).transpose(2, 0, 3, 1) / self._scale[:, None, :]
-        shift = self._means - np.einsum("pbof,bf->pbo", D, self._mean)
+        shift = means - np.einsum("pbof,bf->pbo", D, self._mean)
         return np.concatenate([D, shift[..., None]], axis=3)
 
 
@@ -186,9 +287,12 @@ def _solved(matrix: Matrix, targets: Matrix) -> Matrix | None:
         return None
 
 
-def _blend(parts: Matrix, gram: Matrix, errors: Matrix) -> tuple[NDArray[np.float64], float]:
-    """Return how far to go with each part, 0 to 1, and by how much the squared error of `errors` falls then."""
-    seen = parts @ gram
+def _blend(parts: Matrix, seen: Matrix, errors: Matrix) -> tuple[NDArray[np.float64], float]:
+    """Return how far to go with each part, 0 to 1, and by how much the squared error falls then.
+
+    `seen` are the parts times the Gram matrix of the rows that choose, `errors` the products of these rows with their
+    whole error.
+    """
     slopes = np.array([float(np.vdot(part, errors)) for part in parts])
     curves = np.array([[float(np.vdot(one, other)) for other in parts] for one in seen])
     best, gain = np.zeros(len(parts)), 0.0
