@@ -72,7 +72,7 @@ def meanings(pruned: onnx.ModelProto, dense: onnx.ModelProto) -> dict[str, str]:
     }
 
 
-def _by_name(nodes: Sequence[onnx.NodeProto]) -> Mapping[tuple[str, str, int], onnx.NodeProto]:
-    """Return the nodes whose name is theirs alone, by name, operator and number of inputs."""
+def _by_name(nodes: Sequence[onnx.NodeProto]) -> Mapping[tuple[str, str], onnx.NodeProto]:
+    """Return the nodes whose name is theirs alone, by name and operator; inputs may have been added at the end."""
     names = Counter(node.name for node in nodes)
-    return {(n.name, f"{n.domain}:{n.op_type}", len(n.input)): n for n in nodes if n.name and names[n.name] == 1}
+    return {(n.name, f"{n.domain}:{n.op_type}"): n for n in nodes if n.name and names[n.name] == 1}
