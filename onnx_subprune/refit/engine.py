@@ -219,7 +219,7 @@ class _Run:
         if isinstance(sums, str):
             return sums
         fitted, held = sums
-        half = array_of(self._tensors[linears[0].weight]).dtype == np.float16
+        half = array_of(self._tensors[linears[0].weight]).dtype.itemsize == 2
         found = refine(
             fitted,
             held,
@@ -302,7 +302,7 @@ class _Run:
         self, linears: Sequence[Linear], shortcut: Shortcut | None, features: int, rng: np.random.Generator
     ) -> Iterable[Rows | str]:
         """Yield what layers are fitted on, batch by batch."""
-        shape = tuple(self._tensors[linears[0].weight].dims)
+        shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
         # A width of a few channels has few features, but its fit decides over as many positions.
         most = max(1, -(-self._settings.rows * max(features, 64) // max(sum(self._counts), 1)))
         for (dense, pruned), count in zip(self._sides(linears, shortcut), self._counts, strict=True):

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from onnx_subprune.model import array_of, attribute_of, initializer
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, graphs
+from onnx_subprune.refit.weights import View, Views
 
 __all__ = ["Linear", "count_reads", "find_linears", "with_biases", "without_idle_biases"]
 
@@ -26,6 +28,8 @@ Array = np.ndarray[Any, Any]
 
 _OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+# bfloat16 may be stored, not computed with.
+_STORED = (*_FLOATS, onnx.TensorProto.BFLOAT16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +39,11 @@ class Linear:
     Attributes:
         node: the Conv, ConvTranspose, Gemm or MatMul.
         output: name of y, the output of the Add where the bias is added by one.
-        weight: name of the initializer, as the node's second input.
+        weight: name of the initializer that the node reads as its second input, at once or through a chain.
         bias: name of the initializer that holds b; None where there is none.
         outputs: number of entries of y on its axis of channels.
         kernel: sizes of the kernel; empty for Gemm and MatMul.
+        perm: axes of the stored weight in the order that the node sees; empty where it sees them as they are.
 
     """
 
@@ -48,6 +53,7 @@ class Linear:
     bias: str | None
     outputs: int
     kernel: tuple[int, ...] = ()
+    perm: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -95,7 +101,7 @@ class Linear:
 
     def matrices(self, weight: Array) -> Array:
         """Return the weight as [blocks, outputs per block, features per block], float64."""
-        values = weight.astype(np.float64)
+        values = self.view(weight).astype(np.float64)
         if self.node.op_type == "Gemm":
             alpha = float(attribute_of(self.node, "alpha", 1.0))
             return np.asarray(alpha * (values if attribute_of(self.node, "transB", 0) else values.T)[None])
@@ -106,7 +112,15 @@ class Linear:
         return np.asarray(split.transpose(0, 1, 3, 2).reshape(*split.shape[:2], -1))
 
     def stored(self, matrices: Array, like: Array) -> Array:
-        """Undo `matrices`, for a weight of the shape of `like`."""
+        """Undo `matrices`, for a stored weight of the shape of `like`."""
+        viewed = self._viewed(matrices, self.view(like))
+        return viewed.transpose(np.argsort(self.perm)) if self.perm else viewed
+
+    def view(self, weight: Array) -> Array:
+        """Return a stored weight with its axes as the node sees them."""
+        return weight.transpose(self.perm) if self.perm else weight
+
+    def _viewed(self, matrices: Array, like: Array) -> Array:
         if self.node.op_type == "Gemm":
             values = matrices[0] / float(attribute_of(self.node, "alpha", 1.0))
             return np.asarray(values if attribute_of(self.node, "transB", 0) else values.T)
@@ -135,19 +149,22 @@ def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]
     copy.CopyFrom(model)
     stored = {tensor.name: tensor for tensor in copy.graph.initializer}
     reads = count_reads(copy)
+    views = Views(copy, reads)
     fixed = {value.name for value in (*copy.graph.input, *copy.graph.output)}
     added: dict[str, str] = {}
     taken = set(reads) | set(stored) | fixed | {name for node in copy.graph.node for name in node.output}
     for node in copy.graph.node:
         if node.op_type not in _OPERATORS[:3] or node.domain not in ONNX_DOMAINS or len(node.input) < 2:
             continue
-        weight, bias = stored.get(node.input[1]), node.input[2] if len(node.input) > 2 else ""
-        if weight is None or (bias and (bias not in stored or bias in fixed or reads[bias] == 1)):
+        weight, bias = views.of(node.input[1]), node.input[2] if len(node.input) > 2 else ""
+        own = bias in fixed or reads[bias] == 1
+        if weight is None or weight.kind not in _FLOATS or (bias and (bias not in stored or own)):
             continue
         name = _fresh(f"{node.name}_bias", taken)
         taken.add(name)
         added[name] = bias
-        values = array_of(stored[bias]) if bias else np.zeros(_outputs(node, weight), array_of(weight).dtype)
+        none = np.zeros(_outputs(node, weight), helper.tensor_dtype_to_np_dtype(weight.kind))
+        values = array_of(stored[bias]) if bias else none
         copy.graph.initializer.append(initializer(values, name))
         del node.input[2:]
         node.input.append(name)
@@ -187,14 +204,17 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     reads = count_reads(model)
     fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
+    own = {name: tensor for name, tensor in stored.items() if reads[name] == 1 and name not in fixed}
+    views = Views(model, reads)
     found: list[Linear] = []
     reasons: dict[str, str] = {}
     for node in model.graph.node:
         if node.op_type not in _OPERATORS or node.domain not in ONNX_DOMAINS:
             continue
-        reason = _refusal(node, stored, reads, fixed)
-        if reason is None:
-            found.append(_linear(model.graph, node, stored, reads, fixed))
+        weight = views.of(node.input[1])
+        reason = _refusal(node, weight, stored, reads, fixed)
+        if weight is not None and reason is None:
+            found.append(_linear(model.graph, node, weight, own, reads))
         elif reason:
             reasons[node.name] = reason
     reasons |= {node.name: "it is in the body of a loop or a branch" for node in _within_bodies(model.graph)}
@@ -207,19 +227,23 @@ def _within_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def _refusal(
-    node: onnx.NodeProto, stored: Mapping[str, onnx.TensorProto], reads: Counter[str], fixed: set[str]
+    node: onnx.NodeProto,
+    weight: View | None,
+    stored: Mapping[str, onnx.TensorProto],
+    reads: Counter[str],
+    fixed: set[str],
 ) -> str | None:
     """Return why a node cannot be fitted; an empty text where it has no weight at all, None where it can."""
-    weight = stored.get(node.input[1])
     if weight is None:
         return "" if node.op_type == "MatMul" else "its weight is computed"
-    if reads[weight.name] > 1 or weight.name in fixed:
-        return f"weight '{weight.name}' has other readers"
+    if not weight.sole:
+        return f"weight '{weight.tensor.name}' has other readers"
     bias = node.input[2] if len(node.input) > 2 else ""
     own = bias in stored and reads[bias] == 1 and bias not in fixed
     whole = own and _is_row(stored[bias], _outputs(node, weight))
     faults = {
-        "it does not multiply an activation by floating-point weights": weight.data_type not in _FLOATS
+        "it does not multiply an activation by floating-point weights": weight.kind not in _FLOATS
+        or weight.tensor.data_type not in _STORED
         or node.input[0] in stored,
         f"its weight has {len(weight.dims)} axes": node.op_type in ("Gemm", "MatMul") and len(weight.dims) != 2,
         "it transposes its input": bool(attribute_of(node, "transA", 0)),
@@ -231,36 +255,32 @@ def _refusal(
 
 
 def _linear(
-    graph: onnx.GraphProto,
-    node: onnx.NodeProto,
-    stored: Mapping[str, onnx.TensorProto],
-    reads: Counter[str],
-    fixed: set[str],
+    graph: onnx.GraphProto, node: onnx.NodeProto, weight: View, own: Mapping[str, onnx.TensorProto], reads: Counter[str]
 ) -> Linear:
-    weight, output = node.input[1], node.output[0]
-    width = _outputs(node, stored[weight])
-    sizes = (width, tuple(stored[weight].dims[2:]))
+    """Return a layer; `own` are the initializers that one node alone reads."""
+    output, name = node.output[0], weight.tensor.name
+    width = _outputs(node, weight)
+    rest = (width, weight.dims[2:], () if weight.perm == tuple(range(len(weight.perm))) else weight.perm)
     if node.op_type != "MatMul":
-        return Linear(node, output, weight, node.input[2] if len(node.input) > 2 and node.input[2] else None, *sizes)
+        return Linear(node, output, name, node.input[2] if len(node.input) > 2 and node.input[2] else None, *rest)
     readers = [other for other in graph.node if output in other.input]
     if len(readers) == 1 and reads[output] == 1 and readers[0].op_type == "Add":
         bias = readers[0].input[1 - list(readers[0].input).index(output)]
-        constant = stored.get(bias)
-        if constant is not None and reads[bias] == 1 and bias not in fixed and _is_row(constant, width):
-            return Linear(node, readers[0].output[0], weight, bias, *sizes)
-    return Linear(node, output, weight, None, *sizes)
+        if bias in own and _is_row(own[bias], width):
+            return Linear(node, readers[0].output[0], name, bias, *rest)
+    return Linear(node, output, name, None, *rest)
 
 
 def _is_row(tensor: onnx.TensorProto, width: int) -> bool:
     return bool(tensor.dims) and tensor.dims[-1] == width and math.prod(tensor.dims) == width
 
 
-def _outputs(node: onnx.NodeProto, weight: onnx.TensorProto) -> int:
+def _outputs(node: onnx.NodeProto, weight: View) -> int:
     if node.op_type == "ConvTranspose":
-        return int(weight.dims[1]) * int(attribute_of(node, "group", 1))
+        return weight.dims[1] * int(attribute_of(node, "group", 1))
     if node.op_type == "Gemm":
-        return int(weight.dims[0 if attribute_of(node, "transB", 0) else 1])
-    return int(weight.dims[1 if node.op_type == "MatMul" else 0])
+        return weight.dims[0 if attribute_of(node, "transB", 0) else 1]
+    return weight.dims[1 if node.op_type == "MatMul" else 0]
 
 
 def count_reads(model: onnx.ModelProto) -> Counter[str]:

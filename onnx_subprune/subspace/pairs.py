@@ -4,9 +4,10 @@ A layer y = W x + b of a pruned network sees inputs x that differ from the dense
 dense layer gives, plus what else has to be made up for (the drift of a shortcut it is added to). With e = t - (W x + b)
 the correction is the ridge regression of e on x,
 
-    D = Cov(e, x) (Cov(x, x) + λ diag Cov(x, x))⁻¹,    W' = W + D,   b' = b + mean(e) - D mean(x)
+    D = Cov(e, x) (Cov(x, x) + λ R)⁻¹,   R = diag Cov(x, x) + 0.1 v,    W' = W + D,   b' = b + mean(e) - D mean(x)
 
-so that λ leads from the full least squares (asymmetric, λ -> 0) back to the weight that was there (λ -> ∞), which is
+where v is the mean variance of the features (what hardly varies is not to get weights as large as it is small), so
+that λ leads from the full least squares (asymmetric, λ -> 0) back to the weight that was there (λ -> ∞), which is
 the one fitted to the dense network's inputs. The error is linear in its parts: each part (the layer's own, the drift)
 has a correction of its own, and both are taken with factors between 0 and 1. λ and the factors are those with the least
 error on samples that were held out; the correction is then solved for once more on all samples.
@@ -39,6 +40,8 @@ _WEAKEST_IN_SINGLE = 1e-5
 # further from the weight that was there has to pay.
 _MARGIN = 0.001
 _MARGIN_OF_A_ROW = 0.5
+# Share of the mean variance in the ridge of each feature, beside its own.
+_EVEN = 0.1
 # Once so many ridges in a row are worse than the best, weaker ones are not tried.
 _PATIENCE = 2
 
@@ -260,6 +263,8 @@ class _Centred:
         dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivot))
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
+        usual = np.sum(variance * live, axis=1, keepdims=True) / np.maximum(live.sum(axis=1, keepdims=True), 1)
+        self._ridge = 1.0 + _EVEN * usual / np.where(dead, 1.0, variance)
         self._matrix = second / (self._scale[:, :, None] * self._scale[:, None, :])
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]
@@ -269,7 +274,7 @@ class _Centred:
         wanted, means = self._cross[:, :, one], self._means[:, :, one]
         parts, blocks, outputs, features = wanted.shape
         targets = wanted.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
-        solved = _solved(self._matrix + strength * np.eye(features), targets)
+        solved = _solved(self._matrix + strength * self._ridge[:, None, :] * np.eye(features), targets)
         if solved is None:
             return None
         D = solved.reshape(blocks, features, parts, outputs).transpose(2, 0, 3, 1) / self._scale[:, None, :]

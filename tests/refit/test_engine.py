@@ -456,3 +456,48 @@ def test_a_segment_that_does_not_run_is_said_so(net, draw):
     )  # fmt: skip
     with pytest.raises(ModelError):
         _refit(model, _damaged(model, "w"), draw(model, 5))
+
+
+CHAINS = [
+    ("[t] t = Transpose(w)\n[m] y = MatMul(x, t)", np.float32, (3, 4)),
+    ("[t] t = Transpose <perm=[1,0]> (w)\n[m] y = Gemm <transB=1, alpha=0.5> (x, t)", np.float32, (4, 3)),
+    ("[c] c = Cast <to=1> (w)\n[t] t = Transpose(c)\n[i] i = Identity(t)\n[m] y = MatMul(x, i)", np.float64, (3, 4)),
+    ("[c] c = Cast <to=1> (w)\n[m] k = MatMul(x, c)\n[a] y = Add(k, b)", np.float64, (4, 3)),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "shape"), CHAINS)
+def test_weights_are_written_back_through_a_chain(net, draw, distance, text, kind, shape):
+    weights = {"w": RNG.standard_normal(shape).astype(kind), **({"b": (3,)} if ", b)" in text else {})}
+    model = net(f"g (float[N,4] x) => (float[a,b] y) {{ {text} }}", **weights)
+    found = _refit(model, _damaged(model, "w"), draw(model, 40))
+    assert distance(model, found.model) < 1e-4
+    assert _stored(found.model, "w").dtype == kind
+    assert [node.name for node in found.model.graph.node] == [node.name for node in model.graph.node]
+
+
+def test_a_convolution_reads_through_a_chain(net, draw, distance):
+    model = net(
+        """g (float[N,3,5,5] x) => (float[a,b,c,d] y) {
+            [t] t = Transpose <perm=[3,2,0,1]> (w)
+            [c] y = Conv <pads=[1,1,1,1]> (x, t)
+        }""",
+        w=(3, 2, 3, 4),
+    )  # fmt: skip
+    found = _refit(model, _damaged(model, "w"), draw(model, 40))
+    assert distance(model, found.model) < 1e-4
+    assert not found.left
+
+
+@pytest.mark.parametrize("reader", ["Tanh(t)", "Tanh(w)"])
+def test_a_chain_with_other_readers_is_left(net, draw, reader):
+    model = net(
+        f"""g (float[N,4] x) => (float[a,b] y, float[c,d] v) {{
+            [t] t = Transpose(w)
+            [m] y = MatMul(x, t)
+            [n] v = {reader}
+        }}""",
+        w=(4, 4),
+    )
+    found = _refit(model, _damaged(model, "w"), draw(model, 40))
+    assert found.left == {"m": "weight 'w' has other readers"}

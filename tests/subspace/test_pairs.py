@@ -41,7 +41,8 @@ def _by_hand(x, errors, strength, weights=None, *, affine=True):
     middle, level = (weights @ x / total, weights @ errors / total) if affine else (0, np.zeros(errors.shape[1]))
     x0, e0 = x - middle, errors - level
     gram = (x0 * weights[:, None]).T @ x0 / total
-    D = np.linalg.solve(gram + strength * np.diag(np.diag(gram)), (x0 * weights[:, None]).T @ e0 / total).T
+    ridge = np.diag(gram) + 0.1 * np.diag(gram).mean()
+    D = np.linalg.solve(gram + strength * np.diag(ridge), (x0 * weights[:, None]).T @ e0 / total).T
     return D, level - D @ middle if affine else level
 
 
