@@ -1,0 +1,33 @@
+"""Exact recovery of graphs as exporters wrote them: it comes through, and what comes out runs at another size too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_subprune.model import open_session, run
+from onnx_subprune.options import Options, Target
+from onnx_subprune.pipeline import prune
+
+ZOO = Path(__file__).resolve().parent
+# Computed shapes, heads and windows in the batch, branches in bodies, LayerScale, squeeze and excitation, stacks,
+# encoders and decoders, option-A shortcuts, half-precision casts, transposed convolutions.
+NAMES = (
+    "segformer_dynamo18", "bloom_ts17", "swin_v2_dynamo18", "silero_vad", "cait_ts17", "repvit_ts17", "resmlp_ts17",
+    "lstm_seq2seq_ts17", "option_a_resnet_ts17", "gan_generator_ts17", "mistral_dynamo18", "retinanet_ts17",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exact_recovery_comes_through(name: str, entries: dict[str, Any], zoo_library: ModuleType) -> None:
+    entry = entries[name]
+    model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{name}.onnx.xz"))
+    options = Options(Target("units", 0.75), select="magnitude", recovery="exact", batch_size=4, threads=1)
+    result = prune(model, [entry.feeds(0, seed=seed) for seed in range(4)], options)
+    for which in (0, 1):
+        for output, value in run(open_session(result.model, threads=1), entry.feeds(which, seed=9)).items():
+            assert np.isfinite(value).all(), output
