@@ -48,7 +48,8 @@ def normalisation_readers(
     """Return every normalisation as a reader of its axis: what makes up the spread must not go unseen.
 
     A channel that a normalisation scales down hardly matters to those who read the result, and still it may be most of
-    what everything else is divided by. The weight is the identity: what counts is how well n itself is explained.
+    what everything else is divided by. What counts is its share of the sum of squares, whether or not others explain it
+    linearly: a sum of squares over those that stay lacks it all the same.
 
     Args:
         structure: of the graph.
@@ -59,21 +60,21 @@ def normalisation_readers(
     readers = {}
     for one, gram in grams.items():
         features = normalised_features(structure, one)
-        second, mean = _moments(structure, one, features, gram)
-        covariance = second - np.outer(mean, mean)
-        np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
+        second, _ = _moments(structure, one, features, gram)
+        squares = np.diagonal(second)
         readers[one] = Reader(
             features,
-            partial(_identity, features.count),
-            Moments(partial(np.asarray, covariance[np.newaxis])),
-            partial(np.asarray, np.diagonal(second)[np.newaxis]),
+            partial(np.ones, (1, features.count)),
+            Moments(partial(_diagonal, squares)),
+            partial(np.asarray, squares[np.newaxis]),
             gram.count / samples,
+            corrected=False,
         )
     return readers
 
 
-def _identity(size: int) -> np.ndarray:
-    return np.eye(size)[np.newaxis]
+def _diagonal(squares: np.ndarray) -> np.ndarray:
+    return np.diag(squares)[np.newaxis]
 
 
 def _moments(structure: Structure, one: Normalisation, features: Features, gram: Gram) -> tuple[np.ndarray, np.ndarray]:

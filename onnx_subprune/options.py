@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnx_subprune.errors import OptionError
 from onnx_subprune.subspace import METHODS
 
-__all__ = ["ALLOCATIONS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+__all__ = ["ALLOCATIONS", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
 
-TARGETS = ("macs", "params", "units", "variance")
+TARGETS = ("macs", "params", "units", "variance", "drop")
 SELECTIONS = METHODS
-ALLOCATIONS = ("cutoff", "loss", "uniform")
+ALLOCATIONS = ("measured", "loss", "cutoff", "uniform")
 RECOVERIES = ("exact", "channel", "none")
+
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
+    "fast": {"recovery": "channel", "one_pass": True, "allocation": "uniform"},
+    "balanced": {},
+    "best": {"rows": 64, "probes": 64, "levels": (0.75, 0.4), "trials": 8},
+}
+"""What `Options.of_effort` changes of the defaults."""
 
 
 @dataclass(frozen=True)
 class Target:
     """The fraction of the original that may remain: of the `kind` macs, params, units or variance.
 
-    `units=0` removes the groups as a whole, and the branches that they are part of.
+    `units=0` removes the groups as a whole, and the branches that they are part of. `drop` is not what remains but
+    by how much the metric may fall: the smallest network for which it does not fall further.
     """
 
     kind: str
@@ -58,31 +68,35 @@ class Options:
     Attributes:
         target: what may remain.
         select: the ordering of units, one of `SELECTIONS`.
-        recovery: `channel` (least squares per channel, the paper's) or `none`.
-        allocation: how a target of MACs or parameters is shared among the groups: by one `cutoff` of the share of
-            variance, by the least `loss` for the cost, or the same share of units everywhere (`uniform`).
-        recovery: `exact` (least squares of every layer on its own patches), `channel` (on one value per channel and
-            position, the paper's) or `none`.
-        one_pass: whether exact recovery fits all layers to the inputs of the dense network, and not, one after the
-            other, to those of the network as it is pruned so far.
+        recovery: `exact` (every layer fitted on what it reads itself), `channel` (least squares per channel, the
+            paper's) or `none`.
+        allocation: how a target of MACs or parameters is shared among the groups: by the least loss for the cost
+            where losses are `measured` at the outputs or computed at the consumers (`loss`), by one `cutoff` of the
+            share of variance (the paper's), or the same share of units everywhere (`uniform`).
         round_to: the widths of pruned axes are multiples of this where the group is large enough.
         ignore: globs over group, node and weight names; what matches is left whole.
         only: globs; when given, only groups that match are pruned.
         samples: how many calibration samples to use; None for all.
         seed: of every random choice.
         batch_size: samples per calibration run.
+        one_pass: whether exact recovery fits layers to the inputs they have in the dense network, and not one after the
+            other to those of the pruned one.
         prune_normalised: whether axes that a LayerNorm, RMSNorm or GroupNorm takes its statistics over may shrink.
         ridge: strength of the ridge in the least squares, relative to the mean second moment.
         providers: ONNX Runtime execution providers, short names allowed.
         threads: of ONNX Runtime; None for its default.
         input_shapes: sizes of dynamic inputs to count MACs with; taken from the data where not given.
+        rows: rows for each feature that exact recovery fits a layer on, at most.
+        probes: samples, held out, on which `measured` allocation runs the network with one group pruned.
+        levels: the shares of units at which it does.
+        trials: how many allocations are carried out to take the best of them; 0 for the one that was computed.
 
     """
 
     target: Target = field(default_factory=lambda: Target("macs", 0.5))
-    select: str = "zca"
-    recovery: str = "channel"
-    allocation: str = "cutoff"
+    select: str = "obs"
+    recovery: str = "exact"
+    allocation: str = "measured"
     round_to: int = 1
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
@@ -95,12 +109,27 @@ class Options:
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    rows: int = 32
+    probes: int = 32
+    levels: tuple[float, ...] = (0.75,)
+    trials: int = 0
+
+    @classmethod
+    def of_effort(cls, effort: str, **chosen: Any) -> Options:
+        """Return the options of an effort, one of `EFFORTS`, with those that were `chosen` in their place.
+
+        Raises:
+            OptionError: there is no such effort, or a value is out of its range.
+
+        """
+        _one_of("effort", effort, tuple(EFFORTS))
+        return cls(**{**EFFORTS[effort], **chosen})
 
     def __post_init__(self) -> None:
         _one_of("selection", self.select, SELECTIONS)
         _one_of("recovery", self.recovery, RECOVERIES)
         _one_of("allocation", self.allocation, ALLOCATIONS)
-        for name in ("round_to", "batch_size", "samples", "threads"):
+        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(

@@ -1,25 +1,27 @@
 """The one way through the house, read top to bottom.
 
-load -> normalise -> structure -> calibrate -> rank -> budget -> recover -> shrink -> verify -> save
+load -> normalise -> structure -> calibrate -> rank -> measure -> budget -> recover -> shrink -> refit -> verify -> save
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import onnx
 
-from onnx_subprune import budget, calibration, passes
+from onnx_subprune import calibration, passes
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Progress, Statistics
+from onnx_subprune.choosing import Study, choose, scaled
+from onnx_subprune.dropping import fall_of, smallest_target
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
 from onnx_subprune.options import Options
-from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
 from onnx_subprune.recovery import recovered
 from onnx_subprune.result import Result
@@ -27,7 +29,6 @@ from onnx_subprune.sources import Feeds, prepare, probe
 from onnx_subprune.structure import Group, Structure
 from onnx_subprune.tapping import taps_of
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
-from onnx_subprune.widths import allocate, dead_groups
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def prune(
     options: Options | None = None,
     *,
     statistics: Statistics | None = None,
+    evaluation: Any = None,
     progress: Progress | None = None,
 ) -> Result:
     """Prune a model to a target and recover what the removed units contributed.
@@ -48,7 +50,9 @@ def prune(
         model: a path or a loaded model; it is not changed.
         data: unlabelled calibration inputs, anything that `calibration.open_data` takes; None with `statistics`.
         options: the target and how to reach it.
-        statistics: of an earlier calibration of the same model, used instead of `data`.
+        statistics: of an earlier calibration of the same model, used instead of a calibration on `data`.
+        evaluation: for a target `drop`: labelled data, or a function of a model that is larger for better ones; without
+            it the share of calibration samples is taken whose largest class changes.
         progress: called after each calibration batch with samples done and the total (None if unknown).
 
     Raises:
@@ -63,8 +67,12 @@ def prune(
     statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
     _check_fit(statistics, analysis)
     curves = rank_groups(analysis, groups, statistics, options)
-    counts, warnings = allocate(analysis.structure, curves, options.target, options.allocation)
-    plan = _plan(analysis, curves, counts, options)
+    study = scaled(Study(analysis, curves, statistics, dataset, options, progress))
+    if options.target.kind == "drop":
+        # What is returned is what was measured: no more trials after the search.
+        options = replace(options, target=smallest_target(study, fall_of(study, evaluation)), trials=0)
+        study = replace(study, options=options)
+    plan, warnings = choose(study)
     return _carry_out(analysis, plan, statistics, options, dataset, warnings=warnings, progress=progress)
 
 
@@ -79,10 +87,11 @@ def apply(
 ) -> Result:
     """Replay a saved plan on the model it was made for.
 
-    With the statistics (or the data) of the run that made the plan, the result is the same model. A plan with recovery
-    needs one of the two.
+    With the data and options of the run that made the plan, the result is the same model. A plan with exact recovery
+    needs the data; for one with recovery by channel the statistics will do.
 
     Raises:
+        OptionError: the plan recovers exactly, and there are statistics alone.
         PlanError: the plan belongs to another model, or needs statistics that were not given.
 
     """
@@ -90,6 +99,7 @@ def apply(
         options or Options(),
         recovery=plan.recovery,
         one_pass=plan.one_pass,
+        rows=plan.rows,
         ridge=plan.ridge,
         select=plan.select,
         prune_normalised=plan.prune_normalised,
@@ -172,16 +182,6 @@ def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
             f"({statistics.fingerprint[:12]}); calibrate this model"
         )
-
-
-def _plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
-    """Return which units stay; groups that only a removed branch had lose all of theirs too."""
-    structure = analysis.structure
-    kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves}
-    kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
-    groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
-    chosen = (str(options.target), options.select, options.recovery, options.ridge)
-    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, options.one_pass)
 
 
 def _carry_out(

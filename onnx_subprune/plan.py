@@ -41,6 +41,7 @@ class Plan:
         groups: every prunable group, in graph order.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         one_pass: whether all layers are fitted to the inputs that they have in the dense network.
+        rows: rows for each feature that a layer is fitted on, at most.
 
     """
 
@@ -52,6 +53,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     prune_normalised: bool = False
     one_pass: bool = True
+    rows: int = 32
 
     @property
     def removes(self) -> bool:
@@ -136,6 +138,7 @@ class Plan:
                 groups,
                 bool(data.get("prune_normalised", False)),
                 bool(data.get("one_pass", True)),
+                int(data.get("rows", 32)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(

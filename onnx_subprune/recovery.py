@@ -92,6 +92,7 @@ def settings(options: Options) -> Settings:
     """Return how the options fit layers."""
     return Settings(
         sequential=not options.one_pass,
+        rows=options.rows,
         batch_size=options.batch_size,
         seed=options.seed,
         providers=options.providers,

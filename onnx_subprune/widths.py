@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from onnx_subprune import budget
+from onnx_subprune.analysis import Analysis
 from onnx_subprune.errors import OptionError, TargetError
-from onnx_subprune.options import Target
+from onnx_subprune.options import Options, Target
+from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
 
-__all__ = ["allocate", "dead_groups"]
+__all__ = ["allocate", "cost_of", "dead_groups", "make_plan"]
 
 
 def allocate(
-    structure: Structure, curves: list[budget.Curve], target: Target, allocation: str = "cutoff"
+    structure: Structure, curves: Sequence[budget.Curve], target: Target, allocation: str = "cutoff"
 ) -> tuple[dict[str, int], list[str]]:
     """Find the widths that meet the target, with what the user should know of them.
 
@@ -40,8 +42,19 @@ def allocate(
     return counts, [dropped] if whole else []
 
 
-def _affordable(structure: Structure, curves: list[budget.Curve], target: Target, allocation: str) -> dict[str, int]:
-    measure = structure.macs if target.kind == "macs" else structure.parameters
+def make_plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
+    """Return which units stay; groups without a count are whole, those that only a removed branch had lose all."""
+    structure = analysis.structure
+    kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves if c.group in counts}
+    kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
+    groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
+    chosen = (str(options.target), options.select, options.recovery, options.ridge)
+    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, options.one_pass, options.rows)
+
+
+def cost_of(structure: Structure, target: Target) -> budget.Cost:
+    """Return what a network of given widths costs, as a share of the dense one: MACs or parameters."""
+    measure = structure.parameters if target.kind == "params" else structure.macs
     atoms = {group.name: group.atom for group in structure.prunable}
     dense = measure({})
 
@@ -49,6 +62,14 @@ def _affordable(structure: Structure, curves: list[budget.Curve], target: Target
         whole = [name for name, count in widths.items() if not count]
         removal = structure.removal(whole) if whole else None
         return measure({atoms[name]: count for name, count in widths.items()}, removal) / dense
+
+    return cost
+
+
+def _affordable(
+    structure: Structure, curves: Sequence[budget.Curve], target: Target, allocation: str
+) -> dict[str, int]:
+    cost = cost_of(structure, target)
 
     def removable(names: list[str]) -> bool:
         return structure.removal(names).reason is None
@@ -66,7 +87,7 @@ def _affordable(structure: Structure, curves: list[budget.Curve], target: Target
 
 
 def _allocator(
-    curves: list[budget.Curve], allocation: str
+    curves: Sequence[budget.Curve], allocation: str
 ) -> tuple[budget.Allocator, Callable[[budget.Curve, int], float] | None]:
     """Return what finds the widths, and what the last units of a group are worth."""
     if allocation == "cutoff":

@@ -181,7 +181,7 @@ def test_statistics_without_the_option_do_not_serve_with_it():
     model = network(*SPELLINGS["layer"])
     statistics = calibrate(model, DATA, Options())
     with pytest.raises(OptionError, match="--prune-normalised"):
-        prune(model, None, Options(prune_normalised=True), statistics=statistics)
+        prune(model, None, Options.of_effort("fast", prune_normalised=True), statistics=statistics)
 
 
 def test_a_plan_replays_with_the_option_it_was_made_with(tmp_path):

@@ -53,7 +53,7 @@ def apply(
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Replay PLAN on MODEL; with the same data or statistics OUT is the model that `prune` wrote."""
+    """Replay PLAN on MODEL; with the same data and options OUT is the model that `prune` wrote."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         options = Options(
             samples=samples,

@@ -30,7 +30,7 @@ from onnx_subprune.cli.options import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.options import ALLOCATIONS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
+from onnx_subprune.options import ALLOCATIONS, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
 
 __all__ = ["prune"]
 
@@ -53,8 +53,27 @@ TargetText = Annotated[
         show_default=False,
     ),
 ]
-Select = Annotated[
+Effort = Annotated[
     str,
+    typer.Option(
+        "--effort",
+        metavar="NAME",
+        help=f"{', '.join(EFFORTS)}: what the options below are where they are not given.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+EvaluationData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Labelled data that a target drop=F measures top-1 accuracy on.",
+        rich_help_panel=_PRUNING,
+        show_default=False,
+    ),
+]
+Select = Annotated[
+    str | None,
     typer.Option(
         "--select",
         metavar="NAME",
@@ -63,7 +82,7 @@ Select = Annotated[
     ),
 ]
 Recovery = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--recovery",
         metavar="NAME",
@@ -72,7 +91,7 @@ Recovery = Annotated[
     ),
 ]
 Allocation = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--allocation",
         metavar="NAME",
@@ -81,7 +100,7 @@ Allocation = Annotated[
     ),
 ]
 OnePass = Annotated[
-    bool,
+    bool | None,
     typer.Option(
         "--one-pass/--sequential",
         help="Fit layers to the inputs of the dense network, or one after the other to those of the pruned one.",
@@ -138,10 +157,12 @@ def prune(
     *,
     target: TargetText,
     calib: Calib = None,
-    select: Select = "zca",
-    recovery: Recovery = "channel",
-    one_pass: OnePass = False,
-    allocation: Allocation = "cutoff",
+    data: EvaluationData = None,
+    effort: Effort = "balanced",
+    select: Select = None,
+    recovery: Recovery = None,
+    one_pass: OnePass = None,
+    allocation: Allocation = None,
     round_to: RoundTo = 1,
     ignore: Ignore = None,
     only: Only = None,
@@ -165,12 +186,11 @@ def prune(
     if out is None and not dry_run:
         raise typer.BadParameter("missing argument 'OUT': it may be left out with --dry-run only")
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
-        options = Options(
+        chosen = {"select": select, "recovery": recovery, "one_pass": one_pass, "allocation": allocation}
+        options = Options.of_effort(
+            effort,
+            **{name: value for name, value in chosen.items() if value is not None},
             target=Target.parse(target),
-            select=select,
-            recovery=recovery,
-            one_pass=one_pass,
-            allocation=allocation,
             round_to=round_to,
             ignore=tuple(ignore or ()),
             only=tuple(only or ()),
@@ -192,7 +212,7 @@ def prune(
                 loaded = pipeline.calibrate(model, calib, options, progress=progress)
                 loaded.save(statistics)
                 written["--statistics"] = None
-            result = pipeline.prune(model, calib, options, statistics=loaded, progress=progress)
+            result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=data, progress=progress)
         screen.warn(result.warnings)
         document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))
         if not dry_run:

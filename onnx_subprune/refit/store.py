@@ -15,7 +15,7 @@ __all__ = ["DEFAULT_MAX_BYTES", "Store"]
 
 Array = np.ndarray[Any, Any]
 
-DEFAULT_MAX_BYTES = 1 << 30
+DEFAULT_MAX_BYTES = 1 << 29
 
 
 class Store:

@@ -94,7 +94,7 @@ def test_apply_replays_a_plan_to_the_same_bytes(
 
 def test_saved_statistics_stand_in_for_the_data(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
     first, second, statistics = (tmp_path / name for name in ("1.onnx", "2.onnx", "s.safetensors"))
-    shared = ("--target", "macs=0.5", "--statistics", statistics)
+    shared = ("--target", "macs=0.5", "--effort", "fast", "--statistics", statistics)
     assert cli("prune", model, first, "--calib", calib, *shared).code == 0
     saved = statistics.read_bytes()
     assert cli("prune", model, second, *shared).code == 0

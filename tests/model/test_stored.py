@@ -253,7 +253,7 @@ def test_what_a_killed_process_left_is_swept(temporary: Path) -> None:
 
 
 def pruned(source: Path | onnx.ModelProto) -> pipeline.Result:
-    return pipeline.prune(source, feeds(600), Options(Target("units", 0.5), threads=1))
+    return pipeline.prune(source, feeds(600), Options.of_effort("fast", target=Target("units", 0.5), threads=1))
 
 
 def test_pruning_gives_what_it_gives_in_memory(path: Path, tmp_path: Path, temporary: Path) -> None:
@@ -334,7 +334,7 @@ def test_the_weights_never_stand_in_anonymous_memory(tmp_path: Path) -> None:
     save_model(model, tmp_path / "m.onnx", threshold=0)
     np.savez(tmp_path / "c.npz", x=np.random.default_rng(1).standard_normal((64, 2048)).astype(np.float32))
     words = ["prune", str(tmp_path / "m.onnx"), str(tmp_path / "o.onnx"), "--calib", str(tmp_path / "c.npz")]
-    words += ["--target", "units=0.5", "--threads", "1", "--quiet"]
+    words += ["--target", "units=0.5", "--effort", "fast", "--threads", "1", "--quiet"]
     statistics = 20 * 8 * 129**2
     largest = 4 * 2048 * 128
     left = growth(words, 0)

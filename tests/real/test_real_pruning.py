@@ -43,7 +43,7 @@ def untouched(network: Network, calibration: Calibration) -> Untouched:
     @cache
     def result(name: str) -> Result:
         count = 8 if name.startswith("efficientnet") else 64
-        return prune(network(name), calibration(name, count), Options(Target("macs", 1.0)))
+        return prune(network(name), calibration(name, count), Options.of_effort("fast", target=Target("macs", 1.0)))
 
     return result
 
@@ -54,7 +54,12 @@ def pruned(network: Network, untouched: Untouched) -> Pruned:
 
     @cache
     def result(name: str, target: str) -> Result:
-        return prune(network(name), None, Options(Target.parse(target)), statistics=untouched(name).statistics)
+        return prune(
+            network(name),
+            None,
+            Options.of_effort("fast", target=Target.parse(target)),
+            statistics=untouched(name).statistics,
+        )
 
     return result
 

@@ -49,7 +49,7 @@ def test_channels_that_others_stand_in_for_go_without_a_trace(net, name):
     model = _network(net, name)
     # h and u have two directions in common: of the eight of x, h holds seven and u three.
     kept = KEPT - 2 if name == "a concatenated axis" else KEPT
-    options = Options(target=Target("units", kept / SIZE), select="obs", only=("c1",), threads=1, batch_size=2)
+    options = Options(target=Target("units", kept / SIZE), recovery="channel", only=("c1",), threads=1, batch_size=2)
     result = prune(model, {"x": IMAGES}, options)
     assert [len(group.kept) for group in result.plan.groups if group.name == "c1"] == [kept]
     feeds = {"x": IMAGES[:1]}
@@ -62,7 +62,7 @@ def test_the_loss_is_the_squared_error_per_sample(net, name):
     """White images make errors at different places independent, as the loss takes them to be."""
     model = _network(net, name)
     images = RNG.standard_normal((2048, 8, 6, 6)).astype(np.float32)
-    options = Options(target=Target("units", 3 / SIZE), select="obs", only=("c1",), threads=1, batch_size=1)
+    options = Options(target=Target("units", 3 / SIZE), recovery="channel", only=("c1",), threads=1, batch_size=1)
     analysis = analyse(model, {"x": (1, 8, 6, 6)})
     statistics = calibrate(model, {"x": images}, options)
     group = next(group for group in analysis.structure.prunable if group.name == "c1")
@@ -78,7 +78,7 @@ def test_the_loss_is_the_squared_error_per_sample(net, name):
 @pytest.mark.parametrize("select", METHODS)
 def test_every_selection_tells_the_loss(net, select):
     model = _network(net, "several consumers")
-    options = Options(target=Target("units", 0.5), select=select, threads=1, batch_size=2)
+    options = Options(target=Target("units", 0.5), select=select, recovery="channel", threads=1, batch_size=2)
     analysis = analyse(model, {"x": (1, 8, 6, 6)})
     statistics = calibrate(model, {"x": IMAGES}, options)
     [curve] = rank_groups(analysis, analysis.structure.prunable, statistics, options)

@@ -53,6 +53,13 @@ def _one_pass(select: str, recovery: str, allocation: str = "cutoff") -> dict[st
     return {"select": select, "recovery": recovery, "allocation": allocation, "one_pass": True}
 
 
+def _of_effort(name: str) -> dict[str, Any]:
+    """What an effort sets."""
+    options = Options.of_effort(name)
+    names = ("select", "recovery", "allocation", "one_pass", "rows", "probes", "levels", "trials")
+    return {each: getattr(options, each) for each in names}
+
+
 # A new way to prune is a line here; the page shows the methods in this order.
 METHODS: dict[str, Method] = {
     "torch-l1": Method("Torch-Pruning, L1 magnitude", TORCH, {"p": 1}, calibrated=False),
@@ -70,10 +77,10 @@ METHODS: dict[str, Method] = {
     ),
     "obs": Method("OBS order, recovery", OURS, _one_pass("obs", "channel"), one_pass=True),
     "obs-loss": Method("OBS order, recovery, budget by loss", OURS, _one_pass("obs", "channel", "loss"), one_pass=True),
+    **{name: Method(f"effort {name}", OURS, _of_effort(name), studied=True) for name in ("fast", "balanced", "best")},
     "sequential": Method(
         "OBS order, exact recovery, layer after layer",
         OURS,
         {"select": "obs", "recovery": "exact", "allocation": "cutoff", "one_pass": False},
-        studied=True,
     ),
 }
