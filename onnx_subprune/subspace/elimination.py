@@ -260,7 +260,7 @@ def reduced(weight: Matrix) -> Matrix:
         return np.asfortranarray(weight)
     R = np.zeros((0, d))
     for rows in _chunks(weight, max(d, _ROWS)):
-        R = np.linalg.qr(np.concatenate([R, rows]), mode="r")
+        R = np.asarray(np.linalg.qr(np.concatenate([R, rows]), mode="r"), dtype=np.float64)
     return np.asfortranarray(R)
 
 

@@ -109,7 +109,7 @@ def _curve(steps: Matrix) -> Matrix:
 
 def _steps_of_sums(moments: Matrix) -> Matrix:
     """Return what each unit adds to the sum of the entries of those behind it, itself included."""
-    return np.diagonal(moments) + 2.0 * np.triu(moments, 1).sum(axis=1)
+    return np.asarray(np.diagonal(moments) + 2.0 * np.triu(moments, 1).sum(axis=1), dtype=np.float64)
 
 
 def _uncorrected_scores(uncorrected: Sequence[Matrix], gone: NDArray[np.bool_]) -> Matrix:

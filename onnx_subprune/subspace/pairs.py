@@ -287,7 +287,7 @@ def _solved(matrix: Matrix, targets: Matrix) -> Matrix | None:
         if len(matrix) == 1:
             factor = scipy.linalg.cho_factor(matrix[0], lower=True, overwrite_a=True, check_finite=False)
             return np.asarray(scipy.linalg.cho_solve(factor, targets[0], check_finite=False))[None]
-        return np.linalg.solve(matrix, targets)
+        return np.asarray(np.linalg.solve(matrix, targets), dtype=np.float64)
     except np.linalg.LinAlgError:
         return None
 
