@@ -18,7 +18,7 @@ from onnx_subprune.departure import Departure
 from onnx_subprune.errors import OptionError
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
-from onnx_subprune.recovery import recovered
+from onnx_subprune.recovery import by_channel, recovered
 from onnx_subprune.sensitivity import measured_curves
 from onnx_subprune.widths import allocate, cost_of, make_plan
 
@@ -29,7 +29,7 @@ _logger = logging.getLogger(__name__)
 _STEP = 0.125
 # Recovery by channel tells a collapse from a sound network, but not which of two sound ones ends up the better.
 _CLEARLY = 0.5
-_COSTS = ("macs", "params")
+_SHARED = ("macs", "params", "drop")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +43,12 @@ class Study:
     options: Options
     progress: Progress | None = None
 
+    @property
+    def measures(self) -> bool:
+        """Whether the network is run to share out the target."""
+        target = self.options.target
+        return self.options.allocation == "measured" and target.kind in _SHARED and target.value < 1.0
+
 
 def scaled(study: Study) -> Study:
     """Return the study with losses that are errors at the outputs, where its allocation asks for them.
@@ -52,7 +58,7 @@ def scaled(study: Study) -> Study:
 
     """
     options = study.options
-    if options.allocation != "measured" or options.target.kind not in (*_COSTS, "drop") or options.target.value >= 1.0:
+    if not study.measures:
         return study
     if study.dataset is None:
         raise OptionError(
@@ -75,8 +81,7 @@ def choose(study: Study) -> tuple[Plan, list[str]]:
     options, structure = study.options, study.analysis.structure
     allocation = "loss" if options.allocation == "measured" else options.allocation
     counts, warnings = allocate(structure, study.curves, options.target, allocation)
-    measured = options.allocation == "measured" and options.target.kind in _COSTS and options.target.value < 1.0
-    if measured and study.dataset is not None and all(counts.values()):
+    if study.measures and all(counts.values()):
         counts = _tried(study, counts)
     return make_plan(study.analysis, study.curves, counts, options), warnings
 
@@ -91,11 +96,11 @@ def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
     assert study.dataset is not None
     departure = Departure(study.analysis.normalised, study.dataset, options, 2 * options.probes)
     named = {"first": counts, **dict(budget.candidates(study.curves, cost, options.target.value))}
-    quick = _Trials(study, departure, most=len(named), recovery="none" if options.recovery == "none" else "channel")
+    quick = _Trials(replace(study, options=by_channel(options)), departure, most=len(named))
     quick.run(named)
     if not options.trials:
         return quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts
-    trials = _Trials(study, departure, most=options.trials, recovery=options.recovery)
+    trials = _Trials(study, departure, most=options.trials)
     trials.run({name: named[name] for name in ["first", *quick.ranked()[: options.trials // 3]]})
     while trials.left:
         near = budget.neighbours(study.curves, trials.best, cost, options.target.value, _STEP)
@@ -107,9 +112,8 @@ def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
 class _Trials:
     """Allocations that were carried out, each at most once, and the best of them."""
 
-    def __init__(self, study: Study, departure: Departure, *, most: int, recovery: str) -> None:
+    def __init__(self, study: Study, departure: Departure, *, most: int) -> None:
         self._study = study
-        self._options = replace(study.options, recovery=recovery)
         self._departure = departure
         self._most = most
         self._seen: dict[tuple[tuple[str, int], ...], tuple[float, str]] = {}
@@ -146,8 +150,8 @@ class _Trials:
 
     def _error(self, counts: Mapping[str, int]) -> float:
         study = self._study
-        plan = make_plan(study.analysis, study.curves, counts, self._options)
-        found = recovered(study.analysis, plan, study.statistics, study.dataset, self._options)
+        plan = make_plan(study.analysis, study.curves, counts, study.options)
+        found = recovered(study.analysis, plan, study.statistics, study.dataset, study.options)
         if study.progress is not None:
             study.progress(len(self._seen), self._most)
         return self._departure(found.model)

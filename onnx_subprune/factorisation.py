@@ -25,7 +25,7 @@ from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, TargetError
 from onnx_subprune.model import Cost, measure_cost, model_bytes, node_macs, save_model
 from onnx_subprune.options import Options, Target
-from onnx_subprune.sources import Feeds, prepare, probe
+from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
@@ -199,32 +199,12 @@ def _tap(layer: Layer) -> Tap:
 def _calibrate(
     analysis: Analysis, layers: Sequence[Layer], dataset: Dataset | None, options: Options, progress: Progress | None
 ) -> Statistics:
-    if dataset is None:
-        raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
-    statistics = calibration.calibrate(
-        analysis.normalised,
-        sorted({_tap(layer) for layer in layers}),
-        dataset,
-        providers=options.providers,
-        batch_size=options.batch_size,
-        progress=progress,
-        threads=options.threads,
-    )
-    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+    return take_statistics(analysis, sorted({_tap(layer) for layer in layers}), dataset, options, progress)
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis, layers: Sequence[Layer]) -> None:
-    if statistics.fingerprint != analysis.fingerprint:
-        raise OptionError(
-            f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
-            f"({statistics.fingerprint[:12]}); calibrate this model"
-        )
-    missing = [tap.key for tap in map(_tap, layers) if tap.key not in statistics.grams]
-    if missing:
-        raise OptionError(
-            f"expected statistics of '{missing[0]}', found none in those given; "
-            "those that `prune` takes are others: calibrate for the factorisation"
-        )
+    advice = "those that `prune` takes are others: calibrate for the factorisation"
+    check_statistics(statistics, analysis, [_tap(layer) for layer in layers], advice)
 
 
 def _spectrum(analysis: Analysis, layer: Layer, statistics: Statistics) -> Spectrum:

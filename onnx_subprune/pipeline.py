@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from onnx_subprune import calibration, passes
+from onnx_subprune import passes
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Progress, Statistics
 from onnx_subprune.choosing import Study, choose, scaled
@@ -25,7 +25,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
 from onnx_subprune.recovery import recovered
 from onnx_subprune.result import Result
-from onnx_subprune.sources import Feeds, prepare, probe
+from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Group, Structure
 from onnx_subprune.tapping import taps_of
 from onnx_subprune.verify import TOLERANCE, disagreement, verify
@@ -153,35 +153,15 @@ def _chosen(structure: Structure, options: Options) -> list[Group]:
 
 
 def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None) -> Statistics:
-    if dataset is None:
-        raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
     taps = taps_of(analysis.structure)
-    if not taps:
+    if dataset is not None and not taps:
         raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
-    statistics = calibration.calibrate(
-        analysis.normalised,
-        taps,
-        dataset,
-        providers=options.providers,
-        batch_size=options.batch_size,
-        progress=progress,
-        threads=options.threads,
-    )
-    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+    return take_statistics(analysis, taps, dataset, options, progress)
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
-    missing = [tap.key for tap in taps_of(analysis.structure) if tap.key not in statistics.grams]
-    if statistics.fingerprint == analysis.fingerprint and missing:
-        raise OptionError(
-            f"expected statistics of '{missing[0]}', found none in those given; "
-            "calibrate with the same --prune-normalised as you prune with"
-        )
-    if statistics.fingerprint != analysis.fingerprint:
-        raise OptionError(
-            f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
-            f"({statistics.fingerprint[:12]}); calibrate this model"
-        )
+    advice = "calibrate with the same --prune-normalised as you prune with"
+    check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
 def _carry_out(

@@ -8,7 +8,7 @@ is pruned so far, or in one pass on those of the dense network.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ import onnx
 from onnx_subprune import calibration, subspace
 from onnx_subprune.analysis import Analysis, restructured, shrink
 from onnx_subprune.calibration import Dataset, Progress, Statistics
+from onnx_subprune.departure import HELD
 from onnx_subprune.errors import OptionError
 from onnx_subprune.normalised import rescalings
 from onnx_subprune.options import Options
@@ -26,7 +27,7 @@ from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 from onnx_subprune.tapping import normalisation_grams, readers_of, tap_of
 
-__all__ = ["Recovered", "recovered"]
+__all__ = ["Recovered", "by_channel", "recovered"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
@@ -88,10 +89,16 @@ def recovered(
     return Recovered(found.model, errors, (*warnings, *_left(found, errors)), found)
 
 
+def by_channel(options: Options) -> Options:
+    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for."""
+    return replace(options, recovery="none" if options.recovery == "none" else "channel")
+
+
 def settings(options: Options) -> Settings:
     """Return how the options fit layers."""
     return Settings(
         sequential=not options.one_pass,
+        held=HELD,
         rows=options.rows,
         batch_size=options.batch_size,
         seed=options.seed,

@@ -7,14 +7,13 @@ consumers get the scale of the errors that were seen at the outputs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
 from onnx_subprune.calibration import Dataset, Progress, Statistics
 from onnx_subprune.departure import Departure
 from onnx_subprune.options import Options
-from onnx_subprune.recovery import recovered
+from onnx_subprune.recovery import by_channel, recovered
 from onnx_subprune.widths import make_plan
 
 __all__ = ["measured_curves"]
@@ -31,7 +30,7 @@ def measured_curves(
 ) -> list[budget.Curve]:
     """Return the curves with losses that are errors at the outputs."""
     departure = Departure(analysis.normalised, dataset, options, options.probes)
-    alone = replace(options, recovery="none" if options.recovery == "none" else "channel")
+    alone = by_channel(options)
     found: dict[str, list[tuple[int, float]]] = {}
     widths = [(curve, width) for curve in curves for width in _widths(curve, options.levels)]
     for index, (curve, width) in enumerate(widths):
