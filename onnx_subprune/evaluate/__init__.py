@@ -1,19 +1,26 @@
-"""Evaluation: how close to the dense model, how accurate, how fast."""
+"""Evaluation: how close to the dense model, how accurate, how fast and where the time goes."""
 
-from onnx_subprune.evaluate.bench import Latency, bench, random_feeds
+from onnx_subprune.evaluate.bench import Latency, Pace, bench
+from onnx_subprune.evaluate.feeds import random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, OutputFidelity, fidelity
 from onnx_subprune.evaluate.perplexity import Perplexity, perplexity
+from onnx_subprune.evaluate.profile import NodeTime, OperatorTime, Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
 
 __all__ = [
     "Fidelity",
     "Latency",
+    "NodeTime",
+    "OperatorTime",
     "OutputFidelity",
+    "Pace",
     "Perplexity",
+    "Profile",
     "Top1",
     "bench",
     "fidelity",
     "perplexity",
+    "profile",
     "random_feeds",
     "top1",
 ]

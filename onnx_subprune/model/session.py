@@ -93,18 +93,19 @@ def open_session(
     *,
     threads: int | None = None,
     optimise: bool = True,
-    profiling: bool = False,
+    profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
 ) -> ort.InferenceSession:
     """Open `model` (a proto or a path) on `providers`, most wanted first (`cpu`, `cuda`, ... or ORT's full names).
 
     `threads` bounds the intra-op threads (None: ORT's choice); with `optimise` False the graph runs as written.
+    With `profile_to`, the start of a file name, ORT clocks every node; `end_profiling` of the session writes the file.
     Weights that stay in files are mapped by ORT too, unless it is to hold them `packed` for its kernels, as it does
     those of any other model: a copy of them in memory, for operators that run faster.
     Raises OptionError if a provider is unknown or did not load, ModelError if ONNX Runtime refuses the model.
     """
     wanted = _full_names(providers)
-    options = _session_options(threads, optimise=optimise, profiling=profiling)
+    options = _session_options(threads, optimise=optimise, profile_to=profile_to)
     if not isinstance(model, onnx.ModelProto):
         return _create(os.fspath(model), options, wanted)
     placed = has_placed(model)
@@ -149,12 +150,14 @@ def _full_names(providers: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _session_options(threads: int | None, *, optimise: bool, profiling: bool) -> ort.SessionOptions:
+def _session_options(threads: int | None, *, optimise: bool, profile_to: os.PathLike[str] | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     # Spinning threads of an idle session slow every other session of the process, and with it any comparison.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _SEVERITY_ERROR
-    options.enable_profiling = profiling
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = os.fspath(profile_to)
     if threads is not None:
         if threads < 1:
             raise OptionError(f"threads must be at least 1, found {threads}")

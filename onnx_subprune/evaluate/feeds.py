@@ -1,0 +1,67 @@
+"""Inputs to time models on where there are no real ones, and whether models take the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_subprune.errors import OptionError
+from onnx_subprune.model import InputSpec, input_specs
+from onnx_subprune.structure import is_float
+
+__all__ = ["check_same_inputs", "random_feeds"]
+
+Array = NDArray[Any]
+
+
+def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Array]:
+    """Make inputs of the given shapes: standard normal floats; integers 0 and 1, which any vocabulary or mask holds.
+
+    Raises:
+        OptionError: an input has no shape, or a dtype that random values do not suit.
+
+    """
+    generator = np.random.default_rng(seed)
+    return {spec.name: _random(spec, shapes, generator) for spec in specs}
+
+
+def _random(spec: InputSpec, shapes: Mapping[str, Sequence[int]], generator: np.random.Generator) -> Array:
+    if spec.name not in shapes:
+        raise OptionError(f"a shape for input '{spec.name}' expected, found none; give it with --input-shapes")
+    shape = tuple(shapes[spec.name])
+    if spec.dtype.kind in "biu":
+        return generator.integers(0, 2, shape).astype(spec.dtype)
+    if is_float(spec.dtype):
+        return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
+    raise OptionError(f"input '{spec.name}' expected to hold numbers, found {spec.dtype}; give real inputs instead")
+
+
+def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Array]) -> None:
+    """Raise OptionError unless all models take the same inputs and `feeds` holds exactly those."""
+    reference = {spec.name: spec for spec in input_specs(models[0])}
+    for number, model in enumerate(models[1:], start=2):
+        other = {spec.name: spec for spec in input_specs(model)}
+        if different := [name for name in reference | other if not _alike(reference.get(name), other.get(name))]:
+            name = different[0]
+            raise OptionError(
+                f"model {number} expected to take the inputs of the first, found {_shown(other.get(name))} where that "
+                f"has {_shown(reference.get(name))}; compare models with equal inputs"
+            )
+    if odd := sorted(reference.keys() ^ feeds.keys()):
+        raise OptionError(f"feeds for {sorted(reference)} expected, '{odd[0]}' is missing or unknown; name every input")
+
+
+def _alike(one: InputSpec | None, other: InputSpec | None) -> bool:
+    """Same dtype and rank, and no axis of two different fixed sizes; symbols may differ."""
+    if one is None or other is None or one.dtype != other.dtype or len(one.shape) != len(other.shape):
+        return False
+    pairs = zip(one.shape, other.shape, strict=True)
+    return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
+
+
+def _shown(spec: InputSpec | None) -> str:
+    return "nothing" if spec is None else f"'{spec.name}' {spec.dtype} {list(spec.shape)}"
