@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnx_subprune.options import Options, Target
     from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
     from onnx_subprune.plan import Plan
+    from onnx_subprune.report import progress_bar
 
 __all__ = [
     "Analysis",
@@ -58,13 +59,25 @@ __all__ = [
     "open_data",
     "open_tokens",
     "perplexity",
+    "progress_bar",
     "prune",
     "top1",
 ]
 
 __version__ = metadata.version("onnx-subprune")
 
-_ROOMS = ("errors", "options", "plan", "pipeline", "factorisation", "model", "calibration", "evaluate", "data")
+_ROOMS = (
+    "errors",
+    "options",
+    "plan",
+    "pipeline",
+    "factorisation",
+    "model",
+    "calibration",
+    "evaluate",
+    "data",
+    "report",
+)
 
 if not TYPE_CHECKING:
 

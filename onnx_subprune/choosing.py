@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
-from onnx_subprune.calibration import Dataset, Progress, Statistics
+from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.departure import Departure
 from onnx_subprune.errors import OptionError
 from onnx_subprune.options import Options
+from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.recovery import by_channel, recovered
 from onnx_subprune.sensitivity import measured_curves
@@ -29,6 +30,7 @@ _logger = logging.getLogger(__name__)
 _STEP = 0.125
 # Recovery by channel tells a collapse from a sound network, but not which of two sound ones ends up the better.
 _CLEARLY = 0.5
+_TRYING = "trying allocations"
 _SHARED = ("macs", "params", "drop")
 
 
@@ -41,7 +43,7 @@ class Study:
     statistics: Statistics
     dataset: Dataset | None
     options: Options
-    progress: Progress | None = None
+    progress: Watch | None = None
 
     @property
     def measures(self) -> bool:
@@ -66,7 +68,12 @@ def scaled(study: Study) -> Study:
             "ask for --effort fast or another --allocation"
         )
     curves = measured_curves(
-        study.analysis, study.curves, study.statistics, study.dataset, options, progress=study.progress
+        study.analysis,
+        study.curves,
+        study.statistics,
+        study.dataset,
+        options,
+        progress=phase(study.progress, "measuring sensitivities"),
     )
     return replace(study, curves=curves)
 
@@ -79,6 +86,7 @@ def choose(study: Study) -> tuple[Plan, list[str]]:
 
     """
     options, structure = study.options, study.analysis.structure
+    begin(study.progress, "sharing out the target")
     allocation = "loss" if options.allocation == "measured" else options.allocation
     counts, warnings = allocate(structure, study.curves, options.target, allocation)
     if study.measures and all(counts.values()):
@@ -98,6 +106,7 @@ def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
     named = {"first": counts, **dict(budget.candidates(study.curves, cost, options.target.value))}
     quick = _Trials(replace(study, options=by_channel(options)), departure, most=len(named))
     quick.run(named)
+    quick.finish()
     if not options.trials:
         return quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts
     trials = _Trials(study, departure, most=options.trials)
@@ -106,6 +115,7 @@ def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
         near = budget.neighbours(study.curves, trials.best, cost, options.target.value, _STEP)
         if not trials.run(dict(near)):
             break
+    trials.finish()
     return trials.best
 
 
@@ -134,6 +144,11 @@ class _Trials:
         """Return the names of what was tried, the best first."""
         return [name for _, name in sorted(self._seen.values())]
 
+    def finish(self) -> None:
+        """Say that no more will be tried."""
+        if self._study.progress is not None:
+            self._study.progress(_TRYING, self._most, self._most)
+
     def run(self, allocations: Mapping[str, dict[str, int]]) -> bool:
         """Try allocations that were not tried before; whether one of them is better than the best so far."""
         better = False
@@ -151,7 +166,8 @@ class _Trials:
     def _error(self, counts: Mapping[str, int]) -> float:
         study = self._study
         plan = make_plan(study.analysis, study.curves, counts, study.options)
-        found = recovered(study.analysis, plan, study.statistics, study.dataset, study.options)
         if study.progress is not None:
-            study.progress(len(self._seen), self._most)
+            study.progress(_TRYING, len(self._seen), self._most)
+        fitting = phase(study.progress, "fitting layers")
+        found = recovered(study.analysis, plan, study.statistics, study.dataset, study.options, progress=fitting)
         return self._departure(found.model)

@@ -20,6 +20,7 @@ from onnx_subprune.choosing import Study, choose
 from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import input_specs
 from onnx_subprune.options import Options, Target
+from onnx_subprune.phases import begin, phase
 from onnx_subprune.recovery import recovered
 
 __all__ = ["Fall", "fall_of", "smallest_target"]
@@ -28,6 +29,8 @@ _logger = logging.getLogger(__name__)
 
 Fall = Callable[[onnx.ModelProto], float]
 _LOWEST, _HIGHEST = 0.05, 0.95
+_TRIALS = 8
+_SEARCHING = "searching for the smallest network"
 
 
 def fall_of(study: Study, evaluation: Any) -> Fall:
@@ -66,18 +69,28 @@ def smallest_target(study: Study, fall: Fall) -> Target:
     """
     allowed = study.options.target.value
 
+    tried = 0
+
     def at(fraction: float) -> float:
+        nonlocal tried
+        if study.progress is not None:
+            study.progress(_SEARCHING, tried, _TRIALS)
+        tried += 1
         options = replace(study.options, target=_rounded(fraction), trials=0)
         try:
             plan, _ = choose(replace(study, options=options))
         except TargetError:
             return math.inf
-        found = recovered(study.analysis, plan, study.statistics, study.dataset, options)
+        fitting = phase(study.progress, "fitting layers")
+        found = recovered(study.analysis, plan, study.statistics, study.dataset, options, progress=fitting)
+        begin(study.progress, "measuring the fall")
         fallen = fall(found.model)
         _logger.info("%s: the metric falls by %.4f", options.target, fallen)
         return fallen
 
-    found = budget.smallest(at, _LOWEST, _HIGHEST, allowed)
+    found = budget.smallest(at, _LOWEST, _HIGHEST, allowed, evaluations=_TRIALS)
+    if study.progress is not None:
+        study.progress(_SEARCHING, _TRIALS, _TRIALS)
     if found.best is None:
         least = min(trial.fall for trial in found.tried)
         raise TargetError(

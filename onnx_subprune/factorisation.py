@@ -21,10 +21,11 @@ import onnx
 
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.analysis import Analysis, ModelSource, factorised
-from onnx_subprune.calibration import Dataset, Gram, Progress, Statistics, Tap
+from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, TargetError
 from onnx_subprune.model import Cost, measure_cost, model_bytes, node_macs, save_model
 from onnx_subprune.options import Options, Target
+from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
@@ -104,7 +105,7 @@ def factorise(
     options: Options | None = None,
     *,
     statistics: Statistics | None = None,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Factorisation:
     """Write layers as two of a smaller rank until a target is met: a baseline to compare pruning with.
 
@@ -114,7 +115,7 @@ def factorise(
         options: the target (`units` is the fraction of every layer's own cost), `round_to` for ranks, and globs over
             node and weight names; what concerns units, their order and their recovery is not used.
         statistics: of an earlier `calibrate_layers` of the same model, used instead of `data`.
-        progress: called after each calibration batch with samples done and the total (None if unknown).
+        progress: called with the name of a phase, the steps done in it and their number (None if unknown).
 
     Raises:
         ModelError, DataError, OptionError: the input is at fault.
@@ -124,10 +125,12 @@ def factorise(
     """
     options = options or Options()
     _check_target(options.target)
+    begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     layers, left = _chosen(analysis, options)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     _check_fit(statistics, analysis, layers)
+    begin(progress, "factorising")
     spectra = {layer.name: _spectrum(analysis, layer, statistics) for layer in layers}
     ranked = _allocate(analysis, layers, spectra, options)
     warnings = _thin(layers, ranked, statistics)
@@ -142,7 +145,7 @@ def factorise(
 
 
 def calibrate_layers(
-    model: ModelSource, data: Any, options: Options | None = None, *, progress: Progress | None = None
+    model: ModelSource, data: Any, options: Options | None = None, *, progress: Watch | None = None
 ) -> Statistics:
     """Take the statistics that `factorise` needs, to save them or to use them for several targets.
 
@@ -197,9 +200,11 @@ def _tap(layer: Layer) -> Tap:
 
 
 def _calibrate(
-    analysis: Analysis, layers: Sequence[Layer], dataset: Dataset | None, options: Options, progress: Progress | None
+    analysis: Analysis, layers: Sequence[Layer], dataset: Dataset | None, options: Options, progress: Watch | None
 ) -> Statistics:
-    return take_statistics(analysis, sorted({_tap(layer) for layer in layers}), dataset, options, progress)
+    return take_statistics(
+        analysis, sorted({_tap(layer) for layer in layers}), dataset, options, phase(progress, "calibrating")
+    )
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis, layers: Sequence[Layer]) -> None:

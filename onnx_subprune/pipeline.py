@@ -15,12 +15,13 @@ import onnx
 
 from onnx_subprune import passes
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
-from onnx_subprune.calibration import Dataset, Progress, Statistics
+from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.choosing import Study, choose, scaled
 from onnx_subprune.dropping import fall_of, smallest_target
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
 from onnx_subprune.options import Options
+from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
 from onnx_subprune.recovery import recovered
@@ -42,7 +43,7 @@ def prune(
     *,
     statistics: Statistics | None = None,
     evaluation: Any = None,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Result:
     """Prune a model to a target and recover what the removed units contributed.
 
@@ -53,7 +54,8 @@ def prune(
         statistics: of an earlier calibration of the same model, used instead of a calibration on `data`.
         evaluation: for a target `drop`: labelled data, or a function of a model that is larger for better ones; without
             it the share of calibration samples is taken whose largest class changes.
-        progress: called after each calibration batch with samples done and the total (None if unknown).
+        progress: called with the name of a phase, the steps done in it and their number (None if unknown);
+            `progress_bar` gives one that draws.
 
     Raises:
         ModelError, DataError, OptionError: the input is at fault.
@@ -62,11 +64,12 @@ def prune(
 
     """
     options = options or Options()
+    begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
     _check_fit(statistics, analysis)
-    curves = rank_groups(analysis, groups, statistics, options)
+    curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     study = scaled(Study(analysis, curves, statistics, dataset, options, progress))
     if options.target.kind == "drop":
         # What is returned is what was measured: no more trials after the search.
@@ -83,7 +86,7 @@ def apply(
     options: Options | None = None,
     *,
     statistics: Statistics | None = None,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Result:
     """Replay a saved plan on the model it was made for.
 
@@ -104,6 +107,7 @@ def apply(
         select=plan.select,
         prune_normalised=plan.prune_normalised,
     )
+    begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
@@ -123,7 +127,7 @@ def apply(
 
 
 def calibrate(
-    model: ModelSource, data: Any, options: Options | None = None, *, progress: Progress | None = None
+    model: ModelSource, data: Any, options: Options | None = None, *, progress: Watch | None = None
 ) -> Statistics:
     """Take the statistics that `prune` needs, to save them or to use them for several targets.
 
@@ -132,6 +136,7 @@ def calibrate(
 
     """
     options = options or Options()
+    begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options)
     return _calibrate(analysis, dataset, options, progress=progress)
 
@@ -152,11 +157,11 @@ def _chosen(structure: Structure, options: Options) -> list[Group]:
     ]
 
 
-def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None) -> Statistics:
+def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Watch | None) -> Statistics:
     taps = taps_of(analysis.structure)
     if dataset is not None and not taps:
         raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
-    return take_statistics(analysis, taps, dataset, options, progress)
+    return take_statistics(analysis, taps, dataset, options, phase(progress, "calibrating"))
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
@@ -172,14 +177,15 @@ def _carry_out(
     dataset: Dataset | None,
     *,
     warnings: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Watch | None = None,
 ) -> Result:
     """Recover, shrink and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
     errors: dict[str, float] = {}
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
-        found = recovered(analysis, plan, statistics, dataset, options, progress=progress)
+        begin(progress, "removing units")
+        found = recovered(analysis, plan, statistics, dataset, options, progress=phase(progress, "fitting layers"))
         model, errors, warnings = found.model, dict(found.errors), [*warnings, *found.warnings]
     else:
         model = onnx.ModelProto()
@@ -191,6 +197,7 @@ def _carry_out(
     )
     pruned = replace(pruned, bytes=model_bytes(model))
     if plan.removes:
+        begin(progress, "verifying")
         feeds = probe(analysis, dataset, options)
         _check_structure(analysis, plan, feeds)
         verify(model, analysis.model, feeds)

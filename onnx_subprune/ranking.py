@@ -10,7 +10,7 @@ import numpy as np
 
 from onnx_subprune import budget, subspace
 from onnx_subprune.analysis import Analysis
-from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.calibration import Gram, Progress, Statistics
 from onnx_subprune.normalised import normalisation_readers
 from onnx_subprune.options import Options
 from onnx_subprune.structure import Consumer, Contraction, Features, Group, Structure, as_blocks
@@ -21,7 +21,12 @@ __all__ = ["rank_groups"]
 
 
 def rank_groups(
-    analysis: Analysis, groups: Sequence[Group], statistics: Statistics, options: Options
+    analysis: Analysis,
+    groups: Sequence[Group],
+    statistics: Statistics,
+    options: Options,
+    *,
+    progress: Progress | None = None,
 ) -> list[budget.Curve]:
     """Order the units of every group and draw the curve of variance they keep."""
     readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
@@ -30,6 +35,8 @@ def rank_groups(
     )
     curves = []
     for index, group in enumerate(groups):
+        if progress is not None:
+            progress(index, len(groups))
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
         own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
         ranking = subspace.rank_group(group, own, options.select, options.seed + index)
@@ -40,6 +47,8 @@ def rank_groups(
         curves.append(
             budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step, loss=ranking.loss)
         )
+    if progress is not None:
+        progress(len(groups), len(groups))
     return curves
 
 

@@ -39,6 +39,8 @@ def measured_curves(
         plan = make_plan(analysis, curves, {curve.group: width}, options)
         model = recovered(analysis, plan, statistics, None, alone).model
         found.setdefault(curve.group, []).append((width, departure(model)))
+    if progress is not None:
+        progress(len(widths), len(widths))
     return budget.fit_sensitivity(curves, found)
 
 

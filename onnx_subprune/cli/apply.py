@@ -67,7 +67,7 @@ def apply(
         check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)
         saved = Plan.load(plan)
         loaded = saved_statistics(calib, statistics, needed=saved.recovery != "none")
-        with screen.progress("calibrating") as progress:
+        with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
         document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))

@@ -50,7 +50,7 @@ def demo(
         options = Options(target=Target.parse(target), round_to=round_to, threads=threads)
         paths = _paths(out)
         material = load_demo()
-        with screen.progress("calibrating") as progress:
+        with screen.progress() as progress:
             result = pipeline.prune(material.model_path, material.calibration, options, progress=progress)
         screen.warn(result.warnings)
         models = (result.analysis.model, result.model)

@@ -108,7 +108,7 @@ def factorise(
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         check_outputs({"MODEL": model, "--calib": calib}, written)
         loaded = saved_statistics(calib, statistics)
-        with screen.progress("calibrating") as progress:
+        with screen.progress() as progress:
             if calib and statistics is not None:
                 loaded = factorisation.calibrate_layers(model, calib, options, progress=progress)
                 loaded.save(statistics)

@@ -206,7 +206,7 @@ def prune(
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         _check(model, calib, written, dry_run=dry_run)
         loaded = saved_statistics(calib, statistics)
-        with screen.progress("calibrating") as progress:
+        with screen.progress() as progress:
             if calib and statistics is not None and not dry_run:
                 # Saved before anything that may still fail: a target out of reach must not cost the calibration.
                 loaded = pipeline.calibrate(model, calib, options, progress=progress)

@@ -9,15 +9,15 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from onnx_subprune import report
 from onnx_subprune.errors import SubpruneError
+from onnx_subprune.phases import Watch
 
 __all__ = ["Terminal", "terminal"]
 
@@ -25,7 +25,6 @@ _logger = logging.getLogger(__name__)
 
 _WIDTH_OF_A_PIPE = 120
 _SHOWN_WARNINGS = 5
-_Tell = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -57,16 +56,14 @@ class Terminal:
             _logger.warning("%d more like these are in the report", len(lines) - _SHOWN_WARNINGS)
 
     @contextlib.contextmanager
-    def progress(self, what: str) -> Iterator[_Tell | None]:
-        """Show a bar on a terminal; what is yielded takes the samples done and their total."""
+    def progress(self) -> Iterator[Watch | None]:
+        """Show a bar for each phase, on a terminal only; what is yielded takes what the run is at."""
         console = Console(stderr=True)
         if self.quiet or not console.is_terminal:
             yield None
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with report.progress_bar(console) as tell:
+            yield tell
 
 
 @contextlib.contextmanager

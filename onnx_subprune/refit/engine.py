@@ -139,10 +139,12 @@ def refit(
     left |= {one.name: "the dense network has no such tensor" for one in linears if one.output not in known}
     steps = [one for one in linears if one.output in known]
     layers: list[LayerFit] = []
+    done = 0
     with _Run(replace(networks, pruned=model), surroundings, steps, data, settings) as work:
         for number, together in enumerate(_together(steps, surroundings, settings)):
             if progress is not None:
-                progress(len(layers), len(steps))
+                progress(done, len(steps))
+            done += len(together)
             found = work.fit(together, np.random.default_rng((settings.seed, number)))
             if isinstance(found, str):
                 left |= dict.fromkeys([one.name for one in together], found)
@@ -151,6 +153,8 @@ def refit(
                 work.write(linear, one)
                 layers.append(LayerFit(linear.name, one.before, one.after, one.strength, one.factors))
                 logger.debug("fitted %s", layers[-1])
+    if progress is not None:
+        progress(len(steps), len(steps))
     return Refit(without_idle_biases(model, added), tuple(layers), left)
 
 

@@ -9,6 +9,7 @@ from onnx_subprune.report.document import (
     write_json,
 )
 from onnx_subprune.report.environment import Environment, examine, versions
+from onnx_subprune.report.progress import progress_bar
 from onnx_subprune.report.tables import (
     accuracy_table,
     cost_rows,
@@ -41,6 +42,7 @@ __all__ = [
     "group_table",
     "latency_table",
     "perplexity_table",
+    "progress_bar",
     "rank_table",
     "side_by_side",
     "to_json",
