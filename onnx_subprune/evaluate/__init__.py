@@ -3,6 +3,7 @@
 from onnx_subprune.evaluate.bench import Latency, Pace, bench
 from onnx_subprune.evaluate.feeds import random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, OutputFidelity, fidelity
+from onnx_subprune.evaluate.memory import Memory, peak_memory
 from onnx_subprune.evaluate.perplexity import Perplexity, perplexity
 from onnx_subprune.evaluate.profile import NodeTime, OperatorTime, Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
@@ -10,6 +11,7 @@ from onnx_subprune.evaluate.top1 import Top1, top1
 __all__ = [
     "Fidelity",
     "Latency",
+    "Memory",
     "NodeTime",
     "OperatorTime",
     "OutputFidelity",
@@ -19,6 +21,7 @@ __all__ = [
     "Top1",
     "bench",
     "fidelity",
+    "peak_memory",
     "perplexity",
     "profile",
     "random_feeds",

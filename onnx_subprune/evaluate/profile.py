@@ -76,6 +76,7 @@ class Profile:
     Attributes:
         nodes: in the order in which they first ran.
         seconds: a whole run with the profile on, from the call to its return.
+        seconds_between: what a run spends outside its nodes, writing the profile included.
         runs: how many runs were clocked.
         providers: the execution providers of the session, most wanted first.
 
@@ -83,12 +84,13 @@ class Profile:
 
     nodes: tuple[NodeTime, ...]
     seconds: float
+    seconds_between: float
     runs: int
     providers: tuple[str, ...]
 
     @property
     def node_seconds(self) -> float:
-        """Time within nodes; what is missing to `seconds` is spent between them."""
+        """Time within nodes, in one run."""
         return sum(node.seconds for node in self.nodes)
 
     @property
@@ -165,8 +167,9 @@ def _summed(events: Sequence[Mapping[str, Any]], runs: int, providers: tuple[str
         seconds.setdefault(key, np.zeros(runs))[number] += spent
         last[key] = event["args"]
     times = tuple(_node_time(key, seconds[key], last[key]) for key in seconds)
-    whole = _MICROSECONDS * _middle(np.array([end - start for start, end in spans]))
-    return Profile(times, whole, runs, providers)
+    whole = np.array([float(end - start) for start, end in spans])
+    between = np.maximum(0.0, whole - sum(seconds.values()))
+    return Profile(times, _MICROSECONDS * _middle(whole), _MICROSECONDS * _middle(between), runs, providers)
 
 
 def _key(event: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from onnx_subprune.report.document import (
 )
 from onnx_subprune.report.environment import Environment, examine, versions
 from onnx_subprune.report.progress import progress_bar
+from onnx_subprune.report.speed import latency_table, node_table, operator_table
 from onnx_subprune.report.tables import (
     accuracy_table,
     cost_rows,
@@ -18,7 +19,6 @@ from onnx_subprune.report.tables import (
     fidelity_table,
     frozen_table,
     group_table,
-    latency_table,
     perplexity_table,
     rank_table,
     side_by_side,
@@ -41,6 +41,8 @@ __all__ = [
     "frozen_table",
     "group_table",
     "latency_table",
+    "node_table",
+    "operator_table",
     "perplexity_table",
     "progress_bar",
     "rank_table",

@@ -1,4 +1,4 @@
-"""Tables for the terminal: before and after, groups, latency, accuracy."""
+"""Tables for the terminal: before and after, groups, accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import onnx
 
-    from onnx_subprune.evaluate import Fidelity, Latency, Perplexity, Top1
+    from onnx_subprune.evaluate import Fidelity, Perplexity, Top1
     from onnx_subprune.factorisation import Factorisation
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
@@ -27,7 +27,6 @@ __all__ = [
     "fidelity_table",
     "frozen_table",
     "group_table",
-    "latency_table",
     "perplexity_table",
     "rank_table",
     "side_by_side",
@@ -70,7 +69,7 @@ def cost_rows(dense: Cost, pruned: Cost) -> list[Row]:
 
 def side_by_side(rows: Iterable[Row], columns: Sequence[str], title: str | None = None) -> Table:
     """A table whose first column names the rows and whose others hold numbers, under `columns`."""
-    return _table(("", *columns), rows, "l" + "r" * len(columns), title)
+    return table(("", *columns), rows, "l" + "r" * len(columns), title)
 
 
 def width_table(result: Result) -> Table:
@@ -86,7 +85,7 @@ def width_table(result: Result) -> Table:
         )
         for group in result.analysis.structure.prunable
     ]
-    return _table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
+    return table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
 
 
 def rank_table(result: Factorisation) -> Table:
@@ -101,7 +100,7 @@ def rank_table(result: Factorisation) -> Table:
         )
         for layer in result.layers
     ]
-    return _table(("layer", "size", "rank", "MACs kept", "lost"), rows, "lrrrr")
+    return table(("layer", "size", "rank", "MACs kept", "lost"), rows, "lrrrr")
 
 
 def group_table(analysis: Analysis, macs: int) -> Table:
@@ -118,13 +117,13 @@ def group_table(analysis: Analysis, macs: int) -> Table:
         for group in analysis.structure.prunable
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
-    return _table(columns, rows, "lrrlrr")
+    return table(columns, rows, "lrrlrr")
 
 
 def frozen_table(analysis: Analysis) -> Table:
     """The groups that cannot be pruned, each with the first reason."""
     rows = [(group.name, str(group.size), _reason(group)) for group in analysis.structure.frozen]
-    return _table(("frozen group", "units", "why"), rows, "lrl")
+    return table(("frozen group", "units", "why"), rows, "lrl")
 
 
 def totals(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> str:
@@ -146,7 +145,7 @@ def environment_table(found: Environment) -> Table:
         ("newest IR version that can be read", str(found.ir_version)),
         *(("problem", problem) for problem in found.problems),
     ]
-    return _table(("environment", ""), rows, "ll")
+    return table(("environment", ""), rows, "ll")
 
 
 def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
@@ -156,7 +155,7 @@ def accuracy_table(names: Sequence[str], found: Sequence[Top1]) -> Table:
         (name, f"{one.accuracy:.2%}", f"{100 * (one.accuracy - first):+.2f}", f"{one.correct} / {one.samples}")
         for name, one in zip(names, found, strict=True)
     ]
-    return _table(("model", "top-1", "to the first", "correct"), rows, "lrrr")
+    return table(("model", "top-1", "to the first", "correct"), rows, "lrrr")
 
 
 def perplexity_table(names: Sequence[str], found: Sequence[Perplexity]) -> Table:
@@ -166,7 +165,7 @@ def perplexity_table(names: Sequence[str], found: Sequence[Perplexity]) -> Table
         (name, f"{one.perplexity:.4g}", f"{one.perplexity - first:+.4g}", f"{one.nll:.4f}", str(one.tokens))
         for name, one in zip(names, found, strict=True)
     ]
-    return _table(("model", "perplexity", "to the first", "nats per token", "tokens"), rows, "lrrrr")
+    return table(("model", "perplexity", "to the first", "nats per token", "tokens"), rows, "lrrrr")
 
 
 def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
@@ -185,33 +184,18 @@ def fidelity_table(names: Sequence[str], found: Sequence[Fidelity]) -> Table:
         for output, one in fidelity.outputs.items()
     ]
     columns = ("model", "output", "relative error", "cosine", "largest", "same class", "KL (nats)")
-    return _table(columns, rows, "llrrrrr")
+    return table(columns, rows, "llrrrrr")
 
 
-def latency_table(names: Sequence[str], found: Sequence[Latency], title: str | None = None) -> Table:
-    """Latency of every model; the speed-up is the median of paired ratios, not a ratio of medians."""
-    rows = [
-        (
-            name,
-            f"{one.median_ms:.3f} ms",
-            f"{one.p90_ms:.3f} ms",
-            f"{one.throughput:.1f} / s",
-            f"{1 / one.ratio_to_first:.2f} x",
-        )
-        for name, one in zip(names, found, strict=True)
-    ]
-    columns = ("model", "median", "90th percentile", "throughput", "speed-up")
-    return _table(columns, rows, "lrrrr", title)
-
-
-def _table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False, show_edge=False)
+def table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | None = None) -> Table:
+    """Make a table; `sides` has an l or r for each column, numbers being on the right."""
+    made = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False, show_edge=False)
     for column, side in zip(columns, sides, strict=True):
         # Numbers stay whole; names and reasons wrap rather than lose their end.
-        table.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
+        made.add_column(column, justify="right" if side == "r" else "left", no_wrap=side == "r", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made
 
 
 def _operators(dense: onnx.ModelProto, pruned: onnx.ModelProto) -> list[Row]:

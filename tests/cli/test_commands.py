@@ -214,14 +214,6 @@ def test_eval_fidelity_compares_with_the_first(cli: Cli, model: Path, calib: Pat
     assert "100.00%" in cli(*words).out
 
 
-def test_bench_times_every_batch(cli: Cli, model: Path) -> None:
-    words = ("bench", model, model, "--runs", 3, "--threads", 1)
-    said = document(cli(*words, "--batch", 1, "--batch", 4, "--json"))
-    assert [batch["input_shapes"] for batch in said["batches"]] == [{"x": [1, 3, 6, 6]}, {"x": [4, 3, 6, 6]}]
-    assert all(batch["models"][0]["ratio_to_first"] == 1.0 for batch in said["batches"])
-    assert "1.00 x" in cli(*words).out
-
-
 def test_demo_compares_dense_and_pruned(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     said = cli("demo", "--out", out, "--threads", 1)

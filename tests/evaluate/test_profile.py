@@ -67,7 +67,7 @@ def test_operators_are_the_nodes_summed_the_longest_first():
         NodeTime("c", "Conv", "CUDA", 1e-3),
         NodeTime("d", "Conv", CPU, 5e-4),
     )
-    found = Profile(nodes, 1e-2, 1, ("CUDA", CPU))
+    found = Profile(nodes, 1e-2, 2.5e-3, 1, ("CUDA", CPU))
     rows = [(time.operator, time.provider, time.nodes, round(time.seconds, 6)) for time in found.operators]
     assert rows == [("Add", CPU, 1, 4e-3), ("Conv", "CUDA", 2, 3e-3), ("Conv", CPU, 1, 5e-4)]
     assert [node.name for node in found.fallen] == ["b", "d"]
@@ -110,6 +110,7 @@ def test_runs_for_warm_up_do_not_count_and_one_slow_run_does_not_either():
     found = MODULE._summed(events, 4, (CPU,))
     assert [(node.name, pytest.approx(11e-6)) for node in found.nodes] == [("Add", found.nodes[0].seconds)]
     assert found.seconds == pytest.approx(13e-6)
+    assert found.seconds_between == pytest.approx(2e-6)
 
 
 def test_a_profile_that_is_cut_off_is_no_profile():

@@ -1,0 +1,126 @@
+"""Peak memory of a model: a process of its own loads it and runs it, and the kernel says what that process took.
+
+What is counted is resident memory (`VmHWM` and `VmRSS` of Linux) above what the process took with ONNX Runtime and the
+providers loaded and no model: the weights, the copies of them that kernels want, activations, and what loading takes in
+passing. It is memory of the host; what a provider holds on a GPU is not in it. Allocators give pages back late and keep
+some in store, the code of kernels that run
+for the first time counts too: figures are good to a few MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.evaluate.binding import runner
+from onnx_subprune.model import open_session, save_model
+
+__all__ = ["Memory", "child", "peak_memory"]
+
+Array = NDArray[Any]
+
+_PROC = Path("/proc/self")
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from onnx_subprune.evaluate.memory import child; child(sys.argv[2])"
+)
+_NOTHING = """
+    <ir_version: 8, opset_import: ["": 17]>
+    nothing (float[1] x) => (float[1] y) { y = Identity(x) }
+"""
+_RUNS = 3
+_ERRORS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (DataError, ModelError, OptionError)}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process above what it took without the model, in bytes.
+
+    Attributes:
+        peak: the most at any moment, while the model was loaded or run.
+        held: what it held after the last run, as a service does between requests.
+
+    """
+
+    peak: int
+    held: int
+
+
+def peak_memory(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, Array],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+) -> Memory:
+    """Load and run `model` in a process of its own and return what memory that took there.
+
+    Raises:
+        OptionError: this system does not say what a process takes (Linux does), or a provider did not load.
+        DataError: the feeds do not fit.
+        ModelError: ONNX Runtime refuses the model, or the process came to an end (a model too large for the machine).
+
+    """
+    if not (_PROC / "status").exists():
+        raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
+    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
+        save_model(model, Path(folder) / "model.onnx")
+        job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
+        (Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
+        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), folder]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        answer = Path(folder) / "answer.json"
+        said = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+    if said is None:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ModelError(
+            f"the process that measures memory expected to end well, found exit code {done.returncode}: {last}; leave "
+            "memory out, or free some"
+        )
+    if "error" in said:
+        raise _ERRORS[said["error"]](said["message"])
+    return Memory(**said)
+
+
+def child(folder: str) -> None:
+    """What the process of its own does with the job in `folder`: its answer is a file there."""
+    where = Path(folder)
+    job = pickle.loads((where / "job.pickle").read_bytes())
+    try:
+        answer = asdict(_measured(where / "model.onnx", job["feeds"], job["providers"], job["threads"]))
+    except tuple(_ERRORS.values()) as error:
+        answer = {"error": type(error).__name__, "message": str(error)}
+    (where / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def _measured(model: Path, feeds: Mapping[str, Array], providers: Sequence[str], threads: int | None) -> Memory:
+    # The libraries of a provider are loaded with its first session, whatever the model.
+    open_session(onnx.parser.parse_model(_NOTHING), providers, threads=threads)
+    base = _resident("VmRSS")
+    with contextlib.suppress(OSError):
+        (_PROC / "clear_refs").write_text("5")  # the peak so far, of imports, is forgotten
+    session = open_session(model, providers, threads=threads)
+    once = runner(session, feeds)
+    for _ in range(_RUNS):
+        once()
+    return Memory(max(0, _resident("VmHWM") - base), max(0, _resident("VmRSS") - base))
+
+
+def _resident(field: str) -> int:
+    """Bytes that the kernel counts for this process under `field`."""
+    found = re.search(rf"^{field}:\s*(\d+) kB", (_PROC / "status").read_text(encoding="ascii"), re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
