@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import gc
 import importlib
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+from onnx_subprune.data import load_demo
 from onnx_subprune.errors import DataError, OptionError
-from onnx_subprune.evaluate import Latency, Pace, bench, random_feeds
-from onnx_subprune.model import InputSpec, input_specs
+from onnx_subprune.evaluate import Pace, bench, random_feeds
+from onnx_subprune.model import InputSpec, input_specs, load_model
 
 # The package's name `bench` is the function.
 MODULE = importlib.import_module("onnx_subprune.evaluate.bench")
@@ -41,24 +40,37 @@ def test_more_work_takes_longer_and_the_figures_hang_together():
         assert latency.throughput == pytest.approx(4 / latency.median_ms * 1e3)
 
 
-def test_models_take_turns_and_the_order_alternates(monkeypatch: pytest.MonkeyPatch):
-    clock = iter(range(1000))
-    order: list[int] = []
-    monkeypatch.setattr(MODULE, "perf_counter", lambda: float(next(clock)))
-    turns = iter([lambda number=number: order.append(number) for number in (3, 4, 5)])
-    monkeypatch.setattr(MODULE, "runner", lambda session, feeds, bound: next(turns))
-    bench([chain(1), chain(2), chain(3)], FEEDS, runs=3, warmup=1)
-    assert order == [3, 4, 5] * 2 + [5, 4, 3] + [3, 4, 5]
+def test_every_model_is_opened_anew_for_every_sitting(monkeypatch: pytest.MonkeyPatch):
+    opened: list[int] = []
+
+    def turn(session: Any, feeds: Any, bound: Any) -> Callable[[], object]:
+        opened.append(len(session.get_inputs()))
+        return lambda: None
+
+    monkeypatch.setattr(MODULE, "runner", turn)
+    found = bench([chain(1), chain(1)], FEEDS, runs=50)
+    assert len(opened) == 2 * 6
+    assert [(one.runs, one.sittings) for one in found] == [(50, 6), (50, 6)]
 
 
-def test_ratios_are_paired_within_a_round(monkeypatch: pytest.MonkeyPatch):
-    # The machine slows down tenfold in two of three rounds; the second model always takes twice as long.
-    rounds = iter([[1.0, 2.0], [10.0, 20.0], [10.0, 20.0]])
-    monkeypatch.setattr(MODULE, "_round", lambda turns, backwards: next(rounds))
+def test_ratios_are_paired_within_a_round_and_the_median_of_all_sittings(monkeypatch: pytest.MonkeyPatch):
+    # The machine slows down tenfold in two of three rounds; the second model takes twice as long but for one sitting.
+    slow = np.array([[1.0, 2.0], [10.0, 20.0], [10.0, 20.0]])
+    odd = np.array([[1.0, 5.0]])
+    monkeypatch.setattr(MODULE, "fixed", lambda turns, runs, warmup: turns(False) and [slow, odd, slow])
     first, second = bench([chain(1), chain(1)], FEEDS, runs=3, warmup=0)
-    assert (first.median_ms, first.mean_ms, first.throughput) == (10_000, 7_000, 0.4)
+    assert (first.median_ms, first.throughput) == (10_000, 0.4)
     assert second.ratio_to_first == 2
     assert second.p90_ms == 20_000
+    assert (second.runs, second.sittings, second.ratio_interval) == (7, 3, None)
+
+
+def test_the_interval_is_that_of_the_sittings(monkeypatch: pytest.MonkeyPatch):
+    sittings = [np.array([[1.0, ratio]] * 4) for ratio in (0.5, 0.4, 0.55, 0.6, 0.45, 0.52)]
+    monkeypatch.setattr(MODULE, "paced", lambda turns, pace, warmup: turns(False) and sittings)
+    first, second = bench([chain(1), chain(1)], FEEDS, runs=None)
+    assert (first.ratio_to_first, first.ratio_interval) == (1.0, (1.0, 1.0))
+    assert (second.ratio_to_first, second.ratio_interval) == (0.51, (0.4, 0.6))
 
 
 @pytest.mark.parametrize(
@@ -76,73 +88,20 @@ def test_models_with_different_inputs_are_refused(signature: str, message: str):
         bench([chain(1), chain(1, signature)], FEEDS)
 
 
-def paced(takes: Callable[[int], list[float]], monkeypatch: pytest.MonkeyPatch, **limits: Any) -> list[Latency]:
-    """Latencies of rounds that take what `takes` says of their numbers, at a pace with these limits."""
-    numbers = itertools.count()
-    monkeypatch.setattr(MODULE, "_round", lambda turns, backwards: takes(next(numbers)))
-    count = len(takes(0))
-    return bench([chain(1)] * count, FEEDS, runs=None, warmup=0, pace=Pace(**limits))
+def test_few_sittings_give_no_interval():
+    assert bench([chain(1)], FEEDS, runs=47, warmup=0)[0].ratio_interval is None
+    assert bench([chain(1)], FEEDS, runs=48, warmup=0)[0].ratio_interval == (1.0, 1.0)
 
 
-def test_calm_models_stop_as_soon_as_they_may(monkeypatch: pytest.MonkeyPatch):
-    calm = lambda number: [0.1, 0.05]  # noqa: E731
-    assert paced(calm, monkeypatch, rounds=30, seconds=1.0)[1].runs == 30
-    assert paced(calm, monkeypatch, rounds=10, seconds=2.9)[1].runs == 20
-    assert paced(calm, monkeypatch, rounds=7, seconds=0.0)[1].runs == 8  # both orders alike
-
-
-def test_rounds_go_on_until_the_ratio_is_sure(monkeypatch: pytest.MonkeyPatch):
-    noise = np.random.default_rng(0).lognormal(0, 0.1, 100_000)
-    found = paced(lambda number: [1e-3, 2e-3 * noise[number]], monkeypatch, precision=0.01, seconds=0.0)[1]
-    low, high = found.ratio_interval or (0, 0)
-    assert low <= found.ratio_to_first <= high
-    assert max(found.ratio_to_first - low, high - found.ratio_to_first) <= 0.01 * found.ratio_to_first
-    # The half width of such an interval is about 1.96 * 1.25 * sigma / sqrt(n).
-    assert 300 < found.runs < 1200
-
-
-def test_noise_that_models_share_costs_no_rounds(monkeypatch: pytest.MonkeyPatch):
-    noise = np.random.default_rng(0).lognormal(0, 0.5, 1000)
-    found = paced(lambda number: [noise[number], 2 * noise[number]], monkeypatch, rounds=30, most_seconds=1e9)[1]
-    assert (found.runs, found.ratio_to_first, found.ratio_interval) == (30, 2.0, (2.0, 2.0))
-
-
-def test_the_limit_of_time_ends_it_but_an_interval_there_is(monkeypatch: pytest.MonkeyPatch):
-    wild = lambda number: [1.0, float(1 + number % 7)]  # noqa: E731
-    assert paced(wild, monkeypatch, most_seconds=0.5)[1].runs == 6
-    found = paced(wild, monkeypatch, most_seconds=100.0)[1]
-    assert 20 <= found.runs <= 22
-    assert found.ratio_interval is not None
-
-
-def test_a_model_alone_is_held_to_its_own_time(monkeypatch: pytest.MonkeyPatch):
-    noise = np.random.default_rng(0).lognormal(0, 0.1, 100_000)
-    (found,) = paced(lambda number: [1e-3 * noise[number]], monkeypatch, precision=0.01, seconds=0.0)
-    assert 300 < found.runs < 1200
-    assert found.ratio_interval == (1.0, 1.0)
-
-
-@pytest.mark.parametrize("limits", [{"precision": 0}, {"rounds": 0}, {"seconds": -1}, {"most_seconds": 0}])
-def test_a_pace_that_is_none_is_refused(limits: dict[str, Any]):
-    with pytest.raises(OptionError, match="above 0"):
-        Pace(**limits)
-
-
-def test_few_rounds_give_no_interval():
-    assert bench([chain(1)], FEEDS, runs=5, warmup=0)[0].ratio_interval is None
-    assert bench([chain(1)], FEEDS, runs=6, warmup=0)[0].ratio_interval == (1.0, 1.0)
+def test_it_goes_on_at_a_pace():
+    found = bench([chain(1), chain(1)], FEEDS, runs=None, pace=Pace(most_seconds=1e-6), threads=1)
+    assert [(one.runs, one.sittings) for one in found] == [(2, 1), (2, 1)]
 
 
 @pytest.mark.parametrize("bound", [True, False, None])
 def test_outputs_in_buffers_or_not(bound: bool | None):
     found = bench([chain(1), chain(1)], FEEDS, runs=6, warmup=1, bound=bound)
     assert all(one.providers == ("CPUExecutionProvider",) and one.runs == 6 for one in found)
-
-
-def test_garbage_is_collected_again_afterwards():
-    assert gc.isenabled()
-    bench([chain(1)], FEEDS, runs=1, warmup=0)
-    assert gc.isenabled()
 
 
 def test_symbols_may_differ():
@@ -189,3 +148,12 @@ def test_inputs_that_random_values_do_not_suit_are_refused():
         random_feeds([text], {"t": (1,)})
     with pytest.raises(OptionError, match="a shape for input 't' expected"):
         random_feeds([text], {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_model_against_itself_is_as_fast(threads: int):
+    demo = load_demo()
+    model, feeds = load_model(demo.model_path), {name: array[:1] for name, array in demo.test.items()}
+    found = bench([model, model], feeds, runs=None, threads=threads)[1]
+    assert found.ratio_to_first == pytest.approx(1, abs=0.03)

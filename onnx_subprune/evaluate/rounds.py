@@ -1,0 +1,129 @@
+"""Sittings and rounds: when what is run, and when that has been enough.
+
+In a *round* every model runs once, one after the other; the next round goes the other way. A *sitting* is some rounds
+with sessions that were opened for it. Where the threads and the memory of a session happen to lie makes it slower or
+faster for as long as it lives: with several threads, two sessions of one small model differ by 20%, and no number of
+rounds shows it. Only new sessions do, so several sittings are held, and the order in which sessions are opened
+alternates too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluate.intervals import FEWEST, median_interval
+
+__all__ = ["Pace", "Turn", "fixed", "paced", "ratios"]
+
+Array = NDArray[Any]
+Turn = Callable[[], object]
+Open = Callable[[bool], Sequence[Turn]]
+"""Opens a session for every model, backwards if so told, and returns a turn for each in the order of the models."""
+
+_ROUNDS_OF_A_SITTING = 8
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When it has been enough, where the number of runs is not fixed.
+
+    Sittings are held until there are six and the interval of every ratio is at most `precision` of it to either side
+    (of a model that is alone: the interval of its median time), or until `most_seconds` are over; the first round
+    forth and back is always finished. A sitting lasts `seconds` and `rounds` at least.
+
+    Raises:
+        OptionError: a number is out of range.
+
+    """
+
+    precision: float = 0.01
+    most_seconds: float = 30.0
+    seconds: float = 0.25
+    rounds: int = 10
+
+    def __post_init__(self) -> None:
+        limits = (self.precision, self.most_seconds, self.rounds)
+        if not (all(limit > 0 for limit in limits) and self.seconds >= 0):
+            raise OptionError(f"expected a precision and limits of bench above 0, found {self}; give positive numbers")
+
+
+def fixed(turns: Open, runs: int, warmup: int) -> list[Array]:
+    """Seconds [rounds, models] by sitting, `runs` rounds in all: in up to six sittings, of eight rounds or more."""
+    count = min(FEWEST, max(1, runs // _ROUNDS_OF_A_SITTING))
+    sittings = []
+    for number in range(count):
+        with _sitting(turns, number, warmup) as ready:
+            rounds = runs * (number + 1) // count - runs * number // count
+            sittings.append(np.array([_round(ready, backwards=bool(at % 2)) for at in range(rounds)]))
+    return sittings
+
+
+def paced(turns: Open, pace: Pace, warmup: int) -> list[Array]:
+    """Seconds [rounds, models] by sitting, as many as `pace` asks for, with an even number of rounds each."""
+    sittings: list[Array] = []
+    end = perf_counter() + pace.most_seconds
+    while not sittings or (perf_counter() < end and not _sure(sittings, pace.precision)):
+        with _sitting(turns, len(sittings), warmup) as ready:
+            sittings.append(_seated(ready, pace, end))
+    return sittings
+
+
+def ratios(sittings: Sequence[Array]) -> Array:
+    """Median over the rounds of each sitting of every model's time by the first one's: [sittings, models]."""
+    return np.array([np.median(seconds / seconds[:, :1], axis=0) for seconds in sittings])
+
+
+def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
+    """Seconds of the rounds of one sitting, which breaks off at `end`."""
+    rounds: list[list[float]] = []
+    least = perf_counter() + pace.seconds
+    while True:
+        rounds += [_round(turns, backwards=False), _round(turns, backwards=True)]
+        now = perf_counter()
+        if now >= end or (now >= least and len(rounds) >= pace.rounds):
+            return np.array(rounds)
+
+
+def _sure(sittings: Sequence[Array], precision: float) -> bool:
+    """Whether what is compared lies within `precision` of its median over the sittings."""
+    several = sittings[0].shape[1] > 1
+    compared = ratios(sittings)[:, 1:] if several else np.array([np.median(seconds, axis=0) for seconds in sittings])
+    for values in compared.T:
+        median, interval = float(np.median(values)), median_interval(values)
+        if interval is None or max(interval[1] - median, median - interval[0]) > precision * median:
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _sitting(turns: Open, number: int, warmup: int) -> Iterator[Sequence[Turn]]:
+    """Open sessions, warm them up, and keep Python's collector of garbage from running in the middle of a round."""
+    ready = turns(bool(number % 2))
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(warmup):
+            _round(ready, backwards=False)
+        yield ready
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _round(turns: Sequence[Turn], *, backwards: bool) -> list[float]:
+    """Seconds of one run of every model, by model."""
+    seconds = [0.0] * len(turns)
+    for place in reversed(range(len(turns))) if backwards else range(len(turns)):
+        start = perf_counter()
+        turns[place]()
+        seconds[place] = perf_counter() - start
+    return seconds
