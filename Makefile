@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 RUNTIME := $(if $(and $(filter Linux,$(shell uname -s)),$(filter x86_64,$(shell uname -m))),gpu,cpu)
 STAMP := $(VENV)/.installed-$(RUNTIME)
 
-.PHONY: help demo test test-slow lint types wheel clean
+.PHONY: help browser demo test test-slow lint types wheel clean
 
 help:
 	@echo "make demo       prune the model in the package and compare it with the dense one"
 	@echo "make test       lint, types and the tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make browser    install Chromium, in which tests look at the report; without it they are skipped"
 	@echo "make wheel      build the wheel into dist/"
 
 $(STAMP): pyproject.toml
@@ -28,6 +29,17 @@ test: $(STAMP) lint types
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# Debian's package, as root or with sudo that asks for nothing. Not a step of `make test`: that installs into .venv only.
+BROWSER := $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name) 2>/dev/null)))
+browser:
+ifeq ($(BROWSER),)
+	command -v apt-get > /dev/null
+	$(if $(filter 0,$(shell id -u)),,sudo -n) sh -c 'export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null'
+else
+	@echo "$(BROWSER)"
+endif
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ from onnx_subprune.model import (
 )
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
+from onnx_subprune.shown import count, html_table
 from onnx_subprune.structure import QUANTISED, Atom, Layer, Normalisation, Removal, Structure, emptied, infer
 from onnx_subprune.subspace import Correction, Factors, Rescaling
 
@@ -46,7 +47,7 @@ ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Analysis:
     """A model taken apart: what can be pruned, what cannot and why.
 
@@ -68,6 +69,23 @@ class Analysis:
     fingerprint: str
     prune_normalised: bool = False
     scratch: Scratch | None = None
+
+    def __repr__(self) -> str:
+        found = self.structure
+        units = sum(group.size for group in found.prunable)
+        return (
+            f"<Analysis {self.fingerprint[:12]}: {len(found.prunable)} of {len(found.groups)} groups can be pruned, "
+            f"{units:,} units; {count(found.macs({}))} MACs>"
+        )
+
+    def _repr_html_(self) -> str:
+        free = [
+            (g.name, str(g.size), count(g.macs), ", ".join(dict.fromkeys(consumer.name for consumer in g.consumers)))
+            for g in self.structure.prunable
+        ]
+        frozen = [(g.name, str(g.size), count(g.macs), g.reasons[0]) for g in self.structure.frozen]
+        tables = (("consumers", free, "Can be pruned"), ("why", frozen, "Frozen"))
+        return "".join(html_table(("group", "units", "MACs", last), rows, title) for last, rows, title in tables)
 
 
 def analyse(

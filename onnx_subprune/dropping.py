@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from onnx_subprune import budget, evaluate
-from onnx_subprune.calibration import open_data
+from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.choosing import Study, choose
 from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import input_specs
@@ -50,7 +50,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
         before = float(evaluation(dense))
         return lambda model: before - float(evaluation(model))
     if evaluation is not None:
-        data = open_data(evaluation, input_specs(dense))
+        data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, input_specs(dense))
 
         def accuracy(model: onnx.ModelProto) -> float:
             return evaluate.top1(model, data, providers=options.providers, threads=options.threads).accuracy

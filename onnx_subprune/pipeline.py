@@ -25,6 +25,7 @@ from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
 from onnx_subprune.recovery import recovered
+from onnx_subprune.refit import Refit
 from onnx_subprune.result import Result
 from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Group, Structure
@@ -76,7 +77,8 @@ def prune(
         options = replace(options, target=smallest_target(study, fall_of(study, evaluation)), trials=0)
         study = replace(study, options=options)
     plan, warnings = choose(study)
-    return _carry_out(analysis, plan, statistics, options, dataset, warnings=warnings, progress=progress)
+    result = _carry_out(analysis, plan, statistics, options, dataset, warnings=warnings, progress=progress)
+    return replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures else "consumers")
 
 
 def apply(
@@ -182,11 +184,12 @@ def _carry_out(
     """Recover, shrink and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
     errors: dict[str, float] = {}
+    fit: Refit | None = None
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(progress, "removing units")
         found = recovered(analysis, plan, statistics, dataset, options, progress=phase(progress, "fitting layers"))
-        model, errors, warnings = found.model, dict(found.errors), [*warnings, *found.warnings]
+        model, errors, fit, warnings = found.model, dict(found.errors), found.fit, [*warnings, *found.warnings]
     else:
         model = onnx.ModelProto()
         model.CopyFrom(analysis.model)
@@ -201,7 +204,7 @@ def _carry_out(
         feeds = probe(analysis, dataset, options)
         _check_structure(analysis, plan, feeds)
         verify(model, analysis.model, feeds)
-    return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings))
+    return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings), options, fit=fit)
 
 
 def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:

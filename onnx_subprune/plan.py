@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.errors import OutputError, PlanError
+from onnx_subprune.shown import change, html_table
 from onnx_subprune.structure import Atom, Structure
 
 __all__ = ["Plan", "PlannedGroup"]
@@ -28,7 +29,7 @@ class PlannedGroup:
     kept: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What is removed from the model with this fingerprint.
 
@@ -54,6 +55,17 @@ class Plan:
     prune_normalised: bool = False
     one_pass: bool = True
     rows: int = 32
+
+    def __repr__(self) -> str:
+        before, after = sum(group.size for group in self.groups), sum(len(group.kept) for group in self.groups)
+        return (
+            f"<Plan {self.target} for {self.fingerprint[:12]}: {after:,} of {before:,} units in {len(self.groups)} "
+            f"groups, chosen by {self.select}, recovery {self.recovery}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [(g.name, str(g.size), str(len(g.kept)), change(g.size, len(g.kept))) for g in self.groups]
+        return html_table(("group", "units", "kept", "share"), rows, self.target)
 
     @property
     def removes(self) -> bool:

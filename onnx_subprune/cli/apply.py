@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from onnx_subprune import pipeline, report
-from onnx_subprune.cli.files import check_outputs, save_outputs, saved_statistics
+from onnx_subprune import pipeline
+from onnx_subprune.cli.files import check_outputs, saved_statistics
+from onnx_subprune.cli.finish import Ending
 from onnx_subprune.cli.options import (
     BatchSize,
     Calib,
@@ -23,6 +24,7 @@ from onnx_subprune.cli.options import (
     Seed,
     StatisticsFile,
     Threads,
+    Timed,
     Verbose,
     names,
     shapes,
@@ -49,6 +51,7 @@ def apply(
     providers: Providers = None,
     threads: Threads = None,
     report_file: ReportFile = None,
+    latency: Timed = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -69,7 +72,7 @@ def apply(
         loaded = saved_statistics(calib, statistics, needed=saved.recovery != "none")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
-        screen.warn(result.warnings)
-        document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))
-        save_outputs(result, document, written)
-        screen.show(document, report.cost_table(result), report.width_table(result))
+            ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())
+            ending.save(result)
+            measured = ending.measure(result, progress)
+        ending.tell(result, measured, screen)

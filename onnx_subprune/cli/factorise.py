@@ -106,7 +106,7 @@ def factorise(
             input_shapes=shapes(input_shapes),
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
-        check_outputs({"MODEL": model, "--calib": calib}, written)
+        check_outputs({"MODEL": model, "--calib": calib}, written, pages=False)
         loaded = saved_statistics(calib, statistics)
         with screen.progress() as progress:
             if calib and statistics is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
@@ -15,15 +14,18 @@ from onnx_subprune.pipeline import Result
 __all__ = ["check_outputs", "save_outputs", "saved_statistics"]
 
 
-def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | None]) -> None:
+def check_outputs(
+    inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | None], *, pages: bool = True
+) -> None:
     """Check that the outputs can be written and do not overwrite an input or each other.
 
     Args:
         inputs: by the name the user knows them by, such as MODEL; None where not given.
         outputs: likewise.
+        pages: whether the report may be a page.
 
     Raises:
-        OptionError: two names stand for one file, or the report is not to be JSON.
+        OptionError: two names stand for one file, or the report's name does not say what it is to be.
         OutputError: a file cannot be written.
 
     """
@@ -33,8 +35,8 @@ def check_outputs(inputs: Mapping[str, Path | str | None], outputs: Mapping[str,
             continue
         if (other := taken.setdefault(path.resolve(), name)) != name:
             raise OptionError(f"expected {name} to be another file than {other}, found '{path}' for both; rename one")
-        if name == "--report" and path.suffix != ".json":
-            raise OptionError(f"expected a report FILE.json, found '{path}'; give a name that ends in .json")
+        if name == "--report":
+            report.check_name(path, pages=pages)
         check_writable(path)
         if name == "OUT":
             _check_data(path, inputs.get("MODEL"))
@@ -50,8 +52,8 @@ def _check_data(out: Path, model: Path | str | None) -> None:
         )
 
 
-def save_outputs(result: Result, document: Mapping[str, Any], outputs: Mapping[str, Path | None]) -> None:
-    """Write the `outputs` that were asked for, each whole or not at all; the report of a model only after the model.
+def save_outputs(result: Result, outputs: Mapping[str, Path | None]) -> None:
+    """Write the `outputs` that were asked for, each whole or not at all; the report comes after them.
 
     Raises:
         OutputError: a file cannot be written.
@@ -63,8 +65,6 @@ def save_outputs(result: Result, document: Mapping[str, Any], outputs: Mapping[s
         result.plan.save(path)
     if (path := outputs.get("OUT")) is not None:
         result.save(path)
-    if (path := outputs.get("--report")) is not None:
-        report.write_json(document, path)
 
 
 def saved_statistics(calib: str | None, path: Path | None, *, needed: bool = True) -> Statistics | None:

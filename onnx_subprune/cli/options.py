@@ -29,6 +29,7 @@ __all__ = [
     "Seed",
     "StatisticsFile",
     "Threads",
+    "Timed",
     "Verbose",
     "names",
     "shapes",
@@ -134,8 +135,17 @@ ReportFile = Annotated[
     Path | None,
     typer.Option(
         "--report",
-        metavar="FILE.json",
-        help="Write what was done as JSON.",
+        metavar="FILE",
+        help="Write what was done: FILE.html, a page with plots for which latency is measured too, or FILE.json.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
+]
+Timed = Annotated[
+    bool | None,
+    typer.Option(
+        "--latency/--no-latency",
+        help="Measure how fast both models are; by default where --report asks for a page.",
         rich_help_panel=_OUTPUT,
         show_default=False,
     ),

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from onnx_subprune import pipeline, report
-from onnx_subprune.cli.files import check_outputs, save_outputs, saved_statistics
+from onnx_subprune import pipeline
+from onnx_subprune.cli.files import check_outputs, saved_statistics
+from onnx_subprune.cli.finish import Ending, labelled_data
 from onnx_subprune.cli.options import (
     BatchSize,
     Calib,
@@ -23,6 +24,7 @@ from onnx_subprune.cli.options import (
     Seed,
     StatisticsFile,
     Threads,
+    Timed,
     Verbose,
     names,
     shapes,
@@ -67,7 +69,7 @@ EvaluationData = Annotated[
     typer.Option(
         "--data",
         metavar="DATA",
-        help="Labelled data that a target drop=F measures top-1 accuracy on.",
+        help="Labelled data to measure top-1 accuracy on, before and after; a target drop=F is measured on it.",
         rich_help_panel=_PRUNING,
         show_default=False,
     ),
@@ -177,6 +179,7 @@ def prune(
     threads: Threads = None,
     plan: PlanFile = None,
     report_file: ReportFile = None,
+    latency: Timed = None,
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = 0,
@@ -206,18 +209,18 @@ def prune(
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         _check(model, calib, written, dry_run=dry_run)
         loaded = saved_statistics(calib, statistics)
+        labelled = labelled_data(data, model)
         with screen.progress() as progress:
             if calib and statistics is not None and not dry_run:
                 # Saved before anything that may still fail: a target out of reach must not cost the calibration.
                 loaded = pipeline.calibrate(model, calib, options, progress=progress)
                 loaded.save(statistics)
                 written["--statistics"] = None
-            result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=data, progress=progress)
-        screen.warn(result.warnings)
-        document = report.as_dict(result, command=context.obj or (), source=calib or str(statistics))
-        if not dry_run:
-            save_outputs(result, document, written)
-        screen.show(document, report.cost_table(result), report.width_table(result))
+            result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=labelled, progress=progress)
+            ending = Ending(written, calib, calib or str(statistics), labelled, latency, context.obj or (), dry=dry_run)
+            ending.save(result)
+            measured = ending.measure(result, progress)
+        ending.tell(result, measured, screen)
 
 
 def _check(model: Path, calib: str | None, written: dict[str, Path | None], *, dry_run: bool) -> None:

@@ -25,6 +25,7 @@ from onnx_subprune.evaluate.feeds import check_same_inputs
 from onnx_subprune.evaluate.intervals import median_interval
 from onnx_subprune.evaluate.rounds import Pace, Turn, fixed, paced, ratios
 from onnx_subprune.model import open_session
+from onnx_subprune.shown import html_table, milliseconds
 
 __all__ = ["Latency", "Pace", "bench"]
 
@@ -57,6 +58,15 @@ class Latency:
     runs: int = 0
     sittings: int = 0
     providers: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("median", milliseconds(self.median_ms)),
+            ("90th percentile", milliseconds(self.p90_ms)),
+            ("throughput", f"{self.throughput:.1f} / s"),
+            ("to the first", f"{self.ratio_to_first:.1%}"),
+        ]
+        return html_table(("latency", ""), rows)
 
 
 def bench(

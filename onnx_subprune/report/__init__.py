@@ -6,9 +6,10 @@ from onnx_subprune.report.document import (
     as_dict,
     factorisation_as_dict,
     to_json,
-    write_json,
 )
 from onnx_subprune.report.environment import Environment, examine, versions
+from onnx_subprune.report.figures import plot
+from onnx_subprune.report.files import check_name, is_page, write_json, write_report
 from onnx_subprune.report.progress import progress_bar
 from onnx_subprune.report.speed import latency_table, node_table, operator_table
 from onnx_subprune.report.tables import (
@@ -32,6 +33,7 @@ __all__ = [
     "accuracy_table",
     "analysis_as_dict",
     "as_dict",
+    "check_name",
     "cost_rows",
     "cost_table",
     "environment_table",
@@ -40,10 +42,12 @@ __all__ = [
     "fidelity_table",
     "frozen_table",
     "group_table",
+    "is_page",
     "latency_table",
     "node_table",
     "operator_table",
     "perplexity_table",
+    "plot",
     "progress_bar",
     "rank_table",
     "side_by_side",
@@ -52,4 +56,5 @@ __all__ = [
     "versions",
     "width_table",
     "write_json",
+    "write_report",
 ]

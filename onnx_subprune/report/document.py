@@ -1,44 +1,45 @@
-"""What was found and done, as data: the `--json` document and `report.json`.
+"""What was found and done, as data: the `--json` document and the report, as JSON and as a page.
 
-The same run writes the same bytes: no time, no machine, no order that depends on hashing. A number that JSON does not
-have (infinity, NaN) is null.
+The same run writes the same bytes: no time, no machine, no order that depends on hashing. What was timed is there only
+where it was asked for, under `timing` and nowhere else. A number that JSON does not have (infinity, NaN) is null.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx_subprune.errors import OutputError
 from onnx_subprune.report.environment import versions
+from onnx_subprune.report.facts import fit_as_dict, group_as_dict, groups_as_dicts, measured_as_dict, operators
 
 if TYPE_CHECKING:
     from onnx_subprune.calibration import Statistics
     from onnx_subprune.factorisation import Factorisation
+    from onnx_subprune.measured import Measured
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.structure import Group
 
-__all__ = ["Document", "analysis_as_dict", "as_dict", "factorisation_as_dict", "to_json", "write_json"]
+__all__ = ["Document", "analysis_as_dict", "as_dict", "factorisation_as_dict", "to_json"]
 
 Document = dict[str, Any]
 
 
-def as_dict(result: Result, *, command: Sequence[str] = (), source: str | None = None) -> Document:
+def as_dict(
+    result: Result, *, measured: Measured | None = None, command: Sequence[str] = (), source: str | None = None
+) -> Document:
     """Return everything there is to say about a pruning as plain data.
 
     Args:
         result: of `prune` or `apply`.
+        measured: the dense and the pruned model side by side, where that was asked for.
         command: how it was asked for, as words.
         source: where the calibration data or statistics came from.
 
     """
-    kept = {group.name: len(group.kept) for group in result.plan.groups}
     structure = result.analysis.structure
     return {
         "format": "onnx_subprune.report/1",
@@ -48,15 +49,20 @@ def as_dict(result: Result, *, command: Sequence[str] = (), source: str | None =
         "select": result.plan.select,
         "recovery": result.plan.recovery,
         "ridge": result.plan.ridge,
+        "options": {**asdict(result.options), "target": result.plan.target},
         "fingerprint": result.plan.fingerprint,
         "input_shapes": _lists(result.analysis.input_shapes),
         "dense": asdict(result.dense),
         "pruned": asdict(result.pruned),
-        "groups": [{**_group(group), **_kept(kept[group.name], group.size)} for group in structure.prunable],
+        "operators": {"dense": operators(result.analysis.model), "pruned": operators(result.model)},
+        "losses_at": result.losses_at if any(curve.loss is not None for curve in result.curves) else None,
+        "groups": groups_as_dicts(result),
         "frozen": [_frozen(group) for group in structure.frozen],
-        "calibration": _calibration(result.statistics, source),
+        "calibration": _calibration(result.statistics, source, held_out=_held_out(result)),
         "errors": dict(result.errors),
+        "fit": fit_as_dict(result.fit),
         "warnings": list(result.warnings),
+        **({} if measured is None else measured_as_dict(measured)),
     }
 
 
@@ -95,7 +101,7 @@ def analysis_as_dict(analysis: Analysis, dense: Cost, shares: Mapping[str, float
         "input_shapes": _lists(analysis.input_shapes),
         "dense": asdict(dense),
         "prunable_share": dict(shares),
-        "groups": [_group(group) for group in structure.prunable],
+        "groups": [group_as_dict(group) for group in structure.prunable],
         "frozen": [_frozen(group) for group in structure.frozen],
     }
 
@@ -105,44 +111,21 @@ def to_json(document: Mapping[str, Any]) -> str:
     return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the document in one step; OutputError if that is not possible."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(to_json(document), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the report '{target}': {error.strerror}; give a path in a folder you can write to"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _group(group: Group) -> Document:
-    return {
-        "name": group.name,
-        "units": group.size,
-        "producers": [use.node.name for use in group.producers],
-        "consumers": [consumer.name for consumer in group.consumers],
-        "macs": group.macs,
-        "removable": group.removable,
-    }
-
-
-def _kept(kept: int, size: int) -> Document:
-    return {"kept": kept, "kept_share": kept / size}
-
-
 def _frozen(group: Group) -> Document:
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
 
 
-def _calibration(statistics: Statistics | None, source: str | None) -> Document | None:
+def _calibration(statistics: Statistics | None, source: str | None, **more: Any) -> Document | None:
     if statistics is None:
         return None
-    return {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)}
+    return {"source": source, "samples": statistics.samples, "taps": len(statistics.grams), **more}
+
+
+def _held_out(result: Result) -> int | None:
+    """Return one in how many samples choices were made on that nothing was fitted to; None where none were."""
+    from onnx_subprune.departure import HELD  # noqa: PLC0415  (`versions` must work where no runtime is installed)
+
+    return HELD if result.fit is not None or (result.curves and result.losses_at == "outputs") else None
 
 
 def _lists(shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from onnx_subprune.report.facts import operators
+from onnx_subprune.shown import change, count, milliseconds
+
 if TYPE_CHECKING:
     import onnx
 
     from onnx_subprune.evaluate import Fidelity, Perplexity, Top1
     from onnx_subprune.factorisation import Factorisation
+    from onnx_subprune.measured import Measured
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.report.environment import Environment
@@ -35,27 +38,31 @@ __all__ = [
 ]
 
 Row = Sequence[str]
-_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
-def count(number: int, unit: str = "") -> str:
-    """Write a number with three digits and a prefix: 12.6 M, 134 k, 960."""
-    value, power = float(number), 0
-    while value >= 999.5 and power + 1 < len(_PREFIXES):
-        value, power = value / 1000, power + 1
-    digits = f"{value:#.3g}".rstrip(".") if power else str(number)
-    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
-
-
-def cost_table(result: Result | Factorisation) -> Table:
-    """Costs before and after, and the operators whose number changed."""
+def cost_table(result: Result | Factorisation, measured: Measured | None = None) -> Table:
+    """What was measured, costs, and the number of nodes by operator, before and after."""
     dense, pruned = result.dense, result.pruned
     rows = [
+        *measured_rows(measured),
         *cost_rows(dense, pruned),
         _change("nodes", len(result.analysis.model.graph.node), len(result.model.graph.node), str),
         *_operators(result.analysis.model, result.model),
     ]
     return side_by_side(rows, ("dense", "pruned", "pruned / dense"))
+
+
+def measured_rows(measured: Measured | None) -> list[Row]:
+    """Rows of the same table: accuracy and latency, where they were measured."""
+    rows: list[Row] = []
+    if measured is not None and measured.top1 is not None:
+        dense, pruned = (one.accuracy for one in measured.top1)
+        rows.append(("top-1", f"{dense:.1%}", f"{pruned:.1%}", f"{100 * (pruned - dense):+.1f} points"))
+    if measured is not None and measured.timing is not None:
+        before, after = measured.timing.latency
+        times = (milliseconds(before.median_ms), milliseconds(after.median_ms))
+        rows.append(("latency (median)", *times, f"{after.ratio_to_first:.1%}"))
+    return rows
 
 
 def cost_rows(dense: Cost, pruned: Cost) -> list[Row]:
@@ -199,16 +206,12 @@ def table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | 
 
 
 def _operators(dense: onnx.ModelProto, pruned: onnx.ModelProto) -> list[Row]:
-    before, after = (Counter(node.op_type for node in model.graph.node) for model in (dense, pruned))
-    return [
-        _change(f"  {name}", before[name], after[name], str)
-        for name in sorted(before | after)
-        if before[name] != after[name]
-    ]
+    before, after = operators(dense), operators(pruned)
+    return [_change(f"  {name}", before.get(name, 0), after.get(name, 0), str) for name in sorted({*before, *after})]
 
 
 def _change(name: str, dense: int, pruned: int, write: Callable[[int], str]) -> Row:
-    return (name, write(dense), write(pruned), f"{pruned / dense:.1%}" if dense else "-")
+    return (name, write(dense), write(pruned), change(dense, pruned))
 
 
 def _bytes(number: int) -> str:

@@ -7,7 +7,6 @@ weights), consumers (weights that contract it) and contractions (products of two
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -144,6 +143,11 @@ class Structure:
         """
         return self._products.value(counts, None if removal is None else removal.live)
 
+    def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
+        """Return for every Atom the multiply-accumulates of the nodes that make or read it; arguments as for `macs`."""
+        live = None if removal is None else removal.live
+        return _macs_touched(self.context, lambda product: product.value(counts, live))
+
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters when each Atom in `counts` keeps that many units.
 
@@ -192,7 +196,7 @@ def collect(graph: gs.Graph, ctx: Context) -> Structure:
         for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
     readers = (_readers(ctx), _contracted(ctx))
-    cost = _macs_at_stake(ctx)
+    cost = _macs_touched(ctx, lambda product: product.value({}))
     name = _namer()
     branches = Branches(graph, ctx)
     groups = [
@@ -234,10 +238,10 @@ def _readers(ctx: Context) -> dict[Atom, list[Consumer]]:
     return readers
 
 
-def _macs_at_stake(ctx: Context) -> dict[Atom, int]:
+def _macs_touched(ctx: Context, value: Callable[[Products], int]) -> dict[Atom, int]:
     cost: dict[Atom, int] = {}
     for term in ctx.mac_terms:
-        macs = math.prod(dim.size for dim in term.factors)
+        macs = value(Products([(id(term.node), term.factors)]))
         for atom in {atom for dim in term.factors for atom in dim.atoms()}:
             cost[atom] = cost.get(atom, 0) + macs
     return cost

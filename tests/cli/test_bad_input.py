@@ -163,7 +163,7 @@ def test_a_target_that_is_none(
         (("--input-shapes", "x=1,3"), ["x:1,3,224,224", "found 'x=1,3'"]),
         (("--input-shapes", "y:1,3"), ["'y'", "inputs are: x"]),
         (("--input-shapes", "x:1,3"), ["'x'", "found 1,3"]),
-        (("--report", "report.html"), ["FILE.json", "found 'report.html'"]),
+        (("--report", "report.pdf"), ["FILE.html or FILE.json", "found 'report.pdf'"]),
     ],
 )
 def test_an_option_that_cannot_be(

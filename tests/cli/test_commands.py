@@ -18,6 +18,7 @@ import onnx_subprune
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.model import load_model
 from onnx_subprune.plan import Plan
+from onnx_subprune.report.page import to_html
 
 Cli = Callable[..., object]
 
@@ -62,7 +63,7 @@ def test_report_plan_and_statistics_are_written_beside_the_model(
     words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--target", "macs=0.5", *options)
     said = document(cli(*words, "--statistics", statistics, "--json"))
     assert json.loads(names["report"].read_text()) == said
-    assert said["calibration"] == {"source": str(calib), "samples": 256, "taps": 2}
+    assert said["calibration"] == {"source": str(calib), "samples": 256, "taps": 2, "held_out": 5}
     assert said["command"][:2] == ["onnx-subprune", "prune"]
     assert Statistics.load(statistics).samples == 256
     kept = {group.name: len(group.kept) for group in Plan.load(names["plan"]).groups}
@@ -78,6 +79,35 @@ def test_the_same_command_writes_the_same_bytes(cli: Cli, model: Path, calib: Pa
         found.append((out.read_bytes(), report.read_bytes()))
         out.unlink()
     assert found[0] == found[1]
+
+
+def test_a_report_as_a_page_holds_the_facts_of_the_document(
+    cli: Cli, model: Path, calib: Path, labelled: Path, tmp_path: Path
+) -> None:
+    page, plan = tmp_path / "report.html", tmp_path / "plan.json"
+    words = ("--calib", calib, "--data", labelled, "--target", "macs=0.5", "--report", page, "--plan", plan, "--json")
+    said = document(cli("prune", model, tmp_path / "out.onnx", *words))
+    assert page.read_text(encoding="utf-8") == to_html(said)
+    assert said["top1"]["source"] == str(labelled)
+    assert said["timing"]["inputs"] == "the first calibration sample"
+    assert said["fidelity"]["samples"] == 256
+    applied = document(cli("apply", plan, model, tmp_path / "b.onnx", "--calib", calib, "--report", page, "--json"))
+    assert page.read_text(encoding="utf-8") == to_html(applied)
+
+
+def test_latency_is_measured_where_it_is_asked_for(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
+    words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--target", "units=0.5", "--json")
+    assert "timing" not in document(cli(*words))
+    assert "timing" in document(cli(*words, "--latency"))
+    assert "timing" not in document(cli(*words, "--no-latency", "--report", tmp_path / "report.html"))
+
+
+def test_labelled_data_are_measured_before_and_after(cli: Cli, model: Path, calib: Path, labelled: Path) -> None:
+    words = ("prune", model, "--dry-run", "--calib", calib, "--target", "units=0.5", "--data")
+    rows = [line.split() for line in cli(*words, labelled).out.splitlines()]
+    (top1,) = [row for row in rows if row[:1] == ["top-1"]]
+    assert top1[-1] == "points"
+    assert "labels expected, found none" in cli(*words, calib).error
 
 
 @pytest.mark.parametrize("recovery", ["channel", "none"])
@@ -218,13 +248,14 @@ def test_demo_compares_dense_and_pruned(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "demo"
     said = cli("demo", "--out", out, "--threads", 1)
     assert said.code == 0
-    assert files(out) == {"dense.onnx", "pruned.onnx", "report.json", "calibration.npz", "test.npz"}
+    assert files(out) == {"dense.onnx", "pruned.onnx", "report.html", "report.json", "calibration.npz", "test.npz"}
     report = json.loads((out / "report.json").read_text())
     assert f"{report['top1']['pruned']['accuracy']:.1%}" in said.out
     assert report["top1"]["dense"]["accuracy"] > 0.93
     assert report["top1"]["pruned"]["accuracy"] > 0.8
     assert report["pruned"]["macs"] <= 0.5 * report["dense"]["macs"]
-    assert "latency" not in report
+    assert "timing" not in report
+    assert "Fashion-MNIST" in (out / "report.html").read_text(encoding="utf-8")
     assert load_model(out / "pruned.onnx").graph.output[0].name == "logits"
 
 

@@ -1,0 +1,139 @@
+"""A pruned model and the dense one measured side by side, for reports: how close, how accurate, how fast, and where.
+
+What could not be measured is told with its reason: a report comes after a long run, which it must not lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from onnx_subprune import evaluate
+from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.errors import SubpruneError
+from onnx_subprune.evaluate import Fidelity, Latency, Pace, Profile, Top1
+from onnx_subprune.model import input_specs
+from onnx_subprune.phases import Watch, begin
+from onnx_subprune.result import Result
+
+__all__ = ["Measured", "Timing", "measure"]
+
+_T = TypeVar("_T")
+# Half a second to five: a report is no benchmark, `bench` is.
+_PACE = Pace(precision=0.02, seconds=0.5, most_seconds=5.0)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How fast both models are, on this machine at that time.
+
+    Attributes:
+        latency: of the dense and the pruned model, in turns.
+        profiles: where their time goes.
+        shapes: of the inputs.
+        inputs: what they were.
+        threads: intra-op threads; None for the runtime's own choice.
+
+    """
+
+    latency: tuple[Latency, Latency]
+    profiles: tuple[Profile, Profile]
+    shapes: Mapping[str, tuple[int, ...]]
+    inputs: str
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured; None where nothing was asked for, or where `left` says why it could not be.
+
+    Attributes:
+        fidelity: of the pruned model's outputs to the dense model's, on the calibration samples.
+        top1: accuracy of the dense and the pruned model on labelled data.
+        labelled: where that data came from.
+        timing: how fast both are.
+        left: what could not be measured, and why.
+
+    """
+
+    fidelity: Fidelity | None = None
+    top1: tuple[Top1, Top1] | None = None
+    labelled: str | None = None
+    timing: Timing | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+
+
+def measure(
+    result: Result, data: Any = None, *, labelled: Any = None, latency: bool = True, progress: Watch | None = None
+) -> Measured:
+    """Measure the dense and the pruned model side by side, with the providers and threads of the run.
+
+    Args:
+        result: of `prune` or `apply`.
+        data: calibration inputs: the first sample is what latency is measured on (random numbers without), and all
+            of them how close the outputs are.
+        labelled: labelled data to measure top-1 accuracy on.
+        latency: whether to measure how fast both are.
+        progress: called with the name of a phase, the steps done in it and their number.
+
+    Raises:
+        DataError: the data does not fit the model.
+
+    """
+    specs, options = input_specs(result.analysis.model), result.options
+    dataset = _opened(data, result, samples=options.samples, seed=options.seed)
+    test = _opened(labelled, result)
+    left: dict[str, str] = {}
+
+    def tried(what: str, work: Callable[[], _T]) -> _T | None:
+        begin(progress, f"measuring {what}")
+        try:
+            return work()
+        except SubpruneError as error:
+            left[what] = str(error)
+            return None
+
+    near = tried("fidelity", lambda: _fidelity(result, dataset)) if dataset is not None else None
+    top1 = tried("accuracy", lambda: _top1(result, test)) if test is not None else None
+    feeds = next(iter(dataset.batches(1))) if dataset is not None else None
+    timing = tried("latency", lambda: _timing(result, feeds, specs)) if latency else None
+    return Measured(near, top1, None if test is None else test.source, timing, left)
+
+
+def _opened(data: Any, result: Result, **chosen: Any) -> Dataset | None:
+    if data is None or isinstance(data, Dataset):
+        return data
+    return open_data(data, input_specs(result.analysis.model), **chosen)
+
+
+def _where(result: Result) -> dict[str, Any]:
+    return {"providers": result.options.providers, "threads": result.options.threads}
+
+
+def _fidelity(result: Result, dataset: Dataset) -> Fidelity:
+    size = result.options.batch_size
+    return evaluate.fidelity(result.analysis.model, result.model, dataset, batch_size=size, **_where(result))
+
+
+def _top1(result: Result, data: Dataset) -> tuple[Top1, Top1]:
+    size = result.options.batch_size
+    dense, pruned = (
+        evaluate.top1(model, data, batch_size=size, **_where(result)) for model in (result.analysis.model, result.model)
+    )
+    return dense, pruned
+
+
+def _timing(result: Result, feeds: Mapping[str, np.ndarray] | None, specs: Any) -> Timing:
+    """Time both on one sample; on random numbers of the same shapes where there is none."""
+    inputs = "the first calibration sample"
+    if feeds is None:
+        feeds = evaluate.random_feeds(specs, result.analysis.input_shapes, result.options.seed)
+        inputs = "random numbers"
+    models, where = (result.analysis.model, result.model), _where(result)
+    dense, pruned = evaluate.bench(models, feeds, runs=None, pace=_PACE, **where)
+    profiles = (evaluate.profile(models[0], feeds, **where), evaluate.profile(models[1], feeds, **where))
+    shapes = {name: tuple(value.shape) for name, value in feeds.items()}
+    return Timing((dense, pruned), profiles, shapes, inputs, result.options.threads)

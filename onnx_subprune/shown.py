@@ -1,0 +1,63 @@
+"""Numbers and tables as people read them: in a terminal, on a page, in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+__all__ = ["change", "count", "html_table", "milliseconds", "percent"]
+
+# What a notebook shows of a long list; the report shows all.
+_ROWS = 30
+
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+
+
+def count(number: int, unit: str = "") -> str:
+    """Write a number with three digits and a prefix: 12.6 M, 134 k, 960."""
+    value, power = float(number), 0
+    while value >= 999.5 and power + 1 < len(_PREFIXES):
+        value, power = value / 1000, power + 1
+    digits = f"{value:#.3g}".rstrip(".") if power else str(number)
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
+
+
+def change(dense: float, pruned: float) -> str:
+    """Write what is left as a percentage; a dash where there was nothing."""
+    return f"{pruned / dense:.1%}" if dense else "-"
+
+
+def percent(share: float | None) -> str:
+    """Write a share with two digits that count: 12%, 1.2%, 0.12%; a dash for None."""
+    if share is None:
+        return "-"
+    value = 100 * share
+    if value == 0:
+        return "0%"
+    if abs(value) < 0.01:
+        return "< 0.01%"
+    decimals = 0 if abs(value) >= 9.95 else 1 if abs(value) >= 0.995 else 2
+    return f"{value:.{decimals}f}%"
+
+
+def milliseconds(value: float) -> str:
+    """Write a time of any size with three digits."""
+    if value < 0.09995:
+        return f"{1000 * value:#.3g}".rstrip(".") + " µs"
+    return f"{value:#.3g}".rstrip(".") + " ms" if value < 999.5 else f"{value / 1000:#.3g} s"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> str:
+    """Return a table for a notebook, each row with a heading; a long one says how many rows are not shown."""
+    listed = list(rows)
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(_row(row) for row in listed[:_ROWS])
+    if len(listed) > _ROWS:
+        body += f'<tr><td colspan="{len(columns)}">and {len(listed) - _ROWS} more</td></tr>'
+    title = "" if caption is None else f"<caption>{escape(caption)}</caption>"
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row(cells: Sequence[str]) -> str:
+    first, *others = cells
+    return f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in others)}</tr>'
