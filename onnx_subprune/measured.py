@@ -22,8 +22,8 @@ from onnx_subprune.result import Result
 __all__ = ["Measured", "Timing", "measure"]
 
 _T = TypeVar("_T")
-# Half a second to five: a report is no benchmark, `bench` is.
-_PACE = Pace(precision=0.02, seconds=0.5, most_seconds=5.0)
+# A few seconds: a report is no benchmark, `bench` is.
+_PACE = Pace(precision=0.02, most_seconds=6.0)
 
 
 @dataclass(frozen=True)

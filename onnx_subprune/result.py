@@ -79,6 +79,7 @@ class Result:
         *,
         labelled: Any = None,
         latency: bool = True,
+        measured: Measured | None = None,
         command: Sequence[str] = (),
         progress: Watch | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class Result:
                 outputs are to those of the dense model.
             labelled: labelled data to measure top-1 accuracy on.
             latency: whether to measure how fast both models are.
+            measured: what `measure` gave, in the place of measuring again.
             command: how the run was asked for, to be shown.
             progress: called with the name of a phase, the steps done in it and their number.
 
@@ -101,7 +103,7 @@ class Result:
         from onnx_subprune import report  # noqa: PLC0415  (tables and templates, which pruning does not need)
 
         report.check_name(path)
-        found = self.measure(data, labelled=labelled, latency=latency, progress=progress)
+        found = measured or self.measure(data, labelled=labelled, latency=latency, progress=progress)
         source = getattr(data, "source", data if isinstance(data, str) else None)
         report.write_report(report.as_dict(self, measured=found, command=command, source=source), path)
 
@@ -118,7 +120,7 @@ class Result:
 
     def __repr__(self) -> str:
         costs = ", ".join(f"{name} {after} ({left})" for name, _, after, left in self._costs())
-        return f"<Result {self.plan.target}: {costs}; {len(self.warnings)} warnings>"
+        return f"<Result {self.plan.target}: {costs}; {_counted(self.warnings)}>"
 
     def _repr_html_(self) -> str:
         costs = html_table(("", "dense", "pruned", "left"), self._costs(), f"Pruned to {self.plan.target}")
@@ -133,3 +135,7 @@ class Result:
             ("size", dense.bytes, pruned.bytes, "B"),
         )
         return [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
+
+
+def _counted(warnings: Sequence[str]) -> str:
+    return f"{len(warnings) or 'no'} warning{'' if len(warnings) == 1 else 's'}"

@@ -29,7 +29,7 @@ RUNTIMES = (
     "ort-nightly",
     "ort-nightly-gpu",
 )
-LIBRARIES = ("numpy", "onnx", "onnx-graphsurgeon", "rich", "safetensors", "scipy", "typer")
+LIBRARIES = ("jinja2", "numpy", "onnx", "onnx-graphsurgeon", "rich", "safetensors", "scipy", "typer")
 _OLDEST_IR = 3
 # Every ONNX Runtime reads these; the probes for one number hold the other at it.
 _SAFE_IR, _SAFE_OPSET = 8, 13
