@@ -3,6 +3,9 @@
 `measured` allocation scales every group's losses by the error at the outputs with that group alone pruned. With trials,
 several allocations are carried out and the one whose outputs, on samples held out, stay closest to the dense network's
 is taken; allocations near the best are tried until none is better.
+
+For a target of latency a model of the machine computes the cost, and the budget is corrected by measuring until the
+widths that it leads to meet the target.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from dataclasses import dataclass, replace
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
 from onnx_subprune.calibration import Dataset, Statistics
+from onnx_subprune.clock import Clock
 from onnx_subprune.departure import Departure
-from onnx_subprune.errors import OptionError
-from onnx_subprune.options import Options
+from onnx_subprune.errors import OptionError, TargetError
+from onnx_subprune.options import Options, Target
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.recovery import by_channel, recovered
@@ -31,12 +35,12 @@ _STEP = 0.125
 # Recovery by channel tells a collapse from a sound network, but not which of two sound ones ends up the better.
 _CLEARLY = 0.5
 _TRYING = "trying allocations"
-_SHARED = ("macs", "params", "drop")
+_SHARED = ("macs", "params", "latency", "drop")
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """All that choices are made from."""
+    """All that choices are made from; a target of latency needs a `clock`."""
 
     analysis: Analysis
     curves: Sequence[budget.Curve]
@@ -44,6 +48,7 @@ class Study:
     dataset: Dataset | None
     options: Options
     progress: Watch | None = None
+    clock: Clock | None = None
 
     @property
     def measures(self) -> bool:
@@ -88,22 +93,60 @@ def choose(study: Study) -> tuple[Plan, list[str]]:
     options, structure = study.options, study.analysis.structure
     begin(study.progress, "sharing out the target")
     allocation = "loss" if options.allocation == "measured" else options.allocation
-    counts, warnings = allocate(structure, study.curves, options.target, allocation)
-    if study.measures and all(counts.values()):
-        counts = _tried(study, counts)
+    if study.clock is not None and options.target.value < 1.0:
+        counts, warnings = _timed(study, study.clock, allocation)
+    else:
+        counts, warnings = allocate(structure, study.curves, options.target, allocation)
+        if study.measures and all(counts.values()):
+            counts = _tried(study, counts, cost_of(structure, options.target), options.target.value)
     return make_plan(study.analysis, study.curves, counts, options), warnings
 
 
-def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
+def _timed(study: Study, clock: Clock, allocation: str) -> tuple[dict[str, int], list[str]]:
+    """Return widths whose measured latency meets the target, with what the user should know of them.
+
+    Where another allocation of the same budget turns out to be better, its widths are scaled until they meet it too.
+    """
+    structure, curves, target = study.analysis.structure, study.curves, study.options.target.value
+    warnings: dict[float, list[str]] = {}
+
+    def within(limit: float) -> dict[str, int]:
+        budgeted = Target("latency", min(limit, 1.0))
+        counts, told = allocate(structure, curves, budgeted, allocation, clock.predicted)
+        # The user knows of the target alone.
+        warnings[limit] = [line.replace(str(budgeted), str(study.options.target)) for line in told]
+        return counts
+
+    met = budget.meet(within, clock.measured, target)
+    counts, told = met.counts, [*clock.warnings, *warnings.get(met.limit, ())]
+    if study.measures and all(counts.values()):
+        other = _tried(study, counts, clock.predicted, met.limit)
+        if other != counts:
+            counts = _scaled_to_meet(study, clock, other, met)
+    return counts, told
+
+
+def _scaled_to_meet(study: Study, clock: Clock, other: dict[str, int], met: budget.Met) -> dict[str, int]:
+    """Return widths in proportion to others that meet the target of latency, or those that met it where none do."""
+
+    def in_proportion(limit: float) -> dict[str, int]:
+        return budget.in_proportion(study.curves, other, clock.predicted, limit).counts
+
+    try:
+        return budget.meet(in_proportion, clock.measured, study.options.target.value, start=met.limit).counts
+    except TargetError:
+        return met.counts
+
+
+def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float) -> dict[str, int]:
     """Return the best of several allocations, as carried out and run: by channel first, the better ones in earnest.
 
     What groups lose alone does not add up where they are pruned together, so that no computed budget is safe.
     """
     options = study.options
-    cost = cost_of(study.analysis.structure, options.target)
     assert study.dataset is not None
     departure = Departure(study.analysis.normalised, study.dataset, options, 2 * options.probes)
-    named = {"first": counts, **dict(budget.candidates(study.curves, cost, options.target.value))}
+    named = {"first": counts, **dict(budget.candidates(study.curves, cost, limit))}
     quick = _Trials(replace(study, options=by_channel(options)), departure, most=len(named))
     quick.run(named)
     quick.finish()
@@ -112,7 +155,7 @@ def _tried(study: Study, counts: dict[str, int]) -> dict[str, int]:
     trials = _Trials(study, departure, most=options.trials)
     trials.run({name: named[name] for name in ["first", *quick.ranked()[: options.trials // 3]]})
     while trials.left:
-        near = budget.neighbours(study.curves, trials.best, cost, options.target.value, _STEP)
+        near = budget.neighbours(study.curves, trials.best, cost, limit, _STEP)
         if not trials.run(dict(near)):
             break
     trials.finish()

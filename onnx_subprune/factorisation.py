@@ -24,7 +24,7 @@ from onnx_subprune.analysis import Analysis, ModelSource, factorised
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, TargetError
 from onnx_subprune.model import Cost, measure_cost, model_bytes, node_macs, save_model
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Layer, layers_of
@@ -125,6 +125,7 @@ def factorise(
     """
     options = options or Options()
     _check_target(options.target)
+    _check_round(options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     layers, left = _chosen(analysis, options)
@@ -164,6 +165,11 @@ def _check_target(target: Target) -> None:
             f"expected {', '.join(TARGETS)} above 0 as the target of a factorisation, found {target}; "
             "for example macs=0.5"
         )
+
+
+def _check_round(options: Options) -> None:
+    if options.round_to == AUTO:
+        raise OptionError(f"expected a number to round ranks to, found '{AUTO}', which is for units; for example 8")
 
 
 def _chosen(analysis: Analysis, options: Options) -> tuple[list[Layer], dict[str, str]]:
@@ -226,7 +232,7 @@ def _allocate(
 ) -> tuple[RankedLayer, ...]:
     """Find the ranks that meet the target; the last step of every curve is the dense layer."""
     shares = {one.name: subspace.share_of_variance(spectra[one.name], range(one.most + 1)) for one in layers}
-    curves = [_curve(layer, shares[layer.name], options.round_to) for layer in layers]
+    curves = [_curve(layer, shares[layer.name], options.multiple) for layer in layers]
     macs = node_macs(analysis.normalised, analysis.input_shapes)
     costs = {layer.name: macs[layer.output[0]] for layer in layers}
 
@@ -267,7 +273,7 @@ def _uniform(layer: Layer, options: Options) -> int:
     if fraction == 1.0:
         return size
     rank = int(fraction * layer.features * layer.outputs / (layer.features + layer.outputs) + 1e-9)
-    return max(1, min(size, rank // options.round_to * options.round_to))
+    return max(1, min(size, rank // options.multiple * options.multiple))
 
 
 def _ranked(layer: Layer, count: int, macs: int, share: np.ndarray) -> RankedLayer:

@@ -9,9 +9,10 @@ from typing import Any
 from onnx_subprune.errors import OptionError
 from onnx_subprune.subspace import METHODS
 
-__all__ = ["ALLOCATIONS", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+__all__ = ["ALLOCATIONS", "AUTO", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
 
-TARGETS = ("macs", "params", "units", "variance", "drop")
+TARGETS = ("macs", "params", "latency", "units", "variance", "drop")
+AUTO = "auto"
 SELECTIONS = METHODS
 ALLOCATIONS = ("measured", "loss", "cutoff", "uniform")
 RECOVERIES = ("exact", "channel", "none")
@@ -26,7 +27,9 @@ EFFORTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Target:
-    """The fraction of the original that may remain: of the `kind` macs, params, units or variance.
+    """The fraction of the original that may remain: of the `kind` macs, params, latency, units or variance.
+
+    `latency` is what a run takes, measured on this machine.
 
     `units=0` removes the groups as a whole, and the branches that they are part of. `drop` is not what remains but
     by how much the metric may fall: the smallest network for which it does not fall further.
@@ -70,10 +73,11 @@ class Options:
         select: the ordering of units, one of `SELECTIONS`.
         recovery: `exact` (every layer fitted on what it reads itself), `channel` (least squares per channel, the
             paper's) or `none`.
-        allocation: how a target of MACs or parameters is shared among the groups: by the least loss for the cost
-            where losses are `measured` at the outputs or computed at the consumers (`loss`), by one `cutoff` of the
-            share of variance (the paper's), or the same share of units everywhere (`uniform`).
-        round_to: the widths of pruned axes are multiples of this where the group is large enough.
+        allocation: how a target of MACs, parameters or latency is shared among the groups: by the least loss for the
+            cost where losses are `measured` at the outputs or computed at the consumers (`loss`), by one `cutoff` of
+            the share of variance (the paper's), or the same share of units everywhere (`uniform`).
+        round_to: the widths of pruned axes are multiples of this where the group is large enough; `AUTO` for those that
+            measurements on this machine say pay. A target of latency takes these in any case.
         ignore: globs over group, node and weight names; what matches is left whole.
         only: globs; when given, only groups that match are pruned.
         samples: how many calibration samples to use; None for all.
@@ -89,6 +93,9 @@ class Options:
         rows: rows for each feature that exact recovery fits a layer on, at most.
         probes: samples, held out, on which `measured` allocation runs the network with one group pruned.
         levels: the shares of units at which it does.
+        latency_batch: samples per run that latency is measured with; None for what the inputs are otherwise counted
+            with, which is one sample unless `input_shapes` says otherwise.
+        remeasure: whether to forget what was measured on this machine before.
         trials: how many allocations are carried out to take the best of them; 0 for the one that was computed.
 
     """
@@ -97,7 +104,7 @@ class Options:
     select: str = "obs"
     recovery: str = "exact"
     allocation: str = "measured"
-    round_to: int = 1
+    round_to: int | str = 1
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     samples: int | None = None
@@ -113,6 +120,13 @@ class Options:
     probes: int = 32
     levels: tuple[float, ...] = (0.75,)
     trials: int = 0
+    latency_batch: int | None = None
+    remeasure: bool = False
+
+    @property
+    def multiple(self) -> int:
+        """What widths are multiples of in any case; multiples that were measured come on top."""
+        return self.round_to if isinstance(self.round_to, int) else 1
 
     @classmethod
     def of_effort(cls, effort: str, **chosen: Any) -> Options:
@@ -129,9 +143,11 @@ class Options:
         _one_of("selection", self.select, SELECTIONS)
         _one_of("recovery", self.recovery, RECOVERIES)
         _one_of("allocation", self.allocation, ALLOCATIONS)
-        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes"):
+        if isinstance(self.round_to, str) and self.round_to != AUTO:
+            raise OptionError(f"expected round-to of a number or '{AUTO}', found '{self.round_to}'; for example 8")
+        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes", "latency_batch"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value not in (None, AUTO) and value < 1:
                 raise OptionError(
                     f"expected {name.replace('_', '-')} of 1 or more, found {value}; give a positive number"
                 )

@@ -13,14 +13,15 @@ from typing import Any
 
 import onnx
 
-from onnx_subprune import passes
+from onnx_subprune import budget, passes
 from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.choosing import Study, choose, scaled
+from onnx_subprune.clock import Clock, fast_multiples, stepped, timed_shapes
 from onnx_subprune.dropping import fall_of, smallest_target
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
-from onnx_subprune.options import Options
+from onnx_subprune.options import AUTO, Options
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
@@ -67,18 +68,21 @@ def prune(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    timed_shapes(analysis, options.latency_batch)
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
     _check_fit(statistics, analysis)
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
-    study = scaled(Study(analysis, curves, statistics, dataset, options, progress))
+    curves, clock, told = _on_this_machine(analysis, curves, options, progress)
+    study = scaled(Study(analysis, curves, statistics, dataset, options, progress, clock))
     if options.target.kind == "drop":
         # What is returned is what was measured: no more trials after the search.
         options = replace(options, target=smallest_target(study, fall_of(study, evaluation)), trials=0)
         study = replace(study, options=options)
     plan, warnings = choose(study)
-    result = _carry_out(analysis, plan, statistics, options, dataset, warnings=warnings, progress=progress)
-    return replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures else "consumers")
+    result = _carry_out(analysis, plan, statistics, options, dataset, warnings=[*told, *warnings], progress=progress)
+    result = replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures else "consumers")
+    return result if clock is None else _confirmed(result, clock, options, progress)
 
 
 def apply(
@@ -157,6 +161,35 @@ def _chosen(structure: Structure, options: Options) -> list[Group]:
         if not any(group.matches(pattern) for pattern in options.ignore)
         and (not options.only or any(group.matches(pattern) for pattern in options.only))
     ]
+
+
+def _on_this_machine(
+    analysis: Analysis, curves: list[budget.Curve], options: Options, progress: Watch | None
+) -> tuple[list[budget.Curve], Clock | None, list[str]]:
+    """Return the curves with widths that are fast here, where these are asked for, and what predicts latencies."""
+    timed = options.target.kind == "latency" and options.target.value < 1.0
+    if not timed and options.round_to != AUTO:
+        return curves, None, []
+    begin(progress, "measuring which widths are fast")
+    multiples = fast_multiples(analysis.model, options)
+    curves = stepped(curves, analysis.structure, multiples.of)
+    if not timed:
+        return curves, None, list(multiples.warnings)
+    clock = Clock(analysis, curves, options, multiples, progress=phase(progress, "measuring latencies"))
+    return curves, clock, []
+
+
+def _confirmed(result: Result, clock: Clock, options: Options, progress: Watch | None) -> Result:
+    """Return the result with the latency of what is given back, measured; recovery does not change it."""
+    begin(progress, "measuring the result")
+    timing = clock.confirmed(result.model, {group.name: len(group.kept) for group in result.plan.groups})
+    warnings = list(result.warnings)
+    if timing.measured > options.target.value * (1 + budget.TOLERANCE):
+        warnings.append(
+            f"{options.target} was met while the widths were chosen; measured once more the result takes "
+            f"{timing.measured:.3f} of the time of the dense network: the machine is noisy, use `bench` when it is not"
+        )
+    return replace(result, latency=timing, warnings=tuple(warnings))
 
 
 def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Watch | None) -> Statistics:

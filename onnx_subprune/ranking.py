@@ -43,7 +43,7 @@ def rank_groups(
         for reader in own:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
-        step = options.round_to // math.gcd(options.round_to, group.entries)
+        step = options.multiple // math.gcd(options.multiple, group.entries)
         curves.append(
             budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step, loss=ranking.loss)
         )

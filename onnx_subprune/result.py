@@ -12,6 +12,7 @@ import onnx
 from onnx_subprune.analysis import Analysis
 from onnx_subprune.budget import Curve
 from onnx_subprune.calibration import Statistics
+from onnx_subprune.clock import LatencyMet
 from onnx_subprune.model import Cost, save_model
 from onnx_subprune.options import Options
 from onnx_subprune.phases import Watch
@@ -44,6 +45,7 @@ class Result:
         curves: what every group loses as units go, what the widths were chosen by; empty where a plan was applied.
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
+        latency: what the network takes of the dense one's time, where the target was one of latency.
 
     """
 
@@ -59,6 +61,7 @@ class Result:
     curves: tuple[Curve, ...] = ()
     losses_at: str = "consumers"
     fit: Refit | None = None
+    latency: LatencyMet | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pruned model, all or nothing; OutputError if that is not possible."""

@@ -17,11 +17,16 @@ __all__ = ["allocate", "cost_of", "dead_groups", "make_plan"]
 
 
 def allocate(
-    structure: Structure, curves: Sequence[budget.Curve], target: Target, allocation: str = "cutoff"
+    structure: Structure,
+    curves: Sequence[budget.Curve],
+    target: Target,
+    allocation: str = "cutoff",
+    cost: budget.Cost | None = None,
 ) -> tuple[dict[str, int], list[str]]:
     """Find the widths that meet the target, with what the user should know of them.
 
-    `allocation`, one of `options.ALLOCATIONS`, says how a target of MACs or parameters is shared among the groups.
+    `allocation`, one of `options.ALLOCATIONS`, says how a target of MACs or parameters is shared among the groups, or
+    of whatever else `cost` says that a network of given widths costs, as a share of the dense one.
 
     Raises:
         OptionError: the allocation needs losses that the curves do not have.
@@ -36,7 +41,7 @@ def allocate(
         return budget.uniform(free, 0.0), [f"'{name}' keeps a unit: {reason}" for name, reason in needed.items()]
     if target.kind == "variance":
         return budget.variance(curves, target.value), []
-    counts = _affordable(structure, curves, target, allocation)
+    counts = _affordable(structure, curves, target, allocation, cost or cost_of(structure, target))
     whole = [name for name, count in counts.items() if not count]
     dropped = f"{target} is less than the smallest widths leave; removed as a whole: {', '.join(whole)}"
     return counts, [dropped] if whole else []
@@ -67,10 +72,8 @@ def cost_of(structure: Structure, target: Target) -> budget.Cost:
 
 
 def _affordable(
-    structure: Structure, curves: Sequence[budget.Curve], target: Target, allocation: str
+    structure: Structure, curves: Sequence[budget.Curve], target: Target, allocation: str, cost: budget.Cost
 ) -> dict[str, int]:
-    cost = cost_of(structure, target)
-
     def removable(names: list[str]) -> bool:
         return structure.removal(names).reason is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.verify import relative_error
 
 ORACLE = 1e-4
+_numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder for what is measured on this machine that no other test, and no user, has written to."""
+    folder = tmp_path_factory.getbasetemp() / f"cache-{next(_numbers)}"
+    monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +60,8 @@ def random_plan(analysis: Analysis, fraction: float = 0.5, seed: int = 0) -> Pla
     rng = np.random.default_rng(seed)
     groups = []
     for group in analysis.structure.prunable:
-        count = max(1, round(fraction * group.size))
-        kept = tuple(sorted(int(u) for u in rng.choice(group.size, count, replace=False)))
+        kept_units = max(1, round(fraction * group.size))
+        kept = tuple(sorted(int(u) for u in rng.choice(group.size, kept_units, replace=False)))
         groups.append(PlannedGroup(group.name, group.size, kept))
     return Plan(analysis.fingerprint, f"units={fraction}", "random", "none", 0.0, tuple(groups))
 

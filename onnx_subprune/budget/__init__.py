@@ -15,17 +15,22 @@ from onnx_subprune.budget.allocate import (
 from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, joint_share
 from onnx_subprune.budget.knapsack import knapsack, lost_without
+from onnx_subprune.budget.latency import Fit, fit_times, sampled_widths
+from onnx_subprune.budget.meeting import TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
 from onnx_subprune.budget.search import Found, Trial, smallest
 from onnx_subprune.budget.sensitivity import fit_sensitivity
 
 __all__ = [
+    "TOLERANCE",
     "Allocation",
     "Allocator",
     "Cost",
     "Counts",
     "Curve",
+    "Fit",
     "Found",
+    "Met",
     "Trial",
     "affordable_uniform",
     "blend",
@@ -33,11 +38,14 @@ __all__ = [
     "cheapest_cutoff",
     "drop_branches",
     "fit_sensitivity",
+    "fit_times",
     "in_proportion",
     "joint_share",
     "knapsack",
     "lost_without",
+    "meet",
     "neighbours",
+    "sampled_widths",
     "smallest",
     "uniform",
     "variance",

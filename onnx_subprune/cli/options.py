@@ -13,6 +13,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.model import parse_input_shapes
 
 __all__ = [
+    "RUNTIME",
     "BatchSize",
     "Calib",
     "Data",
@@ -31,13 +32,14 @@ __all__ = [
     "Threads",
     "Timed",
     "Verbose",
+    "multiple",
     "names",
     "shapes",
     "strength",
 ]
 
 _CALIBRATION = "Calibration"
-_RUNTIME = "Runtime"
+RUNTIME = "Runtime"
 _OUTPUT = "Output"
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.", show_default=False)]
@@ -98,7 +100,7 @@ InputShapes = Annotated[
         "--input-shapes",
         metavar="NAME:DIMS",
         help="Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
-        rich_help_panel=_RUNTIME,
+        rich_help_panel=RUNTIME,
         show_default=False,
     ),
 ]
@@ -108,7 +110,7 @@ Providers = Annotated[
         "--providers",
         metavar="NAME",
         help="ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
-        rich_help_panel=_RUNTIME,
+        rich_help_panel=RUNTIME,
         show_default="cpu",
     ),
 ]
@@ -127,7 +129,7 @@ Threads = Annotated[
         "--threads",
         metavar="N",
         help="Threads of ONNX Runtime; its own choice by default.",
-        rich_help_panel=_RUNTIME,
+        rich_help_panel=RUNTIME,
         show_default=False,
     ),
 ]
@@ -169,6 +171,11 @@ Verbose = Annotated[
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="No progress and no warnings on stderr.", rich_help_panel=_OUTPUT)
 ]
+
+
+def multiple(round_to: str) -> int | str:
+    """Return what `--round-to` names: a number, or a word that `Options` knows or refuses."""
+    return int(round_to) if round_to.strip().lstrip("-").isdecimal() else round_to.strip()
 
 
 def names(providers: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from onnx_subprune import pipeline
 from onnx_subprune.cli.files import check_outputs, saved_statistics
 from onnx_subprune.cli.finish import Ending, labelled_data
 from onnx_subprune.cli.options import (
+    RUNTIME,
     BatchSize,
     Calib,
     InputShapes,
@@ -26,13 +27,14 @@ from onnx_subprune.cli.options import (
     Threads,
     Timed,
     Verbose,
+    multiple,
     names,
     shapes,
     strength,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.options import ALLOCATIONS, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
+from onnx_subprune.options import ALLOCATIONS, AUTO, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
 
 __all__ = ["prune"]
 
@@ -97,7 +99,7 @@ Allocation = Annotated[
     typer.Option(
         "--allocation",
         metavar="NAME",
-        help=f"How macs=F and params=F are shared among groups: {', '.join(ALLOCATIONS)}.",
+        help=f"How macs=F, params=F and latency=F are shared among groups: {', '.join(ALLOCATIONS)}.",
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -110,8 +112,31 @@ OnePass = Annotated[
     ),
 ]
 RoundTo = Annotated[
-    int,
-    typer.Option("--round-to", metavar="N", help="Keep multiples of N units.", rich_help_panel=_PRUNING),
+    str,
+    typer.Option(
+        "--round-to",
+        metavar="N",
+        help=f"Keep multiples of N units; '{AUTO}': those that are fast on this machine, measured.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+LatencyBatch = Annotated[
+    int | None,
+    typer.Option(
+        "--latency-batch",
+        metavar="N",
+        help="Samples per run that latency=F is measured with, on the dynamic first axis.",
+        rich_help_panel=RUNTIME,
+        show_default="1",
+    ),
+]
+Remeasure = Annotated[
+    bool,
+    typer.Option(
+        "--remeasure",
+        help="Forget what was measured on this machine before, for latency=F and --round-to auto.",
+        rich_help_panel=RUNTIME,
+    ),
 ]
 Ignore = Annotated[
     list[str] | None,
@@ -165,7 +190,7 @@ def prune(
     recovery: Recovery = None,
     one_pass: OnePass = None,
     allocation: Allocation = None,
-    round_to: RoundTo = 1,
+    round_to: RoundTo = "1",
     ignore: Ignore = None,
     only: Only = None,
     ridge: Ridge = 1e-6,
@@ -177,6 +202,8 @@ def prune(
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
+    latency_batch: LatencyBatch = None,
+    remeasure: Remeasure = False,
     plan: PlanFile = None,
     report_file: ReportFile = None,
     latency: Timed = None,
@@ -194,7 +221,7 @@ def prune(
             effort,
             **{name: value for name, value in chosen.items() if value is not None},
             target=Target.parse(target),
-            round_to=round_to,
+            round_to=multiple(round_to),
             ignore=tuple(ignore or ()),
             only=tuple(only or ()),
             samples=samples,
@@ -205,6 +232,8 @@ def prune(
             providers=names(providers),
             threads=threads,
             input_shapes=shapes(input_shapes),
+            latency_batch=latency_batch,
+            remeasure=remeasure,
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         _check(model, calib, written, dry_run=dry_run)

@@ -61,6 +61,7 @@ def as_dict(
         "calibration": _calibration(result.statistics, source, held_out=_held_out(result)),
         "errors": dict(result.errors),
         "fit": fit_as_dict(result.fit),
+        "latency": None if result.latency is None else asdict(result.latency),
         "warnings": list(result.warnings),
         **({} if measured is None else measured_as_dict(measured)),
     }

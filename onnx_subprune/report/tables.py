@@ -46,6 +46,7 @@ def cost_table(result: Result | Factorisation, measured: Measured | None = None)
     rows = [
         *measured_rows(measured),
         *cost_rows(dense, pruned),
+        *_latency_rows(result, measured),
         _change("nodes", len(result.analysis.model.graph.node), len(result.model.graph.node), str),
         *_operators(result.analysis.model, result.model),
     ]
@@ -203,6 +204,14 @@ def table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | 
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def _latency_rows(result: Result | Factorisation, measured: Measured | None) -> list[Row]:
+    """A row where latency was the target and nothing else tells of it; the ratio is that of paired runs."""
+    timing = getattr(result, "latency", None)
+    if timing is None or (measured is not None and measured.timing is not None):
+        return []
+    return [("latency", f"{timing.dense_ms:.3f} ms", f"{timing.pruned_ms:.3f} ms", f"{timing.measured:.1%}")]
 
 
 def _operators(dense: onnx.ModelProto, pruned: onnx.ModelProto) -> list[Row]:

@@ -23,6 +23,7 @@ from onnx_subprune.structure.factorisable import Layer, layers_of
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
+from onnx_subprune.structure.lengths import Monomials
 from onnx_subprune.structure.rules.quantised import QUANTISED
 from onnx_subprune.structure.statistic import Normalisation, Spread, Statistic
 from onnx_subprune.structure.weights import as_blocks, from_blocks
@@ -45,6 +46,7 @@ __all__ = [
     "Keeps",
     "Layer",
     "MacTerm",
+    "Monomials",
     "Normalisation",
     "Removal",
     "SizeUse",

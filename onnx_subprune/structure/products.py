@@ -12,13 +12,13 @@ from typing import TypeAlias
 
 from onnx_subprune.structure.dims import Atom, Dim
 
-__all__ = ["Products"]
+__all__ = ["Product", "Products", "product_of"]
 
-_Sum: TypeAlias = tuple["_Product", ...]
+_Sum: TypeAlias = tuple["Product", ...]
 
 
 @dataclass(frozen=True)
-class _Product:
+class Product:
     """So many times the units of some Atoms times sums of products (the parts of a Concat)."""
 
     times: int
@@ -26,6 +26,7 @@ class _Product:
     sums: tuple[_Sum, ...]
 
     def value(self, counts: Mapping[Atom, int]) -> int:
+        """The number when each Atom in `counts` keeps that many units."""
         result = self.times
         for atom in self.atoms:
             result *= counts.get(atom, atom.size)
@@ -40,15 +41,20 @@ class Products:
     def __init__(self, terms: Iterable[tuple[Hashable, Sequence[Dim]]]) -> None:
         """Take pairs of an owner and axes."""
         same = Counter((owner, *_product(axes)) for owner, axes in terms)
-        self._terms = [(owner, _Product(times, atoms, sums)) for (owner, atoms, sums), times in same.items()]
+        self._terms = [(owner, Product(times, atoms, sums)) for (owner, atoms, sums), times in same.items()]
 
     def value(self, counts: Mapping[Atom, int], live: Collection[Hashable] | None = None) -> int:
         """The sum when each Atom in `counts` keeps that many units; only over the owners that live, if given."""
         return sum([term.value(counts) for owner, term in self._terms if live is None or owner in live])
 
 
+def product_of(dim: Dim) -> Product:
+    """The length of an axis as a function of the units of its Atoms; equal for equal axes."""
+    return Product(1, *_product([dim]))
+
+
 def _product(axes: Iterable[Dim]) -> tuple[tuple[Atom, ...], tuple[_Sum, ...]]:
     factors = [factor for dim in axes for factor in dim.resolve().factors]
     atoms = tuple(factor for factor in factors if isinstance(factor, Atom))
     concats = (factor for factor in factors if not isinstance(factor, Atom))
-    return atoms, tuple(tuple(_Product(1, *_product([part])) for part in one.parts) for one in concats)
+    return atoms, tuple(tuple(Product(1, *_product([part])) for part in one.parts) for one in concats)

@@ -134,7 +134,7 @@ def test_data_that_is_none(
         ("macs=nan", ["above 0 and at most 1", "found macs=nan"]),
         ("macs", ["such as macs=0.5", "'macs' without '='"]),
         ("macs=half", ["such as macs=0.5", "found 'macs=half'"]),
-        ("latency=0.5", ["macs, params, units, variance", "found 'latency'"]),
+        ("speed=0.5", ["macs, params, latency, units, variance", "found 'speed'"]),
         ("=0.5", ["macs, params, units, variance", "found ''"]),
     ],
 )

@@ -1,0 +1,132 @@
+"""A budget of what can only be measured, met by correcting a budget of what can be computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from onnx_subprune.errors import TargetError
+
+__all__ = ["TOLERANCE", "Met", "meet"]
+
+TOLERANCE = 0.03
+"""A latency within this share of the target meets it."""
+
+_TRIALS = 8
+_AIM = 0.99
+_GAP = 2e-3
+_LEAST = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Met:
+    """Widths whose measured cost meets the target.
+
+    Attributes:
+        counts: the units that every group keeps.
+        limit: of the computed cost, that they were found with.
+        ratio: their measured cost.
+        tried: every limit with what was measured there.
+
+    """
+
+    counts: dict[str, int]
+    limit: float
+    ratio: float
+    tried: tuple[tuple[float, float], ...] = field(default=())
+
+
+def meet(
+    allocate: Callable[[float], dict[str, int]],
+    measure: Callable[[Mapping[str, int]], float],
+    target: float,
+    *,
+    start: float | None = None,
+    trials: int = _TRIALS,
+) -> Met:
+    """Find widths whose measured cost is within the target, and not below it for nothing.
+
+    The limit of the computed cost is corrected on a line through the last two measurements, and kept between the
+    largest limit that was met and the smallest that was missed. It ends within `TOLERANCE` below the target, or where
+    widths no longer change. What was measured as no faster than the dense network is never taken.
+
+    Args:
+        allocate: the widths within a limit of the computed cost; raises TargetError where there are none, with the
+            least cost as `nearest`.
+        measure: the real cost of widths.
+        target: as a share of the dense network's, below 1.
+        start: the first limit; by default the target.
+        trials: at most so many measurements.
+
+    Raises:
+        TargetError: no widths were measured within the target; `nearest` is the least cost that was measured.
+
+    """
+    search = _Search(target)
+    limit = start or target
+    found: list[Met] = []
+    while len(found) < trials and not search.over and all(limit != one.limit for one in found):
+        limit, counts, least = _allocated(allocate, limit)
+        ratio = measure(counts)
+        found.append(Met(dict(counts), limit, ratio))
+        limit = search.after(limit, ratio, least=least)
+    return _best(found, target)
+
+
+def _allocated(allocate: Callable[[float], dict[str, int]], limit: float) -> tuple[float, dict[str, int], bool]:
+    """The limit and the widths within it, and whether these are the least there are: then with the limit they need."""
+    try:
+        return limit, allocate(limit), False
+    except TargetError as refusal:
+        # What the least cost is computed as, rounded up: the least widths are to be within it.
+        needed = math.nextafter(refusal.nearest, math.inf)
+        return needed, allocate(needed), True
+
+
+class _Search:
+    """Which limit to try next."""
+
+    def __init__(self, target: float) -> None:
+        self._target = target
+        self._met, self._missed = 0.0, math.inf
+        self._last: tuple[float, float] | None = None
+        self.over = False
+
+    def after(self, limit: float, ratio: float, *, least: bool) -> float:
+        """The next limit, after one was tried; `least`: there are no smaller widths."""
+        if ratio <= self._target:
+            self._met = max(self._met, limit)
+        else:
+            self._missed = min(self._missed, limit)
+        close = self._target * (1 - TOLERANCE) <= ratio <= self._target
+        self.over = close or self._missed - self._met <= _GAP * self._target or (least and ratio > self._target)
+        following = self._on_a_line(limit, ratio)
+        self._last = (limit, ratio)
+        if not self._met <= following < self._missed:
+            following = 0.5 * (self._met + min(self._missed, 1.0))
+        # At a limit of 1 all is whole: there is nothing beyond.
+        return min(max(following, _LEAST), 1.0)
+
+    def _on_a_line(self, limit: float, ratio: float) -> float:
+        """Where a line through the last two points, or through zero, comes to what is aimed at."""
+        aim = _AIM * self._target
+        before, seen = self._last or (0.0, 0.0)
+        slope = (ratio - seen) / (limit - before) if limit != before else 0.0
+        return limit + (aim - ratio) / slope if slope > 0 else limit * aim / ratio
+
+
+def _best(found: Sequence[Met], target: float) -> Met:
+    tried = tuple((one.limit, one.ratio) for one in found)
+    within = [one for one in found if one.ratio <= min(target * (1 + TOLERANCE), 1.0)]
+    if not within:
+        least = min(one.ratio for one in found)
+        nearest = math.ceil(least * 1e3) / 1e3
+        raise TargetError(
+            f"expected to reach latency={target:g}, but the fastest network that was measured takes {least:.3f} of the "
+            f"time of the dense one; ask for latency={min(nearest, 1.0):g} or more",
+            nearest,
+        )
+    best = max((one for one in within if one.ratio <= target), default=None, key=lambda one: one.ratio)
+    best = best or min(within, key=lambda one: one.ratio)
+    return Met(best.counts, best.limit, best.ratio, tried)

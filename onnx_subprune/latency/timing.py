@@ -1,0 +1,149 @@
+"""How long models take against each other, on a machine that does other things too.
+
+Sessions take turns as in `evaluate.bench`. A run from which the operating system takes the processor away is longer by
+a whole slice of time (4 ms on Linux), however short it is: of two models the longer one is hit more often, and then not
+even the median of paired ratios is theirs. With one thread on the CPU the processor time of the calling thread is what
+a run takes without that. With more threads only rounds count in which nobody was interrupted, if there are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter, thread_time
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_subprune.evaluate.binding import runner
+from onnx_subprune.evaluate.intervals import FEWEST, median_interval
+from onnx_subprune.model import open_session
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+__all__ = ["Effort", "Times", "interruptions", "take_turns", "times"]
+
+Array = NDArray[Any]
+_CPU = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: until so many rounds were left in peace, or for so many seconds, but at least six rounds."""
+
+    rounds: int = 40
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """Seconds [rounds, models] of runs, and whether they were left in peace."""
+
+    seconds: NDArray[np.float64]
+    peaceful: NDArray[np.bool_]
+
+    @property
+    def ratios(self) -> NDArray[np.float64]:
+        """What a run takes [models] by what one of the first model takes: the median over rounds."""
+        return np.array([np.median(self.paired(model)) for model in range(self.seconds.shape[1])])
+
+    @property
+    def milliseconds(self) -> NDArray[np.float64]:
+        """Median time [models] of a run."""
+        models = range(self.seconds.shape[1])
+        return np.array([1e3 * np.median(self.seconds[self._counted(model), model]) for model in models])
+
+    def paired(self, model: int) -> NDArray[np.float64]:
+        """The ratios to the first model within the rounds that count."""
+        rows = self._counted(model)
+        return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
+
+    def interval(self, model: int) -> tuple[float, float] | None:
+        """What holds the median ratio in 95 of 100 cases."""
+        return median_interval(self.paired(model))
+
+    def blocks(self, number: int) -> NDArray[np.float64]:
+        """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any."""
+        parts = zip(np.array_split(self.seconds, number), np.array_split(self.peaceful, number), strict=True)
+        return np.array([[_typical(*run) for run in zip(times.T, calm.T, strict=True)] for times, calm in parts])
+
+    def _counted(self, model: int) -> NDArray[np.bool_]:
+        rows = self.peaceful[:, 0] & self.peaceful[:, model]
+        return rows if rows.sum() >= FEWEST else np.ones_like(rows)
+
+
+def times(
+    models: Sequence[onnx.ModelProto],
+    feeds: Mapping[str, Array],
+    *,
+    providers: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+    effort: Effort | None = None,
+) -> Times:
+    """Time models on the same inputs, taking turns.
+
+    Raises:
+        ModelError, OptionError, DataError: as `open_session` and `run`.
+
+    """
+    sessions = [open_session(model, providers, threads=threads, packed=True) for model in models]
+    turns = [runner(session, feeds) for session in sessions]
+    if threads == 1 and all(session.get_providers() == [_CPU] for session in sessions):
+        # All is computed by the calling thread.
+        return take_turns(turns, effort or Effort(), clock=thread_time, interrupted=lambda: 0)
+    return take_turns(turns, effort or Effort())
+
+
+def take_turns(
+    turns: Sequence[Callable[[], object]],
+    effort: Effort,
+    *,
+    clock: Callable[[], float] = perf_counter,
+    interrupted: Callable[[], int] | None = None,
+) -> Times:
+    """Call all `turns` in one order and then in the other.
+
+    Args:
+        turns: what to time.
+        effort: when to stop.
+        clock: seconds.
+        interrupted: how often this process was interrupted so far.
+
+    """
+    count = interrupted or interruptions
+    for turn in turns:
+        turn()
+    rows: list[list[tuple[float, bool]]] = []
+    start = perf_counter()
+    while len(rows) < FEWEST or (_in_peace(rows) < effort.rounds and perf_counter() - start < effort.seconds):
+        for order in (1, -1):
+            rows.append([_timed(turn, clock, count) for turn in turns[::order]][::order])
+    measured = np.array(rows, np.float64)
+    return Times(measured[..., 0], measured[..., 1].astype(bool))
+
+
+def interruptions() -> int:
+    """How often the operating system took the processor from this process; always 0 where it does not say."""
+    return 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _typical(seconds: NDArray[np.float64], peaceful: NDArray[np.bool_]) -> float:
+    return float(np.median(seconds[peaceful] if peaceful.any() else seconds))
+
+
+def _timed(turn: Callable[[], object], clock: Callable[[], float], count: Callable[[], int]) -> tuple[float, bool]:
+    before, start = count(), clock()
+    turn()
+    seconds = clock() - start
+    return seconds, count() == before
+
+
+def _in_peace(rows: Sequence[Sequence[tuple[float, bool]]]) -> int:
+    """In how many rounds the first model and that other one were left in peace that had the fewest."""
+    models = range(1, len(rows[0])) if len(rows[0]) > 1 else range(1)
+    return min(sum(row[0][1] and row[model][1] for row in rows) for model in models)
