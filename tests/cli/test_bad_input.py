@@ -135,7 +135,7 @@ def test_data_that_is_none(
         ("macs", ["such as macs=0.5", "'macs' without '='"]),
         ("macs=half", ["such as macs=0.5", "found 'macs=half'"]),
         ("speed=0.5", ["macs, params, latency, units, variance", "found 'speed'"]),
-        ("=0.5", ["macs, params, units, variance", "found ''"]),
+        ("=0.5", ["macs, params, latency, units, variance", "found ''"]),
     ],
 )
 def test_a_target_that_is_none(
