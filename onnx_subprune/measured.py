@@ -5,7 +5,7 @@ What could not be measured is told with its reason: a report comes after a long 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,8 +15,8 @@ from onnx_subprune import evaluate
 from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluate import Fidelity, Latency, Pace, Profile, Top1
-from onnx_subprune.model import input_specs
-from onnx_subprune.phases import Watch, begin
+from onnx_subprune.model import InputSpec, input_specs
+from onnx_subprune.phases import Watch, begin, phase, watched
 from onnx_subprune.result import Result
 
 __all__ = ["Measured", "Timing", "measure"]
@@ -96,10 +96,15 @@ def measure(
             left[what] = str(error)
             return None
 
-    near = tried("fidelity", lambda: _fidelity(result, dataset)) if dataset is not None else None
-    top1 = tried("accuracy", lambda: _top1(result, test)) if test is not None else None
+    near = top1 = None
+    if dataset is not None:
+        seen = watched(dataset, progress, "measuring fidelity")
+        near = tried("fidelity", lambda: _fidelity(result, seen))
+    if test is not None:
+        judged = watched(test, progress, "measuring accuracy")
+        top1 = tried("accuracy", lambda: _top1(result, judged))
     feeds = next(iter(dataset.batches(1))) if dataset is not None else None
-    timing = tried("latency", lambda: _timing(result, feeds, specs)) if latency else None
+    timing = tried("latency", lambda: _timing(result, feeds, specs, progress)) if latency else None
     return Measured(near, top1, None if test is None else test.source, timing, left)
 
 
@@ -126,14 +131,18 @@ def _top1(result: Result, data: Dataset) -> tuple[Top1, Top1]:
     return dense, pruned
 
 
-def _timing(result: Result, feeds: Mapping[str, np.ndarray] | None, specs: Any) -> Timing:
+def _timing(
+    result: Result, feeds: Mapping[str, np.ndarray] | None, specs: Sequence[InputSpec], progress: Watch | None
+) -> Timing:
     """Time both on one sample; on random numbers of the same shapes where there is none."""
     inputs = "the first calibration sample"
     if feeds is None:
         feeds = evaluate.random_feeds(specs, result.analysis.input_shapes, result.options.seed)
         inputs = "random numbers"
     models, where = (result.analysis.model, result.model), _where(result)
-    dense, pruned = evaluate.bench(models, feeds, runs=None, pace=_PACE, **where)
+    timed = phase(progress, "timing both models, seconds at most")
+    dense, pruned = evaluate.bench(models, feeds, runs=None, pace=_PACE, progress=timed, **where)
+    begin(progress, "profiling")
     profiles = (evaluate.profile(models[0], feeds, **where), evaluate.profile(models[1], feeds, **where))
     shapes = {name: tuple(value.shape) for name, value in feeds.items()}
     return Timing((dense, pruned), profiles, shapes, inputs, result.options.threads)

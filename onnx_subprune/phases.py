@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from onnx_subprune.calibration import Progress
+from onnx_subprune.calibration import Dataset, Progress, WatchedDataset
 
-__all__ = ["Watch", "begin", "phase"]
+__all__ = ["Watch", "begin", "phase", "watched"]
 
 Watch: TypeAlias = Callable[[str, int, int | None], None]
 """Called with the name of a phase, the steps done in it and their number (None if unknown)."""
@@ -21,6 +21,12 @@ Watch: TypeAlias = Callable[[str, int, int | None], None]
 def phase(watch: Watch | None, name: str) -> Progress | None:
     """Return what takes the steps done and their number in the phase `name`; None where nobody watches."""
     return None if watch is None else partial(watch, name)
+
+
+def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
+    """Return the same data; its passes are the steps of the phase `name`."""
+    tell = phase(watch, name)
+    return data if tell is None else WatchedDataset(data, tell)
 
 
 def begin(watch: Watch | None, name: str) -> None:

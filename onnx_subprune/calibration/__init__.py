@@ -1,6 +1,6 @@
 """Calibration: data in, second-moment statistics out."""
 
-from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.datasets import Dataset, WatchedDataset
 from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
 from onnx_subprune.calibration.filling import token_input
 from onnx_subprune.calibration.readers import open_data
@@ -17,6 +17,7 @@ __all__ = [
     "Progress",
     "Statistics",
     "Tap",
+    "WatchedDataset",
     "accumulate",
     "calibrate",
     "expose",

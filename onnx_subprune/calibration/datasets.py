@@ -13,7 +13,7 @@ import numpy as np
 from onnx_subprune.calibration.layout import Array, Feeds, Layout, check_array, check_finite, conform, converted
 from onnx_subprune.errors import DataError, SubpruneError
 
-__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "regroup"]
+__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "WatchedDataset", "regroup"]
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,30 @@ class ArrayDataset(Dataset):
             check_finite(spec, array, self.source, self._numbers[start:stop])
             feeds[spec.name] = array.reshape(array.shape[1:]) if self._layout.whole else array
         return feeds
+
+
+class WatchedDataset(Dataset):
+    """Another data set; `progress` is called after each batch with the samples of this pass and their number."""
+
+    def __init__(self, data: Dataset, progress: Callable[[int, int | None], None]) -> None:
+        self._data = data
+        self._progress = progress
+        self.source = data.source
+        self.samples = data.samples
+        self.labels = data.labels
+
+    def batches(self, batch_size: int) -> Iterator[Feeds]:
+        """Yield what the other one yields."""
+        done = 0
+        for feeds in self._data.batches(batch_size):
+            self._progress(done, self._data.samples)
+            yield feeds
+            done += self.samples_in(feeds)
+        self._progress(done, done)
+
+    def samples_in(self, feeds: Mapping[str, Array]) -> int:
+        """See `Dataset.samples_in`."""
+        return self._data.samples_in(feeds)
 
 
 class StreamDataset(Dataset):

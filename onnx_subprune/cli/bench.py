@@ -30,6 +30,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.evaluate import Latency, Memory, Pace, Profile
 from onnx_subprune.model import InputSpec, input_specs, load_model
+from onnx_subprune.phases import Watch, begin, phase
 
 __all__ = ["bench"]
 
@@ -125,7 +126,8 @@ def bench(
         where = _Where(names(providers), threads)
         how = _How(runs, Pace(precision, most_seconds=max_seconds), io_binding, profile, memory)
         sizes: list[int | None] = [*(batch or [])] or [None]
-        found = [_measure(protos, inputs.feeds(size), where, how) for size in sizes]
+        with screen.progress() as progress:
+            found = [_measure(protos, inputs.feeds(size), where, how, progress) for size in sizes]
         shown = [str(path) for path in models]
         document = {
             "format": "onnx_subprune.bench/1",
@@ -217,10 +219,17 @@ class _Batch:
         return tables
 
 
-def _measure(models: Sequence[onnx.ModelProto], feeds: Feeds, where: _Where, how: _How) -> _Batch:
-    latencies = evaluate.bench(models, feeds, runs=how.runs, pace=how.pace, bound=how.io_binding, **vars(where))
+def _measure(
+    models: Sequence[onnx.ModelProto], feeds: Feeds, where: _Where, how: _How, progress: Watch | None
+) -> _Batch:
+    tell = phase(progress, "timing, seconds at most" if how.runs is None else "timing")
+    latencies = evaluate.bench(
+        models, feeds, runs=how.runs, pace=how.pace, bound=how.io_binding, progress=tell, **vars(where)
+    )
     # A session with a provider may still leave nodes to the CPU, and only a profile tells.
     looked = how.profile or any(len(one.providers) > 1 for one in latencies)
+    if looked or how.memory:
+        begin(progress, "looking at nodes and memory")
     return _Batch(
         {name: array.shape for name, array in feeds.items()},
         latencies,

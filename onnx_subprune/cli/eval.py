@@ -31,6 +31,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import input_specs, load_model
 from onnx_subprune.options import Options
+from onnx_subprune.phases import Watch, watched
 
 __all__ = ["evaluate"]
 
@@ -74,7 +75,8 @@ def evaluate(
             raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
         if window is not None and metric != "perplexity":
             raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
-        shown, found, table = _METRICS[metric](models, _Source(data, window), options)
+        with screen.progress() as progress:
+            shown, found, table = _METRICS[metric](models, _Source(data, window, progress), options)
         entries = [{"model": str(path), **_entry(one, found[0])} for path, one in zip(shown, found, strict=True)]
         document = {"format": "onnx_subprune.eval/1", "metric": metric, "data": data, "models": entries}
         screen.show(document, table)
@@ -89,20 +91,23 @@ def _entry(found: Any, first: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where evaluation data comes from, and how token ids are cut."""
+    """Where evaluation data comes from, how token ids are cut, and who watches."""
 
     data: str
     window: int | None
+    progress: Watch | None
 
     def open(self, model: onnx.ModelProto, options: Options) -> Dataset:
         """Open it for a model."""
-        return open_data(self.data, input_specs(model), samples=options.samples, seed=options.seed)
+        opened = open_data(self.data, input_specs(model), samples=options.samples, seed=options.seed)
+        return watched(opened, self.progress, "measuring")
 
     def tokens(self, model: onnx.ModelProto, options: Options) -> Dataset:
         """Open it as token ids."""
-        return open_tokens(
+        opened = open_tokens(
             self.data, input_specs(model), window=self.window, samples=options.samples, seed=options.seed
         )
+        return watched(opened, self.progress, "measuring")
 
 
 def _top1(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:

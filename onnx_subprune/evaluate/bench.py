@@ -23,7 +23,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.binding import runner
 from onnx_subprune.evaluate.feeds import check_same_inputs
 from onnx_subprune.evaluate.intervals import median_interval
-from onnx_subprune.evaluate.rounds import Pace, Turn, fixed, paced, ratios
+from onnx_subprune.evaluate.rounds import Pace, Tell, Turn, fixed, paced, ratios
 from onnx_subprune.model import open_session
 from onnx_subprune.shown import html_table, milliseconds
 
@@ -79,6 +79,7 @@ def bench(
     threads: int | None = None,
     pace: Pace | None = None,
     bound: bool | None = None,
+    progress: Tell | None = None,
 ) -> list[Latency]:
     """Time `models` on the same inputs, taking turns; one Latency per model, in order.
 
@@ -91,6 +92,8 @@ def bench(
         threads: intra-op threads of each session.
         pace: when to stop where `runs` is None; by default as soon as ratios are within 1%, after 30 seconds at most.
         bound: whether inputs and outputs are buffers on the device, so that copies are not timed; None: on a GPU.
+        progress: called between sittings with the runs done and their number; without a number of runs, with the
+            seconds over and how many there may be.
 
     Raises:
         OptionError: no models, no rounds, inputs that differ between the models, or feeds that do not name them.
@@ -116,7 +119,10 @@ def bench(
         opened = {place: turn(place) for place in (reversed(places) if backwards else places)}
         return [opened[place] for place in places]
 
-    sittings = fixed(turns, runs, warmup) if runs is not None else paced(turns, pace or Pace(), warmup)
+    if runs is not None:
+        sittings = fixed(turns, runs, warmup, progress)
+    else:
+        sittings = paced(turns, pace or Pace(), warmup, progress)
     first = np.asarray(next(iter(feeds.values())))
     return _latencies(sittings, len(first) if first.ndim else 1, ran)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.intervals import FEWEST, median_interval
 
-__all__ = ["Pace", "Turn", "fixed", "paced", "ratios"]
+__all__ = ["Pace", "Tell", "Turn", "fixed", "paced", "ratios"]
 
 Array = NDArray[Any]
 Turn = Callable[[], object]
+Tell = Callable[[int, int | None], None]
 Open = Callable[[bool], Sequence[Turn]]
 """Opens a session for every model, backwards if so told, and returns a turn for each in the order of the models."""
 
@@ -56,25 +58,36 @@ class Pace:
             raise OptionError(f"expected a precision and limits of bench above 0, found {self}; give positive numbers")
 
 
-def fixed(turns: Open, runs: int, warmup: int) -> list[Array]:
+def fixed(turns: Open, runs: int, warmup: int, tell: Tell | None = None) -> list[Array]:
     """Seconds [rounds, models] by sitting, `runs` rounds in all: in up to six sittings, of eight rounds or more."""
     count = min(FEWEST, max(1, runs // _ROUNDS_OF_A_SITTING))
     sittings = []
     for number in range(count):
+        _say(tell, runs * number // count, runs)
         with _sitting(turns, number, warmup) as ready:
             rounds = runs * (number + 1) // count - runs * number // count
             sittings.append(np.array([_round(ready, backwards=bool(at % 2)) for at in range(rounds)]))
+    _say(tell, runs, runs)
     return sittings
 
 
-def paced(turns: Open, pace: Pace, warmup: int) -> list[Array]:
+def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> list[Array]:
     """Seconds [rounds, models] by sitting, as many as `pace` asks for, with an even number of rounds each."""
     sittings: list[Array] = []
-    end = perf_counter() + pace.most_seconds
+    start, most = perf_counter(), math.ceil(pace.most_seconds)
+    end = start + pace.most_seconds
     while not sittings or (perf_counter() < end and not _sure(sittings, pace.precision)):
+        _say(tell, min(most, int(perf_counter() - start)), most)
         with _sitting(turns, len(sittings), warmup) as ready:
             sittings.append(_seated(ready, pace, end))
+    _say(tell, most, most)
     return sittings
+
+
+def _say(tell: Tell | None, done: int, total: int) -> None:
+    """Between sittings only: whatever listens must not run beside what is timed."""
+    if tell is not None:
+        tell(done, total)
 
 
 def ratios(sittings: Sequence[Array]) -> Array:

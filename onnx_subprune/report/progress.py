@@ -38,7 +38,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Tell]:
 
     """
     columns = (TextColumn("{task.description}"), BarColumn(_BAR), _Steps(), TimeElapsedColumn(), _Left())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as display:
+    with Progress(*columns, console=console or Console(stderr=True), transient=True, refresh_per_second=4) as display:
         yield Bars(display)
 
 

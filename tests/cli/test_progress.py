@@ -52,3 +52,14 @@ def test_a_pipe_sees_no_bars(words: list[str]) -> None:
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=True)
     assert all(phase not in done.stderr for phase in PHASES)
     assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_measuring_is_seen_too(model: Path, labelled: Path) -> None:
+    code, printed = on_a_terminal(["eval", str(model), "--data", str(labelled)])
+    assert code == 0, printed
+    assert "measuring" in printed
+    assert "256/256" in printed
+    code, printed = on_a_terminal(["bench", str(model), str(model), "--runs", "48"])
+    assert code == 0, printed
+    assert "timing" in printed
+    assert "/48" in printed

@@ -57,7 +57,7 @@ def test_ratios_are_paired_within_a_round_and_the_median_of_all_sittings(monkeyp
     # The machine slows down tenfold in two of three rounds; the second model takes twice as long but for one sitting.
     slow = np.array([[1.0, 2.0], [10.0, 20.0], [10.0, 20.0]])
     odd = np.array([[1.0, 5.0]])
-    monkeypatch.setattr(MODULE, "fixed", lambda turns, runs, warmup: turns(False) and [slow, odd, slow])
+    monkeypatch.setattr(MODULE, "fixed", lambda turns, runs, warmup, tell: turns(False) and [slow, odd, slow])
     first, second = bench([chain(1), chain(1)], FEEDS, runs=3, warmup=0)
     assert (first.median_ms, first.throughput) == (10_000, 0.4)
     assert second.ratio_to_first == 2
@@ -67,7 +67,7 @@ def test_ratios_are_paired_within_a_round_and_the_median_of_all_sittings(monkeyp
 
 def test_the_interval_is_that_of_the_sittings(monkeypatch: pytest.MonkeyPatch):
     sittings = [np.array([[1.0, ratio]] * 4) for ratio in (0.5, 0.4, 0.55, 0.6, 0.45, 0.52)]
-    monkeypatch.setattr(MODULE, "paced", lambda turns, pace, warmup: turns(False) and sittings)
+    monkeypatch.setattr(MODULE, "paced", lambda turns, pace, warmup, tell: turns(False) and sittings)
     first, second = bench([chain(1), chain(1)], FEEDS, runs=None)
     assert (first.ratio_to_first, first.ratio_interval) == (1.0, (1.0, 1.0))
     assert (second.ratio_to_first, second.ratio_interval) == (0.51, (0.4, 0.6))
@@ -157,3 +157,18 @@ def test_a_model_against_itself_is_as_fast(threads: int):
     model, feeds = load_model(demo.model_path), {name: array[:1] for name, array in demo.test.items()}
     found = bench([model, model], feeds, runs=None, threads=threads)[1]
     assert found.ratio_to_first == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize(("runs", "pace"), [(20, None), (None, Pace(precision=1e-9, most_seconds=1.5, seconds=0.05))])
+def test_progress_is_told_up_to_the_end(runs, pace):
+    told = []
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        one (float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }
+    """)
+    feeds = {"x": np.zeros((1, 2), np.float32)}
+    bench([model, model], feeds, runs=runs, pace=pace, threads=1, progress=lambda *step: told.append(step))
+    total = runs or 2
+    assert told[0] == (0, total)
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)

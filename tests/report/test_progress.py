@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
+import onnx
 from rich.console import Console
 from rich.progress import Progress
 
+from onnx_subprune.calibration import open_data
+from onnx_subprune.model import input_specs
+from onnx_subprune.phases import watched
 from onnx_subprune.report.progress import Bars, progress_bar
 
 
@@ -40,6 +45,20 @@ def test_a_phase_inside_another_ends_when_that_goes_on() -> None:
     bars("trying", 3, 3)
     bars("verifying", 0, None)
     assert lines(display) == [("verifying", 0, None)]
+
+
+def test_a_pass_over_data_is_watched() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        one (float[N, 2] x) => (float[N, 2] y) { y = Relu(x) }
+    """)
+    data = open_data({"x": np.zeros((5, 2), np.float32), "labels": np.arange(5)}, input_specs(model))
+    told: list[tuple[str, int, int | None]] = []
+    same = watched(data, lambda *step: told.append(step), "reading")
+    assert [len(feeds["x"]) for feeds in same.batches(2)] == [2, 2, 1]
+    assert told == [("reading", 0, 5), ("reading", 2, 5), ("reading", 4, 5), ("reading", 5, 5)]
+    assert list(same.labels) == list(range(5))
+    assert watched(data, None, "reading") is data
 
 
 def test_bars_are_drawn_and_taken_away() -> None:
