@@ -25,7 +25,7 @@ from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.recovery import by_channel, recovered
 from onnx_subprune.sensitivity import measured_curves
-from onnx_subprune.widths import allocate, cost_of, make_plan
+from onnx_subprune.widths import allocate, cost_of, make_plan, possible
 
 __all__ = ["Study", "choose", "scaled"]
 
@@ -97,8 +97,11 @@ def choose(study: Study) -> tuple[Plan, list[str]]:
         counts, warnings = _timed(study, study.clock, allocation)
     else:
         counts, warnings = allocate(structure, study.curves, options.target, allocation)
-        if study.measures and all(counts.values()):
+        if study.measures:
             counts = _tried(study, counts, cost_of(structure, options.target), options.target.value)
+    whole = [name for name, count in counts.items() if not count]
+    if whole and options.target.kind in _SHARED:
+        warnings.append(f"removed as a whole for {options.target}: {', '.join(whole)}")
     return make_plan(study.analysis, study.curves, counts, options), warnings
 
 
@@ -108,19 +111,20 @@ def _timed(study: Study, clock: Clock, allocation: str) -> tuple[dict[str, int],
     Where another allocation of the same budget turns out to be better, its widths are scaled until they meet it too.
     """
     structure, curves, target = study.analysis.structure, study.curves, study.options.target.value
+    predicted = possible(structure, clock.predicted)
     warnings: dict[float, list[str]] = {}
 
     def within(limit: float) -> dict[str, int]:
         budgeted = Target("latency", min(limit, 1.0))
-        counts, told = allocate(structure, curves, budgeted, allocation, clock.predicted)
+        counts, told = allocate(structure, curves, budgeted, allocation, predicted)
         # The user knows of the target alone.
         warnings[limit] = [line.replace(str(budgeted), str(study.options.target)) for line in told]
         return counts
 
     met = budget.meet(within, clock.measured, target)
     counts, told = met.counts, [*clock.warnings, *warnings.get(met.limit, ())]
-    if study.measures and all(counts.values()):
-        other = _tried(study, counts, clock.predicted, met.limit)
+    if study.measures:
+        other = _tried(study, counts, predicted, met.limit)
         if other != counts:
             counts = _scaled_to_meet(study, clock, other, met)
     return counts, told
@@ -130,7 +134,8 @@ def _scaled_to_meet(study: Study, clock: Clock, other: dict[str, int], met: budg
     """Return widths in proportion to others that meet the target of latency, or those that met it where none do."""
 
     def in_proportion(limit: float) -> dict[str, int]:
-        return budget.in_proportion(study.curves, other, clock.predicted, limit).counts
+        cost = possible(study.analysis.structure, clock.predicted)
+        return budget.in_proportion(_open(study.curves, other), other, cost, limit).counts
 
     try:
         return budget.meet(in_proportion, clock.measured, study.options.target.value, start=met.limit).counts
@@ -146,7 +151,7 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     options = study.options
     assert study.dataset is not None
     departure = Departure(study.analysis.normalised, study.dataset, options, 2 * options.probes)
-    named = {"first": counts, **dict(budget.candidates(study.curves, cost, limit))}
+    named = {"first": counts, **_others(study, cost, limit)}
     quick = _Trials(replace(study, options=by_channel(options)), departure, most=len(named))
     quick.run(named)
     quick.finish()
@@ -155,11 +160,25 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     trials = _Trials(study, departure, most=options.trials)
     trials.run({name: named[name] for name in ["first", *quick.ranked()[: options.trials // 3]]})
     while trials.left:
-        near = budget.neighbours(study.curves, trials.best, cost, limit, _STEP)
+        near = budget.neighbours(_open(study.curves, trials.best), trials.best, cost, limit, _STEP)
         if not trials.run(dict(near)):
             break
     trials.finish()
     return trials.best
+
+
+def _others(study: Study, cost: budget.Cost, limit: float) -> dict[str, dict[str, int]]:
+    """Return other allocations; there are none where only the removal of groups meets the target."""
+    try:
+        return dict(budget.candidates(study.curves, cost, limit))
+    except TargetError:
+        return {}
+
+
+def _open(curves: Sequence[budget.Curve], counts: Mapping[str, int]) -> list[budget.Curve]:
+    """Return the curves with a minimum of 0 where a group has no units, and of 1 or more where it has."""
+    held = budget.kept(curves)
+    return [now if counts[now.group] else replace(now, minimum=0) for now in held]
 
 
 class _Trials:

@@ -20,7 +20,7 @@ RECOVERIES = ("exact", "channel", "none")
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "fast": {"recovery": "channel", "one_pass": True, "allocation": "uniform"},
     "balanced": {},
-    "best": {"rows": 64, "probes": 64, "levels": (0.75, 0.4), "trials": 8},
+    "best": {"rows": 64, "probes": 64, "levels": (0.75, 0.4, 0.0), "trials": 8},
 }
 """What `Options.of_effort` changes of the defaults."""
 
@@ -92,7 +92,7 @@ class Options:
         input_shapes: sizes of dynamic inputs to count MACs with; taken from the data where not given.
         rows: rows for each feature that exact recovery fits a layer on, at most.
         probes: samples, held out, on which `measured` allocation runs the network with one group pruned.
-        levels: the shares of units at which it does.
+        levels: the shares of units at which it does; at 0 the group is gone where it can be, and may go then.
         latency_batch: samples per run that latency is measured with; None for what the inputs are otherwise counted
             with, which is one sample unless `input_shapes` says otherwise.
         remeasure: whether to forget what was measured on this machine before.
@@ -118,7 +118,7 @@ class Options:
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     rows: int = 32
     probes: int = 32
-    levels: tuple[float, ...] = (0.75,)
+    levels: tuple[float, ...] = (0.75, 0.0)
     trials: int = 0
     latency_batch: int | None = None
     remeasure: bool = False

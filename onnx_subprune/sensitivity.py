@@ -1,12 +1,15 @@
 """What the network's outputs lose when one group loses units, measured: the weights of a budget.
 
-Each group is pruned alone, to one or two widths, recovered by channel, and run on a few samples. The losses at its
-consumers get the scale of the errors that were seen at the outputs.
+Each group is pruned alone, to a few widths, recovered by channel, and run on a few samples. The losses at its
+consumers get the scale of the errors that were seen at the outputs. A group that was measured without any of its units
+may lose them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
 
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
@@ -31,19 +34,23 @@ def measured_curves(
     """Return the curves with losses that are errors at the outputs."""
     departure = Departure(analysis.normalised, dataset, options, options.probes)
     alone = by_channel(options)
-    found: dict[str, list[tuple[int, float]]] = {}
-    widths = [(curve, width) for curve in curves for width in _widths(curve, options.levels)]
+    found: dict[str, dict[int, float]] = {}
+    least = {c.group: int(analysis.structure.removal([c.group]).reason is not None) for c in curves}
+    widths = [(curve, width) for curve in curves for width in _widths(curve, options.levels, least[curve.group])]
     for index, (curve, width) in enumerate(widths):
         if progress is not None:
             progress(index, len(widths))
         plan = make_plan(analysis, curves, {curve.group: width}, options)
-        model = recovered(analysis, plan, statistics, None, alone).model
-        found.setdefault(curve.group, []).append((width, departure(model)))
+        error = departure(recovered(analysis, plan, statistics, None, alone).model)
+        if isfinite(error):
+            found.setdefault(curve.group, {})[width] = error
     if progress is not None:
         progress(len(widths), len(widths))
-    return budget.fit_sensitivity(curves, found)
+    free = [replace(curve, minimum=0) if 0 in found.get(curve.group, ()) else curve for curve in curves]
+    return budget.fit_sensitivity(free, {name: list(errors.items()) for name, errors in found.items()})
 
 
-def _widths(curve: budget.Curve, levels: Sequence[float]) -> list[int]:
+def _widths(curve: budget.Curve, levels: Sequence[float], least: int) -> list[int]:
     """Return the widths to measure: at least one unit less than all."""
-    return sorted({max(1, min(curve.size - 1, round(level * curve.size))) for level in levels} - {curve.size})
+    widths = {min(curve.size - 1, round(level * curve.size)) for level in levels}
+    return sorted({max(least, width) for width in widths} - {curve.size})

@@ -13,7 +13,7 @@ from onnx_subprune.options import Options, Target
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
 
-__all__ = ["allocate", "cost_of", "dead_groups", "make_plan"]
+__all__ = ["allocate", "cost_of", "dead_groups", "make_plan", "possible"]
 
 
 def allocate(
@@ -41,10 +41,7 @@ def allocate(
         return budget.uniform(free, 0.0), [f"'{name}' keeps a unit: {reason}" for name, reason in needed.items()]
     if target.kind == "variance":
         return budget.variance(curves, target.value), []
-    counts = _affordable(structure, curves, target, allocation, cost or cost_of(structure, target))
-    whole = [name for name, count in counts.items() if not count]
-    dropped = f"{target} is less than the smallest widths leave; removed as a whole: {', '.join(whole)}"
-    return counts, [dropped] if whole else []
+    return _affordable(structure, curves, target, allocation, cost or cost_of(structure, target)), []
 
 
 def make_plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
@@ -68,7 +65,17 @@ def cost_of(structure: Structure, target: Target) -> budget.Cost:
         removal = structure.removal(whole) if whole else None
         return measure({atoms[name]: count for name, count in widths.items()}, removal) / dense
 
-    return cost
+    return possible(structure, cost)
+
+
+def possible(structure: Structure, cost: budget.Cost) -> budget.Cost:
+    """Return a cost that is infinite where groups cannot lose all their units together."""
+
+    def checked(widths: Mapping[str, int]) -> float:
+        whole = [name for name, count in widths.items() if not count]
+        return cost(dict(widths)) if not whole or structure.removal(whole).reason is None else math.inf
+
+    return checked
 
 
 def _affordable(

@@ -219,7 +219,19 @@ def test_below_the_smallest_widths_branches_go(
     reached = {"macs": result.pruned.macs, "params": result.pruned.parameters}[kind]
     assert reached <= 0.9 * least
     assert [len(group.kept) for group in result.plan.groups if group.name == "inner"] == [0]
-    assert any("removed as a whole: inner" in warning for warning in result.warnings)
+    assert any(warning.startswith("removed as a whole") and "inner" in warning for warning in result.warnings)
+
+
+def test_a_branch_that_gives_little_goes_before_channels_that_give_much(
+    block: onnx.ModelProto, images: dict[str, np.ndarray]
+) -> None:
+    for tensor in block.graph.initializer:
+        if tensor.name == "w2":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) / 100, "w2"))
+    result = prune(block, images, Options(target=Target("macs", 0.15)))
+    assert [(g.name, len(g.kept)) for g in result.plan.groups] == [("stem", 8), ("inner", 0)]
+    assert result.warnings[0] == "removed as a whole for macs=0.15: inner"
+    assert relative_error(_outputs(result.model, images)["y"], _outputs(block, images)["y"]) < 0.05
 
 
 def test_a_plan_of_another_model_and_one_without_data_are_refused(dense: onnx.ModelProto, half: Result) -> None:

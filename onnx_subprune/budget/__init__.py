@@ -14,7 +14,7 @@ from onnx_subprune.budget.allocate import (
 )
 from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, joint_share
-from onnx_subprune.budget.knapsack import knapsack, lost_without
+from onnx_subprune.budget.knapsack import kept, knapsack, lost_without
 from onnx_subprune.budget.latency import Fit, fit_times, sampled_widths
 from onnx_subprune.budget.meeting import TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
@@ -41,6 +41,7 @@ __all__ = [
     "fit_times",
     "in_proportion",
     "joint_share",
+    "kept",
     "knapsack",
     "lost_without",
     "meet",

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_subprune.budget.allocate import Cost, Counts, cheapest_cutoff, limit_of
 from onnx_subprune.budget.curves import Curve
 from onnx_subprune.budget.exchange import Options, options_within, settle
-from onnx_subprune.budget.knapsack import knapsack
+from onnx_subprune.budget.knapsack import kept, knapsack
 from onnx_subprune.budget.ladder import Ladders, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
 
@@ -45,8 +45,9 @@ def candidates(
         TargetError: even the minimum widths cost more; `nearest` is their cost.
 
     """
-    uniform = affordable_uniform(curves, cost, target_cost, round_to=round_to).counts
-    found = [("uniform", uniform), ("cutoff", cheapest_cutoff(curves, cost, target_cost, round_to).counts)]
+    held = kept(curves)
+    uniform = affordable_uniform(held, cost, target_cost, round_to=round_to).counts
+    found = [("uniform", uniform), ("cutoff", cheapest_cutoff(held, cost, target_cost, round_to).counts)]
     if all(curve.loss is not None for curve in curves):
         ways: dict[str, tuple[Mapping[str, float] | None, float]] = {
             "loss": (None, 1.0),
@@ -62,7 +63,7 @@ def candidates(
         found += best.items()
         for name in ("loss", "sensitivity"):
             if name in best:
-                mixed = blend(curves, best[name], uniform, cost, target_cost, round_to=round_to)
+                mixed = blend(held, best[name], uniform, cost, target_cost, round_to=round_to)
                 found.append((f"{name}+uniform", mixed))
     return _distinct(found)
 

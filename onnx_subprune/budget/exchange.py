@@ -78,9 +78,16 @@ def settle(ladders: Ladders, options: Sequence[Options], slack: float, limit: fl
 
 def options_within(ladders: Ladders, state: State, group: int, low: int, high: int) -> Options:
     """The rungs from `low` to `high` that the group may move to, its present one among them; the others stay."""
+
+    def cost(rung: int) -> float:
+        return ladders.cost((*state[:group], rung, *state[group + 1 :]))
+
     now = state[group]
+    if low < now and np.isinf(cost(low)):
+        # What has gone as a whole needs a unit of this group.
+        low += 1
     probes = sorted({low, (low + now) // 2, now, (now + high + 1) // 2, high})
-    costs = [ladders.cost((*state[:group], rung, *state[group + 1 :])) for rung in probes]
+    costs = [cost(rung) for rung in probes]
     chosen = _spread(low, now, high)
     change = np.interp(chosen, probes, costs) - ladders.cost(state)
     return Options(chosen, change, ladders.losses[group][chosen])

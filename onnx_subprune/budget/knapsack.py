@@ -4,6 +4,8 @@ Every group has a curve of losses, and the cost is any function of all widths th
 multiply in it (the MACs of a layer are the product of its inputs and outputs), so this is no textbook knapsack and has
 no quick exact answer. Three simple allocations are improved as far as `exchange` can, and the best of what comes out is
 taken: the same share everywhere, one cut-off for all, and the smallest widths. So it is never worse than the first two.
+
+From the best widths at which every group keeps a unit, groups whose minimum is 0 may then go as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from onnx_subprune.budget.exchange import improve
 from onnx_subprune.budget.ladder import Ladders, State, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform
 
-__all__ = ["CALLS", "knapsack", "lost_without"]
+__all__ = ["CALLS", "kept", "knapsack", "lost_without"]
 
 CALLS = 4000
 
@@ -38,7 +40,8 @@ def knapsack(
 
     Args:
         curves: one per group, with losses.
-        cost: of the network with the given widths; must not fall when a width grows.
+        cost: of the network with the given widths; must not fall when a width grows. Infinite where groups cannot lose
+            all their units together.
         target_cost: the largest cost allowed, in the units of `cost`.
         weights: of the groups' losses, 0 or more; all 1 by default.
         round_to: widths are multiples of this (and of the curve's own) or the full size.
@@ -52,12 +55,22 @@ def knapsack(
         TargetError: even the minimum widths cost more; `nearest` is their cost.
 
     """
-    held = [replace(c, minimum=max(c.minimum, math.ceil(floor * c.size - 1e-9))) for c in curves]
+    free = [replace(c, minimum=max(c.minimum, math.ceil(floor * c.size - 1e-9))) for c in curves]
+    held = kept(free)
     starts = [affordable_uniform(held, cost, target_cost, round_to=round_to)]
     starts.append(cheapest_cutoff(held, cost, target_cost, round_to))
     ladders = Ladders(held, cost, weights=weights, power=power, round_to=round_to)
     best = _best(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
+    counts = ladders.counts(best)
+    if any(not curve.minimum for curve in free):
+        ladders = Ladders(free, cost, weights=weights, power=power, round_to=round_to)
+        best = improve(ladders, ladders.state(counts), limit_of(target_cost), calls)
     return Allocation(ladders.counts(best), None, ladders.cost(best))
+
+
+def kept(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of groups that keep a unit at least."""
+    return [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]
 
 
 def lost_without(curve: Curve, count: int) -> float:

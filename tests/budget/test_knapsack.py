@@ -147,3 +147,22 @@ def test_choices_are_exact_where_costs_are_sums() -> None:
     assert choose([a, b], 5.0) == (2, 2)
     assert choose([a, b], -1.0) == (0, 0)
     assert choose([a, b], -1.5) is None
+
+
+def test_a_group_goes_as_a_whole_where_its_minimum_is_none(make_lossy: Make) -> None:
+    """Units of `branch` are worth less than any of `stem`, and without the branch there is room for all of them."""
+    stem = make_lossy("stem", [90.0, 60.0, 40.0, 20.0, 0.0])
+    for minimum, expected in ((0, {"stem": 4, "branch": 0}), (1, {"stem": 3, "branch": 1})):
+        branch = make_lossy("branch", [3.0, 2.0, 1.0, 0.5, 0.0], minimum=minimum)
+        assert knapsack([stem, branch], units, 4.0).counts == expected
+
+
+def test_groups_that_cannot_go_together_do_not(make_lossy: Make) -> None:
+    one, other = (make_lossy(name, [1.0, 0.9, 0.0], minimum=0) for name in ("one", "other"))
+
+    def cost(counts: dict[str, int]) -> float:
+        return units(counts) if any(counts.values()) else float("inf")
+
+    assert sum(knapsack([one, other], cost, 2.0).counts.values()) == 2
+    with pytest.raises(TargetError):
+        knapsack([one, other], cost, 0.5)
