@@ -49,6 +49,7 @@ class Study:
     options: Options
     progress: Watch | None = None
     clock: Clock | None = None
+    departure: Departure | None = None
 
     @property
     def measures(self) -> bool:
@@ -67,7 +68,7 @@ def scaled(study: Study) -> Study:
     options = study.options
     if not study.measures:
         return study
-    if study.dataset is None:
+    if study.departure is None:
         raise OptionError(
             "expected calibration data, found statistics alone: allocation 'measured' runs samples; give --calib, or "
             "ask for --effort fast or another --allocation"
@@ -76,7 +77,7 @@ def scaled(study: Study) -> Study:
         study.analysis,
         study.curves,
         study.statistics,
-        study.dataset,
+        study.departure,
         options,
         progress=phase(study.progress, "measuring sensitivities"),
     )
@@ -149,15 +150,14 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     What groups lose alone does not add up where they are pruned together, so that no computed budget is safe.
     """
     options = study.options
-    assert study.dataset is not None
-    departure = Departure(study.analysis.normalised, study.dataset, options, 2 * options.probes)
-    named = {"first": counts, **_others(study, cost, limit)}
-    quick = _Trials(replace(study, options=by_channel(options)), departure, most=len(named))
+    assert study.departure is not None
+    named = {"first": counts, **_others(study, counts, cost, limit)}
+    quick = _Trials(replace(study, options=by_channel(options)), study.departure, most=len(named))
     quick.run(named)
     quick.finish()
     if not options.trials:
         return quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts
-    trials = _Trials(study, departure, most=options.trials)
+    trials = _Trials(study, study.departure, most=options.trials)
     trials.run({name: named[name] for name in ["first", *quick.ranked()[: options.trials // 3]]})
     while trials.left:
         near = budget.neighbours(_open(study.curves, trials.best), trials.best, cost, limit, _STEP)
@@ -167,10 +167,10 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     return trials.best
 
 
-def _others(study: Study, cost: budget.Cost, limit: float) -> dict[str, dict[str, int]]:
-    """Return other allocations; there are none where only the removal of groups meets the target."""
+def _others(study: Study, found: dict[str, int], cost: budget.Cost, limit: float) -> dict[str, dict[str, int]]:
+    """Return other allocations than the one found; there are none where only the removal of groups meets the target."""
     try:
-        return dict(budget.candidates(study.curves, cost, limit))
+        return dict(budget.candidates(study.curves, cost, limit, loss=found))
     except TargetError:
         return {}
 
@@ -231,5 +231,13 @@ class _Trials:
         if study.progress is not None:
             study.progress(_TRYING, len(self._seen), self._most)
         fitting = phase(study.progress, "fitting layers")
-        found = recovered(study.analysis, plan, study.statistics, study.dataset, study.options, progress=fitting)
+        found = recovered(
+            study.analysis,
+            plan,
+            study.statistics,
+            study.dataset,
+            replace(study.options, sweeps=1),
+            departure=self._departure,
+            progress=fitting,
+        )
         return self._departure(found.model)

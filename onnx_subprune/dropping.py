@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -19,18 +19,37 @@ from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.choosing import Study, choose
 from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import input_specs
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import COSTS, Options, Target
 from onnx_subprune.phases import begin, phase
-from onnx_subprune.recovery import recovered
+from onnx_subprune.plan import Plan
+from onnx_subprune.recovery import Recovered, recovered
+from onnx_subprune.result import Drop
 
-__all__ = ["Fall", "fall_of", "smallest_target"]
+__all__ = ["Fall", "Smallest", "fall_of", "smallest_network"]
 
 _logger = logging.getLogger(__name__)
 
-Fall = Callable[[onnx.ModelProto], float]
 _LOWEST, _HIGHEST = 0.05, 0.95
 _TRIALS = 8
 _SEARCHING = "searching for the smallest network"
+
+
+@dataclass(frozen=True)
+class Fall:
+    """By how much a network is worse than the dense one, and the name of the metric that says so (`result.Drop`)."""
+
+    metric: str
+    of: Callable[[onnx.ModelProto], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """The smallest network that was measured as allowed, how it was made, and what the user should know of its plan."""
+
+    plan: Plan
+    recovered: Recovered
+    warnings: Sequence[str]
+    drop: Drop
 
 
 def fall_of(study: Study, evaluation: Any) -> Fall:
@@ -48,7 +67,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
     dense, options = study.analysis.model, study.options
     if callable(evaluation):
         before = float(evaluation(dense))
-        return lambda model: before - float(evaluation(model))
+        return Fall("given", lambda model: before - float(evaluation(model)))
     if evaluation is not None:
         data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, input_specs(dense))
 
@@ -56,53 +75,70 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
             return evaluate.top1(model, data, providers=options.providers, threads=options.threads).accuracy
 
         known = accuracy(dense)
-        return lambda model: known - accuracy(model)
-    return lambda model: _disagreement(study, model)
+        return Fall("top-1", lambda model: known - accuracy(model))
+    return Fall("same class", lambda model: _disagreement(study, model))
 
 
-def smallest_target(study: Study, fall: Fall) -> Target:
-    """Return the smallest share of MACs whose network falls by at most what the target allows; `study` is `scaled`.
+def smallest_network(study: Study, fall: Fall) -> Smallest:
+    """Return the network of the smallest cost that falls by at most what the target allows; `study` is `scaled`.
 
     Raises:
         TargetError: no budget of the search does.
 
     """
-    allowed = study.options.target.value
-
-    tried = 0
-
-    def at(fraction: float) -> float:
-        nonlocal tried
-        if study.progress is not None:
-            study.progress(_SEARCHING, tried, _TRIALS)
-        tried += 1
-        options = replace(study.options, target=_rounded(fraction), trials=0)
-        try:
-            plan, _ = choose(replace(study, options=options))
-        except TargetError:
-            return math.inf
-        fitting = phase(study.progress, "fitting layers")
-        found = recovered(study.analysis, plan, study.statistics, study.dataset, options, progress=fitting)
-        begin(study.progress, "measuring the fall")
-        fallen = fall(found.model)
-        _logger.info("%s: the metric falls by %.4f", options.target, fallen)
-        return fallen
-
-    found = budget.smallest(at, _LOWEST, _HIGHEST, allowed, evaluations=_TRIALS)
+    allowed, cost = study.options.target.value, study.options.cost or COSTS[0]
+    search = _Search(study, fall, cost)
+    found = budget.smallest(search.at, _LOWEST, _HIGHEST, allowed, evaluations=_TRIALS)
     if study.progress is not None:
         study.progress(_SEARCHING, _TRIALS, _TRIALS)
-    if found.best is None:
+    if search.best is None or found.best is None:
         least = min(trial.fall for trial in found.tried)
         raise TargetError(
             f"expected a network that falls by at most {allowed:g}, found a fall of {least:.4f} at {_HIGHEST:g} of the "
-            f"MACs; ask for drop={least:.4f} or more",
+            f"{cost}; ask for drop={least:.4f} or more",
             least,
         )
-    return _rounded(found.best.fraction)
+    drop = Drop(fall.metric, allowed, found.best.fall, cost, found.tried)
+    return Smallest(*search.best, drop)
 
 
-def _rounded(fraction: float) -> Target:
-    return Target("macs", round(fraction, 4))
+class _Search:
+    """Networks made at one budget after the other; the smallest that is allowed is kept."""
+
+    def __init__(self, study: Study, fall: Fall, cost: str) -> None:
+        self._study, self._fall, self._cost = study, fall, cost
+        self._tried = 0
+        self._fraction = math.inf
+        self.best: tuple[Plan, Recovered, Sequence[str]] | None = None
+
+    def at(self, fraction: float) -> float:
+        """Return the fall of the network that costs this share; infinite where there is none."""
+        study = self._study
+        if study.progress is not None:
+            study.progress(_SEARCHING, self._tried, _TRIALS)
+        self._tried += 1
+        # One that was measured to be good enough is found, not the best of several at each budget.
+        options = replace(study.options, target=Target(self._cost, round(fraction, 4)), cost=None, trials=0)
+        try:
+            plan, warnings = choose(replace(study, options=options))
+        except TargetError:
+            return math.inf
+        fitting = phase(study.progress, "fitting layers")
+        found = recovered(
+            study.analysis,
+            plan,
+            study.statistics,
+            study.dataset,
+            options,
+            departure=study.departure,
+            progress=fitting,
+        )
+        begin(study.progress, "measuring the fall")
+        fallen = self._fall.of(found.model)
+        _logger.info("%s: the metric falls by %.4f", options.target, fallen)
+        if fallen <= study.options.target.value and fraction < self._fraction:
+            self._fraction, self.best = fraction, (plan, found, warnings)
+        return fallen
 
 
 def _disagreement(study: Study, model: onnx.ModelProto) -> float:

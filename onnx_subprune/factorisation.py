@@ -330,13 +330,8 @@ def _check_structure(
 
 def _thin(layers: Sequence[Layer], ranked: Sequence[RankedLayer], statistics: Statistics) -> list[str]:
     """Return a warning for every layer whose components were found on few rows."""
-    warnings = []
-    for layer, one in zip(layers, ranked, strict=True):
-        gram = statistics.grams[_tap(layer).key]
-        advised = calibration.ROWS_PER_FEATURE * gram.features
-        if one.rank is not None and gram.count < advised:
-            warnings.append(
-                f"'{layer.name}' was factorised on {gram.count} rows for {gram.features} features, where at least "
-                f"{advised} are advised; use more samples"
-            )
-    return warnings
+    pairs = [pair for pair in zip(layers, ranked, strict=True) if pair[1].rank is not None]
+    lines = (
+        calibration.few_rows(f"'{layer.name}' was factorised", statistics.grams[_tap(layer).key]) for layer, _ in pairs
+    )
+    return [line for line in lines if line is not None]

@@ -64,7 +64,7 @@ def normalisation_readers(
         squares = np.diagonal(second)
         readers[one] = Reader(
             features,
-            partial(np.ones, (1, features.count)),
+            partial(np.ones, (1, 1, features.count)),
             Moments(partial(_diagonal, squares)),
             partial(np.asarray, squares[np.newaxis]),
             gram.count / samples,

@@ -9,9 +9,11 @@ from typing import Any
 from onnx_subprune.errors import OptionError
 from onnx_subprune.subspace import METHODS
 
-__all__ = ["ALLOCATIONS", "AUTO", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+__all__ = ["ALLOCATIONS", "AUTO", "COSTS", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
 
 TARGETS = ("macs", "params", "latency", "units", "variance", "drop")
+COSTS = ("macs", "params", "latency")
+"""What a target `drop` can make as small as possible; a target of the same name says how much of it may stay."""
 AUTO = "auto"
 SELECTIONS = METHODS
 ALLOCATIONS = ("measured", "loss", "cutoff", "uniform")
@@ -20,7 +22,7 @@ RECOVERIES = ("exact", "channel", "none")
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "fast": {"recovery": "channel", "one_pass": True, "allocation": "uniform"},
     "balanced": {},
-    "best": {"rows": 64, "probes": 64, "levels": (0.75, 0.4, 0.0), "trials": 8},
+    "best": {"rows": 64, "probes": 64, "levels": (0.75, 0.4, 0.0), "trials": 8, "sweeps": 2},
 }
 """What `Options.of_effort` changes of the defaults."""
 
@@ -70,6 +72,7 @@ class Options:
 
     Attributes:
         target: what may remain.
+        cost: what a target `drop` makes as small as it can, one of `COSTS`; None for MACs.
         select: the ordering of units, one of `SELECTIONS`.
         recovery: `exact` (every layer fitted on what it reads itself), `channel` (least squares per channel, the
             paper's) or `none`.
@@ -97,10 +100,12 @@ class Options:
             with, which is one sample unless `input_shapes` says otherwise.
         remeasure: whether to forget what was measured on this machine before.
         trials: how many allocations are carried out to take the best of them; 0 for the one that was computed.
+        sweeps: how often exact recovery goes through all layers, at most; a sweep that does not help is not kept.
 
     """
 
     target: Target = field(default_factory=lambda: Target("macs", 0.5))
+    cost: str | None = None
     select: str = "obs"
     recovery: str = "exact"
     allocation: str = "measured"
@@ -120,6 +125,7 @@ class Options:
     probes: int = 32
     levels: tuple[float, ...] = (0.75, 0.0)
     trials: int = 0
+    sweeps: int = 1
     latency_batch: int | None = None
     remeasure: bool = False
 
@@ -143,9 +149,15 @@ class Options:
         _one_of("selection", self.select, SELECTIONS)
         _one_of("recovery", self.recovery, RECOVERIES)
         _one_of("allocation", self.allocation, ALLOCATIONS)
+        if self.cost is not None:
+            _one_of("cost", self.cost, COSTS)
+            if self.target.kind != "drop":
+                raise OptionError(
+                    f"expected a cost with a target drop=F, found {self.target}, which names its own; leave --cost out"
+                )
         if isinstance(self.round_to, str) and self.round_to != AUTO:
             raise OptionError(f"expected round-to of a number or '{AUTO}', found '{self.round_to}'; for example 8")
-        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes", "latency_batch"):
+        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes", "latency_batch", "sweeps"):
             value = getattr(self, name)
             if value not in (None, AUTO) and value < 1:
                 raise OptionError(

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -18,14 +19,15 @@ from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.choosing import Study, choose, scaled
 from onnx_subprune.clock import Clock, fast_multiples, stepped, timed_shapes
-from onnx_subprune.dropping import fall_of, smallest_target
+from onnx_subprune.departure import Departure
+from onnx_subprune.dropping import fall_of, smallest_network
 from onnx_subprune.errors import InternalError, OptionError, PlanError
 from onnx_subprune.model import measure_cost, model_bytes
-from onnx_subprune.options import AUTO, Options
+from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
-from onnx_subprune.recovery import recovered
+from onnx_subprune.recovery import Recovered, recovered
 from onnx_subprune.refit import Refit
 from onnx_subprune.result import Result
 from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
@@ -71,18 +73,25 @@ def prune(
     timed_shapes(analysis, options.latency_batch)
     groups = _chosen(analysis.structure, options)
     statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
-    _check_fit(statistics, analysis)
+    _check_fit(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, clock, told = _on_this_machine(analysis, curves, options, progress)
-    study = scaled(Study(analysis, curves, statistics, dataset, options, progress, clock))
+    departure = _departure(analysis, dataset, options)
+    study = scaled(Study(analysis, curves, statistics, dataset, options, progress, clock, departure))
+    carry_out = partial(
+        _carry_out, analysis, statistics=statistics, options=options, dataset=dataset, progress=progress
+    )
     if options.target.kind == "drop":
-        # What is returned is what was measured: no more trials after the search.
-        options = replace(options, target=smallest_target(study, fall_of(study, evaluation)), trials=0)
-        study = replace(study, options=options)
-    plan, warnings = choose(study)
-    result = _carry_out(analysis, plan, statistics, options, dataset, warnings=[*told, *warnings], progress=progress)
+        # What is returned is what was measured.
+        found = smallest_network(study, fall_of(study, evaluation))
+        result = replace(
+            carry_out(found.plan, found=found.recovered, warnings=[*told, *found.warnings]), drop=found.drop
+        )
+    else:
+        plan, warnings = choose(study)
+        result = carry_out(plan, departure=departure, warnings=[*told, *warnings])
     result = replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures else "consumers")
-    return result if clock is None else _confirmed(result, clock, options, progress)
+    return result if clock is None else _confirmed(result, clock, progress)
 
 
 def apply(
@@ -100,8 +109,7 @@ def apply(
     needs the data; for one with recovery by channel the statistics will do.
 
     Raises:
-        OptionError: the plan recovers exactly, and there are statistics alone.
-        PlanError: the plan belongs to another model, or needs statistics that were not given.
+        PlanError: the plan belongs to another model, or needs data or statistics that were not given.
 
     """
     options = replace(
@@ -109,6 +117,8 @@ def apply(
         recovery=plan.recovery,
         one_pass=plan.one_pass,
         rows=plan.rows,
+        probes=plan.probes,
+        sweeps=plan.sweeps,
         ridge=plan.ridge,
         select=plan.select,
         prune_normalised=plan.prune_normalised,
@@ -120,6 +130,11 @@ def apply(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
             f"found {analysis.fingerprint[:12]}; apply the plan to that model or make a new one"
         )
+    if plan.recovery == "exact" and dataset is None:
+        found = "nothing" if statistics is None else "statistics alone"
+        raise PlanError(
+            f"the plan recovers exactly, which runs samples: expected calibration data, found {found}; give --calib"
+        )
     if plan.recovery != "none" and statistics is None:
         if dataset is None:
             raise PlanError(
@@ -128,8 +143,9 @@ def apply(
             )
         statistics = _calibrate(analysis, dataset, options, progress=progress)
     if statistics is not None:
-        _check_fit(statistics, analysis)
-    return _carry_out(analysis, plan, statistics, options, dataset, progress=progress)
+        _check_fit(statistics, analysis, "give those of the run that made the plan, or --calib")
+    departure = _departure(analysis, dataset, options)
+    return _carry_out(analysis, plan, statistics, options, dataset, departure=departure, progress=progress)
 
 
 def calibrate(
@@ -167,7 +183,7 @@ def _on_this_machine(
     analysis: Analysis, curves: list[budget.Curve], options: Options, progress: Watch | None
 ) -> tuple[list[budget.Curve], Clock | None, list[str]]:
     """Return the curves with widths that are fast here, where these are asked for, and what predicts latencies."""
-    timed = options.target.kind == "latency" and options.target.value < 1.0
+    timed = options.cost == "latency" or (options.target.kind == "latency" and options.target.value < 1.0)
     if not timed and options.round_to != AUTO:
         return curves, None, []
     begin(progress, "measuring which widths are fast")
@@ -179,14 +195,14 @@ def _on_this_machine(
     return curves, clock, []
 
 
-def _confirmed(result: Result, clock: Clock, options: Options, progress: Watch | None) -> Result:
+def _confirmed(result: Result, clock: Clock, progress: Watch | None) -> Result:
     """Return the result with the latency of what is given back, measured; recovery does not change it."""
     begin(progress, "measuring the result")
     timing = clock.confirmed(result.model, {group.name: len(group.kept) for group in result.plan.groups})
-    warnings = list(result.warnings)
-    if timing.measured > options.target.value * (1 + budget.TOLERANCE):
+    warnings, target = list(result.warnings), Target.parse(result.plan.target)
+    if timing.measured > target.value * (1 + budget.TOLERANCE):
         warnings.append(
-            f"{options.target} was met while the widths were chosen; measured once more the result takes "
+            f"{target} was met while the widths were chosen; measured once more the result takes "
             f"{timing.measured:.3f} of the time of the dense network: the machine is noisy, use `bench` when it is not"
         )
     return replace(result, latency=timing, warnings=tuple(warnings))
@@ -199,8 +215,11 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
     return take_statistics(analysis, taps, dataset, options, phase(progress, "calibrating"))
 
 
-def _check_fit(statistics: Statistics, analysis: Analysis) -> None:
-    advice = "calibrate with the same --prune-normalised as you prune with"
+def _departure(analysis: Analysis, dataset: Dataset | None, options: Options) -> Departure | None:
+    return None if dataset is None else Departure(analysis.normalised, dataset, options, 2 * options.probes)
+
+
+def _check_fit(statistics: Statistics, analysis: Analysis, advice: str) -> None:
     check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
@@ -211,17 +230,20 @@ def _carry_out(
     options: Options,
     dataset: Dataset | None,
     *,
+    departure: Departure | None = None,
+    found: Recovered | None = None,
     warnings: Sequence[str] = (),
     progress: Watch | None = None,
 ) -> Result:
-    """Recover, shrink and verify."""
+    """Recover and shrink, if that has not been done yet, and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
     errors: dict[str, float] = {}
     fit: Refit | None = None
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(progress, "removing units")
-        found = recovered(analysis, plan, statistics, dataset, options, progress=phase(progress, "fitting layers"))
+        fitting = phase(progress, "fitting layers")
+        found = found or recovered(analysis, plan, statistics, dataset, options, departure=departure, progress=fitting)
         model, errors, fit, warnings = found.model, dict(found.errors), found.fit, [*warnings, *found.warnings]
     else:
         model = onnx.ModelProto()

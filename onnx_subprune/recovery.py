@@ -7,7 +7,8 @@ is pruned so far, or in one pass on those of the dense network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ import onnx
 from onnx_subprune import calibration, subspace
 from onnx_subprune.analysis import Analysis, restructured, shrink
 from onnx_subprune.calibration import Dataset, Progress, Statistics
-from onnx_subprune.departure import HELD
+from onnx_subprune.departure import Departure
 from onnx_subprune.errors import OptionError
 from onnx_subprune.normalised import rescalings
 from onnx_subprune.options import Options
@@ -28,6 +29,18 @@ from onnx_subprune.subspace import Pending, Rescaling
 from onnx_subprune.tapping import normalisation_grams, readers_of, tap_of
 
 __all__ = ["Recovered", "by_channel", "recovered"]
+
+_logger = logging.getLogger(__name__)
+
+# Two networks whose errors at the outputs differ by less are as good as each other.
+_NOISE, _ROUNDING = 0.01, 1e-9
+_UNCHECKED = (
+    f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
+)
+_KEPT = (
+    "recovery by channel was kept: on samples held out the outputs are off by {}, and by {} with exact recovery; use "
+    "more samples"
+)
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
@@ -57,9 +70,13 @@ def recovered(
     dataset: Dataset | None,
     options: Options,
     *,
+    departure: Departure | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
     """Cut a network down to a plan and recover as the options say.
+
+    With a `departure`, exact recovery is kept only where its outputs are no worse than those of recovery by channel,
+    and each sweep after the first only where it makes them better.
 
     Raises:
         OptionError: exact recovery without data.
@@ -83,10 +100,53 @@ def recovered(
             "expected calibration data, found statistics alone: exact recovery runs the samples again; give --calib, "
             "or ask for --effort fast or --recovery channel"
         )
-    networks = Networks(analysis.normalised, model, _Cut(structure, keeps), analysis.scratch)
-    found = refit(networks, dataset, settings(options), progress)
-    errors |= {layer.name: layer.after for layer in found.layers if layer.name in errors}
-    return Recovered(found.model, errors, (*warnings, *_left(found, errors)), found)
+    cut = Recovered(model, errors, tuple(warnings))
+    fit = _Fitter(analysis, _Cut(structure, keeps), dataset, options, progress)
+    return fit(cut, 0) if departure is None else _best(cut, fit, departure, options.sweeps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitter:
+    """Fits all layers of a network once more, one sweep after the other."""
+
+    analysis: Analysis
+    restrict: Callable[[str, np.ndarray], np.ndarray]
+    dataset: Dataset
+    options: Options
+    progress: Progress | None
+
+    def __call__(self, found: Recovered, sweep: int) -> Recovered:
+        networks = Networks(self.analysis.normalised, found.model, self.restrict, self.analysis.scratch)
+        # Every sweep draws rows of its own.
+        how = replace(settings(self.options), seed=self.options.seed + sweep)
+        fit = refit(networks, self.dataset, how, self.progress)
+        errors = {**found.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in found.errors}
+        warnings = (*found.warnings, *(() if sweep else _left(fit, errors)))
+        return Recovered(fit.model, errors, warnings, fit)
+
+
+def _best(cut: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Recovered:
+    """Return the network after as many sweeps of fits as make its outputs better; none where the first does not."""
+    first = fit(cut, 0)
+    if not departure.held:
+        return replace(first, warnings=(*first.warnings, _UNCHECKED))
+    by_channel, error = departure(cut.model), departure(first.model)
+    _logger.info("error at the outputs: by channel %.3g, exact %.3g", by_channel, error)
+    if error > (1.0 + _NOISE) * by_channel + _ROUNDING:
+        return replace(cut, warnings=(*cut.warnings, _KEPT.format(_percent(by_channel), _percent(error))))
+    best = first
+    for sweep in range(1, sweeps):
+        again = fit(best, sweep)
+        now = departure(again.model)
+        _logger.info("error at the outputs after %d sweeps: %.3g", sweep + 1, now)
+        if now >= error:
+            break
+        best, error = again, now
+    return best
+
+
+def _percent(departure: float) -> str:
+    return f"{100 * np.sqrt(departure):.3g}%"
 
 
 def by_channel(options: Options) -> Options:
@@ -98,7 +158,6 @@ def settings(options: Options) -> Settings:
     """Return how the options fit layers."""
     return Settings(
         sequential=not options.one_pass,
-        held=HELD,
         rows=options.rows,
         batch_size=options.batch_size,
         seed=options.seed,
@@ -143,17 +202,13 @@ def _thin(structure: Structure, fits: Sequence[Pending], statistics: Statistics 
     """Return a warning for every correction that was fitted on few rows."""
     if statistics is None:
         return []
-    readers, warnings = readers_of(structure), []
+    readers = readers_of(structure)
     # Where all features are gone only their mean was needed.
-    for consumer in (consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers):
-        gram = statistics.grams[tap_of(readers[consumer]).key]
-        advised = calibration.ROWS_PER_FEATURE * gram.features
-        if gram.count < advised:
-            warnings.append(
-                f"'{consumer.name}' was fitted on {gram.count} rows for {gram.features} features, where at least "
-                f"{advised} are advised; use more samples"
-            )
-    return warnings
+    fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
+    lines = (
+        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
+    )
+    return [line for line in lines if line is not None]
 
 
 def _left(found: Refit, errors: Mapping[str, float]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from onnx_subprune.analysis import Analysis
-from onnx_subprune.budget import Curve
+from onnx_subprune.budget import Curve, Trial
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.clock import LatencyMet
 from onnx_subprune.model import Cost, save_model
@@ -25,7 +25,28 @@ if TYPE_CHECKING:
 
     from onnx_subprune.measured import Measured
 
-__all__ = ["Result"]
+__all__ = ["Drop", "Result"]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """By how much the metric of a target `drop` fell.
+
+    Attributes:
+        metric: what it is: `top-1` on labelled data, `same class` (the share of calibration samples whose largest
+            class is that of the dense network), or `given`, a function of the caller.
+        allowed: the fall that was allowed.
+        fall: the fall measured on the result.
+        cost: what was made as small as that allows, one of `options.COSTS`.
+        tried: the shares of it that were tried, and the falls measured there.
+
+    """
+
+    metric: str
+    allowed: float
+    fall: float
+    cost: str
+    tried: tuple[Trial, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,6 +67,7 @@ class Result:
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
         latency: what the network takes of the dense one's time, where the target was one of latency.
+        drop: what was measured for a target `drop`; None for other targets.
 
     """
 
@@ -62,6 +84,7 @@ class Result:
     losses_at: str = "consumers"
     fit: Refit | None = None
     latency: LatencyMet | None = None
+    drop: Drop | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pruned model, all or nothing; OutputError if that is not possible."""

@@ -13,7 +13,7 @@ from math import isfinite
 
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
-from onnx_subprune.calibration import Dataset, Progress, Statistics
+from onnx_subprune.calibration import Progress, Statistics
 from onnx_subprune.departure import Departure
 from onnx_subprune.options import Options
 from onnx_subprune.recovery import by_channel, recovered
@@ -26,13 +26,12 @@ def measured_curves(
     analysis: Analysis,
     curves: Sequence[budget.Curve],
     statistics: Statistics,
-    dataset: Dataset,
+    departure: Departure,
     options: Options,
     *,
     progress: Progress | None = None,
 ) -> list[budget.Curve]:
     """Return the curves with losses that are errors at the outputs."""
-    departure = Departure(analysis.normalised, dataset, options, options.probes)
     alone = by_channel(options)
     found: dict[str, dict[int, float]] = {}
     least = {c.group: int(analysis.structure.removal([c.group]).reason is not None) for c in curves}
@@ -41,7 +40,7 @@ def measured_curves(
         if progress is not None:
             progress(index, len(widths))
         plan = make_plan(analysis, curves, {curve.group: width}, options)
-        error = departure(recovered(analysis, plan, statistics, None, alone).model)
+        error = departure(recovered(analysis, plan, statistics, None, alone).model, options.probes)
         if isfinite(error):
             found.setdefault(curve.group, {})[width] = error
     if progress is not None:

@@ -15,6 +15,12 @@ from onnx_subprune.structure import Structure
 
 __all__ = ["allocate", "cost_of", "dead_groups", "make_plan", "possible"]
 
+_MEASURES: Mapping[str, Callable[[Structure], Callable[..., float]]] = {
+    "macs": lambda structure: structure.macs,
+    "params": lambda structure: structure.parameters,
+}
+"""What a network of given widths costs, by the kind of a target (`options.COSTS`); of latency a `Clock` says so."""
+
 
 def allocate(
     structure: Structure,
@@ -51,12 +57,14 @@ def make_plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mappin
     kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
     chosen = (str(options.target), options.select, options.recovery, options.ridge)
-    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, options.one_pass, options.rows)
+    fitting = (options.one_pass, options.rows, options.probes, options.sweeps)
+    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, *fitting)
 
 
 def cost_of(structure: Structure, target: Target) -> budget.Cost:
-    """Return what a network of given widths costs, as a share of the dense one: MACs or parameters."""
-    measure = structure.parameters if target.kind == "params" else structure.macs
+    """Return what a network of given widths costs, as a share of the dense one, by the kind of the target."""
+    # A latency below 1 has a clock that says what it is; all of the network is all of it by any measure.
+    measure = _MEASURES.get(target.kind, _MEASURES["macs"])(structure)
     atoms = {group.name: group.atom for group in structure.prunable}
     dense = measure({})
 

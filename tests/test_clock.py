@@ -172,6 +172,18 @@ def test_measured_allocation_and_trials_meet_the_target(pretended: Callable[...,
     assert 0.55 <= found.latency.measured <= 0.6 * 1.03
 
 
+def test_the_smallest_network_within_a_drop_may_be_the_fastest(pretended: Callable[..., Pretended]) -> None:
+    pretended()
+    found = timed("drop=0.1", cost="latency", samples=128)
+    assert found.drop is not None
+    assert (found.drop.cost, found.plan.target.partition("=")[0]) == ("latency", "latency")
+    assert found.drop.fall <= 0.1
+    target = Target.parse(found.plan.target).value
+    assert target < 0.9
+    assert found.latency.measured <= target * 1.03
+    assert not [line for line in found.warnings if "noisy" in line]
+
+
 def test_damaged_measurements_are_told_of_and_made_anew(
     pretended: Callable[..., Pretended], measurements: Path
 ) -> None:

@@ -239,6 +239,10 @@ def test_a_plan_of_another_model_and_one_without_data_are_refused(dense: onnx.Mo
         apply(replace(half.plan, fingerprint="0" * 64), dense)
     with pytest.raises(PlanError, match="needs calibration data or statistics"):
         apply(half.plan, dense)
+    exact = replace(half.plan, recovery="exact")
+    for given, found in ((None, "nothing"), (half.statistics, "statistics alone")):
+        with pytest.raises(PlanError, match=f"expected calibration data, found {found}; give --calib$"):
+            apply(exact, dense, statistics=given)
 
 
 def test_statistics_of_another_model_are_refused(dense: onnx.ModelProto, half: Result) -> None:
@@ -246,6 +250,17 @@ def test_statistics_of_another_model_are_refused(dense: onnx.ModelProto, half: R
     other = replace(half.statistics, fingerprint="0" * 64)
     with pytest.raises(OptionError, match="expected statistics of this model"):
         prune(dense, None, statistics=other)
+
+
+def test_statistics_without_what_a_plan_needs_are_refused_in_the_words_of_the_command(
+    dense: onnx.ModelProto, half: Result
+) -> None:
+    assert half.statistics is not None
+    lacking = replace(half.statistics, grams=dict(list(half.statistics.grams.items())[1:]))
+    with pytest.raises(OptionError, match="give those of the run that made the plan, or --calib"):
+        apply(half.plan, dense, statistics=lacking)
+    with pytest.raises(OptionError, match="with the same --prune-normalised as you prune with"):
+        prune(dense, None, Options.of_effort("fast"), statistics=lacking)
 
 
 def test_neither_data_nor_statistics_is_refused(dense: onnx.ModelProto) -> None:

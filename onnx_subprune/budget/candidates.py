@@ -26,6 +26,8 @@ def candidates(
     target_cost: float,
     weights: Mapping[str, float] | None = None,
     round_to: int = 1,
+    *,
+    loss: Counts | None = None,
 ) -> list[tuple[str, Counts]]:
     """A short list of named allocations that meet the target; of equal ones only the first is listed.
 
@@ -39,6 +41,7 @@ def candidates(
         target_cost: the largest cost allowed, in the units of `cost`.
         weights: of the groups' losses: how much of a squared error at the consumers reaches the output.
         round_to: widths are multiples of this (and of the curve's own) or the full size.
+        loss: the allocation of that name, where it was found already.
 
     Raises:
         OptionError: the target is NaN or `round_to` below 1.
@@ -56,7 +59,10 @@ def candidates(
         }
         if weights is not None:
             ways["sensitivity"] = (weights, 1.0)
-        best = {
+        if loss is not None:
+            del ways["loss"]
+        best = {} if loss is None else {"loss": loss}
+        best |= {
             name: knapsack(curves, cost, target_cost, scale, round_to, power=power).counts
             for name, (scale, power) in ways.items()
         }

@@ -3,14 +3,16 @@
 from onnx_subprune.calibration.datasets import Dataset, WatchedDataset
 from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
 from onnx_subprune.calibration.filling import token_input
+from onnx_subprune.calibration.holding import HELD, portions
 from onnx_subprune.calibration.readers import open_data
-from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, thin_taps
+from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, few_rows, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose
 from onnx_subprune.calibration.tokens import open_tokens
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
     "DEFAULT_MAX_BYTES",
+    "HELD",
     "ROWS_PER_FEATURE",
     "Dataset",
     "Gram",
@@ -21,8 +23,10 @@ __all__ = [
     "accumulate",
     "calibrate",
     "expose",
+    "few_rows",
     "open_data",
     "open_tokens",
+    "portions",
     "thin_taps",
     "token_input",
 ]

@@ -41,6 +41,11 @@ class Dataset(ABC):
         does not fit the model.
         """
 
+    @property
+    def divisible(self) -> bool:
+        """Whether a batch may be cut into samples: the first axis of every input counts them, and may have any size."""
+        return not self._layout.whole and self._layout.batch is None
+
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """Number of samples in a batch: the first axis, or one where the inputs share no batch axis."""
         return 1 if self._layout.whole else len(next(iter(feeds.values())))

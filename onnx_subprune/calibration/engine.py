@@ -185,7 +185,7 @@ def _warn_thin(statistics: Statistics) -> None:
     if thin := thin_taps(statistics):
         # The caller reports what concerns its result; here it is for those who follow the log.
         logger.info(
-            "%d of %d taps have too few rows for their width, the recovery may over-fit; use more samples (%s%s)",
+            "%d of %d taps have too few rows for their width, and the recovery may over-fit: %s%s",
             len(thin),
             len(statistics.grams),
             thin[0],

@@ -1,8 +1,8 @@
 """How samples lie in a model's inputs, and whether given arrays fit them.
 
 Three layouts cover the models there are: the first axis of every input is the batch and may have any size; it is the
-batch with one size fixed in the model; or the inputs do not share a batch axis (a scalar, a recurrent state), and then
-one sample is one whole set of inputs.
+batch with one size fixed in the model; or the inputs do not share a batch axis there (a scalar, a recurrent state, a
+sequence whose batch is another axis by name), and then one sample is one whole set of inputs.
 """
 
 from __future__ import annotations
@@ -63,11 +63,16 @@ def layout_of(specs: Sequence[InputSpec]) -> Layout:
     first = {spec.shape[0] for spec in specs}
     elsewhere = {dim for spec in specs for dim in spec.shape[1:] if isinstance(dim, str)}
     if all(not isinstance(dim, int) for dim in first):
-        return Layout(specs, whole=bool(first & elsewhere))
+        return Layout(specs, whole=bool(first & elsewhere) or (_names_batch(elsewhere) and not _names_batch(first)))
     if len(first) == 1:
         (size,) = first
         return Layout(specs, batch=size if isinstance(size, int) else None)
     return Layout(specs, whole=True)
+
+
+def _names_batch(dims: Iterable[int | str | None]) -> bool:
+    """Whether one of the sizes of axes bears a name that exporters give to the batch."""
+    return any(isinstance(dim, str) and ("batch" in dim.lower() or dim in ("N", "B")) for dim in dims)
 
 
 def check_names(found: Iterable[str], specs: Sequence[InputSpec], source: str) -> None:

@@ -22,7 +22,7 @@ from onnx_subprune.calibration.accumulate import Accumulator
 from onnx_subprune.calibration.taps import Tap
 from onnx_subprune.errors import DataError, OutputError
 
-__all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "thin_taps"]
+__all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
 ROWS_PER_FEATURE = 16
 _FORMAT = "onnx_subprune.statistics/1"
@@ -173,13 +173,24 @@ def accumulate(x: NDArray[Any], tap: Tap) -> Gram:
     return Gram(accumulator.count, accumulator.finish())
 
 
+def few_rows(done: str, gram: Gram) -> str | None:
+    """A sentence on what was `done` with a Gram of fewer than 16 rows per feature, where least squares over-fits.
+
+    None where there are enough.
+    """
+    advised = ROWS_PER_FEATURE * gram.features
+    if gram.count >= advised:
+        return None
+    return (
+        f"{done} on {gram.count} rows for {gram.features} features, where at least {advised} are advised; "
+        "use more samples"
+    )
+
+
 def thin_taps(statistics: Statistics) -> list[str]:
-    """One sentence for every tap with fewer than 16 rows per feature, where least squares over-fits."""
-    return [
-        f"'{key}': {gram.count} rows for {gram.features} features, at least {ROWS_PER_FEATURE * gram.features} advised"
-        for key, gram in sorted(statistics.grams.items())
-        if gram.count < ROWS_PER_FEATURE * gram.features
-    ]
+    """One sentence for every tap with few rows."""
+    found = (few_rows(f"'{key}' was measured", gram) for key, gram in sorted(statistics.grams.items()))
+    return [line for line in found if line is not None]
 
 
 def _checked_gram(count: int, matrix: Matrix) -> Gram:

@@ -64,7 +64,8 @@ class Ending:
         document = report.as_dict(result, measured=measured, command=self.command, source=self.source)
         if not self.dry and (path := self.written.get("--report")) is not None:
             report.write_report(document, path)
-        screen.show(document, report.cost_table(result, measured), report.width_table(result))
+        drop = [] if result.drop is None else [report.drop_line(result.drop)]
+        screen.show(document, report.cost_table(result, measured), report.width_table(result), *drop)
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

@@ -34,7 +34,7 @@ from onnx_subprune.cli.options import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.options import ALLOCATIONS, AUTO, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
+from onnx_subprune.options import ALLOCATIONS, AUTO, COSTS, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target
 
 __all__ = ["prune"]
 
@@ -55,6 +55,16 @@ TargetText = Annotated[
         help=f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}.",
         rich_help_panel=_PRUNING,
         show_default=False,
+    ),
+]
+CostName = Annotated[
+    str | None,
+    typer.Option(
+        "--cost",
+        metavar="NAME",
+        help=f"What a target drop=F makes as small as it can: {', '.join(COSTS)}.",
+        rich_help_panel=_PRUNING,
+        show_default=COSTS[0],
     ),
 ]
 Effort = Annotated[
@@ -108,6 +118,15 @@ OnePass = Annotated[
     typer.Option(
         "--one-pass/--sequential",
         help="Fit layers to the inputs of the dense network, or one after the other to those of the pruned one.",
+        rich_help_panel=_PRUNING,
+    ),
+]
+Sweeps = Annotated[
+    int | None,
+    typer.Option(
+        "--sweeps",
+        metavar="N",
+        help="How often exact recovery goes through all layers, as long as it helps.",
         rich_help_panel=_PRUNING,
     ),
 ]
@@ -184,11 +203,13 @@ def prune(
     *,
     target: TargetText,
     calib: Calib = None,
+    cost: CostName = None,
     data: EvaluationData = None,
     effort: Effort = "balanced",
     select: Select = None,
     recovery: Recovery = None,
     one_pass: OnePass = None,
+    sweeps: Sweeps = None,
     allocation: Allocation = None,
     round_to: RoundTo = "1",
     ignore: Ignore = None,
@@ -216,11 +237,18 @@ def prune(
     if out is None and not dry_run:
         raise typer.BadParameter("missing argument 'OUT': it may be left out with --dry-run only")
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
-        chosen = {"select": select, "recovery": recovery, "one_pass": one_pass, "allocation": allocation}
+        given = {
+            "select": select,
+            "recovery": recovery,
+            "one_pass": one_pass,
+            "sweeps": sweeps,
+            "allocation": allocation,
+        }
         options = Options.of_effort(
             effort,
-            **{name: value for name, value in chosen.items() if value is not None},
+            **{name: value for name, value in given.items() if value is not None},
             target=Target.parse(target),
+            cost=cost,
             round_to=multiple(round_to),
             ignore=tuple(ignore or ()),
             only=tuple(only or ()),

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_subprune.calibration import Dataset, Progress
+from onnx_subprune.calibration import HELD, ROWS_PER_FEATURE, Dataset, Progress, portions
+from onnx_subprune.calibration.holding import Portion
 from onnx_subprune.model import Scratch, array_of, initializer
 from onnx_subprune.refit.drift import Shortcut
 from onnx_subprune.refit.linear import Linear, find_linears, with_biases, without_idle_biases
@@ -59,7 +60,7 @@ class Settings:
     """
 
     sequential: bool = True
-    held: int = 5
+    held: int = HELD
     rows: int = 32
     max_features: int = 8192
     max_bytes: int = DEFAULT_MAX_BYTES
@@ -194,11 +195,13 @@ class _Run:
         self._dense.expect(self._meaning(one.output) for one in steps)
         if not settings.sequential:
             self._dense.expect({self._meaning(one.source) for one in steps})
-        self._counts: list[int] = []
-        for feeds in data.batches(settings.batch_size):
-            self._counts.append(data.samples_in(feeds))
+        self._portions: list[Portion] = []
+        for portion in portions(data, settings.batch_size, settings.held):
             for network in (self._dense, self._pruned):
-                network.feed(feeds)
+                network.feed(portion.feeds)
+            self._portions.append(replace(portion, feeds={}))
+        self._samples = sum(one.samples for one in self._portions)
+        self._units = sum(one.units for one in self._portions)
 
     def __enter__(self) -> _Run:
         return self
@@ -230,6 +233,7 @@ class _Run:
             affine=linears[0].bias is not None,
             bounds=np.cumsum([0, *(one.outputs // one.blocks for one in linears)]).tolist(),
             rounding=_HALF_ROUNDING if half else ROUNDING,
+            whole=fitted.count + held.count >= ROWS_PER_FEATURE * weight.shape[2],
         )
         return [_unscaled(one, scale, weight, bias) for one in found] if (scale != 1).any() else found
 
@@ -250,7 +254,7 @@ class _Run:
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
         reason = None
-        for rows, count in zip(self._rows(linears, shortcut, weight.shape[2], rng), self._counts, strict=True):
+        for rows, portion in zip(self._rows(linears, shortcut, weight.shape[2], rng), self._portions, strict=True):
             if isinstance(rows, str) or reason is not None:
                 reason = reason or str(rows)
                 continue
@@ -259,8 +263,8 @@ class _Run:
                 first, second = (Pairs(weight, bias, len(rows.parts), pivot) for _ in range(2))
                 sums = first, second
             if sums is not None and rows.x.shape[1]:
-                self._add(sums, rows, seen, count)
-            seen += count
+                self._add(sums, rows, seen, portion)
+            seen += portion.units
         if reason is not None or sums is None or not sums[0].count:
             return reason or "no sample reaches it"
         if not all(pairs.finite for pairs in sums):
@@ -308,10 +312,10 @@ class _Run:
         """Yield what layers are fitted on, batch by batch."""
         shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
         # A width of a few channels has few features, but its fit decides over as many positions.
-        most = max(1, -(-self._settings.rows * max(features, 64) // max(sum(self._counts), 1)))
-        for (dense, pruned), count in zip(self._sides(linears, shortcut), self._counts, strict=True):
+        most = max(1, -(-self._settings.rows * max(features, 64) // max(self._samples, 1)))
+        for (dense, pruned), portion in zip(self._sides(linears, shortcut), self._portions, strict=True):
             y = [self._dense_value(dense, one.output) for one in linears]
-            values = Values(pruned[linears[0].source], y, samples=count)
+            values = Values(pruned[linears[0].source], y, samples=portion.samples)
             if shortcut is not None:
                 values = replace(values, theirs=self._theirs(dense, shortcut), ours=pruned[shortcut.name])
             normalised = self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
@@ -345,17 +349,22 @@ class _Run:
             wanted += [shortcut.total, self._meaning(shortcut.total)]
         yield from zip(self._dense.advance(wanted), self._pruned.advance([source, *beside]), strict=True)
 
-    def _add(self, sums: tuple[Pairs, Pairs], rows: Rows, seen: int, samples: int) -> None:
-        """Add a batch to the sums of the samples to fit on and of those held out."""
-        held = self._settings.held
-        # Of fewer samples than one in `held`, parts are held out.
-        pieces = -(-held // max(sum(self._counts), 1)) if held else 1
-        number = seen * pieces + np.floor(rows.places * samples * pieces).astype(np.int64)
-        away = number % held == held - 1 if held else np.zeros(len(number), np.bool_)
-        for pairs, mask in zip(sums, (~away, away), strict=True):
+    def _add(self, sums: tuple[Pairs, Pairs], rows: Rows, seen: int, portion: Portion) -> None:
+        """Add a run to the sums of the samples to fit on, or to those of the samples held out."""
+        for pairs, mask in zip(sums, self._split(rows, seen, portion), strict=True):
             if mask.any():
                 part = rows.chosen(mask)
                 pairs.add(part.x, part.parts, part.weights)
+
+    def _split(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
+        """Return the rows to fit on and those held out; of too few samples to hold any out, parts are."""
+        held, count = self._settings.held, len(rows.places)
+        if not held or self._units >= held:
+            return np.full(count, not portion.held), np.full(count, portion.held)
+        pieces = -(-held // max(self._units, 1))
+        number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
+        away = number % held == held - 1
+        return ~away, away
 
 
 def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:

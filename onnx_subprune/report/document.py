@@ -62,6 +62,7 @@ def as_dict(
         "errors": dict(result.errors),
         "fit": fit_as_dict(result.fit),
         "latency": None if result.latency is None else asdict(result.latency),
+        **({} if result.drop is None else {"drop": asdict(result.drop)}),
         "warnings": list(result.warnings),
         **({} if measured is None else measured_as_dict(measured)),
     }
@@ -124,7 +125,7 @@ def _calibration(statistics: Statistics | None, source: str | None, **more: Any)
 
 def _held_out(result: Result) -> int | None:
     """Return one in how many samples choices were made on that nothing was fitted to; None where none were."""
-    from onnx_subprune.departure import HELD  # noqa: PLC0415  (`versions` must work where no runtime is installed)
+    from onnx_subprune.calibration import HELD  # noqa: PLC0415  (`versions` must work where no runtime is installed)
 
     return HELD if result.fit is not None or (result.curves and result.losses_at == "outputs") else None
 

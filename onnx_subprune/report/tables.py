@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.report.environment import Environment
+    from onnx_subprune.result import Drop
     from onnx_subprune.structure import Group
 
 __all__ = [
     "accuracy_table",
     "cost_rows",
     "cost_table",
+    "drop_line",
     "environment_table",
     "fidelity_table",
     "frozen_table",
@@ -94,6 +96,16 @@ def width_table(result: Result) -> Table:
         for group in result.analysis.structure.prunable
     ]
     return table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
+
+
+def drop_line(drop: Drop) -> str:
+    """One sentence on what a target `drop` measured."""
+    tried = f"the smallest of {len(drop.tried)} networks by its {drop.cost}"
+    if drop.metric == "top-1":
+        return f"top-1 falls by {100 * drop.fall:.2f} points, of {100 * drop.allowed:.2f} allowed; {tried}"
+    if drop.metric == "same class":
+        return f"{drop.fall:.2%} of the samples change their largest class, of {drop.allowed:.2%} allowed; {tried}"
+    return f"the metric falls by {drop.fall:.4g}, of {drop.allowed:g} allowed; {tried}"
 
 
 def rank_table(result: Factorisation) -> Table:

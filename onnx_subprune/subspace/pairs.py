@@ -163,6 +163,7 @@ def refine(
     affine: bool,
     bounds: Sequence[int] | None = None,
     rounding: float = ROUNDING,
+    whole: bool = True,
     strengths: Sequence[float] = STRENGTHS,
 ) -> list[Refined]:
     """Correct layers that read the same inputs by ridge regression of their errors, as far as held-out rows confirm.
@@ -173,6 +174,8 @@ def refine(
         affine: whether biases may change; without, the pivot must be zero.
         bounds: where the outputs of each layer begin, and where the last end; one layer where None.
         rounding: a layer that misses no more than this share of its target stays as it is.
+        whole: whether the last solution is of all rows. Where they are few, one that was measured on rows it has not
+            seen is worth more than one of some rows more that nobody measured.
         strengths: of the ridge to choose from, strongest first, relative to the variance of each feature.
 
     Returns:
@@ -185,7 +188,8 @@ def refine(
     if fitted.count and held.count and fitted.finite and held.finite:
         open_layers = [n for n, one in enumerate(layers) if _missed(held, one) > rounding * _scale(held, one)]
         _choose(best, layers, open_layers, (fitted, held), strengths, affine=affine)
-    final = _Centred.of([fitted] if held is fitted else [fitted, held], affine=affine) if _any(best) else None
+    last = [fitted] if held is fitted or not whole else [fitted, held]
+    final = _Centred.of(last, affine=affine) if _any(best) else None
     return [_refined(fitted, held, one, choice, final) for one, choice in zip(layers, best, strict=True)]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,25 @@ def test_each_candidate_is_best_by_its_own_measure(make_lossy: Make) -> None:
     assert not {"relative", "sensitivity"} & set(found)  # the same widths as those of the cut-off
     found = dict(candidates([large, small], units, 5.0, {"large": 1.0, "small": 20.0}))
     assert found["sensitivity"] == {"large": 2, "small": 3}
+
+
+def test_an_allocation_that_was_found_already_is_not_found_again(
+    make_problem: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem(3)
+    target = 0.5 * problem.cost({c.group: c.size for c in problem.curves})
+    before = candidates(problem.curves, problem.cost, target)
+    powers = []
+
+    def counting(*given: Any, power: float) -> Any:
+        powers.append(power)
+        return knapsack(*given, power=power)
+
+    # The package has a function of the module's name.
+    monkeypatch.setattr(import_module("onnx_subprune.budget.candidates"), "knapsack", counting)
+    loss = knapsack(problem.curves, problem.cost, target).counts
+    assert candidates(problem.curves, problem.cost, target, loss=loss) == before
+    assert powers == [1.0, 0.5], "relative losses, and their roots"
 
 
 def test_without_losses_two_candidates_are_left(make_lossy: Make) -> None:

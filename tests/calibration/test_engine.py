@@ -204,7 +204,9 @@ def test_thin_taps_are_warned_of_once(caplog: pytest.LogCaptureFixture):
         statistics = calibrate(model, [Tap("y", 1), Tap("x", 1)], open_data(inputs(4), input_specs(model)))
     (warning,) = caplog.records
     assert "1 of 2 taps have too few rows" in warning.getMessage()
-    assert thin_taps(statistics) == ["'y@1/1/1': 4 rows for 10 features, at least 160 advised"]
+    assert thin_taps(statistics) == [
+        "'y@1/1/1' was measured on 4 rows for 10 features, where at least 160 are advised; use more samples"
+    ]
 
 
 def test_a_stream_that_changes_between_passes_is_refused():

@@ -198,5 +198,7 @@ def test_merging_needs_the_same_model_and_taps():
 
 def test_thin_taps_are_those_below_sixteen_rows_a_feature():
     assert thin_taps(statistics(rows=64)) == []
-    assert thin_taps(statistics(rows=63)) == ["'b@1/1/1': 63 rows for 4 features, at least 64 advised"]
+    assert thin_taps(statistics(rows=63)) == [
+        "'b@1/1/1' was measured on 63 rows for 4 features, where at least 64 are advised; use more samples"
+    ]
     assert len(thin_taps(statistics(rows=31))) == 2

@@ -202,6 +202,9 @@ def test_a_plan_that_is_none_or_of_another_model(
     plan.write_text('{"format": "onnx_subprune.plan/1"}')
     assert "damaged entry" in refused("apply", plan, model, out, "--calib", calib)
     assert cli("prune", model, out, "--calib", calib, "--target", "macs=0.5", "--plan", plan).code == 0
+    assert "found nothing; give --calib" in refused("apply", plan, model, tmp_path / "2.onnx")
+    words = ("--recovery", "channel", "--plan", plan, "--target", "macs=0.5")
+    assert cli("prune", model, out, "--calib", calib, *words).code == 0
     assert "give --calib DATA or --statistics" in refused("apply", plan, model, tmp_path / "2.onnx")
     pruned = refused("apply", plan, out, tmp_path / "2.onnx", "--calib", calib)
     assert "expected the model that the plan was made for" in pruned

@@ -54,6 +54,16 @@ def test_prune_says_before_and_after_and_each_group(cli: Cli, model: Path, calib
     assert any(line[:1] == ["MACs"] and line[-1].endswith("%") for line in lines)
 
 
+def test_a_drop_is_told_of(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
+    words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--target", "drop=0.5", "--effort", "fast")
+    words += ("--cost", "params")
+    assert "of the samples change their largest class, of 50.00% allowed" in cli(*words).out
+    said = document(cli(*words, "--json"))
+    assert said["drop"]["metric"] == "same class"
+    assert said["drop"]["fall"] <= 0.5
+    assert said["target"].startswith("params=")
+
+
 def test_report_plan_and_statistics_are_written_beside_the_model(
     cli: Cli, model: Path, calib: Path, tmp_path: Path
 ) -> None:

@@ -101,7 +101,7 @@ def pruned() -> Callable[..., Result]:
             PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size)))) for g in analysis.structure.prunable
         )
         chosen = (options["recovery"], 0.0, groups, False, options.get("one_pass", False))
-        plan = Plan(analysis.fingerprint, "by hand", "zca", *chosen)
+        plan = Plan(analysis.fingerprint, "by hand", "zca", *chosen, sweeps=options.get("sweeps", 1))
         return apply(plan, model, drawn(model, 64) if data is None else data, Options(**options))
 
     return prune

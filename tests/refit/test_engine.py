@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_layers_that_read_the_same_are_fitted_together(net, draw, distance, monk
     damaged = _damaged(model, "wq", "bq", "wk", "wv")
     found = _refit(model, damaged, draw(model, 40), batch_size=40)
     # A bias makes a difference: with one the fit is affine.
-    assert seen == [["q0"], ["k", "v"]]
+    assert [names for names, _ in groupby(seen)] == [["q0"], ["k", "v"]]
     assert [layer.name for layer in found.layers] == ["q0", "k", "v"]
     assert distance(model, found.model) < 1e-4
 

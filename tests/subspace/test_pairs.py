@@ -241,3 +241,21 @@ def test_wide_layers_do_without_ridges_below_single_precision():
     assert found.strength == 1e-5
     assert min(STRENGTHS) < 1e-5
     assert found.after < 1e-6
+
+
+def test_of_few_rows_the_last_solution_is_the_one_that_was_measured():
+    (weight, bias), x = _layer(), _rows(40)
+    target = RNG.standard_normal((1, 40, 3)) + _said(x, *_layer(seed=9))
+    fitted = _pairs(weight, bias, x[:, :30], [target[:, :30]])
+    held = Pairs(weight, bias, 1, fitted.pivot)
+    held.add(x[:, 30:], [target[:, 30:]])
+    (all_rows,), (few,) = (refine(fitted, held, affine=True, strengths=[0.1], whole=whole) for whole in (True, False))
+    errors = target - _said(x, weight, bias)
+    for found, rows in ((all_rows, 40), (few, 30)):
+        (factor,) = found.factors
+        D, shift = _by_hand(x[0, :rows], errors[0, :rows], 0.1)
+        np.testing.assert_allclose(found.weight[0], weight[0] + factor * D, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found.bias[0], bias[0] + factor * shift, rtol=1e-6, atol=1e-9)
+    # What it misses of the rows held out is what was said.
+    missed = np.square(target[0, 30:] - _said(x[:, 30:], few.weight, few.bias)[0]).sum()
+    assert few.after == pytest.approx(missed / np.square(target[0, 30:]).sum())

@@ -1,0 +1,58 @@
+"""Which samples are held out: fits are chosen between, and networks compared, on what they were not fitted on.
+
+Samples are held out by whole runs of the network. Inside of it the batch may lie on any axis, or be folded into another
+one, so that of a run with both kinds of samples nobody could tell which rows of a tensor belong to which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.layout import Feeds
+
+__all__ = ["HELD", "Portion", "portions"]
+
+HELD = 5
+"""One calibration sample in so many is held out where fits are chosen between."""
+
+
+@dataclass(frozen=True, eq=False)
+class Portion:
+    """Inputs of one run.
+
+    Attributes:
+        feeds: the arrays by name.
+        samples: how many it holds.
+        units: how many of what is held out or not as one: samples, or one where the samples of a run go together.
+        held: whether it is held out.
+
+    """
+
+    feeds: Feeds
+    samples: int
+    units: int
+    held: bool
+
+
+def portions(data: Dataset, batch_size: int, every: int = HELD) -> Iterator[Portion]:
+    """Yield all samples in runs of at most `batch_size`, each held out as a whole or not at all.
+
+    Every so-many-th sample is held out, none where `every` is 0. Where the model fixes the size of a batch, or its
+    inputs share no batch axis, it is every so-many-th run.
+    """
+    seen = 0
+    for feeds in data.batches(batch_size):
+        samples = data.samples_in(feeds)
+        units = samples if data.divisible else 1
+        away = (seen + np.arange(units)) % every == every - 1 if every else np.zeros(units, np.bool_)
+        seen += units
+        if away.all() or not away.any():
+            yield Portion(feeds, samples, units, bool(away[0]))
+            continue
+        for held in (False, True):
+            rows = np.flatnonzero(away == held)
+            yield Portion({name: value[rows] for name, value in feeds.items()}, len(rows), len(rows), held)
