@@ -73,8 +73,8 @@ def measure(
 
     Args:
         result: of `prune` or `apply`.
-        data: calibration inputs: the first sample is what latency is measured on (random numbers without), and all
-            of them how close the outputs are.
+        data: calibration inputs: the first sample, or as many as `latency_batch` says, is what latency is measured on
+            (random numbers without), and all of them how close the outputs are.
         labelled: labelled data to measure top-1 accuracy on.
         latency: whether to measure how fast both are.
         progress: called with the name of a phase, the steps done in it and their number.
@@ -103,7 +103,7 @@ def measure(
     if test is not None:
         judged = watched(test, progress, "measuring accuracy")
         top1 = tried("accuracy", lambda: _top1(result, judged))
-    feeds = next(iter(dataset.batches(1))) if dataset is not None else None
+    feeds = next(iter(dataset.batches(options.latency_batch or 1))) if dataset is not None else None
     timing = tried("latency", lambda: _timing(result, feeds, specs, progress)) if latency else None
     return Measured(near, top1, None if test is None else test.source, timing, left)
 
@@ -134,15 +134,16 @@ def _top1(result: Result, data: Dataset) -> tuple[Top1, Top1]:
 def _timing(
     result: Result, feeds: Mapping[str, np.ndarray] | None, specs: Sequence[InputSpec], progress: Watch | None
 ) -> Timing:
-    """Time both on one sample; on random numbers of the same shapes where there is none."""
-    inputs = "the first calibration sample"
+    """Time both on real inputs; on random numbers of the same shapes where there are none."""
+    inputs = "the first of the calibration data"
     if feeds is None:
-        feeds = evaluate.random_feeds(specs, result.analysis.input_shapes, result.options.seed)
+        shapes = result.analysis.input_shapes if result.latency is None else result.latency.shapes
+        feeds = evaluate.random_feeds(specs, shapes, result.options.seed)
         inputs = "random numbers"
     models, where = (result.analysis.model, result.model), _where(result)
     timed = phase(progress, "timing both models, seconds at most")
     dense, pruned = evaluate.bench(models, feeds, runs=None, pace=_PACE, progress=timed, **where)
     begin(progress, "profiling")
     profiles = (evaluate.profile(models[0], feeds, **where), evaluate.profile(models[1], feeds, **where))
-    shapes = {name: tuple(value.shape) for name, value in feeds.items()}
-    return Timing((dense, pruned), profiles, shapes, inputs, result.options.threads)
+    run = {name: tuple(value.shape) for name, value in feeds.items()}
+    return Timing((dense, pruned), profiles, run, inputs, result.options.threads)

@@ -64,8 +64,11 @@ class Ending:
         document = report.as_dict(result, measured=measured, command=self.command, source=self.source)
         if not self.dry and (path := self.written.get("--report")) is not None:
             report.write_report(document, path)
+        parts = [report.cost_table(result, measured), report.width_table(result)]
+        if self.latency and measured is not None and measured.timing is not None:
+            parts.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
         drop = [] if result.drop is None else [report.drop_line(result.drop)]
-        screen.show(document, report.cost_table(result, measured), report.width_table(result), *drop)
+        screen.show(document, *parts, *drop)
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

@@ -1,7 +1,8 @@
 """What was found and done, as data: the `--json` document and the report, as JSON and as a page.
 
 The same run writes the same bytes: no time, no machine, no order that depends on hashing. What was timed is there only
-where it was asked for, under `timing` and nowhere else. A number that JSON does not have (infinity, NaN) is null.
+where it was asked for: under `timing`, and under `latency` where that was the target. A number that JSON does not have
+(infinity, NaN) is null.
 """
 
 from __future__ import annotations

@@ -76,10 +76,7 @@ def _cards(document: Document) -> list[dict[str, Any]]:
     """Return the few numbers that matter most: before, after, and what is left."""
     dense, pruned = document["dense"], document["pruned"]
     cards = [*_accuracies(document)]
-    if timing := document.get("timing"):
-        before, after = timing["dense"], timing["pruned"]
-        times = (milliseconds(before["median_ms"]), milliseconds(after["median_ms"]))
-        cards.append(_card("Latency, measured", f"{after['ratio_to_first']:.1%}", *times, _interval(after)))
+    cards += _latencies(document)
     for name, key, unit in (("MACs", "macs", ""), ("Parameters", "parameters", ""), ("Size", "bytes", "B")):
         before, after = dense[key], pruned[key]
         cards.append(_card(name, change(before, after), count(before, unit), count(after, unit)))
@@ -90,9 +87,18 @@ def _card(name: str, value: str, before: str, after: str, note: str = "") -> dic
     return {"name": name, "value": value, "before": before, "after": after, "note": note}
 
 
-def _interval(latency: Mapping[str, Any]) -> str:
-    found = latency.get("ratio_interval")
-    return "" if found is None else f"95% sure of {found[0]:.1%} to {found[1]:.1%}"
+def _latencies(document: Document) -> list[dict[str, Any]]:
+    """Return the latency that the target was about, else the one that was measured for the report."""
+    if found := document.get("latency"):
+        times, ratio, interval = (found["dense_ms"], found["pruned_ms"]), found["measured"], found["interval"]
+    elif timing := document.get("timing"):
+        dense, pruned = timing["dense"], timing["pruned"]
+        times, ratio = (dense["median_ms"], pruned["median_ms"]), pruned["ratio_to_first"]
+        interval = pruned["ratio_interval"]
+    else:
+        return []
+    note = "" if interval is None else f"95% sure of {interval[0]:.1%} to {interval[1]:.1%}"
+    return [_card("Latency, measured", f"{ratio:.1%}", milliseconds(times[0]), milliseconds(times[1]), note)]
 
 
 def _accuracies(document: Document) -> list[dict[str, Any]]:

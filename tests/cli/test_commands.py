@@ -99,7 +99,7 @@ def test_a_report_as_a_page_holds_the_facts_of_the_document(
     said = document(cli("prune", model, tmp_path / "out.onnx", *words))
     assert page.read_text(encoding="utf-8") == to_html(said)
     assert said["top1"]["source"] == str(labelled)
-    assert said["timing"]["inputs"] == "the first calibration sample"
+    assert said["timing"]["inputs"] == "the first of the calibration data"
     assert said["fidelity"]["samples"] == 256
     applied = document(cli("apply", plan, model, tmp_path / "b.onnx", "--calib", calib, "--report", page, "--json"))
     assert page.read_text(encoding="utf-8") == to_html(applied)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import onnx
 import pytest
 
 from onnx_subprune import report
+from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError, OutputError
 from onnx_subprune.measured import measure
 from onnx_subprune.pipeline import Result, apply
@@ -164,6 +166,14 @@ def test_times_are_under_timing_and_nowhere_else(result: Result, data: dict[str,
     quiet = report.as_dict(result, measured=measure(result, data, latency=False))
     timed = report.as_dict(result, measured=measure(result, data))
     assert {name: value for name, value in timed.items() if name != "timing"} == quiet
+
+
+def test_a_target_of_latency_says_what_was_predicted_and_measured(result: Result) -> None:
+    met = LatencyMet(0.612, 0.598, (0.59, 0.61), 2.0, 1.2, {"x": (8, 6)}, ("cpu",), 1, {"MatMul": 16}, 0.034)
+    words = " ".join(Outline(to_html(report.as_dict(replace(result, latency=met)))).words.split())
+    shown = ("59.8%", "2.00 ms → 1.20 ms", "59.0% to 61.0%", "61.2%; predictions miss", "3.4%", "x 8 x 6", "MatMul: 16")
+    assert [part for part in shown if part not in words] == []
+    assert "It was not measured" not in words
 
 
 def test_curves_hold_the_chosen_cut(result: Result) -> None:
