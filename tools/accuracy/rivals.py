@@ -27,7 +27,7 @@ from onnx_subprune.errors import SubpruneError
 from onnx_subprune.model import input_specs, load_model, open_session, run
 from onnx_subprune.options import Target
 
-__all__ = ["NoResultError", "Pythons", "Task", "rival", "search"]
+__all__ = ["NoResultError", "Pythons", "Task", "onnxsim", "rival", "search"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def rival(
     """Prune by a rival to the size of a budget, and measure."""
     with tempfile.TemporaryDirectory() as name:
         task = Task(opened, method, budget, _written(data, network.batch, Path(name)), Path(name))
-        opening = _onnxsim(task, pythons.onnxsim) if method.program == ONNXSIM else _torch(task, pythons.torch)
+        opening = onnxsim(task, pythons.onnxsim) if method.program == ONNXSIM else _torch(task, pythons.torch)
         try:
             with opening as (prune, probe):
                 model, share = search(task, prune, probe)
@@ -142,7 +142,7 @@ def _short(least: float, asked: Target) -> str:
 
 
 @contextmanager
-def _onnxsim(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
+def onnxsim(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
     if python is None:
         raise SystemExit("expected --rival, the Python of an environment that has onnxsim, found none")
     dense = task.folder / "dense.onnx"

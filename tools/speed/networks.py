@@ -1,0 +1,68 @@
+"""The networks whose latency is measured, with the batches they are measured at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from accuracy.networks import NETWORKS as ACCURATE
+from accuracy.networks import Opened
+from datasets import imagenette
+
+from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.model import input_specs, load_model
+
+__all__ = ["NETWORKS", "Timed"]
+
+_SIDE = 320
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A network to time.
+
+    Attributes:
+        title: its name.
+        opener: called with the folder of models that are made elsewhere and with a model given by its path, or None.
+        shape: of one sample of every input, without the batch.
+        large: the large batch.
+        metric: whether `Opened.evaluate` measures anything.
+
+    """
+
+    title: str
+    opener: Callable[[Path, Path | None], Opened]
+    shape: tuple[int, ...]
+    large: int
+    metric: bool = True
+
+    def shapes(self, opened: Opened, batch: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of all inputs."""
+        return {spec.name: (batch, *self.shape) for spec in input_specs(opened.model)}
+
+
+def _accurate(name: str) -> Callable[[Path, Path | None], Opened]:
+    return lambda cache, _: ACCURATE[name].open(cache, ACCURATE[name].test)
+
+
+def _detector(_: Path, path: Path | None) -> Opened:
+    """A text detector of PaddleOCR; photographs calibrate it, and nothing says how well it detects."""
+    if path is None:
+        raise SystemExit("expected --model, the path of ch_PP-OCRv4_det_infer.onnx, found none")
+    model = load_model(path)
+    (spec,) = input_specs(model)
+
+    def calibration(samples: int, _: int) -> Dataset:
+        return open_data({spec.name: imagenette().inputs[:samples].astype(np.float32)}, [spec])
+
+    return Opened(model, {spec.name: (1, 3, _SIDE, _SIDE)}, calibration, lambda _: float("nan"))
+
+
+NETWORKS = {
+    "resnet56": Timed("ResNet-56, 32 x 32", _accurate("resnet56"), (3, 32, 32), 64),
+    "efficientnet": Timed("EfficientNet-lite0, 224 x 224", _accurate("efficientnet"), (3, 224, 224), 32),
+    "minilm": Timed("all-MiniLM-L6-v2, 64 tokens", _accurate("minilm"), (64,), 32),
+    "ppocr": Timed("PP-OCRv4 text detector, 320 x 320", _detector, (3, _SIDE, _SIDE), 8, metric=False),
+}
