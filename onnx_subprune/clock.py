@@ -31,6 +31,7 @@ from onnx_subprune.latency import (
     LatencyModel,
     Record,
     families_of,
+    kept,
     machine,
     measured_multiples,
     times,
@@ -39,7 +40,7 @@ from onnx_subprune.model import has_half, input_specs, model_bytes
 from onnx_subprune.options import Options
 from onnx_subprune.structure import Structure
 
-__all__ = ["Clock", "LatencyMet", "Multiples", "fast_multiples", "stepped", "timed_shapes"]
+__all__ = ["Clock", "LatencyMet", "Multiples", "fast_multiples", "known_multiples", "stepped", "timed_shapes"]
 
 _logger = logging.getLogger(__name__)
 
@@ -108,12 +109,30 @@ def fast_multiples(model: onnx.ModelProto, options: Options) -> Multiples:
     return Multiples({family: decision.multiple for family, decision in found.items()}, warnings)
 
 
+def known_multiples() -> dict[str, dict[str, int]]:
+    """Return the multiples that were measured on this machine before, by what they were measured with."""
+    found = {}
+    for key, data in kept("multiples"):
+        threads = "all threads" if key.get("threads") is None else f"{key['threads']} threads"
+        decided = _read(data)
+        if decided is not None:
+            where = ", ".join([*map(str, key.get("providers", ())), str(key.get("dtype")), threads])
+            found[where] = {family: decision.multiple for family, decision in decided.items()}
+    return found
+
+
+def _read(data: Mapping[str, Any]) -> dict[str, Decision] | None:
+    try:
+        return {family: Decision(int(one["multiple"]), bool(one["sure"])) for family, one in data.items()}
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def _decisions(record: Record) -> dict[str, Decision] | None:
     if not record.data:
         return None
-    try:
-        found = {family: Decision(int(one["multiple"]), bool(one["sure"])) for family, one in record.data.items()}
-    except (KeyError, TypeError, ValueError):
+    found = _read(record.data)
+    if found is None:
         record.forget("a damaged entry")
         return None
     if set(found) != set(FAMILIES) or any(decision.multiple < 1 for decision in found.values()):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from onnx_subprune import report
 from onnx_subprune.cli.options import Json, Quiet, Verbose
 from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.clock import known_multiples
 from onnx_subprune.errors import UserError
 
 __all__ = ["doctor"]
@@ -16,7 +17,9 @@ def doctor(*, json: Json = False, verbose: Verbose = 0, quiet: Quiet = False) ->
     """Check the environment: versions, execution providers that really load, clashes; exit code 1 if unusable."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         found = report.examine()
-        document = {"format": "onnx_subprune.doctor/1", **asdict(found), "problems": found.problems}
-        screen.show(document, report.environment_table(found))
+        multiples = known_multiples()
+        document = {"format": "onnx_subprune.doctor/1", **asdict(found)}
+        document |= {"multiples": multiples, "problems": found.problems}
+        screen.show(document, report.environment_table(found, multiples))
         if found.problems:
             raise UserError(found.problems[0])

@@ -20,7 +20,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-__all__ = ["Record", "cache_folder", "machine"]
+__all__ = ["Record", "cache_folder", "kept", "machine"]
 
 _logger = logging.getLogger(__name__)
 
@@ -73,6 +73,28 @@ def _facts(path: Path) -> Iterator[tuple[str, str]]:
         name, colon, value = line.partition(":")
         if colon:
             yield name.strip(), value.strip()
+
+
+def kept(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the keys and the data of all measurements of a kind that were made on this machine with this runtime."""
+    here = machine((), None)
+    found = []
+    for path in sorted(cache_folder().glob(f"{kind}-*.json")):
+        held = _held(path)
+        key, data = held.get("key"), held.get("data")
+        same = isinstance(key, dict) and all(key.get(name) == here[name] for name in ("processor", "onnxruntime"))
+        if same and isinstance(key, dict) and isinstance(data, dict):
+            found.append((key, data))
+    return found
+
+
+def _held(path: Path) -> dict[str, Any]:
+    """Return what a file of the cache holds; nothing where it cannot be read."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == _FORMAT else {}
 
 
 class Record:

@@ -156,13 +156,14 @@ def totals(analysis: Analysis, dense: Cost, shares: Mapping[str, float]) -> str:
     )
 
 
-def environment_table(found: Environment) -> Table:
-    """What is installed, which providers load, what can be read, and what is wrong."""
+def environment_table(found: Environment, multiples: Mapping[str, Mapping[str, int]] | None = None) -> Table:
+    """What is installed, which providers load, what can be read, which widths are known to be fast, what is wrong."""
     rows = [
         *found.versions.items(),
         *((name, _loads(name, refusal)) for name, refusal in found.providers.items()),
         ("newest opset that can be read", str(found.opset)),
         ("newest IR version that can be read", str(found.ir_version)),
+        *((f"fast multiples ({where})", _multiples(of)) for where, of in (multiples or {}).items()),
         *(("problem", problem) for problem in found.problems),
     ]
     return table(("environment", ""), rows, "ll")
@@ -216,6 +217,10 @@ def table(columns: Sequence[str], rows: Iterable[Row], sides: str, title: str | 
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def _multiples(of: Mapping[str, int]) -> str:
+    return ", ".join(f"{family} {multiple}" for family, multiple in of.items())
 
 
 def _latency_rows(result: Result | Factorisation, measured: Measured | None) -> list[Row]:

@@ -70,6 +70,16 @@ def test_a_fixed_batch_is_refused_before_anything_is_calibrated(
     assert "leave --latency-batch out" in cli("prune", tmp_path / "fixed.onnx", *words).error
 
 
+def test_doctor_says_which_multiples_are_known_here(cli: Cli, model: Path, calib: Path) -> None:
+    assert json.loads(cli("doctor", "--json").out)["multiples"] == {}
+    words = ("prune", model, "--dry-run", "--calib", calib, "--effort", "fast", "--target", "units=0.5")
+    assert cli(*words, "--round-to", "auto", "--threads", 1).code == 0
+    (known,) = json.loads(cli("doctor", "--json").out)["multiples"].items()
+    assert known[0] == "cpu, float32, 1 threads"
+    assert set(known[1]) == {"conv", "pointwise", "depthwise", "matmul"}
+    assert f"conv {known[1]['conv']}, pointwise" in cli("doctor").out
+
+
 def test_a_factorisation_knows_no_latency(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
     words = ("factorise", model, tmp_path / "out.onnx", "--calib", calib)
     assert "latency=0.5" in cli(*words, "--target", "latency=0.5").error
