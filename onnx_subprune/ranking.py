@@ -95,7 +95,7 @@ def _uncentred(*grams: Gram) -> np.ndarray:
 
 def _squares(*grams: Gram) -> np.ndarray:
     """Return the second moments of single features, multiplied over the Grams: [blocks, features]."""
-    diagonals = (np.diagonal(gram.matrix, axis1=1, axis2=2)[:, :-1] / gram.count for gram in grams)
+    diagonals = (np.diagonal(gram.matrix, axis1=1, axis2=2)[:, :-1] / gram.weight[:, 0] for gram in grams)
     return np.asarray(reduce(np.multiply, diagonals))
 
 

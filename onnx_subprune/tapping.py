@@ -31,7 +31,8 @@ def pairs_of(structure: Structure) -> dict[Contraction, tuple[Features, Features
 
 def tap_of(features: Features) -> Tap:
     """Return where the statistics of features in this layout are taken."""
-    return Tap(features.source, features.axis, features.blocks, features.inner, features.outer, features.stack)
+    one = features
+    return Tap(one.source, one.axis, one.blocks, one.inner, one.outer, one.stack, one.relative or "")
 
 
 def taps_of(structure: Structure) -> list[Tap]:

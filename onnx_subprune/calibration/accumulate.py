@@ -8,6 +8,9 @@ A feature that is nearly constant, of mean m and standard deviation s with m >> 
 cancellation. Such a tensor is shifted by a fixed vector c close to its mean, chosen on the first run, and the moments
 about the origin are put back in float64 at the end: with S the sum of the shifted columns and n their number,
 X Xᵀ = (X-c)(X-c)ᵀ + c tᵀ + t cᵀ, where t = S + n c / 2.
+
+Where errors count relative to the size of another tensor, each position counts one over its mean square there, and n is
+the sum of these weights.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ _RUN_POSITIONS = 1 << 16
 _SHIFT_RATIO = 16.0
 _SHIFT_POSITIONS = 4096
 _ROWS_AT_ONCE = 1024
+# No position counts more than one whose mean square is so small a share of the batch's median.
+_SMALLEST_SQUARE = 1e-2
 
 
 class Accumulator:
@@ -40,11 +45,16 @@ class Accumulator:
     def __init__(self, tap: Tap) -> None:
         self.tap = tap
         self.count = 0
+        self._weight = 0.0
         self._moments: list[NDArray[np.float64]] = []
         self._shifts: list[Array | None] = []
 
-    def add(self, x: Array) -> None:
+    def add(self, x: Array, relative: Array | None = None) -> None:
         """Add the positions of `x`, a tensor of any rank that holds the features on the axis of the tap.
+
+        Args:
+            x: the tensor.
+            relative: where the tap names one, the tensor to whose size errors are relative.
 
         Raises:
             DataError: the axis does not fit the tap, or a value is NaN, infinite or too large to square.
@@ -52,9 +62,23 @@ class Accumulator:
         """
         # What is not finite is reported by `_check`, once, for all operations on the way.
         with np.errstate(invalid="ignore", over="ignore"):
-            self._add(_view(x, self.tap))
+            view = _view(x, self.tap)
+            self._add(view, None if relative is None else self._weights(relative, view.shape[0]))
 
-    def _add(self, view: Array) -> None:
+    def _weights(self, relative: Array, positions: int) -> Array:
+        """Return one over the mean square of each position, as a normalisation divides by it: [positions]."""
+        rows = relative.reshape(-1, relative.shape[-1])
+        squares = np.square(rows, dtype=np.float32).mean(axis=1, dtype=np.float64)
+        if len(squares) != positions:
+            raise DataError(
+                f"tensor '{self.tap.relative}': {positions} positions expected as in '{self.tap.tensor}', found "
+                f"{len(squares)}; please report this"
+            )
+        # Positions of zeros, as padding leaves them, must not count more than all others together.
+        usual = float(np.median(squares)) or float(squares.mean()) or 1.0
+        return np.asarray(1.0 / np.maximum(squares, _SMALLEST_SQUARE * usual))
+
+    def _add(self, view: Array, weights: Array | None) -> None:
         if not self._moments:
             features = view.shape[2]
             self._moments = [np.zeros((features + 1, features + 1)) for _ in range(view.shape[1])]
@@ -65,17 +89,19 @@ class Accumulator:
                 f"found {view.shape[2]}; feed inputs whose shapes leave this axis alone"
             )
         for block, moments in enumerate(self._moments):
-            _add_block(moments, view[:, block], self._shifts[block])
+            _add_block(moments, view[:, block], self._shifts[block], weights)
             self._check(moments)
-        self.count += view.size // (view.shape[1] * view.shape[2])
+        positions = view.size // (view.shape[1] * view.shape[2])
+        self.count += positions
+        self._weight += positions if weights is None else float(weights.sum())
 
     def finish(self) -> NDArray[np.float64]:
         """Return the moments [blocks, features + 1, features + 1] about the origin; the accumulator is then spent."""
         for moments, shift in zip(self._moments, self._shifts, strict=True):
             if shift is not None:
-                _unshift(moments, shift.astype(np.float64), self.count)
+                _unshift(moments, shift.astype(np.float64), self._weight)
             moments[:-1, -1] = moments[-1, :-1]
-            moments[-1, -1] = self.count
+            moments[-1, -1] = self._weight
         return self._moments[0][None] if len(self._moments) == 1 else np.stack(self._moments)
 
     def _check(self, moments: NDArray[np.float64]) -> None:
@@ -118,10 +144,18 @@ def _unstacked(x: Array, stack: int, axis: int) -> tuple[Array, int]:
     return moved.reshape(*moved.shape[:place], -1, *moved.shape[place + 2 :]), place
 
 
-def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> None:
-    """Add one block [pre, features, inner, post]: products in the leading square, sums in the last row."""
+def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None, weights: Array | None = None) -> None:
+    """Add one block [pre, features, inner, post]: products in the leading square, sums in the last row.
+
+    Each of the `pre` positions counts by its weight, if there are any; then inner and post are 1.
+    """
+    done = 0
     for run in _runs(x):
-        if run.shape[2:] == (1, 1):
+        if weights is not None:
+            some = weights[done : done + len(run)]
+            done += len(run)
+            _add_weighted(moments, _converted(run[:, :, 0, 0], shift), some)
+        elif run.shape[2:] == (1, 1):
             rows = _converted(run[:, :, 0, 0], shift)
             moments[:-1, :-1] += rows.T @ rows
             moments[-1, :-1] += rows.sum(axis=0, dtype=np.float64)
@@ -129,6 +163,13 @@ def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None) -> N
             columns = _gathered(run, shift)
             moments[:-1, :-1] += columns @ columns.T
             moments[-1, :-1] += columns.sum(axis=1)
+
+
+def _add_weighted(moments: NDArray[np.float64], rows: Array, weights: Array) -> None:
+    roots = np.sqrt(weights)
+    scaled = rows * roots[:, None].astype(rows.dtype)
+    moments[:-1, :-1] += scaled.T @ scaled
+    moments[-1, :-1] += roots @ scaled
 
 
 def _runs(x: Array, positions: int = _RUN_POSITIONS) -> Iterator[Array]:
@@ -172,7 +213,7 @@ def _choose_shift(x: Array) -> Array | None:
     return mean.astype(_working(x.dtype)) if needed else None
 
 
-def _unshift(moments: NDArray[np.float64], shift: NDArray[np.float64], count: int) -> None:
+def _unshift(moments: NDArray[np.float64], shift: NDArray[np.float64], count: float) -> None:
     sums = moments[-1, :-1]
     half = sums + 0.5 * count * shift
     square = moments[:-1, :-1]

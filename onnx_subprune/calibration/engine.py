@@ -1,15 +1,15 @@
 """One pass over the data that leaves a Gram matrix per tap: memory of O(sum of d²) and one batch, never O(samples).
 
 All tapped tensors of a batch are fetched in one run. Before the pass a model that returns only their shapes is run on
-one sample: the batch is made as small as the memory limit asks for, and only if one sample alone passes the limit are
-the taps spread over several passes.
+one sample: the batch is made as small as the memory limit asks for, and only if one sample alone takes four times the
+limit are the taps spread over several passes.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -31,6 +31,8 @@ DEFAULT_BATCH_SIZE = 32
 # The runtime holds what it returns a second time, so twice this is in use while a batch is fetched.
 DEFAULT_MAX_BYTES = 1 << 27
 _ITEM_BYTES = 4
+# One sample may take so many times more before it is run again for the rest: a pass costs a whole inference.
+_FEW_PASSES = 4
 Progress = Callable[[int, int | None], None]
 
 
@@ -51,15 +53,16 @@ class _Job:
     providers: Sequence[str]
     threads: int | None
 
-    def plan(self, tensors: Sequence[str], batch_size: int, max_bytes: int) -> _Plan:
-        """Choose the batch size and the passes by the size of the tensors at one sample."""
+    def plan(self, tensors: Mapping[str, Collection[str]], batch_size: int, max_bytes: int) -> _Plan:
+        """Choose the batch size and the passes by the size of the tensors, and of what they need, at one sample."""
         feeds = next(iter(self.data.batches(1)), None)
         if feeds is None:
             raise DataError(f"{self.data.source}: at least one sample expected, found none; give some calibration data")
-        sizes = self._sizes(tensors, feeds)
+        single = self._sizes(sorted({name for needed in tensors.values() for name in needed}), feeds)
+        sizes = {name: sum(single[each] for each in needed) for name, needed in tensors.items()}
         total, samples = sum(sizes.values()), self.data.samples_in(feeds)
-        if total > max_bytes:
-            return _Plan(1, tuple(_packed(sizes, max_bytes)))
+        if total > _FEW_PASSES * max_bytes:
+            return _Plan(1, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
         return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), (tuple(tensors),))
 
     def _sizes(self, tensors: Sequence[str], feeds: Feeds) -> dict[str, int]:
@@ -76,22 +79,31 @@ class _Job:
         self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
     ) -> int:
         """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
-        fetched = self._computed(users)
+        relative = {one.tap.relative for accumulators in users.values() for one in accumulators} - {""}
+        fetched = self._computed(dict.fromkeys([*users, *sorted(relative)]))
         session = self._fetching(fetched)
         seen = 0
         for feeds in self.data.batches(batch_size):
             values = run(session, feeds, fetched) if fetched else {}
             for name, accumulators in users.items():
-                # Popped, so that each tensor is freed as soon as it has been used.
-                value = values.pop(name) if name in values else feeds[name]
+                value = values[name] if name in values else feeds[name]
                 for accumulator in accumulators:
-                    accumulator.add(value)
+                    beside = accumulator.tap.relative
+                    accumulator.add(value, (values.get(beside, feeds.get(beside)) if beside else None))
+                # Freed as soon as it has been used.
+                if name not in relative:
+                    values.pop(name, None)
             seen += self.data.samples_in(feeds)
             tell(self.data.samples_in(feeds))
         return seen
 
     def _fetching(self, fetched: Sequence[str]) -> ort.InferenceSession:
-        session = open_session(expose(self.model, fetched), self.providers, threads=self.threads)
+        exposed = expose(self.model, fetched)
+        # What nobody asks for is not computed: the logits of a language model are a fifth of its work.
+        wanted = [output for output in exposed.graph.output if output.name in fetched]
+        del exposed.graph.output[:]
+        exposed.graph.output.extend(wanted)
+        session = open_session(exposed, self.providers, threads=self.threads)
         for output in session.get_outputs():
             if output.name in fetched and output.type == "tensor(bfloat16)":
                 raise ModelError(
@@ -125,7 +137,8 @@ def calibrate(
         data: samples for the model (`open_data`).
         providers: execution providers, most wanted first.
         batch_size: samples per run at most.
-        max_bytes: limit for the tapped tensors of one batch, held to by smaller batches, then by more passes.
+        max_bytes: limit for the tapped tensors of one batch, held to by smaller batches, and four times of it for those
+            of one sample, held to by more passes.
         progress: called after each batch with the samples done and their total over all passes (None if unknown).
         threads: intra-op threads of the runtime.
 
@@ -143,7 +156,8 @@ def calibrate(
     job = _Job(model, data, providers, threads)
     accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
     users = {tap.tensor: [a for t, a in accumulators.items() if t.tensor == tap.tensor] for tap in accumulators}
-    plan = job.plan(list(users), batch_size, max_bytes)
+    needed = {name: {each for one in own for each in one.tap.tensors} for name, own in users.items()}
+    plan = job.plan(needed, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
     seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onnx_subprune.calibration.accumulate import Accumulator
-from onnx_subprune.calibration.taps import Tap
+from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
@@ -38,7 +38,8 @@ class Gram:
 
     Attributes:
         count: number of positions (samples x positions per sample) summed.
-        matrix: float64 [blocks, d + 1, d + 1]; the last row and column belong to the constant 1.
+        matrix: float64 [blocks, d + 1, d + 1]; the last row and column belong to the constant 1. Its last entry is the
+            sum of the weights of all positions: `count`, but for taps whose positions count differently.
 
     """
 
@@ -64,18 +65,23 @@ class Gram:
             )
         return Gram(self.count + other.count, self.matrix + other.matrix)
 
+    @property
+    def weight(self) -> Matrix:
+        """Sum of the weights of all positions: [blocks, 1, 1]."""
+        return self.matrix[:, -1:, -1:]
+
     def mean(self) -> Matrix:
         """Mean of every feature: [blocks, d]."""
-        return self.matrix[:, -1, :-1] / self.count
+        return self.matrix[:, -1, :-1] / self.weight[:, 0]
 
     def second_moment(self) -> Matrix:
         """Affine second moment per position: [blocks, d + 1, d + 1]."""
-        return self.matrix / self.count
+        return self.matrix / self.weight
 
     def covariance(self) -> Matrix:
-        """Covariance of the features (normalised by `count`): [blocks, d, d], variances never below zero."""
+        """Covariance of the features, positions counted by their weights: [blocks, d, d], variances never below 0."""
         mean = self.mean()
-        result: Matrix = self.matrix[:, :-1, :-1] / self.count
+        result: Matrix = self.matrix[:, :-1, :-1] / self.weight
         result -= mean[:, :, None] * mean[:, None, :]
         diagonal = np.einsum("bii->bi", result)
         np.maximum(diagonal, 0.0, out=diagonal)
@@ -146,7 +152,7 @@ class Statistics:
         """
         try:
             header, tensors = _read(Path(path))
-            grams = {str(key): _checked_gram(int(count), tensors[key]) for key, count in header["counts"].items()}
+            grams = {str(key): _checked_gram(key, int(count), tensors[key]) for key, count in header["counts"].items()}
             shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
             return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -193,10 +199,12 @@ def thin_taps(statistics: Statistics) -> list[str]:
     return [line for line in found if line is not None]
 
 
-def _checked_gram(count: int, matrix: Matrix) -> Gram:
+def _checked_gram(key: str, count: int, matrix: Matrix) -> Gram:
     if matrix.dtype != np.float64 or matrix.ndim != 3 or matrix.shape[1] != matrix.shape[2] or not matrix.size:
         raise ValueError(f"a matrix of {matrix.dtype} {matrix.shape}")
-    if not np.all(matrix[:, -1, -1] == count) or not np.isfinite(matrix).all():
+    weights = matrix[:, -1, -1]
+    fits = np.all(weights > 0) if count and RELATIVE in key else np.all(weights == count)
+    if not fits or not np.isfinite(matrix).all():
         raise ValueError("a matrix that does not fit its count")
     return Gram(count, matrix)
 

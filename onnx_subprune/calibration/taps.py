@@ -15,7 +15,10 @@ import onnx
 
 from onnx_subprune.errors import ModelError
 
-__all__ = ["Tap", "expose", "probe_shapes"]
+__all__ = ["RELATIVE", "Tap", "expose", "probe_shapes"]
+
+RELATIVE = "/relative to "
+"""Stands in the keys of taps whose positions count differently."""
 
 
 @dataclass(frozen=True, order=True)
@@ -29,6 +32,8 @@ class Tap:
         inner: entries of the axis that belong to one feature and count as positions.
         outer: runs of features that count as positions (a flattened channels-last map); 1 where there are blocks.
         stack: the axes before `axis` that hold the blocks, where they are not on `axis` itself.
+        relative: name of a tensor of the same positions, features last: each position counts one over its mean square
+            there; empty where all count alike.
 
     """
 
@@ -38,13 +43,20 @@ class Tap:
     inner: int = 1
     outer: int = 1
     stack: tuple[int, ...] = ()
+    relative: str = ""
 
     @property
     def key(self) -> str:
-        """The name under which the statistics of this tap are kept: `tensor@axis/blocks/inner[/outer][/stack]`."""
+        """The name of this tap's statistics: `tensor@axis/blocks/inner[/outer][/stack][/relative]`."""
         key = f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
         key = key if self.outer == 1 else f"{key}/{self.outer}"
-        return "/stack".join((key, *map(str, self.stack)))
+        key = "/stack".join((key, *map(str, self.stack)))
+        return f"{key}{RELATIVE}{self.relative}" if self.relative else key
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The tensors whose values are needed."""
+        return (self.tensor, self.relative) if self.relative else (self.tensor,)
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ import numpy as np
 from onnx_subprune.structure.context import Consumer, Contraction
 from onnx_subprune.structure.dims import ONE, Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
+from onnx_subprune.structure.relative import normalised_sum
 from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["Features", "features_of", "normalised_features", "sides_of"]
@@ -26,7 +27,8 @@ __all__ = ["Features", "features_of", "normalised_features", "sides_of"]
 class Features:
     """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, outer, features, inner].
 
-    Where the blocks lie on axes `stack` of their own, `dim` is the product of these and `axis`.
+    Where the blocks lie on axes `stack` of their own, `dim` is the product of these and `axis`. Where `relative` names
+    a tensor, errors in what reads the features count relative to its size at their position.
     """
 
     source: str
@@ -36,6 +38,7 @@ class Features:
     outer: int
     inner: int
     stack: tuple[int, ...] = ()
+    relative: str | None = None
 
     @property
     def count(self) -> int:
@@ -58,7 +61,8 @@ def features_of(structure: Structure, consumer: Consumer) -> Features:
     """Return the layout of what a consumer reads: factors at either end that belong to no group are positions."""
     outer, inner = _positions(structure, consumer.features, consumer.blocks)
     blocks = consumer.blocks.size
-    return Features(consumer.source, consumer.axis, consumer.features, blocks, outer, inner, consumer.stack)
+    relative = normalised_sum(structure, consumer) if outer * inner == 1 else None
+    return Features(consumer.source, consumer.axis, consumer.features, blocks, outer, inner, consumer.stack, relative)
 
 
 def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, Features]:

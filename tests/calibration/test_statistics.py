@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from onnx_subprune.calibration import Gram, Statistics, Tap, accumulate, thin_taps
+from onnx_subprune.calibration.accumulate import Accumulator
 from onnx_subprune.errors import DataError, OutputError
 
 
@@ -202,3 +203,52 @@ def test_thin_taps_are_those_below_sixteen_rows_a_feature():
         "'b@1/1/1' was measured on 63 rows for 4 features, where at least 64 are advised; use more samples"
     ]
     assert len(thin_taps(statistics(rows=31))) == 2
+
+
+def relative_gram(x: np.ndarray, beside: np.ndarray, parts: int = 1) -> Gram:
+    accumulator = Accumulator(Tap("x", -1, relative="s"))
+    for part, other in zip(np.array_split(x, parts), np.array_split(beside, parts), strict=True):
+        accumulator.add(part, other)
+    return Gram(accumulator.count, accumulator.finish())
+
+
+@pytest.mark.parametrize("mean", [0.0, 50.0])
+def test_positions_count_one_over_the_mean_square_of_the_tensor_that_they_are_relative_to(mean: float):
+    rng = np.random.default_rng(5)
+    x = (mean + rng.standard_normal((6, 50, 7))).astype(np.float32)
+    beside = (rng.standard_normal((6, 50, 3)) * np.exp(rng.uniform(0, 9, (6, 50, 1)))).astype(np.float32)
+    gram = relative_gram(x, beside, parts=3)
+    squares = np.square(beside.astype(np.float64)).mean(axis=2).reshape(3, 100)
+    weights = 1 / np.maximum(squares, 1e-2 * np.median(squares, axis=1, keepdims=True)).ravel()
+    affine = np.concatenate([x.reshape(-1, 7).astype(np.float64), np.ones((300, 1))], axis=1)
+    expected = (affine * weights[:, None]).T @ affine
+    np.testing.assert_allclose(gram.matrix[0], expected, rtol=2e-5, atol=2e-6 * np.abs(expected).max())
+    assert gram.count == 300
+    rows = affine[:, :-1]
+    np.testing.assert_allclose(gram.mean()[0], np.average(rows, axis=0, weights=weights), rtol=1e-4, atol=1e-4)
+    covariance = np.cov(rows.T, aweights=weights, ddof=0)
+    np.testing.assert_allclose(gram.covariance()[0], covariance, rtol=1e-3, atol=1e-3)
+
+
+def test_relative_moments_merge_and_are_saved_and_are_no_others(tmp_path: Path):
+    rng = np.random.default_rng(6)
+    x, beside = rng.standard_normal((8, 4)).astype(np.float32), rng.standard_normal((8, 3)).astype(np.float32)
+    tap, plain = Tap("x", -1, relative="s"), Tap("x", -1)
+    first, second = (Statistics({tap.key: relative_gram(x[i], beside[i])}, 4, "f") for i in (slice(4), slice(4, 8)))
+    merged = first.merge(second)
+    np.testing.assert_allclose(merged.grams[tap.key].matrix, relative_gram(x, beside).matrix, rtol=1e-6)
+    merged.save(tmp_path / "s.safetensors")
+    loaded = Statistics.load(tmp_path / "s.safetensors")
+    assert np.array_equal(loaded.grams[tap.key].matrix, merged.grams[tap.key].matrix)
+    with pytest.raises(DataError, match="the same taps expected"):
+        merged.merge(Statistics({plain.key: accumulate(x, plain)}, 8, "f"))
+
+
+def test_a_few_positions_of_zeros_do_not_decide_and_other_positions_are_refused():
+    x, beside = np.random.default_rng(7).standard_normal((20, 3)).astype(np.float32), np.ones((20, 3), np.float32)
+    assert np.isfinite(relative_gram(x, 0 * beside).matrix).all()
+    beside[7] = 0
+    assert relative_gram(x, beside).weight[0, 0, 0] == pytest.approx(19 + 100)
+    x = x[:2]
+    with pytest.raises(DataError, match="2 positions expected as in 'x', found 3"):
+        relative_gram(x, np.ones((3, 3), np.float32))
