@@ -74,6 +74,7 @@ def test_the_wheel_holds_all_modules_and_data_and_no_top_level_passes(wheel: Pat
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "onnx_subprune").rglob("*.py") if "passes" not in p.parts}
     modules |= {f"onnx_subprune/passes/{p.name}" for p in (ROOT / "passes").glob("*.py")}
     data = {"onnx_subprune/py.typed", "onnx_subprune/data/demo.onnx", "onnx_subprune/data/demo.npz"}
-    data |= {f"onnx_subprune/report/templates/{name}" for name in ("report.html.j2", "report.css")}
+    templates = ROOT / "onnx_subprune" / "report" / "templates"
+    data |= {str(path.relative_to(ROOT)) for path in templates.iterdir()}
     assert modules | data <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"onnx_subprune"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
-from onnx_subprune.cli.options import InputShapes, Json, Model, PruneNormalised, Quiet, Verbose, shapes
+from onnx_subprune.cli.files import check_outputs
+from onnx_subprune.cli.options import InputShapes, Json, Model, PruneNormalised, Quiet, ReportFile, Verbose, shapes
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.model import input_specs, load_model, measure_cost
@@ -18,6 +19,7 @@ def inspect(
     *,
     prune_normalised: PruneNormalised = False,
     input_shapes: InputShapes = None,
+    report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -25,6 +27,7 @@ def inspect(
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes))
+        check_outputs({"MODEL": model}, {"--report": report_file})
         proto = load_model(model, resident=False)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given))
@@ -35,7 +38,10 @@ def inspect(
             parts.append(report.group_table(analysis, analysis.structure.macs({})))
         if analysis.structure.frozen:
             parts.append(report.frozen_table(analysis))
-        screen.show(report.analysis_as_dict(analysis, dense, shares), *parts, report.totals(analysis, dense, shares))
+        document = report.analysis_as_dict(analysis, dense, shares)
+        if report_file is not None:
+            report.write_report(document, report_file)
+        screen.show(document, *parts, report.totals(analysis, dense, shares))
 
 
 def _shares(analysis: pipeline.Analysis) -> dict[str, float]:

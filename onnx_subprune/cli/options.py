@@ -138,7 +138,7 @@ ReportFile = Annotated[
     typer.Option(
         "--report",
         metavar="FILE",
-        help="Write what was done: FILE.html, a page with plots for which latency is measured too, or FILE.json.",
+        help="Write all there is to say: FILE.html, one page that needs nothing else, or FILE.json.",
         rich_help_panel=_OUTPUT,
         show_default=False,
     ),

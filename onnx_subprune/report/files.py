@@ -29,7 +29,7 @@ def check_name(path: str | os.PathLike[str], *, pages: bool = True) -> None:
 
 
 def write_report(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the document on a pruning as a page or as JSON, as the name says; OutputError if that is not possible."""
+    """Write a document as a page or as JSON, as the name says; OutputError if that is not possible."""
     check_name(path)
     if not is_page(path):
         write_json(document, path)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+from onnx_subprune.errors import OptionError
 from onnx_subprune.report.charts import Panel, panels
 from onnx_subprune.report.document import to_json
 from onnx_subprune.shown import change, count, milliseconds, percent
@@ -27,7 +28,12 @@ _MOST_PANELS = 400
 
 
 def to_html(document: Document) -> str:
-    """Return the page of a document that `as_dict` made, or that was read from its JSON."""
+    """Return the page of a document that `as_dict` or `analysis_as_dict` made, or that was read from its JSON.
+
+    Raises:
+        OptionError: it is another document.
+
+    """
     document = json.loads(to_json(document))
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  (only who wants a page needs it)
 
@@ -42,8 +48,25 @@ def to_html(document: Document) -> str:
     environment.filters |= {"breakable": _breakable, "plural": _plural}
     environment.globals["change"] = change
     style = (resources.files("onnx_subprune.report") / "templates" / "report.css").read_text(encoding="utf-8")
-    template = environment.get_template("report.html.j2")
-    return str(template.render(document=document, style=style, **_view(document)))
+    if document["format"] not in _KINDS:
+        raise OptionError(f"expected a document of {' or '.join(_KINDS)}, found {document['format']}; it has no page")
+    name, view = _KINDS[document["format"]]
+    return str(environment.get_template(name).render(document=document, style=style, **view(document)))
+
+
+def _view_of_analysis(document: Document) -> dict[str, Any]:
+    """Return what the template of `inspect` shows that the document does not hold in so many words."""
+    dense, shares = document["dense"], document["prunable_share"]
+    touched = "of all are touched by groups that can be pruned"
+    return {
+        "cards": [
+            _card("MACs", count(dense["macs"]), "", "", f"{shares['macs']:.1%} {touched}"),
+            _card("Parameters", count(dense["parameters"]), "", "", f"{shares['parameters']:.1%} {touched}"),
+            _card("Size", count(dense["bytes"], "B"), "", ""),
+        ],
+        "groups": _most(document["groups"], _GROUPS, lambda group: group["macs"]),
+        "frozen": _most(document["frozen"], _GROUPS, lambda group: group["macs"]),
+    }
 
 
 def _view(document: Document) -> dict[str, Any]:
@@ -147,6 +170,12 @@ def _breakable(name: str) -> Any:
 
 def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[Document], dict[str, Any]]]] = {
+    "onnx_subprune.report/1": ("report.html.j2", _view),
+    "onnx_subprune.inspect/1": ("inspect.html.j2", _view_of_analysis),
+}
 
 
 def _most(entries: Sequence[Any], shown: int, weight: Any) -> tuple[list[Any], list[Any]]:

@@ -105,6 +105,13 @@ def test_a_report_as_a_page_holds_the_facts_of_the_document(
     assert page.read_text(encoding="utf-8") == to_html(applied)
 
 
+def test_inspect_writes_a_page_of_its_document(cli: Cli, model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "inspect.html"
+    said = document(cli("inspect", model, "--report", page, "--json"))
+    assert page.read_text(encoding="utf-8") == to_html(said)
+    assert "another file than MODEL" in cli("inspect", model, "--report", model).error
+
+
 def test_latency_is_measured_where_it_is_asked_for(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
     words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--target", "units=0.5", "--json")
     assert "timing" not in document(cli(*words))

@@ -89,6 +89,18 @@ def test_it_fits_is_legible_and_keeps_to_itself(browser: Browser, page: Path, wi
     assert tab.requests() == [page.resolve().as_uri()]
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_inspect_fits_and_is_legible(browser: Browser, result: Result, tmp_path: Path, scheme: str) -> None:
+    document = report.analysis_as_dict(result.analysis, result.dense, {"macs": 1.0, "parameters": 0.5})
+    report.write_report(wide(document, 60), tmp_path / "inspect.html")
+    tab = Tab(browser, tmp_path / "inspect.html", width=PHONE, scheme=scheme)
+    tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert tab.evaluate("document.documentElement.scrollWidth") == PHONE
+    assert tab.evaluate(WIDER) == []
+    assert tab.evaluate(CONTRAST)[1] == []
+    assert tab.complaints() == []
+
+
 def test_light_and_dark_differ(browser: Browser, page: Path) -> None:
     script = "getComputedStyle(document.body).backgroundColor"
     light, dark = (Tab(browser, page, scheme=scheme).evaluate(script) for scheme in ("light", "dark"))

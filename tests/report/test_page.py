@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,11 +15,13 @@ import onnx
 import pytest
 
 from onnx_subprune import report
+from onnx_subprune.budget import Trial
 from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError, OutputError
 from onnx_subprune.measured import measure
-from onnx_subprune.pipeline import Result, apply
+from onnx_subprune.pipeline import Result, analyse, apply
 from onnx_subprune.report.page import to_html
+from onnx_subprune.result import Drop
 
 SECTIONS = ("summary", "warnings", "groups", "curves", "latency", "frozen", "calibration", "operators", "reproduce")
 VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
@@ -50,6 +53,7 @@ class Outline(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
+        self.words += " " if tag in ("td", "th", "dt", "dd") else ""
 
     def handle_data(self, data: str) -> None:
         self.words += data
@@ -174,6 +178,26 @@ def test_a_target_of_latency_says_what_was_predicted_and_measured(result: Result
     shown = ("59.8%", "2.00 ms → 1.20 ms", "59.0% to 61.0%", "61.2%; predictions miss", "3.4%", "x 8 x 6", "MatMul: 16")
     assert [part for part in shown if part not in words] == []
     assert "It was not measured" not in words
+
+
+def test_a_target_of_a_drop_tells_its_search(result: Result) -> None:
+    tried = (Trial(0.95, 0.001, True), Trial(0.5, math.inf, False), Trial(0.7, 0.018, True))
+    drop = Drop("top-1", 0.02, 0.018, "macs", tried)
+    words = " ".join(Outline(to_html(report.as_dict(replace(result, drop=drop)))).words.split())
+    assert "Top-1 was allowed to fall by 2.0%. It falls by 1.8%" in words
+    assert "50.0% failed no 70.0% 1.8% yes" in words
+
+
+def test_the_page_of_inspect(model: onnx.ModelProto, result: Result) -> None:
+    document = report.analysis_as_dict(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+    outline = Outline(to_html(document))
+    assert [name for name in ("summary", "groups", "frozen", "model") if name not in outline.ids] == []
+    words = " ".join(outline.words.split())
+    assert "1 of 2 groups can be pruned." in words
+    assert "first 10 80 second" in words
+    assert "graph output 'y'" in words
+    with pytest.raises(OptionError, match="it has no page"):
+        to_html({"format": "onnx_subprune.bench/1"})
 
 
 def test_curves_hold_the_chosen_cut(result: Result) -> None:
