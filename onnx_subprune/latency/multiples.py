@@ -2,7 +2,7 @@
 
 Kernels work on blocks of channels: the vectors of a CPU, the tiles of a tensor core. A layer that does not fill its
 last block saves nothing, and some kernels cannot run on it at all, so that a slower one does. Chains of layers are
-timed at widths between 32 and 64 (on a GPU 128 and 256), taking turns. From multiples of 32 down: widths that are
+timed at widths between 32 and 64 (on a GPU 128 and 256), taking turns. From multiples of 16 (64) down: widths that are
 multiples of m and not of 2 m pay if, against the next multiple of 2 m, they save at least half of what a straight line
 from the narrowest to the widest would.
 """
@@ -33,6 +33,8 @@ WIDTHS = (32, 33, 34, 36, 40, 44, 47, 48, 50, 52, 56, 58, 60, 62, 63, 64)
 
 _PAYS = 0.5
 _BLOCKS = 9
+# The widest vectors of a CPU hold 16 floats; the tiles of a tensor core are some 64 wide.
+_LARGEST = 4
 _EFFORTS = (Effort(30, 1.5), Effort(60, 3.0))
 _ON_CPU, _ON_GPU = Sizes(), Sizes(outer=256, image=56, rows=4096, repeats=2, batch=8)
 
@@ -86,7 +88,7 @@ def decided(widths: Sequence[int], seconds: Array) -> Decision:
         seconds: [blocks of rounds, widths].
 
     """
-    multiple, sure = widths[-1] // 2, True
+    multiple, sure = widths[-1] // _LARGEST, True
     while multiple > 1:
         saved = _saved(widths, seconds, multiple // 2)
         if saved is None:
