@@ -30,6 +30,7 @@ from onnx_subprune.latency import (
     Effort,
     LatencyModel,
     Record,
+    Times,
     families_of,
     kept,
     machine,
@@ -284,19 +285,21 @@ class Clock:
         for start in range(0, len(widths), together):
             part = widths[start : start + together]
             effort = replace(_LEARNING, seconds=_LEARNING.seconds * len(part) / len(widths))
-            timed = self._times([self._cut(one, start + index) for index, one in enumerate(part)], effort)
-            ratios += [float(ratio) for ratio in timed.ratios[1:]]
+            models: list[onnx.ModelProto] = []
+            for one in part:
+                if self._progress is not None:
+                    self._progress(start + len(models), len(widths))
+                models.append(self._cut(one))
+            ratios += [float(ratio) for ratio in self._times(models, effort).ratios[1:]]
         return ratios
 
-    def _times(self, models: Sequence[onnx.ModelProto], effort: Effort) -> Any:
+    def _times(self, models: Sequence[onnx.ModelProto], effort: Effort) -> Times:
         options = self._options
         dense = self._analysis.model
         return times([dense, *models], self._feeds, providers=options.providers, threads=options.threads, effort=effort)
 
-    def _cut(self, counts: Mapping[str, int], number: int | None = None) -> onnx.ModelProto:
+    def _cut(self, counts: Mapping[str, int]) -> onnx.ModelProto:
         """The network with the first units of every group, without recovery."""
-        if number is not None and self._progress is not None:
-            self._progress(number, len(budget.sampled_widths(self._curves)))
         analysis = self._analysis
         bare = restructured(analysis)
         keeps = {
