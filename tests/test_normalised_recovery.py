@@ -14,6 +14,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.pipeline import calibrate
 from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.subspace import METHODS
 from onnx_subprune.verify import relative_error
 
 RNG = np.random.default_rng(5)
@@ -119,6 +120,14 @@ def test_a_stream_of_multiples_is_recovered_exactly(spelling, kept, error):
     result = apply(plan_of(model, kept), model, DATA)
     assert not result.warnings
     assert error(model, result.model) < 1e-4
+
+
+@pytest.mark.parametrize("select", METHODS)
+def test_every_ordering_ranks_a_normalised_stream(select):
+    model = network(*SPELLINGS["layer"])
+    options = Options.of_effort("fast", target=HALF, select=select, prune_normalised=True, threads=1)
+    kept = {group.name: len(group.kept) for group in prune(model, DATA, options).plan.groups}
+    assert kept["emb"] == 4
 
 
 def test_a_normalisation_of_a_type_that_onnx_cannot_infer():

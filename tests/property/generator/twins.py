@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.analysis import Analysis
 from onnx_subprune.model import to_model
-from onnx_subprune.structure import Dim, Group, unit_index
+from onnx_subprune.structure import Atom, Dim, Group
 
 
 def with_twins(analysis: Analysis, dice: random.Random) -> tuple[onnx.ModelProto, str, tuple[int, ...]] | None:
@@ -48,17 +48,25 @@ def _copy(
     values = np.asarray(constant.values)
     for axis, dim in enumerate(axes):
         if group.atom in dim.atoms():
-            values = values.take(_sources(unit_index(dim, group.atom), source), axis=axis)
+            values = values.take(_sources(dim, group.atom, source), axis=axis)
     if not np.array_equal(values, constant.values):
         name = f"{constant.name}_copied_{len(made)}"
         key = (constant.name, values.tobytes())
         node.inputs[index] = made.setdefault(key, gs.Constant(name, np.ascontiguousarray(values)))
 
 
-def _sources(units: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Return for each entry of an axis the one that it is copied from: the same place of the unit copied from."""
-    places = {unit: np.flatnonzero(units == unit) for unit in range(len(source))}
-    result = np.arange(len(units))
-    for unit, other in enumerate(source):
-        result[places[unit]] = places[other]
-    return result
+def _sources(dim: Dim, atom: Atom, source: np.ndarray) -> np.ndarray:
+    """Return for each entry of an axis the one that it is copied from: the same place of the unit copied from.
+
+    An axis may hold the units twice (all pairs of them): then it is the entry of both units copied from.
+    """
+    index = np.zeros(1, np.int64)
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            part = source if factor is atom else np.arange(factor.size)
+        else:
+            starts = np.cumsum([0, *(each.size for each in factor.parts)])
+            pieces = [_sources(each, atom, source) for each in factor.parts]
+            part = np.concatenate([start + piece for start, piece in zip(starts, pieces, strict=False)])
+        index = (index[:, None] * factor.size + part).ravel()
+    return index
