@@ -97,9 +97,17 @@ class Shrink(Pass):
         if axes is None or tensor.shape is None or len(axes) != len(tensor.shape):
             return
         tensor.shape = [
-            int(keep_mask(dim, self._keeps).sum()) if isinstance(size, int) and not dim.dynamic else size
+            self._kept(size, dim) if isinstance(size, int) else size
             for size, dim in zip(tensor.shape, axes, strict=True)
         ]
+
+    def _kept(self, size: int, dim: Dim) -> int | None:
+        """Return the size of an axis that was recorded as `size`; None where it is not known any more."""
+        mask = keep_mask(dim, self._keeps)
+        if dim.dynamic and mask.all():
+            return size
+        # Sizes of run time that are on record are those that the structure was analysed with, or others.
+        return int(mask.sum()) if not dim.dynamic or len(mask) == size else None
 
 
 def _compress(values: np.ndarray, masks: Masks) -> np.ndarray:
