@@ -291,6 +291,8 @@ class Clock:
                     self._progress(start + len(models), len(widths))
                 models.append(self._cut(one))
             ratios += [float(ratio) for ratio in self._times(models, effort).ratios[1:]]
+            if self._progress is not None:
+                self._progress(len(ratios), len(widths))
         return ratios
 
     def _times(self, models: Sequence[onnx.ModelProto], effort: Effort) -> Times:
