@@ -9,21 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import TypeAlias
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name, place_of
+from onnx_subprune.passes.size_vectors import Edit, SizeVectors
+from onnx_subprune.passes.wiring import fresh_name
 from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, dims_of, evaluate, fixed, keep_mask
 
 __all__ = ["RewriteShapes"]
 
 _SQUEEZE_TAKES_AXES_AS_INPUT = 13
-
-# A number to write, or what a number that is computed has to be multiplied by.
-Edit: TypeAlias = int | Fraction
 
 
 class RewriteShapes(Pass):
@@ -38,6 +35,7 @@ class RewriteShapes(Pass):
     def __init__(self, structure: Structure, keeps: Mapping[Atom, np.ndarray]) -> None:
         self._structure = structure
         self._keeps = keeps
+        self._vectors = SizeVectors(structure.graph, structure.context.extents)
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The structure is of this graph."""
@@ -89,8 +87,8 @@ class RewriteShapes(Pass):
                 array.ravel()[position or 0] = value
             node.inputs[index] = gs.Constant(fresh_name(graph, f"{tensor.name}_pruned"), array)
             return
-        extents = self._structure.context.extents[tensor.name]
-        node.inputs[index] = _patched(graph, node, tensor, extents.shape, values)
+        edits = {position or 0: edit for position, edit in values.items()}
+        node.inputs[index] = self._vectors.edited(tensor, edits)
 
 
 def _edit(use: SizeUse, wanted: int, found: int) -> Edit:
@@ -103,42 +101,6 @@ def _edit(use: SizeUse, wanted: int, found: int) -> Edit:
 def _numbers(values: Mapping[int | None, Edit]) -> dict[int | None, int]:
     """Return edits of what is written in the graph, which are numbers: nothing is computed there."""
     return {position: int(value) for position, value in values.items()}
-
-
-def _patched(
-    graph: gs.Graph, node: gs.Node, tensor: gs.Variable, shape: tuple[int, ...], values: Mapping[int | None, Edit]
-) -> gs.Tensor:
-    """Replace single entries of a computed vector: Where(is fixed, fixed value, computed value times a ratio)."""
-    dtype = np.int64 if tensor.dtype is None else tensor.dtype
-    fixed, chosen = np.zeros(shape, dtype), np.zeros(shape, bool)
-    times, over = np.ones(shape, dtype), np.ones(shape, dtype)
-    for position, value in values.items():
-        place = position or 0
-        if isinstance(value, Fraction):
-            times.ravel()[place], over.ravel()[place] = value.numerator, value.denominator
-        else:
-            fixed.ravel()[place], chosen.ravel()[place] = value, True
-    if chosen.all():
-        return gs.Constant(fresh_name(graph, f"{tensor.name}_pruned"), fixed)
-    if (times != 1).any():
-        tensor = _computed(graph, node, "Mul", [tensor, times])
-    if (over != 1).any():
-        tensor = _computed(graph, node, "Div", [tensor, over])
-    return _computed(graph, node, "Where", [chosen, fixed, tensor]) if chosen.any() else tensor
-
-
-def _computed(graph: gs.Graph, reader: gs.Node, op: str, inputs: list[gs.Variable | np.ndarray]) -> gs.Variable:
-    """Insert a node before the one that reads what it makes; the shape and type are those of the tensor edited."""
-    tensor = next(each for each in inputs if isinstance(each, gs.Variable))
-    name = fresh_name(graph, f"{tensor.name}_pruned")
-    output = gs.Variable(name, dtype=tensor.dtype, shape=tensor.shape)
-    operands = [
-        gs.Constant(fresh_name(graph, f"{name}_{i}"), each) if isinstance(each, np.ndarray) else each
-        for i, each in enumerate(inputs)
-    ]
-    node = gs.Node(op, name=f"{name}_{op.lower()}", inputs=operands, outputs=[output])
-    graph.nodes.insert(place_of(graph, reader), node)
-    return output
 
 
 def _name_axes(graph: gs.Graph, use: Squeezed) -> bool:

@@ -12,7 +12,7 @@ the Split follows: [.., h, 3*d] -> Split -> 3 x [.., h, d]. The values are the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -52,7 +52,7 @@ class UnpackProjections(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite one stacked projection after the other."""
         found = packings(self._structure)
-        maker = _Maker(graph)
+        maker = _Maker(graph, self._structure.context.extents)
         for packing in found:
             maker.begin(packing.reshape)
             gone = _rewrite(packing, maker)
@@ -62,10 +62,11 @@ class UnpackProjections(Pass):
 
 
 class _Maker:
-    """Makes nodes with names of their own, and puts them into a graph."""
+    """Makes nodes with names of their own, and puts them into a graph; `integers` holds those known by tensor."""
 
-    def __init__(self, graph: gs.Graph) -> None:
+    def __init__(self, graph: gs.Graph, integers: Mapping[str, np.ndarray]) -> None:
         self._graph = graph
+        self._integers = integers
         self._taken = {name for part in (graph, *graph.subgraphs(recursive=True)) for name in part.tensors()}
         self._taken |= {node.name for part in (graph, *graph.subgraphs(recursive=True)) for node in part.nodes}
         self._made: list[gs.Node] = []
@@ -104,6 +105,18 @@ class _Maker:
         if self._graph.opset < _LISTS_ARE_INPUTS:
             return self.node(op, [tensor], {**(attrs or {}), _LISTS[op]: list(values)}, outputs)
         return self.node(op, [tensor, self.constant(values)], attrs, outputs)
+
+    def entries(self, vector: gs.Tensor) -> list[gs.Tensor] | None:
+        """Return the parts of one entry each that a Concat makes a vector of; None where it is made otherwise."""
+        made = vector.inputs[0] if len(vector.inputs) == 1 else None
+        if made is None or made.op != "Concat":
+            return None
+        return list(made.inputs) if all(self._length(part) == 1 for part in made.inputs) else None
+
+    def _length(self, part: gs.Tensor) -> int | None:
+        if isinstance(part, gs.Constant):
+            return int(part.values.size)
+        return self._integers[part.name].size if part.name in self._integers else None
 
     def _name(self, what: str) -> str:
         stem = f"{self._stem}_{what}"
@@ -155,6 +168,10 @@ def _target(packing: Packing, merged: list[int], maker: _Maker) -> gs.Tensor | l
     if values is not None:
         return maker.constant([*values[:stack], *merged, *values[behind:]])
     before, after = list(range(stack)), list(range(behind, packing.rank))
+    if (entries := maker.entries(asked)) is not None:
+        middle = [maker.constant(merged)] if merged else []
+        kept = [*(entries[place] for place in before), *middle, *(entries[place] for place in after)]
+        return maker.node("Concat", kept, {"axis": 0})[0]
     if not merged:
         return _picked(asked, [*before, *after], maker)
     tail = [_picked(asked, after, maker)] if after else []

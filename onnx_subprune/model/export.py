@@ -248,7 +248,7 @@ class _Writer:
         interface = {tensor.name for tensor in [*self.graph.inputs, *self.graph.outputs]}
         for name, tensor in self.variables.items():
             if name not in interface and name not in self.origin.infos and tensor.dtype is not None:
-                new_info(tensor, self.target.value_info.add())
+                new_info(tensor, self.target.value_info.add(), self.origin.symbols)
 
     def _write_info(self, tensor: gs.Tensor | None, name: str, role: str) -> None:
         target = getattr(self.target, role).add()

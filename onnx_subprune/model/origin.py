@@ -62,6 +62,12 @@ class Origin:
         return found
 
     @cached_property
+    def symbols(self) -> set[str]:
+        """Names of sizes that inputs, outputs and value infos speak of."""
+        infos = [info for found in self.infos.values() for info in found]
+        return {dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_param}
+
+    @cached_property
     def defined(self) -> set[str]:
         """Names of the tensors that exist in the graph itself."""
         names = {output for node in self.graph.node for output in node.output}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import onnx
@@ -13,6 +13,8 @@ from onnx_subprune.model.attributes import onnx_type
 __all__ = ["decoded_shape", "new_info", "patched_info"]
 
 _Dim = int | str | None
+# How the shape inference of ONNX calls sizes that it does not know.
+_MADE_UP = "unk__"
 
 
 def decoded_shape(info: onnx.ValueInfoProto) -> list[_Dim] | None:
@@ -28,12 +30,23 @@ def _decoded(dim: onnx.TensorShapeProto.Dimension) -> _Dim:
     return int(dim.dim_value) if dim.HasField("dim_value") else None
 
 
-def new_info(tensor: gs.Tensor, target: onnx.ValueInfoProto) -> None:
-    """Write what `tensor` itself says."""
+def new_info(tensor: gs.Tensor, target: onnx.ValueInfoProto, symbols: Collection[str] = ()) -> None:
+    """Write what `tensor` itself says, but for symbols that shape inference made up and are none of `symbols`.
+
+    A made-up name for the batch that the input calls N says that the two differ, and runtimes that believe it do not
+    fuse what they could: to them a size without a name is whatever they infer.
+    """
     target.name = tensor.name
     if tensor.dtype is not None:
         target.type.tensor_type.elem_type = onnx_type(tensor.dtype)
-    _write_shape(tensor.shape, target)
+    if tensor.shape is None:
+        _write_shape(None, target)
+    else:
+        _write_shape([None if _made_up(size) and size not in symbols else size for size in tensor.shape], target)
+
+
+def _made_up(size: _Dim) -> bool:
+    return isinstance(size, str) and size.startswith(_MADE_UP)
 
 
 def patched_info(

@@ -284,3 +284,23 @@ def test_a_constant_may_be_folded_into_an_output() -> None:
     negated.inputs.clear()
     y, z = check_and_run(to_model(graph, model), x=np.ones(2, np.float32))
     np.testing.assert_array_equal([y, z], [[2, 3], [-1, -2]])
+
+
+def test_symbols_that_shape_inference_made_up_are_not_written() -> None:
+    model = two_layers()
+    graph = to_graph(model)
+    for node, shape in zip(graph.nodes, (["unk__3", 3], ["N", 3]), strict=False):
+        node.outputs[0].dtype, node.outputs[0].shape = np.dtype(np.float32), shape
+    written = {info.name: info.type.tensor_type.shape.dim for info in to_model(graph, model).graph.value_info}
+    assert [dim.WhichOneof("value") for dim in written["h"]] == [None, "dim_value"]
+    assert written["r"][0].dim_param == "N"
+
+
+def test_a_symbol_of_the_user_may_be_called_like_that() -> None:
+    model = two_layers()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "unk__3"
+    graph = to_graph(model)
+    graph.nodes[0].outputs[0].dtype = np.dtype(np.float32)
+    graph.nodes[0].outputs[0].shape = ["unk__3", 3]
+    written = {info.name: info.type.tensor_type.shape.dim for info in to_model(graph, model).graph.value_info}
+    assert written["h"][0].dim_param == "unk__3"
