@@ -73,7 +73,8 @@ def test_the_profile_says_where_the_time_goes(cli: Cli, model: Path) -> None:
 def test_memory_is_measured_on_request(cli: Cli, model: Path) -> None:
     words = ("bench", model, *SHORT, "--memory")
     memory = document(cli(*words, "--json"))["batches"][0]["models"][0]["memory"]
-    assert 0 < memory["held"] <= memory["peak"] < 200e6
+    # A small model may hold nothing of its own on a machine that is short of memory.
+    assert 0 <= memory["held"] <= memory["peak"] < 200e6
     assert "peak memory" in cli(*words).out
 
 
