@@ -10,6 +10,9 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnx_subprune.structure.dims import Atom, Dim
 
 __all__ = ["Product", "Products", "product_of"]
@@ -41,11 +44,36 @@ class Products:
     def __init__(self, terms: Iterable[tuple[Hashable, Sequence[Dim]]]) -> None:
         """Take pairs of an owner and axes."""
         same = Counter((owner, *_product(axes)) for owner, axes in terms)
-        self._terms = [(owner, Product(times, atoms, sums)) for (owner, atoms, sums), times in same.items()]
+        lengths: dict[Atom | _Sum, int] = {}
+        rows = [[lengths.setdefault(f, len(lengths)) for f in _factors(a, sums)] for _, a, sums in same]
+        most = max((len(row) for row in rows), default=0)
+        self._lengths = tuple(lengths)
+        # What is left of a shorter row points at a 1 behind the lengths.
+        self._index = np.array([row + [len(lengths)] * (most - len(row)) for row in rows], np.intp).reshape(-1, most)
+        self._times = np.array(list(same.values()), np.int64)
+        self._owners = [owner for owner, _, _ in same]
+        self._alive: dict[frozenset[Hashable], NDArray[np.int64]] = {}
 
     def value(self, counts: Mapping[Atom, int], live: Collection[Hashable] | None = None) -> int:
         """The sum when each Atom in `counts` keeps that many units; only over the owners that live, if given."""
-        return sum([term.value(counts) for owner, term in self._terms if live is None or owner in live])
+        lengths = np.array([*(_length(factor, counts) for factor in self._lengths), 1], np.int64)
+        times = self._times if live is None else self._alive_times(frozenset(live))
+        return int(lengths[self._index].prod(axis=1) @ times)
+
+    def _alive_times(self, live: frozenset[Hashable]) -> NDArray[np.int64]:
+        if live not in self._alive:
+            self._alive[live] = self._times * np.array([owner in live for owner in self._owners], np.int64)
+        return self._alive[live]
+
+
+def _factors(atoms: tuple[Atom, ...], sums: tuple[_Sum, ...]) -> list[Atom | _Sum]:
+    return [*atoms, *sums]
+
+
+def _length(factor: Atom | _Sum, counts: Mapping[Atom, int]) -> int:
+    if isinstance(factor, Atom):
+        return counts.get(factor, factor.size)
+    return sum(part.value(counts) for part in factor)
 
 
 def product_of(dim: Dim) -> Product:
