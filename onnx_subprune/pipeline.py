@@ -216,7 +216,7 @@ def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, pr
 
 
 def _departure(analysis: Analysis, dataset: Dataset | None, options: Options) -> Departure | None:
-    return None if dataset is None else Departure(analysis.normalised, dataset, options, 2 * options.probes)
+    return None if dataset is None else Departure(analysis.normalised, dataset, options, 4 * options.probes)
 
 
 def _check_fit(statistics: Statistics, analysis: Analysis, advice: str) -> None:

@@ -43,7 +43,7 @@ class Plan:
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         one_pass: whether all layers are fitted to the inputs that they have in the dense network.
         rows: rows for each feature that a layer is fitted on, at most.
-        probes: half of the samples, held out, by which the outputs of recovered networks are compared.
+        probes: a quarter of the samples, held out, by which the outputs of recovered networks are compared.
         sweeps: how often all layers are fitted, at most.
 
     """
@@ -57,7 +57,7 @@ class Plan:
     prune_normalised: bool = False
     one_pass: bool = True
     rows: int = 32
-    probes: int = 32
+    probes: int = 16
     sweeps: int = 1
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Plan:
                 bool(data.get("prune_normalised", False)),
                 bool(data.get("one_pass", True)),
                 int(data.get("rows", 32)),
-                int(data.get("probes", 32)),
+                int(data.get("probes", 16)),
                 int(data.get("sweeps", 1)),
             )
         except (KeyError, TypeError, ValueError) as error:
