@@ -92,6 +92,7 @@ def parsed() -> argparse.Namespace:
     add("--threads", type=int, default=1, help="0 for the runtime's own choice")
     add("--providers", nargs="+", default=("cpu",), help="execution providers")
     add("--remeasure", action="store_true", help="forget what was learnt of this machine")
+    add("--note", default="", help="what the page says of how this was measured")
     add("--again", action="store_true", help="measure figures anew that are in the file")
     return parser.parse_args()
 
@@ -104,7 +105,8 @@ def main() -> None:
     for name in () if arguments.write_only else arguments.networks:
         measure(name, arguments, store)
     facts = machine(arguments.providers, arguments.threads or None)
-    write(store.figures, arguments.out, f"{facts['processor']}, ONNX Runtime {facts['onnxruntime']}")
+    where = f"{facts['processor']}, ONNX Runtime {facts['onnxruntime']}"
+    write(store.figures, arguments.out, where, arguments.note)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ def key_of(network: str, batch: int, target: str, setting: str, what: str) -> st
     return " | ".join((network, f"batch {batch}", target, setting, what))
 
 
-def write(figures: Mapping[str, Figure], out: Path, machine: str) -> None:
+def write(figures: Mapping[str, Figure], out: Path, machine: str, note: str = "") -> None:
     """Write the page of all figures."""
-    parts = [_HEAD.format(machine=machine)]
+    parts = [_HEAD.format(machine=machine), *([note] if note else [])]
     tables: dict[tuple[str, str, str], list[tuple[str, str, Figure]]] = {}
     for key, figure in figures.items():
         network, batch, target, setting, what = key.split(" | ")
