@@ -119,6 +119,6 @@ class Bench:
             "dense_ms": round(float(found.milliseconds[0]), 3),
             "pruned_ms": round(float(found.milliseconds[1]), 3),
         }
-        if self.metric and self.timed.metric:
+        if self.metric:
             figure["metric"] = round(self.opened.evaluate(model), 3)
         return figure
