@@ -62,7 +62,7 @@ class Latency:
     def _repr_html_(self) -> str:
         rows = [
             ("median", milliseconds(self.median_ms)),
-            ("90th percentile", milliseconds(self.p90_ms)),
+            ("p90", milliseconds(self.p90_ms)),
             ("throughput", f"{self.throughput:.1f} / s"),
             ("to the first", f"{self.ratio_to_first:.1%}"),
         ]

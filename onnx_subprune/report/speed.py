@@ -34,7 +34,7 @@ def latency_table(
         ]
         for name, one in zip(names, found, strict=True)
     ]
-    columns = ["model", "median", "90th percentile", "throughput", "speed-up", "95% sure"]
+    columns = ["model", "median", "p90", "throughput", "speed-up", "95% sure"]
     if memory:
         columns.append("peak memory")
         for row, one in zip(rows, memory, strict=True):

@@ -49,7 +49,9 @@ class Products:
         most = max((len(row) for row in rows), default=0)
         self._lengths = tuple(lengths)
         # What is left of a shorter row points at a 1 behind the lengths.
-        self._index = np.array([row + [len(lengths)] * (most - len(row)) for row in rows], np.intp).reshape(-1, most)
+        self._index = np.array([row + [len(lengths)] * (most - len(row)) for row in rows], np.intp).reshape(
+            len(rows), most
+        )
         self._times = np.array(list(same.values()), np.int64)
         self._owners = [owner for owner, _, _ in same]
         self._alive: dict[frozenset[Hashable], NDArray[np.int64]] = {}
