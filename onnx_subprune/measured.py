@@ -19,7 +19,7 @@ from onnx_subprune.model import InputSpec, input_specs
 from onnx_subprune.phases import Watch, begin, phase, watched
 from onnx_subprune.result import Result
 
-__all__ = ["Measured", "Timing", "measure"]
+__all__ = ["Measured", "Timing", "measure", "not_faster"]
 
 _T = TypeVar("_T")
 # A few seconds: a report is no benchmark, `bench` is.
@@ -56,6 +56,7 @@ class Measured:
         labelled: where that data came from.
         timing: how fast both are.
         left: what could not be measured, and why.
+        warnings: what the user should know of what was measured.
 
     """
 
@@ -64,6 +65,7 @@ class Measured:
     labelled: str | None = None
     timing: Timing | None = None
     left: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def measure(
@@ -105,7 +107,20 @@ def measure(
         top1 = tried("accuracy", lambda: _top1(result, judged))
     feeds = next(iter(dataset.batches(options.latency_batch or 1))) if dataset is not None else None
     timing = tried("latency", lambda: _timing(result, feeds, specs, progress)) if latency else None
-    return Measured(near, top1, None if test is None else test.source, timing, left)
+    slow = [] if timing is None else not_faster(timing, result.pruned.macs / max(result.dense.macs, 1))
+    return Measured(near, top1, None if test is None else test.source, timing, left, tuple(slow))
+
+
+def not_faster(timing: Timing, macs: float) -> list[str]:
+    """Return a warning where a network of that share of the MACs takes as long as the dense one, or longer."""
+    pruned = timing.latency[1]
+    least = pruned.ratio_interval[0] if pruned.ratio_interval else pruned.ratio_to_first
+    if macs >= 1.0 or least < 1.0:
+        return []
+    return [
+        f"with {macs:.0%} of the MACs the pruned model takes {pruned.ratio_to_first:.0%} of the dense one's time here: "
+        "kernels are slow on odd widths; prune with --round-to auto, or to a time with --target latency=F"
+    ]
 
 
 def _opened(data: Any, result: Result, **chosen: Any) -> Dataset | None:

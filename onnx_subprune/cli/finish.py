@@ -60,7 +60,8 @@ class Ending:
     def tell(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
         """Write the report and print the result."""
         left = [] if measured is None else [f"{what} was not measured: {why}" for what, why in measured.left.items()]
-        screen.warn([*result.warnings, *left])
+        noted = () if measured is None else measured.warnings
+        screen.warn([*result.warnings, *noted, *left])
         document = report.as_dict(result, measured=measured, command=self.command, source=self.source)
         if not self.dry and (path := self.written.get("--report")) is not None:
             report.write_report(document, path)

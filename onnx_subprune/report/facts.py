@@ -102,7 +102,7 @@ def measured_as_dict(measured: Measured) -> dict[str, Any]:
         dense, pruned = measured.top1
         found["top1"] = {"source": measured.labelled, "dense": asdict(dense), "pruned": asdict(pruned)}
     if measured.timing is not None:
-        found["timing"] = _timing(measured.timing)
+        found["timing"] = {**_timing(measured.timing), "warnings": list(measured.warnings)}
     if measured.left:
         found["not_measured"] = dict(measured.left)
     return found

@@ -72,6 +72,8 @@ def _view_of_analysis(document: Document) -> dict[str, Any]:
 def _view(document: Document) -> dict[str, Any]:
     """Return what the template shows that the document does not hold in so many words."""
     drawn = panels(document["groups"], document["losses_at"])
+    # First what was measured: it is the shortest.
+    warnings = [*document.get("timing", {}).get("warnings", ()), *document["warnings"]]
     return {
         "cards": _cards(document),
         "verdict": _verdict(document),
@@ -81,7 +83,7 @@ def _view(document: Document) -> dict[str, Any]:
         "losses": _LOSSES[document["losses_at"]],
         "whole": sum(group["kept"] == group["units"] for group in document["groups"]),
         "frozen": _most(document["frozen"], _FROZEN, lambda group: group["macs"]),
-        "warnings": (document["warnings"][:_WARNINGS], document["warnings"][_WARNINGS:]),
+        "warnings": (warnings[:_WARNINGS], warnings[_WARNINGS:]),
         "operators": _operators(document["operators"]),
         "profile": _profile(document),
         "command": shlex.join(document["command"]),

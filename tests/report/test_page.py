@@ -18,7 +18,7 @@ from onnx_subprune import report
 from onnx_subprune.budget import Trial
 from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError, OutputError
-from onnx_subprune.measured import measure
+from onnx_subprune.measured import measure, not_faster
 from onnx_subprune.pipeline import Result, analyse, apply
 from onnx_subprune.report.page import to_html
 from onnx_subprune.result import Drop
@@ -170,6 +170,19 @@ def test_times_are_under_timing_and_nowhere_else(result: Result, data: dict[str,
     quiet = report.as_dict(result, measured=measure(result, data, latency=False))
     timed = report.as_dict(result, measured=measure(result, data))
     assert {name: value for name, value in timed.items() if name != "timing"} == quiet
+
+
+def test_a_network_that_is_not_faster_is_warned_of(result: Result, data: dict[str, np.ndarray]) -> None:
+    measured = measure(result, data)
+    assert measured.timing is not None
+    dense, pruned = measured.timing.latency
+    for ratio, expected in ((1.46, ["with 67% of the MACs the pruned model takes 146%"]), (0.9, [])):
+        slow = replace(pruned, ratio_to_first=ratio, ratio_interval=(ratio - 0.05, ratio + 0.05))
+        found = not_faster(replace(measured.timing, latency=(dense, slow)), 0.67)
+        assert [line[: len(expected[0])] for line in found] == expected
+        words = Outline(to_html(report.as_dict(result, measured=replace(measured, warnings=tuple(found))))).words
+        assert ("--round-to auto" in words) == bool(found)
+    assert not_faster(replace(measured.timing, latency=(dense, dense)), 1.0) == []
 
 
 def test_a_target_of_latency_says_what_was_predicted_and_measured(result: Result) -> None:
