@@ -36,6 +36,24 @@ def test_relative_errors(found: list[float], expected: list[float], error: float
     assert relative_error(np.array(found), np.array(expected)) == error
 
 
+def test_behind_a_sigmoid_small_outputs_are_compared_before_it() -> None:
+    """At -40 a Sigmoid gives 4e-18: a rounding error of its input is one of 1e-3 there."""
+
+    def net(bias: float) -> onnx.ModelProto:
+        return onnx.parser.parse_model(
+            f"""<ir_version: 8, opset_import: ["" : 17]>
+            net (float[2] x) => (float[2] y) <float b = {{{bias}}}> {{
+                z = Add(x, b)
+                y = Sigmoid(z)
+            }}"""
+        )
+
+    probe = {"x": np.zeros(2, np.float32)}
+    assert disagreement(net(-40.001), net(-40.0), probe) == pytest.approx(2.5e-5, rel=0.1)
+    assert disagreement(net(-30.0), net(-40.0), probe) == pytest.approx(0.25, rel=0.1)
+    assert [value.name for value in net(0.0).graph.output] == ["y"]
+
+
 def test_a_misread_structure_writes_nothing_and_names_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = load_demo()
     genuine = pipeline.references
