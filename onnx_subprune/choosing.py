@@ -113,30 +113,27 @@ def _timed(study: Study, clock: Clock, allocation: str) -> tuple[dict[str, int],
     """
     structure, curves, target = study.analysis.structure, study.curves, study.options.target.value
     predicted = possible(structure, clock.predicted)
-    warnings: dict[float, list[str]] = {}
 
     def within(limit: float) -> dict[str, int]:
-        budgeted = Target("latency", min(limit, 1.0))
-        counts, told = allocate(structure, curves, budgeted, allocation, predicted)
-        # The user knows of the target alone.
-        warnings[limit] = [line.replace(str(budgeted), str(study.options.target)) for line in told]
-        return counts
+        # A target that costs are shared out for has nothing to tell the user.
+        return allocate(structure, curves, Target("latency", min(limit, 1.0)), allocation, predicted)[0]
 
     met = budget.meet(within, clock.measured, target)
-    counts, told = met.counts, [*clock.warnings, *warnings.get(met.limit, ())]
+    counts = met.counts
     if study.measures:
         other = _tried(study, counts, predicted, met.limit)
         if other != counts:
-            counts = _scaled_to_meet(study, clock, other, met)
-    return counts, told
+            counts = _scaled_to_meet(study, clock, predicted, other, met)
+    return counts, clock.warnings
 
 
-def _scaled_to_meet(study: Study, clock: Clock, other: dict[str, int], met: budget.Met) -> dict[str, int]:
+def _scaled_to_meet(
+    study: Study, clock: Clock, predicted: budget.Cost, other: dict[str, int], met: budget.Met
+) -> dict[str, int]:
     """Return widths in proportion to others that meet the target of latency, or those that met it where none do."""
 
     def in_proportion(limit: float) -> dict[str, int]:
-        cost = possible(study.analysis.structure, clock.predicted)
-        return budget.in_proportion(_open(study.curves, other), other, cost, limit).counts
+        return budget.in_proportion(_open(study.curves, other), other, predicted, limit).counts
 
     try:
         return budget.meet(in_proportion, clock.measured, study.options.target.value, start=met.limit).counts

@@ -60,7 +60,8 @@ class LatencyModel:
         return self._constant + float(values @ self._coefficients)
 
     def _values(self, widths: Mapping[str, int]) -> NDArray[np.float64]:
-        return self._monomials.values({self._atoms[name]: count for name, count in widths.items()})
+        values = self._monomials.values({self._atoms[name]: count for name, count in widths.items()})
+        return values.astype(np.float64)
 
     def _alive(self, live: frozenset[int]) -> NDArray[np.float64]:
         if live not in self._dead:
