@@ -56,7 +56,7 @@ def _one_pass(select: str, recovery: str, allocation: str = "cutoff") -> dict[st
 def _of_effort(name: str) -> dict[str, Any]:
     """What an effort sets."""
     options = Options.of_effort(name)
-    names = ("select", "recovery", "allocation", "one_pass", "rows", "probes", "levels", "trials")
+    names = ("select", "recovery", "allocation", "one_pass", "rows", "probes", "levels", "trials", "sweeps")
     return {each: getattr(options, each) for each in names}
 
 
@@ -77,7 +77,8 @@ METHODS: dict[str, Method] = {
     ),
     "obs": Method("OBS order, recovery", OURS, _one_pass("obs", "channel"), one_pass=True),
     "obs-loss": Method("OBS order, recovery, budget by loss", OURS, _one_pass("obs", "channel", "loss"), one_pass=True),
-    **{name: Method(f"effort {name}", OURS, _of_effort(name), studied=True) for name in ("fast", "balanced", "best")},
+    "fast": Method("effort fast", OURS, _of_effort("fast"), one_pass=True, studied=True),
+    **{name: Method(f"effort {name}", OURS, _of_effort(name), studied=True) for name in ("balanced", "best")},
     "sequential": Method(
         "OBS order, exact recovery, layer after layer",
         OURS,
