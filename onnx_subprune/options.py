@@ -22,7 +22,7 @@ RECOVERIES = ("exact", "channel", "none")
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "fast": {"recovery": "channel", "one_pass": True, "allocation": "uniform"},
     "balanced": {},
-    "best": {"rows": 64, "probes": 32, "levels": (0.75, 0.4, 0.0), "trials": 4, "sweeps": 2},
+    "best": {"rows": 256, "probes": 32, "levels": (0.75, 0.4, 0.0), "trials": 4, "sweeps": 2},
 }
 """What `Options.of_effort` changes of the defaults."""
 
@@ -121,7 +121,7 @@ class Options:
     providers: tuple[str, ...] = ("cpu",)
     threads: int | None = None
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    rows: int = 32
+    rows: int = 128
     probes: int = 16
     levels: tuple[float, ...] = (0.75, 0.0)
     trials: int = 0

@@ -109,38 +109,30 @@ def choose(options: Sequence[Options], slack: float) -> State | None:
     extra = [o.change - np.min(o.change) for o in options]
     step = min(max(spare, 0.0), sum(float(np.max(e)) for e in extra)) / _GRID
     prices = [np.rint(e / step).astype(np.int64) if step else np.where(e > 0, _GRID + 1, 0) for e in extra]
-    least = np.zeros(_GRID + 1)
-    picks = []
+    least = [np.zeros(_GRID + 1)]
     for price, option in zip(prices, options, strict=True):
-        least, pick = _with(least, price, option.loss)
-        picks.append(pick)
-    return _traced(options, prices, picks, least)
+        least.append(_with(least[-1], price, option.loss))
+    return _traced(options, prices, least)
 
 
-def _with(
-    least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.int16]]:
-    """One group more: [grid + 1] the least loss for every budget, and the option taken there."""
-    best, pick = np.full(_GRID + 1, np.inf), np.zeros(_GRID + 1, dtype=np.int16)
-    for index, (price, loss) in enumerate(zip(prices.tolist(), losses.tolist(), strict=True)):
-        if price > _GRID:
-            continue
-        trial = least[: _GRID + 1 - price] + loss
-        where = trial < best[price:]
-        best[price:][where] = trial[where]
-        pick[price:][where] = index
-    return best, pick
+def _with(least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """One group more: [grid + 1] the least loss for every budget."""
+    best, trial = np.full(_GRID + 1, np.inf), np.empty(_GRID + 1)
+    for price, loss in zip(prices.tolist(), losses.tolist(), strict=True):
+        if price <= _GRID:
+            reached = np.add(least[: _GRID + 1 - price], loss, out=trial[price:])
+            np.minimum(best[price:], reached, out=best[price:])
+    return best
 
 
 def _traced(
-    options: Sequence[Options],
-    prices: Sequence[NDArray[np.int64]],
-    picks: Sequence[NDArray[np.int16]],
-    least: NDArray[np.float64],
+    options: Sequence[Options], prices: Sequence[NDArray[np.int64]], least: Sequence[NDArray[np.float64]]
 ) -> State:
-    budget, found = int(np.argmin(least)), []
-    for option, price, pick in zip(reversed(options), reversed(prices), reversed(picks), strict=True):
-        index = int(pick[budget])
+    """The options that lead to the least loss; of equal ones the first."""
+    budget, found = int(np.argmin(least[-1])), []
+    for option, price, before in zip(reversed(options), reversed(prices), least[-2::-1], strict=True):
+        within = np.flatnonzero(price <= budget)
+        index = int(within[np.argmin(before[budget - price[within]] + option.loss[within])])
         found.append(int(option.rungs[index]))
         budget -= int(price[index])
     return tuple(reversed(found))

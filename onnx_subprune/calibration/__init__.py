@@ -6,7 +6,7 @@ from onnx_subprune.calibration.filling import token_input
 from onnx_subprune.calibration.holding import HELD, portions
 from onnx_subprune.calibration.readers import open_data
 from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, few_rows, thin_taps
-from onnx_subprune.calibration.taps import Tap, expose
+from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
 from onnx_subprune.calibration.tokens import open_tokens
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "open_data",
     "open_tokens",
     "portions",
+    "probe_shapes",
     "thin_taps",
     "token_input",
 ]

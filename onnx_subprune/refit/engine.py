@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_subprune.calibration import HELD, ROWS_PER_FEATURE, Dataset, Progress, portions
+from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, Progress, portions
 from onnx_subprune.calibration.holding import Portion
 from onnx_subprune.model import Scratch, array_of, initializer
 from onnx_subprune.refit.drift import Shortcut
+from onnx_subprune.refit.enough import enough, rows_wanted, spread
 from onnx_subprune.refit.linear import Linear, find_linears, with_biases, without_idle_biases
 from onnx_subprune.refit.segments import Segments
-from onnx_subprune.refit.store import DEFAULT_MAX_BYTES, Store
+from onnx_subprune.refit.settings import Settings
+from onnx_subprune.refit.store import Store
 from onnx_subprune.refit.surroundings import Surroundings
 from onnx_subprune.refit.targets import Rows, Values, rows_of
 from onnx_subprune.subspace.pairs import ROUNDING, Pairs, Refined, refine
 
-__all__ = ["LayerFit", "Networks", "Refit", "Settings", "refit"]
+__all__ = ["LayerFit", "Networks", "Refit", "refit"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,34 +42,6 @@ _MOST_BYTES = 4 << 30
 _HALF_ROUNDING = 1e-5
 # A channel whose scale is smaller than this share of the largest keeps its weights.
 _SMALLEST_SCALE = 1e-6
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How layers are fitted.
-
-    Attributes:
-        sequential: whether a layer reads what the pruned network gives it, as fitted so far, or the dense one.
-        held: one sample in so many is held out to choose how far each fit is trusted; 0 for none.
-        rows: rows to fit a layer on, at most, for each feature.
-        max_features: layers that read more features at once keep the weights they have.
-        max_bytes: of activations between segments in memory, for each of the two networks.
-        batch_size: samples per run.
-        seed: of the positions that are sampled.
-        providers: execution providers, most wanted first.
-        threads: intra-op threads of the runtime.
-
-    """
-
-    sequential: bool = True
-    held: int = HELD
-    rows: int = 32
-    max_features: int = 8192
-    max_bytes: int = DEFAULT_MAX_BYTES
-    batch_size: int = 32
-    seed: int = 0
-    providers: Sequence[str] = ("cpu",)
-    threads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +170,9 @@ class _Run:
         if not settings.sequential:
             self._dense.expect({self._meaning(one.source) for one in steps})
         self._portions: list[Portion] = []
-        for portion in portions(data, settings.batch_size, settings.held):
+        layers = {self._meaning(one.output): one for one in steps}
+        wanted = enough(networks.dense, networks.pruned, layers, data, settings)
+        for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
             self._portions.append(replace(portion, feeds={}))
@@ -311,8 +287,7 @@ class _Run:
     ) -> Iterable[Rows | str]:
         """Yield what layers are fitted on, batch by batch."""
         shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
-        # A width of a few channels has few features, but its fit decides over as many positions.
-        most = max(1, -(-self._settings.rows * max(features, 64) // max(self._samples, 1)))
+        most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
         for (dense, pruned), portion in zip(self._sides(linears, shortcut), self._portions, strict=True):
             y = [self._dense_value(dense, one.output) for one in linears]
             values = Values(pruned[linears[0].source], y, samples=portion.samples)

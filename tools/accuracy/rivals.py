@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 NEAR, FAR, FINE, STEPS, SECONDS = 0.0025, 0.03, 1e-3, 12, 1200
 # Examples that a rebuilt network is held to; for a language model, of so many tokens with ids below IDS.
 SHOWN, TOKENS, IDS = 8, 32, 1000
+# Inputs of text encoders beside the ids, and what they hold all over.
+BESIDE = (("attention_mask", 1), ("token_type_ids", 0))
 HERE = Path(__file__).resolve().parent
 Prune = Callable[[float, Path], str]
 
@@ -161,7 +163,7 @@ def _torch(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
     if python is None:
         raise SystemExit("expected --torch, the Python of an environment that has torch_pruning, found none")
     dense, examples = task.folder / "dense.onnx", task.folder / "examples.npz"
-    model = analyse(task.opened.model, task.opened.shapes).normalised
+    model = _of_one_input(analyse(task.opened.model, task.opened.shapes).normalised)
     onnx.save(model, dense)
     _write_examples(task.opened, model, examples)
     request = {"p": task.method.settings["p"], "layers": _layers(task)}
@@ -171,6 +173,19 @@ def _torch(task: Task, python: str | None) -> Iterator[tuple[Prune, Prune]]:
             return child.ask({**request, "ratio": share, "out": str(out)})
 
         yield prune, prune
+
+
+def _of_one_input(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A text encoder reading ids alone: no sentence of the benchmark is padded, and each is one segment."""
+    for name, filling in BESIDE:
+        found = next((each for each in model.graph.input if each.name == name), None)
+        if found is None:
+            continue
+        model.graph.input.remove(found)
+        size, like = f"{name}/size", onnx.numpy_helper.from_array(np.array([filling], np.int64))
+        model.graph.node.insert(0, onnx.helper.make_node("ConstantOfShape", [size], [name], name, value=like))
+        model.graph.node.insert(0, onnx.helper.make_node("Shape", [model.graph.input[0].name], [size], size))
+    return model
 
 
 def _write_examples(opened: Opened, model: onnx.ModelProto, path: Path) -> None:
