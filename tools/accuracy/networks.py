@@ -75,15 +75,17 @@ class Opened:
 
     def cost(self, model: onnx.ModelProto) -> Cost:
         """MACs and parameters of a form of the model."""
-        return measure_cost(model, self.shapes)
+        given = {spec.name for spec in input_specs(model)}
+        return measure_cost(model, {name: shape for name, shape in self.shapes.items() if name in given})
 
     def groups(self, chosen: str) -> tuple[str, ...]:
         """Names of the groups of one kind."""
         return tuple(group.name for group in self._prunable() if kind(group) == chosen)
 
     def inner(self) -> tuple[str, ...]:
-        """Names of the groups that one layer makes, which leaves out the residual streams."""
-        return tuple(group.name for group in self._prunable() if len({use.node.name for use in group.producers}) == 1)
+        """Names of the groups that one layer makes, which leaves out the residual streams; in blocks, MLP neurons."""
+        single = (group for group in self._prunable() if len({use.node.name for use in group.producers}) == 1)
+        return tuple(group.name for group in single if kind(group) == NEURONS)
 
     def _prunable(self) -> tuple[Group, ...]:
         return analyse(self.model, self.shapes).structure.prunable

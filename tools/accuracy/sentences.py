@@ -34,7 +34,7 @@ def embedded(model: onnx.ModelProto, texts: Sequence[np.ndarray], threads: int |
     found: dict[int, np.ndarray] = {}
     for places, ids in by_length(texts):
         data = open_data({"input_ids": ids}, input_specs(model))
-        states = [run(session, feeds)["last_hidden_state"] for feeds in data.batches(32)]
+        states = [next(iter(run(session, feeds).values())) for feeds in data.batches(32)]
         found.update(zip(places.tolist(), np.concatenate(states).mean(axis=1), strict=True))
     vectors = np.stack([found[place] for place in range(len(texts))]).astype(np.float64)
     unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

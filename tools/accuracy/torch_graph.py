@@ -10,6 +10,7 @@ A pad of the *channels* (the "option A" shortcut of the CIFAR ResNets), with the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -200,6 +201,9 @@ def _slice(_: dict[str, Any], x: Tensor, starts: Tensor, ends: Tensor, *more: Te
     axes = _ints(more[0]) if more else list(range(len(starts)))
     steps = _ints(more[1]) if len(more) > 1 else [1] * len(axes)
     where = [slice(None)] * x.ndim
+    if not x.is_floating_point() and len(axes) == 1 and steps == [1] and 0 <= int(ends) < _FAR:
+        # Positions, as many as there are: an end that is a number, or cuts a constant, would be fixed by an export.
+        return torch.index_select(x, axes[0], torch.arange(int(starts), ends.reshape(())))
     for axis, start, end, step in zip(axes, _ints(starts), _ints(ends), steps, strict=True):
         where[axis] = slice(start, None if end >= _FAR else end, step)
     return x[tuple(where)]
@@ -231,6 +235,11 @@ def _squeeze(attributes: dict[str, Any], x: Tensor, axes: Tensor | None = None) 
     return x
 
 
+def _flatten(attributes: dict[str, Any], x: Tensor) -> Tensor:
+    axis = attributes.get("axis", 1)
+    return x.flatten(1) if axis == 1 else x.reshape(math.prod(x.shape[:axis]), -1)
+
+
 def _pad(_: dict[str, Any], x: Tensor, pads: Tensor, *__: Tensor) -> Tensor:
     amounts = _ints(pads)
     half = len(amounts) // 2
@@ -249,7 +258,7 @@ def _expand(_: dict[str, Any], x: Tensor, shape: Tensor) -> Tensor:
 
 def _constant_of_shape(attributes: dict[str, Any], shape: Tensor) -> Tensor:
     value = numpy_helper.to_array(attributes["value"]) if "value" in attributes else np.zeros(1, np.float32)
-    return torch.from_numpy(value.copy()).expand(_ints(shape)).clone()
+    return torch.from_numpy(value.copy()).expand(list(shape.unbind())).clone()
 
 
 def _cast(attributes: dict[str, Any], x: Tensor) -> Tensor:
@@ -273,7 +282,9 @@ _FUNCTIONS: dict[str, _Step] = {
     "Cos": lambda _, x: torch.cos(x),
     "Sin": lambda _, x: torch.sin(x),
     "Range": lambda _, start, limit, step: torch.arange(start, limit, step),
+    "And": lambda _, x, y: x & y,
     "Greater": lambda _, x, y: x > y,
+    "GreaterOrEqual": lambda _, x, y: x >= y,
     "Erf": lambda _, x: torch.erf(x),
     "Equal": lambda _, x, y: x == y,
     "Where": lambda _, c, x, y: torch.where(c, x, y),
@@ -285,7 +296,7 @@ _FUNCTIONS: dict[str, _Step] = {
     ),
     "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "Identity": lambda _, x: x,
-    "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
+    "Flatten": _flatten,
     "Transpose": lambda a, x: x.permute(*a["perm"]),
     "Concat": lambda a, *x: torch.cat(x, a["axis"]),
     "Cast": _cast,
