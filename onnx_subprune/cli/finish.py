@@ -69,7 +69,9 @@ class Ending:
         if self.latency and measured is not None and measured.timing is not None:
             parts.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
         drop = [] if result.drop is None else [report.drop_line(result.drop)]
-        screen.show(document, *parts, *drop)
+        timed = result.latency is not None or (measured is not None and measured.timing is not None)
+        hint = None if timed else report.odd_widths_line(result)
+        screen.show(document, *parts, *drop, *([] if hint is None else [hint]))
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

@@ -32,12 +32,16 @@ __all__ = [
     "fidelity_table",
     "frozen_table",
     "group_table",
+    "odd_widths_line",
     "perplexity_table",
     "rank_table",
     "side_by_side",
     "totals",
     "width_table",
 ]
+
+# Vectors of the CPUs in use hold 8 or 16 numbers, tensor cores of GPUs take 8 or more at once.
+_LIKED = 8
 
 Row = Sequence[str]
 
@@ -106,6 +110,18 @@ def drop_line(drop: Drop) -> str:
     if drop.metric == "same class":
         return f"{drop.fall:.2%} of the samples change their largest class, of {drop.allowed:.2%} allowed; {tried}"
     return f"the metric falls by {drop.fall:.4g}, of {drop.allowed:g} allowed; {tried}"
+
+
+def odd_widths_line(result: Result) -> str | None:
+    """One sentence where widths came out that no kernel likes and nobody measured; None where all are fine."""
+    groups = [group for group in result.plan.groups if 0 < len(group.kept) < group.size]
+    odd = sum(group.size % _LIKED == 0 and len(group.kept) % _LIKED != 0 for group in groups)
+    if not odd:
+        return None
+    return (
+        f"latency was not measured (--latency does): {odd} of {len(groups)} widths are no multiples of {_LIKED} any "
+        "more, which can be slower than the dense model; --round-to auto keeps to widths that are fast here"
+    )
 
 
 def rank_table(result: Factorisation) -> Table:

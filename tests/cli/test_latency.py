@@ -60,6 +60,15 @@ def test_round_to_takes_a_number_or_auto(cli: Cli, model: Path, calib: Path) -> 
         assert "round-to" in said.error
 
 
+def test_widths_that_may_be_slow_are_told_of_where_nobody_measured(cli: Cli, wide: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "calib.npz", **load_demo().calibration)
+    words = ("prune", wide, "--dry-run", "--calib", tmp_path / "calib.npz", "--effort", "fast", "--samples", 64)
+    hint = "no multiples of 8"
+    assert hint in cli(*words, "--target", "macs=0.7").out
+    assert hint not in cli(*words, "--target", "macs=0.7", "--round-to", 8).out
+    assert hint not in cli(*words, "--target", "macs=0.7", "--latency", "--threads", 1).out
+
+
 def test_a_fixed_batch_is_refused_before_anything_is_calibrated(
     cli: Cli, model: Path, calib: Path, tmp_path: Path
 ) -> None:
