@@ -17,8 +17,9 @@ import onnx
 
 from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.refit.linear import Linear
+from onnx_subprune.subspace.clipped import Limits
 
-__all__ = ["Shortcut", "adds_behind", "find_shortcut", "is_normalised"]
+__all__ = ["Shortcut", "adds_behind", "find_shortcut", "is_normalised", "limits_of"]
 
 Array = np.ndarray[Any, Any]
 Readers = Mapping[str, Sequence[onnx.NodeProto]]
@@ -145,3 +146,20 @@ def _is_mean_of_last(node: onnx.NodeProto, rank: int, constants: Constants) -> b
     if axes is None and len(node.input) > 1 and node.input[1] in constants:
         axes = array_of(constants[node.input[1]]).tolist()
     return axes is not None and [int(axis) % rank for axis in axes] == [rank - 1]
+
+
+def limits_of(node: onnx.NodeProto, name: str, constants: Constants) -> Limits | None:
+    """Return what a Relu or a Clip by constants limits a tensor to; None for any other reader."""
+    if node.op_type == "Relu":
+        return Limits(0.0, math.inf)
+    if (
+        node.op_type != "Clip"
+        or node.input[0] != name
+        or any(each and each not in constants for each in node.input[1:])
+    ):
+        return None
+    given = [float(array_of(constants[each]).item()) if each else None for each in node.input[1:]]
+    low, high = (*given, None, None)[:2]
+    low = attribute_of(node, "min", -math.inf) if low is None else low
+    high = attribute_of(node, "max", math.inf) if high is None else high
+    return Limits(float(low), float(high)) if low < high else None

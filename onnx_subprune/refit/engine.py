@@ -27,6 +27,7 @@ from onnx_subprune.refit.settings import Settings
 from onnx_subprune.refit.store import Store
 from onnx_subprune.refit.surroundings import Surroundings
 from onnx_subprune.refit.targets import Rows, Values, rows_of
+from onnx_subprune.subspace.clipped import Examples, clipped
 from onnx_subprune.subspace.pairs import ROUNDING, Pairs, Refined, refine
 
 __all__ = ["LayerFit", "Networks", "Refit", "refit"]
@@ -40,6 +41,8 @@ Restrict = Callable[[str, Array], Array]
 _MOST_BYTES = 4 << 30
 # What half precision rounds a value to, squared and with some room.
 _HALF_ROUNDING = 1e-5
+# Rows that a fit behind a clip is made on: their number for each feature, and the memory they may take.
+_CLIPPED_ROWS, _CLIPPED_BYTES = 64, 1 << 29
 # A channel whose scale is smaller than this share of the largest keeps its weights.
 _SMALLEST_SCALE = 1e-6
 
@@ -198,7 +201,9 @@ class _Run:
         if shortcut is not None and shortcut.scale is not None:
             scale = shortcut.scale.reshape(scale.shape)
         bias = np.concatenate([self._bias(one) for one in linears], axis=1)
-        sums = self._summed(linears, shortcut, weight * scale[:, :, None], bias * scale, rng)
+        limits = self._surroundings.limits(linears[0], shortcut) if len(linears) == 1 and linears[0].bias else None
+        examples = None if limits is None else _Examples(self._settings)
+        sums = self._summed(linears, shortcut, (weight * scale[:, :, None], bias * scale), examples, rng)
         if isinstance(sums, str):
             return sums
         fitted, held = sums
@@ -211,7 +216,11 @@ class _Run:
             rounding=_HALF_ROUNDING if half else ROUNDING,
             whole=fitted.count + held.count >= ROWS_PER_FEATURE * weight.shape[2],
         )
-        return [_unscaled(one, scale, weight, bias) for one in found] if (scale != 1).any() else found
+        if (scale != 1).any():
+            return [_unscaled(one, scale, weight, bias) for one in found]
+        if limits is not None and examples is not None and examples.enough(weight.shape[2]):
+            return [clipped(found[0], (weight, bias), *examples.joined(), limits)]
+        return found
 
     def _refusal(self, linear: Linear, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
         blocks, outputs, features = shape
@@ -224,9 +233,15 @@ class _Run:
         return None
 
     def _summed(
-        self, linears: Sequence[Linear], shortcut: Shortcut | None, weight: Array, bias: Array, rng: np.random.Generator
+        self,
+        linears: Sequence[Linear],
+        shortcut: Shortcut | None,
+        present: tuple[Array, Array],
+        examples: _Examples | None,
+        rng: np.random.Generator,
     ) -> tuple[Pairs, Pairs] | str:
         """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
+        weight, bias = present
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
         reason = None
@@ -239,7 +254,7 @@ class _Run:
                 first, second = (Pairs(weight, bias, len(rows.parts), pivot) for _ in range(2))
                 sums = first, second
             if sums is not None and rows.x.shape[1]:
-                self._add(sums, rows, seen, portion)
+                self._add(sums, examples, rows, seen, portion)
             seen += portion.units
         if reason is not None or sums is None or not sums[0].count:
             return reason or "no sample reaches it"
@@ -324,12 +339,16 @@ class _Run:
             wanted += [shortcut.total, self._meaning(shortcut.total)]
         yield from zip(self._dense.advance(wanted), self._pruned.advance([source, *beside]), strict=True)
 
-    def _add(self, sums: tuple[Pairs, Pairs], rows: Rows, seen: int, portion: Portion) -> None:
+    def _add(
+        self, sums: tuple[Pairs, Pairs], examples: _Examples | None, rows: Rows, seen: int, portion: Portion
+    ) -> None:
         """Add a run to the sums of the samples to fit on, or to those of the samples held out."""
-        for pairs, mask in zip(sums, self._split(rows, seen, portion), strict=True):
+        for number, mask in enumerate(self._split(rows, seen, portion)):
             if mask.any():
                 part = rows.chosen(mask)
-                pairs.add(part.x, part.parts, part.weights)
+                sums[number].add(part.x, part.parts, part.weights)
+                if examples is not None:
+                    examples.add(number, part)
 
     def _split(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
         """Return the rows to fit on and those held out; of too few samples to hold any out, parts are."""
@@ -340,6 +359,34 @@ class _Run:
         number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
         away = number % held == held - 1
         return ~away, away
+
+
+class _Examples:
+    """Rows to fit on and rows held out, as many as are worth their time and memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._step = max(1, settings.rows // _CLIPPED_ROWS)
+        self._rows: tuple[list[Examples], list[Examples]] = ([], [])
+        self._bytes = 0
+
+    def add(self, number: int, rows: Rows) -> None:
+        """Add rows to fit on (0) or that are held out (1)."""
+        if rows.total is not None and self._bytes < _CLIPPED_BYTES:
+            # Copies: a view would hold all of the rows.
+            x, total, *parts = (each[:, :: self._step].copy() for each in (rows.x, rows.total, *rows.parts))
+            some = Examples(x, tuple(parts), total)
+            self._rows[number].append(some)
+            self._bytes += some.nbytes
+
+    def enough(self, features: int) -> bool:
+        """Whether there are rows to fit so many features on, and some to choose by."""
+        counts = [sum(some.x.shape[1] for some in rows) for rows in self._rows]
+        return bool(counts[0] >= ROWS_PER_FEATURE * features and counts[1] > 0)
+
+    def joined(self) -> tuple[Examples, Examples]:
+        """Return the rows to fit on and those held out."""
+        fitted, held = (Examples.joined(rows) for rows in self._rows)
+        return fitted, held
 
 
 def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from onnx_subprune.refit.drift import Shortcut, adds_behind, find_shortcut, is_normalised
+from onnx_subprune.refit.drift import Shortcut, adds_behind, find_shortcut, is_normalised, limits_of
 from onnx_subprune.refit.linear import Linear, count_reads
+from onnx_subprune.subspace.clipped import Limits
 
 __all__ = ["Surroundings", "meanings"]
 
@@ -43,6 +44,16 @@ class Surroundings:
         """Return the first sum behind a layer that stands for another tensor: an operand holds a branch's constant."""
         sums = adds_behind(linear.output, self._readers, self._reads)
         return next((name for name in sums if self.meaning(name) != name), None)
+
+    def limits(self, linear: Linear, shortcut: Shortcut | None) -> Limits | None:
+        """Return what the output of a layer, or the sum that it ends up in, is clipped to by all that read it."""
+        name = linear.output if shortcut is None else shortcut.total
+        readers = self._readers.get(name, ())
+        # An output of the network, and a body that reads it, are no nodes.
+        if (shortcut is not None and shortcut.scale is not None) or self._reads[name] != len(readers):
+            return None
+        found = {limits_of(node, name, self._constants) for node in readers}
+        return found.pop() if len(found) == 1 else None
 
     def normalised(self, linear: Linear, shortcut: Shortcut | None, rank: int) -> bool:
         """Whether a normalisation reads the output of a layer, of `rank` axes, or the sum that it ends up in."""

@@ -24,18 +24,21 @@ class Rows:
     """Inputs x [blocks, rows, features] and parts of the target, each [blocks, rows, outputs].
 
     `places` says how far into the batch each row lies, 0 to 1, so that rows can be told apart by sample. The squares
-    of a row count `weights` times.
+    of a row count `weights` times. `total` is the dense sum [blocks, rows, outputs] that the layer's output becomes
+    part of, or that output; None where it is not known.
     """
 
     x: Array
     parts: tuple[Array, ...]
     places: Array
     weights: Array | None = None
+    total: Array | None = None
 
     def chosen(self, mask: Array) -> Rows:
         """Return the rows under a mask."""
         weights = None if self.weights is None else self.weights[mask]
-        return Rows(self.x[:, mask], tuple(part[:, mask] for part in self.parts), self.places[mask], weights)
+        total = None if self.total is None else self.total[:, mask]
+        return Rows(self.x[:, mask], tuple(part[:, mask] for part in self.parts), self.places[mask], weights, total)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,7 @@ def rows_of(
         return reason
     y = targets[0] if len(targets) == 1 else np.concatenate(targets, axis=1 if linear.spatial else -1)
     parts, total = _parts(linear, y, values, shortcut)
+    known = shortcut is None or len(parts) > 1
     limit = most * values.samples
     if linear.spatial:
         geometry = geometry_of(linear, x, y, shape[2:])
@@ -94,11 +98,12 @@ def rows_of(
         sample = Sample.draw(len(x), geometry.outputs, -(-limit // max(len(x), 1)), rng)
         places = (sample.samples + sample.positions / max(geometry.outputs, 1)) / max(len(x), 1)
         rows = tuple(sample.targets(part, linear.blocks) for part in parts)
-        return Rows(geometry.rows(x, linear.blocks, sample), rows, places)
+        sums = sample.targets(total, linear.blocks) if known else None
+        return Rows(geometry.rows(x, linear.blocks, sample), rows, places, total=sums)
     count = math.prod(x.shape[:-1])
     rows = tuple(_flat(part) for part in parts)
     weights = _inverse_square(_flat(total)) if normalised else None
-    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights)
+    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights, _flat(total) if known else None)
     if count <= limit:
         return whole
     mask = np.zeros(count, np.bool_)
