@@ -13,7 +13,7 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -180,7 +180,9 @@ def drop_branches(
         return allocate(curves, cost, target_cost, round_to=round_to)
     except TargetError as refusal:
         nearest = refusal.nearest
-    counts, gone = _at_cutoff(curves, 0.0, round_to), list[str]()
+    # Those whose minimum is 0 too: together they may be more than can go.
+    held = [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]
+    counts, gone = _at_cutoff(held, 0.0, round_to), list[str]()
     value = worth or _share
     for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):
         fewer = {**counts, curve.group: 0}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,3 +168,17 @@ def test_groups_that_cannot_go_together_do_not(make_lossy: Make) -> None:
     assert sum(knapsack([one, other], cost, 2.0).counts.values()) == 2
     with pytest.raises(TargetError):
         knapsack([one, other], cost, 0.5)
+
+
+def test_groups_that_could_go_anyway_go_as_far_as_they_can_go_together(make_lossy: Make) -> None:
+    """No more than one of them may go; at a unit each all three cost more than the target."""
+    curves = [replace(make_lossy(name, [9.0, 1.0, 0.0]), minimum=0) for name in "abc"]
+
+    def cost(counts: dict[str, int]) -> float:
+        return units(counts) if list(counts.values()).count(0) < 2 else math.inf
+
+    def removable(names: list[str]) -> bool:
+        return len(names) < 2
+
+    found = drop_branches(curves, cost, 2.0, removable, allocate=knapsack, worth=lost_without)
+    assert sorted(found.counts.values()) == [0, 1, 1]
