@@ -42,7 +42,7 @@ _MOST_BYTES = 4 << 30
 # What half precision rounds a value to, squared and with some room.
 _HALF_ROUNDING = 1e-5
 # Rows that a fit behind a clip is made on: their number for each feature, and the memory they may take.
-_CLIPPED_ROWS, _CLIPPED_BYTES = 64, 1 << 29
+_CLIPPED_ROWS, _CLIPPED_BYTES = 32, 1 << 29
 # A channel whose scale is smaller than this share of the largest keeps its weights.
 _SMALLEST_SCALE = 1e-6
 
