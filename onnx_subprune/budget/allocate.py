@@ -178,11 +178,12 @@ def drop_branches(
     """
     try:
         return allocate(curves, cost, target_cost, round_to=round_to)
-    except TargetError as refusal:
-        nearest = refusal.nearest
+    except TargetError:
+        pass
     # Those whose minimum is 0 too: together they may be more than can go.
     held = [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]
     counts, gone = _at_cutoff(held, 0.0, round_to), list[str]()
+    nearest = float(cost(counts))
     value = worth or _share
     for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):
         fewer = {**counts, curve.group: 0}

@@ -108,7 +108,11 @@ def choose(options: Sequence[Options], slack: float) -> State | None:
         return None
     extra = [o.change - np.min(o.change) for o in options]
     step = min(max(spare, 0.0), sum(float(np.max(e)) for e in extra)) / _GRID
-    prices = [np.rint(e / step).astype(np.int64) if step else np.where(e > 0, _GRID + 1, 0) for e in extra]
+    # What is infinitely dear is out of reach.
+    prices = [
+        np.rint(np.minimum(e / step, _GRID + 1)).astype(np.int64) if step else np.where(e > 0, _GRID + 1, 0)
+        for e in extra
+    ]
     least = [np.zeros(_GRID + 1)]
     for price, option in zip(prices, options, strict=True):
         least.append(_with(least[-1], price, option.loss))

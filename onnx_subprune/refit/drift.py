@@ -34,6 +34,7 @@ _NORMALISATIONS = (
 )
 _MEANS = ("ReduceMean", "ReduceSumSquare", "ReduceL2")
 _KEEPING = ("Identity", "Dropout")
+_LARGEST = float(np.finfo(np.float32).max)
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -46,6 +47,7 @@ class Shortcut:
         total: of the sum.
         layout: changes of layout between the layer and the sum, in order.
         scale: [channels], what the output is multiplied by right behind the layer; None for nothing.
+        shifted: whether a constant is added on the way, which the sum holds beside the two.
 
     """
 
@@ -53,6 +55,7 @@ class Shortcut:
     total: str
     layout: tuple[onnx.NodeProto, ...]
     scale: Array | None = None
+    shifted: bool = False
 
     def undone(self, value: Array, shape: tuple[int, ...]) -> Array | None:
         """Return `value`, laid out as at the Add, as the layer's output of shape `shape`; None where that cannot be."""
@@ -89,13 +92,13 @@ class Shortcut:
 
 def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constants: Constants) -> Shortcut | None:
     """Return what the output of a layer is added to, if it is added to anything and read by nothing else."""
-    name, scale = linear.output, None
+    name, scale, shifted = linear.output, None, False
     layout: list[onnx.NodeProto] = []
     while reads[name] == 1 and len(readers.get(name, ())) == 1:
         node = readers[name][0]
         other = "" if len(node.input) < 2 else node.input[1 - list(node.input).index(name)]
         if node.op_type == "Add" and other not in constants:
-            return Shortcut(other, node.output[0], tuple(layout), scale)
+            return Shortcut(other, node.output[0], tuple(layout), scale, shifted)
         if node.op_type == "Mul" and name == linear.output and other in constants:
             scale = _per_channel(linear, array_of(constants[other]))
             if scale is None:
@@ -104,6 +107,7 @@ def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constan
             layout.append(node)
         elif node.op_type not in ("Add", *_KEEPING):
             return None
+        shifted |= node.op_type == "Add"
         name = node.output[0]
     return None
 
@@ -162,4 +166,7 @@ def limits_of(node: onnx.NodeProto, name: str, constants: Constants) -> Limits |
     low, high = (*given, None, None)[:2]
     low = attribute_of(node, "min", -math.inf) if low is None else low
     high = attribute_of(node, "max", math.inf) if high is None else high
-    return Limits(float(low), float(high)) if low < high else None
+    limits = Limits(float(low), float(high))
+    # A limit that no number reaches is none.
+    bounded = limits.low > -_LARGEST or limits.high < _LARGEST
+    return limits if limits.low < limits.high and bounded else None

@@ -20,7 +20,7 @@ from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, Progress, porti
 from onnx_subprune.calibration.holding import Portion
 from onnx_subprune.model import Scratch, array_of, initializer
 from onnx_subprune.refit.drift import Shortcut
-from onnx_subprune.refit.enough import enough, rows_wanted, spread
+from onnx_subprune.refit.enough import LEAST_FEATURES, enough, rows_wanted, spread
 from onnx_subprune.refit.linear import Linear, find_linears, with_biases, without_idle_biases
 from onnx_subprune.refit.segments import Segments
 from onnx_subprune.refit.settings import Settings
@@ -43,6 +43,8 @@ _MOST_BYTES = 4 << 30
 _HALF_ROUNDING = 1e-5
 # Rows that a fit behind a clip is made on: their number for each feature, and the memory they may take.
 _CLIPPED_ROWS, _CLIPPED_BYTES = 32, 1 << 29
+# The rows of one run take no more memory than this, beside their copies.
+_RUN_BYTES = 1 << 28
 # A channel whose scale is smaller than this share of the largest keeps its weights.
 _SMALLEST_SCALE = 1e-6
 
@@ -173,13 +175,14 @@ class _Run:
         if not settings.sequential:
             self._dense.expect({self._meaning(one.source) for one in steps})
         self._portions: list[Portion] = []
-        layers = {self._meaning(one.output): one for one in steps}
+        layers = [(self._meaning(one.output), one) for one in steps]
         wanted = enough(networks.dense, networks.pruned, layers, data, settings)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
             self._portions.append(replace(portion, feeds={}))
         self._samples = sum(one.samples for one in self._portions)
+        self._together = max((one.samples for one in self._portions), default=1)
         self._units = sum(one.units for one in self._portions)
 
     def __enter__(self) -> _Run:
@@ -202,7 +205,7 @@ class _Run:
             scale = shortcut.scale.reshape(scale.shape)
         bias = np.concatenate([self._bias(one) for one in linears], axis=1)
         limits = self._surroundings.limits(linears[0], shortcut) if len(linears) == 1 and linears[0].bias else None
-        examples = None if limits is None else _Examples(self._settings)
+        examples = None if limits is None else _Examples(self._settings, weight.shape[2], self._samples)
         sums = self._summed(linears, shortcut, (weight * scale[:, :, None], bias * scale), examples, rng)
         if isinstance(sums, str):
             return sums
@@ -218,9 +221,10 @@ class _Run:
         )
         if (scale != 1).any():
             return [_unscaled(one, scale, weight, bias) for one in found]
-        if limits is not None and examples is not None and examples.enough(weight.shape[2]):
-            return [clipped(found[0], (weight, bias), *examples.joined(), limits)]
-        return found
+        if limits is None or examples is None or not examples.enough:
+            return found
+        rounding = _HALF_ROUNDING if half else ROUNDING
+        return [clipped(found[0], (weight, bias), *examples.joined(), limits, rounding=rounding)]
 
     def _refusal(self, linear: Linear, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
         blocks, outputs, features = shape
@@ -303,6 +307,7 @@ class _Run:
         """Yield what layers are fitted on, batch by batch."""
         shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
         most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
+        most = min(most, max(1, _RUN_BYTES // (4 * features * linears[0].blocks * self._together)))
         for (dense, pruned), portion in zip(self._sides(linears, shortcut), self._portions, strict=True):
             y = [self._dense_value(dense, one.output) for one in linears]
             values = Values(pruned[linears[0].source], y, samples=portion.samples)
@@ -348,7 +353,7 @@ class _Run:
                 part = rows.chosen(mask)
                 sums[number].add(part.x, part.parts, part.weights)
                 if examples is not None:
-                    examples.add(number, part)
+                    examples.add(number, part, portion.samples)
 
     def _split(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
         """Return the rows to fit on and those held out; of too few samples to hold any out, parts are."""
@@ -362,30 +367,45 @@ class _Run:
 
 
 class _Examples:
-    """Rows to fit on and rows held out, as many as are worth their time and memory."""
+    """Rows to fit on and rows held out, as many as are worth their time and memory, from all over the data."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._step = max(1, settings.rows // _CLIPPED_ROWS)
+    def __init__(self, settings: Settings, features: int, samples: int) -> None:
+        self._rng = np.random.default_rng(settings.seed)
+        self._features, self._samples = features, samples
+        self._share: float | None = None
         self._rows: tuple[list[Examples], list[Examples]] = ([], [])
-        self._bytes = 0
 
-    def add(self, number: int, rows: Rows) -> None:
-        """Add rows to fit on (0) or that are held out (1)."""
-        if rows.total is not None and self._bytes < _CLIPPED_BYTES:
-            # Copies: a view would hold all of the rows.
-            x, total, *parts = (each[:, :: self._step].copy() for each in (rows.x, rows.total, *rows.parts))
-            some = Examples(x, tuple(parts), total)
-            self._rows[number].append(some)
-            self._bytes += some.nbytes
+    def add(self, number: int, rows: Rows, samples: int) -> None:
+        """Add rows of so many samples, to fit on (0) or that are held out (1)."""
+        if rows.total is None:
+            return
+        if self._share is None:
+            self._share = self._part(rows, samples)
+        mask = self._rng.random(rows.x.shape[1]) < self._share
+        if mask.any():
+            part = rows.chosen(mask)
+            assert part.total is not None
+            self._rows[number].append(Examples(part.x, part.parts, part.total))
 
-    def enough(self, features: int) -> bool:
-        """Whether there are rows to fit so many features on, and some to choose by."""
+    def _part(self, rows: Rows, samples: int) -> float:
+        """Return which part of the rows to keep, seeing those of some samples."""
+        expected = max(1.0, rows.x.shape[1] * self._samples / max(samples, 1))
+        each = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
+        wanted = _CLIPPED_ROWS * max(self._features, LEAST_FEATURES)
+        possible = _CLIPPED_BYTES / max(each, 1)
+        # Too few to fit on are not worth keeping.
+        return min(wanted, possible, expected) / expected if possible > ROWS_PER_FEATURE * self._features else 0.0
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are rows to fit on, and some to choose by."""
         counts = [sum(some.x.shape[1] for some in rows) for rows in self._rows]
-        return bool(counts[0] >= ROWS_PER_FEATURE * features and counts[1] > 0)
+        return bool(counts[0] >= ROWS_PER_FEATURE * self._features and counts[1] > 0)
 
     def joined(self) -> tuple[Examples, Examples]:
-        """Return the rows to fit on and those held out."""
+        """Return the rows to fit on and those held out, which are no longer kept here."""
         fitted, held = (Examples.joined(rows) for rows in self._rows)
+        self._rows = ([], [])
         return fitted, held
 
 

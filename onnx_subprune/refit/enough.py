@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
-from onnx_subprune.calibration import Dataset, probe_shapes
+from onnx_subprune.calibration import HELD, ROWS_PER_FEATURE, Dataset, probe_shapes
 from onnx_subprune.calibration.holding import Portion
 from onnx_subprune.model import open_session, run
 from onnx_subprune.refit.linear import Linear
 from onnx_subprune.refit.settings import Settings
 
-__all__ = ["enough", "rows_wanted", "spread"]
+__all__ = ["LEAST_FEATURES", "enough", "rows_wanted", "spread"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,23 +26,27 @@ logger = logging.getLogger(__name__)
 _LEAST = 1024
 _SHARE = 0.75
 # A width of a few channels has few features, but its fit decides over as many positions.
-_LEAST_FEATURES = 64
+LEAST_FEATURES = 64
 
 
 def rows_wanted(features: int, settings: Settings) -> int:
     """Return how many rows to fit a layer on, at most."""
-    return settings.rows * max(features, _LEAST_FEATURES)
+    return settings.rows * max(features, LEAST_FEATURES)
 
 
 def enough(
-    dense: onnx.ModelProto, pruned: onnx.ModelProto, layers: Mapping[str, Linear], data: Dataset, settings: Settings
+    dense: onnx.ModelProto,
+    pruned: onnx.ModelProto,
+    layers: Sequence[tuple[str, Linear]],
+    data: Dataset,
+    settings: Settings,
 ) -> int | None:
     """Return how many samples give the rows that the layers are to be fitted on; None where all are needed.
 
     Args:
         dense: the dense network.
         pruned: the network whose layers are fitted.
-        layers: those, by the name of the dense tensor that each is fitted to.
+        layers: those, each with the name of the dense tensor that it is fitted to.
         data: calibration samples.
         settings: how layers are fitted.
 
@@ -53,18 +57,23 @@ def enough(
     if not layers or data.samples is None or data.samples <= _LEAST:
         return None
     feeds = next(iter(data.batches(1)))
-    probe, names = probe_shapes(dense, layers)
+    probe, names = probe_shapes(dense, [name for name, _ in layers])
     session = open_session(probe, settings.providers, threads=settings.threads, optimise=False)
     shapes = run(session, feeds, list(names.values()))
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in pruned.graph.initializer}
-    needed = _LEAST
-    for name, layer in layers.items():
+    needed, maps = _LEAST, False
+    for name, layer in layers:
         shape = [int(size) for size in shapes[names[name]]]
         positions = math.prod(shape) / max(shape[1 if layer.spatial else -1], 1) / data.samples_in(feeds)
-        # One row a sample, as of a classifier: all samples would be too few for it, and it is fitted on what there is.
+        features = sizes[layer.weight] // max(layer.outputs, 1)
         if positions > 1:
-            features = sizes[layer.weight] // max(layer.outputs, 1)
+            maps = True
             needed = max(needed, math.ceil(rows_wanted(features, settings) / (_SHARE * positions)))
+        else:
+            # One row a sample, as of a classifier: what is advised will do, beside what is held out.
+            needed = max(needed, math.ceil(ROWS_PER_FEATURE * features * HELD / (HELD - 1)))
+    if not maps:
+        return None
     logger.debug("fitting on %d of %d samples", min(needed, data.samples), data.samples)
     return needed if needed < data.samples else None
 

@@ -50,7 +50,8 @@ class Surroundings:
         name = linear.output if shortcut is None else shortcut.total
         readers = self._readers.get(name, ())
         # An output of the network, and a body that reads it, are no nodes.
-        if (shortcut is not None and shortcut.scale is not None) or self._reads[name] != len(readers):
+        plain = shortcut is None or (shortcut.scale is None and not shortcut.shifted)
+        if not plain or self._reads[name] != len(readers):
             return None
         found = {limits_of(node, name, self._constants) for node in readers}
         return found.pop() if len(found) == 1 else None

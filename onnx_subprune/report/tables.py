@@ -114,8 +114,10 @@ def drop_line(drop: Drop) -> str:
 
 def odd_widths_line(result: Result) -> str | None:
     """One sentence where widths came out that no kernel likes and nobody measured; None where all are fine."""
+    entries = {group.name: group.entries for group in result.analysis.structure.prunable}
     groups = [group for group in result.plan.groups if 0 < len(group.kept) < group.size]
-    odd = sum(group.size % _LIKED == 0 and len(group.kept) % _LIKED != 0 for group in groups)
+    widths = [(each * entries.get(group.name, 1) for each in (group.size, len(group.kept))) for group in groups]
+    odd = sum(before % _LIKED == 0 and after % _LIKED != 0 for before, after in widths)
     if not odd:
         return None
     return (

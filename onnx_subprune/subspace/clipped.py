@@ -62,13 +62,16 @@ class Examples:
             np.concatenate([one.total for one in several], axis=1),
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return self.x.nbytes + self.total.nbytes + sum(part.nbytes for part in self.parts)
 
-
-def clipped(found: Refined, present: tuple[Array, Array], fitted: Examples, held: Examples, limits: Limits) -> Refined:
+def clipped(
+    found: Refined,
+    present: tuple[Array, Array],
+    fitted: Examples,
+    held: Examples,
+    limits: Limits,
+    *,
+    rounding: float = ROUNDING,
+) -> Refined:
     """Fit a layer to what counts behind a clip, from a fit to all of its output.
 
     Args:
@@ -77,18 +80,22 @@ def clipped(found: Refined, present: tuple[Array, Array], fitted: Examples, held
         fitted: rows to fit on.
         held: rows that choose between the steps.
         limits: of the clip.
+        rounding: a layer that misses no more than this share of its target stays as it is.
 
     Returns:
-        The best step, with the errors `before` and `after` behind the clip; `found` itself where none is better.
+        The best step, with `before` and `after` as shares of what the clip lets through, on the rows that chose; or
+        `found` itself where none is better.
 
     """
     untouched = found
     if np.isinf(found.strength):
-        if found.before <= ROUNDING:
+        if found.before <= rounding:
             return found
         # No fit to the whole output was better than the layer as it is; one to less of it may be.
         found = replace(found, strength=_STRENGTH, factors=(1.0,) * len(fitted.parts))
-    return _best(found, present, fitted, held, limits) or untouched
+    # What is not finite is no better.
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _best(found, present, fitted, held, limits) or untouched
 
 
 def _best(
@@ -172,14 +179,16 @@ class _Work:
 
 
 class _Seen:
-    """The error behind the clip, on rows that were not fitted on."""
+    """The error behind the clip, on rows that no step is fitted on."""
 
     def __init__(self, rows: Examples, mean: Array, limits: Limits) -> None:
         self._z = _with_ones(rows.x, mean)
         self._limits = limits
         self._beside = (rows.total - _total(rows.parts)).astype(np.float32)
         self._expected = np.clip(rows.total, *limits).astype(np.float32)
-        self.scale = max(float(np.square(self._expected, dtype=np.float64).sum()), float(np.finfo(np.float64).tiny))
+        # Where all is clipped away the error is told by what there was.
+        squares = (float(np.square(each, dtype=np.float64).sum()) for each in (self._expected, rows.total))
+        self.scale = next((square for square in squares if square > 0), 1.0)
 
     def error(self, weight: Array) -> float:
         """Return the sum of squares for a weight [blocks, o, f + 1]."""

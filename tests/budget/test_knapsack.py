@@ -182,3 +182,7 @@ def test_groups_that_could_go_anyway_go_as_far_as_they_can_go_together(make_loss
 
     found = drop_branches(curves, cost, 2.0, removable, allocate=knapsack, worth=lost_without)
     assert sorted(found.counts.values()) == [0, 1, 1]
+    found = drop_branches(curves, units, 0.0, lambda _: True, allocate=knapsack, worth=lost_without)
+    assert sum(found.counts.values()) == 0
+    found = drop_branches([*curves[:2], replace(curves[2], minimum=1)], units, 0.0, lambda _: True)
+    assert sum(found.counts.values()) == 0

@@ -12,6 +12,7 @@ from onnx_subprune.model import input_specs, open_session, run
 from onnx_subprune.refit import Networks, Settings, engine, refit
 from onnx_subprune.refit.linear import find_linears
 from onnx_subprune.refit.surroundings import Surroundings
+from onnx_subprune.refit.targets import Rows
 from onnx_subprune.subspace.clipped import Limits
 
 RNG = np.random.default_rng(8)
@@ -23,12 +24,15 @@ READERS = {
     'y = Clip(a, "", six)': Limits(-INF, 6),
     "y = Clip(a, six, zero)": None,
     "y = Clip(a, low)": None,
+    "y = Clip(a)": None,
     "y = Sigmoid(a)": None,
     "b = Relu(a) c = Relu(a) y = Add(b, c)": Limits(0, INF),
     "b = Relu(a) c = Clip(a, zero, six) y = Add(b, c)": None,
     "b = Relu(a) y = Add(b, a)": None,
     "b = Add(a, x) y = Relu(b)": Limits(0, INF),
     "b = Add(x, a) c = Relu(b) y = Add(c, b)": None,
+    # The sum holds a constant that neither the layer nor the shortcut does.
+    "b = Add(a, six) c = Add(b, x) y = Relu(c)": None,
 }
 
 
@@ -63,7 +67,28 @@ def test_behind_a_relu_the_network_is_nearer_to_the_dense_one(net: Any, monkeypa
     data = open_data({"x": x}, input_specs(dense))
     networks = Networks(dense, pruned, lambda _, value: value)
     found = refit(networks, data, Settings(threads=1))
-    monkeypatch.setattr(engine, "clipped", lambda found, *_: found)
+    monkeypatch.setattr(engine, "clipped", lambda found, *_, **__: found)
     plain = refit(networks, data, Settings(threads=1))
     expected, better, good = (run(open_session(model), {"x": new})["y"] for model in (dense, found.model, plain.model))
     assert np.square(better - expected).sum() < 0.99 * np.square(good - expected).sum()
+
+
+def test_rows_to_fit_behind_a_clip_come_from_everywhere_and_fit_into_memory(monkeypatch: Any) -> None:
+    def kept(rows: int, features: int = 4) -> np.ndarray:
+        found = engine._Examples(Settings(), features, 10 * 64)
+        for number in range(10):
+            x = np.tile(np.arange(rows, dtype=np.float32)[None, :, None], (1, 1, features)) + 1000 * number
+            found.add(number % 5 == 4, Rows(x, (x,), np.zeros(rows), total=x), 64)
+        return np.concatenate([one.x[0, :, 0] for one in found.joined()]) if found.enough else np.zeros(0)
+
+    many = kept(2000)
+    assert 0.8 * 32 * 64 < len(many) < 1.2 * 32 * 64
+    assert len(np.unique(many % 4)) == 4
+    assert len(np.unique(many // 1000)) >= 10
+    # Of few rows none is left out.
+    assert len(kept(100)) == 1000
+    assert len(kept(2, features=400)) == 0
+    monkeypatch.setattr(engine, "_CLIPPED_BYTES", 1000 * 3 * 16)
+    assert 800 < len(kept(2000)) < 1200
+    monkeypatch.setattr(engine, "_CLIPPED_BYTES", 10)
+    assert len(kept(2000)) == 0

@@ -23,11 +23,10 @@ MAP = """g (float[N,3,8,8] x) => (float[a,b] y) {
 WEIGHTS = {"w1": (6, 3, 3, 3), "w2": (6, 40)}
 
 
-def _counted(net: Any, samples: int, **settings: Any) -> int | None:
-    model = net(MAP, **WEIGHTS)
+def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) -> int | None:
     layers, _ = find_linears(model)
-    data = open_data({"x": np.zeros((samples, 3, 8, 8), np.float32)}, input_specs(model))
-    return enough(model, model, {one.output: one for one in layers}, data, Settings(threads=1, **settings))
+    data = open_data({"x": np.zeros((samples, *shape), np.float32)}, input_specs(model))
+    return enough(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
 
 
 @pytest.mark.parametrize(
@@ -36,13 +35,23 @@ def _counted(net: Any, samples: int, **settings: Any) -> int | None:
         (1024, 128, None),
         # 64 rows of 27 features count as 64: 8,192 rows at 48 positions a sample are fewer than 1,024 samples.
         (4000, 128, 1024),
-        # The Gemm has one row a sample and asks for nothing; the Conv asks for 64 * 1,000 rows at 48 positions each.
+        # The Conv asks for 64 * 1,000 rows at 48 positions each; the Gemm has one a sample, and few features.
         (4000, 1000, 1334),
         (1334, 1000, None),
     ],
 )
 def test_as_many_samples_as_give_the_rows(net, samples, rows, expected):
-    assert _counted(net, samples, rows=rows) == expected
+    assert _counted(net(MAP, **WEIGHTS), (3, 8, 8), samples, rows=rows) == expected
+
+
+def test_a_wide_classifier_gets_the_rows_that_are_advised(net):
+    """16 rows for each of 100 features, beside a fifth that is held out."""
+    assert _counted(net(MAP, w1=(100, 3, 3, 3), w2=(100, 4)), (3, 8, 8), 4000) == 2000
+
+
+def test_without_a_map_all_samples_are_needed(net):
+    model = net("g (float[N,4] x) => (float[a,b] y) { [g] y = Gemm(x, w) }", w=(4, 6))
+    assert _counted(model, (4,), 4000) is None
 
 
 def test_they_come_from_all_over_the_data_and_some_are_held_out(net):
@@ -73,5 +82,5 @@ def test_a_fit_runs_no_more_samples_than_it_needs(net, monkeypatch):
     monkeypatch.setattr(engine, "rows_of", noting)
     data = open_data({"x": RNG.standard_normal((200, 3, 8, 8)).astype(np.float32)}, input_specs(model))
     refit(Networks(model, damaged, lambda _, value: value), data, Settings(threads=1, batch_size=10, rows=30))
-    # 64 * 30 rows at 48 positions: 40 samples, for each of two layers.
-    assert sum(runs) == 2 * 40
+    # 16 rows for each of 6 features, beside those held out: 120 samples, for each of two layers.
+    assert sum(runs) == 2 * 120

@@ -15,7 +15,7 @@ from accuracy.methods import METHODS, ONNXSIM, OURS, TORCH, Method
 from accuracy.networks import NETWORKS, Budget, Network, budget_of
 from accuracy.plots import Line, plot
 from accuracy.studies import COSTED, SAMPLED, SAMPLES, SEEDED, SEEDS, cost_case
-from accuracy.text import COST, GOALS, HOW, INTRODUCTION, NOTES, SAMPLES_TEXT, SEEDS_TEXT
+from accuracy.text import COST, GOALS, HOW, INTRODUCTION, NOTES, SAMPLES_TEXT, SEEDS_TEXT, WHY
 
 __all__ = ["KEPT", "write"]
 
@@ -48,6 +48,7 @@ def _sections(figures: Figures) -> Iterator[str]:
     yield INTRODUCTION
     yield GOALS
     yield _goals(figures)
+    yield WHY
     for name, network in NETWORKS.items():
         yield from _network(figures, name, network)
     yield from _samples(figures)
