@@ -29,14 +29,14 @@ GOALS = """\
 The goals were set before any of this was measured, high on purpose.
 """
 WHY = """\
-**What held it back.** Not the number of samples: from 512 on, more of them change the accuracy of ResNet-56 by less
-than other samples do. Not one layer alone: two layers fitted jointly by Gauss-Newton came no further at ten times
-the cost, and a second sweep helps little. What remains is capacity at the widths that the budget gives, and that no
-step looks at labels or at the loss: layers are fitted to be like the dense ones, also where that matters to no
-class. EfficientNet is calibrated on ten classes for three quarters; fitting layers behind their Relu6 to what that
-lets through brought it from 69.0 to 72.4 at 60% of the MACs. In SmolLM2 four times the tokens bring the perplexity
-after recovery by channel from 32.5 to 31.4 and from 50.5 to 49.1; exact recovery on the quarter of them reaches
-31.9 and 48.6. The network is small for what it knows: most neurons matter.
+**What held it back.** Not the number of samples: from 512 on the accuracy of ResNet-56 no longer rises with them.
+Not one layer alone: two layers fitted jointly by Gauss-Newton came no further at ten times the cost, and a second
+sweep and other budgets (effort best) change nothing on ResNet-56. What remains is capacity at the widths that the
+budget gives, and that no step looks at labels or at the loss: layers are fitted to be like the dense ones, also
+where that matters to no class. EfficientNet is calibrated on ten classes for three quarters; fitting layers behind
+their Relu6 to what that lets through brought it from 69.0 to 72.4 at 60% of the MACs. In SmolLM2 four times the
+tokens bring the perplexity after recovery by channel from 32.5 to 31.4 and from 50.5 to 49.1; exact recovery on the
+quarter of them reaches 31.9 and 48.6. The network is small for what it knows: most neurons matter.
 
 **What was tried and not kept**: pruning in steps (70%, 50%, 30%, each from statistics of the last); losses by the
 Kullback-Leibler divergence of the classes; three or four widths for every group's measured loss, and 64 samples for
