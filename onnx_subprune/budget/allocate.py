@@ -13,12 +13,12 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from onnx_subprune.budget.curves import Curve
+from onnx_subprune.budget.curves import Curve, kept
 from onnx_subprune.errors import OptionError, TargetError
 
 __all__ = [
@@ -181,8 +181,7 @@ def drop_branches(
     except TargetError:
         pass
     # Those whose minimum is 0 too: together they may be more than can go.
-    held = [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]
-    counts, gone = _at_cutoff(held, 0.0, round_to), list[str]()
+    counts, gone = _at_cutoff(kept(curves), 0.0, round_to), list[str]()
     nearest = float(cost(counts))
     value = worth or _share
     for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):

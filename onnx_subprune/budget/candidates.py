@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_subprune.budget.allocate import Cost, Counts, cheapest_cutoff, limit_of
-from onnx_subprune.budget.curves import Curve
+from onnx_subprune.budget.curves import Curve, kept
 from onnx_subprune.budget.exchange import Options, options_within, settle
-from onnx_subprune.budget.knapsack import kept, knapsack
+from onnx_subprune.budget.knapsack import knapsack
 from onnx_subprune.budget.ladder import Ladders, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
 

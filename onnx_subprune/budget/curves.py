@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_subprune.errors import InternalError
 
-__all__ = ["Curve", "joint_share"]
+__all__ = ["Curve", "joint_share", "kept"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,3 +81,8 @@ def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
     mean = np.mean(rows, axis=0)
     mean[0], mean[-1] = 0.0, 1.0
     return np.asarray(np.maximum.accumulate(np.minimum(mean, 1.0)), dtype=np.float64)
+
+
+def kept(curves: Sequence[Curve]) -> list[Curve]:
+    """The curves of groups that keep a unit at least."""
+    return [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]

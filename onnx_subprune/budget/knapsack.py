@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx_subprune.budget.allocate import Allocation, Cost, cheapest_cutoff, limit_of
-from onnx_subprune.budget.curves import Curve
+from onnx_subprune.budget.curves import Curve, kept
 from onnx_subprune.budget.exchange import improve
 from onnx_subprune.budget.ladder import Ladders, State, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform
 
-__all__ = ["CALLS", "kept", "knapsack", "lost_without"]
+__all__ = ["CALLS", "knapsack", "lost_without"]
 
 CALLS = 4000
 
@@ -66,11 +66,6 @@ def knapsack(
         ladders = Ladders(free, cost, weights=weights, power=power, round_to=round_to)
         best = improve(ladders, ladders.state(counts), limit_of(target_cost), calls)
     return Allocation(ladders.counts(best), None, ladders.cost(best))
-
-
-def kept(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of groups that keep a unit at least."""
-    return [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]
 
 
 def lost_without(curve: Curve, count: int) -> float:

@@ -68,10 +68,10 @@ class Ending:
         parts = [report.cost_table(result, measured), report.width_table(result)]
         if self.latency and measured is not None and measured.timing is not None:
             parts.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
-        drop = [] if result.drop is None else [report.drop_line(result.drop)]
+        drop = None if result.drop is None else report.drop_line(result.drop)
         timed = result.latency is not None or (measured is not None and measured.timing is not None)
         hint = None if timed else report.odd_widths_line(result)
-        screen.show(document, *parts, *drop, *([] if hint is None else [hint]))
+        screen.show(document, *parts, *filter(None, (drop, hint)))
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

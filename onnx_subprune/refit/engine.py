@@ -249,7 +249,11 @@ class _Run:
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
         reason = None
-        for rows, portion in zip(self._rows(linears, shortcut, weight.shape[2], rng), self._portions, strict=True):
+        for rows, portion in zip(
+            self._rows(linears, shortcut, weight.shape[2], rng, summed=examples is not None),
+            self._portions,
+            strict=True,
+        ):
             if isinstance(rows, str) or reason is not None:
                 reason = reason or str(rows)
                 continue
@@ -302,7 +306,13 @@ class _Run:
         return None if any(id(node) in self._open for node in self._pruned.pending([found.name])) else found
 
     def _rows(
-        self, linears: Sequence[Linear], shortcut: Shortcut | None, features: int, rng: np.random.Generator
+        self,
+        linears: Sequence[Linear],
+        shortcut: Shortcut | None,
+        features: int,
+        rng: np.random.Generator,
+        *,
+        summed: bool,
     ) -> Iterable[Rows | str]:
         """Yield what layers are fitted on, batch by batch."""
         shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
@@ -314,7 +324,7 @@ class _Run:
             if shortcut is not None:
                 values = replace(values, theirs=self._theirs(dense, shortcut), ours=pruned[shortcut.name])
             normalised = self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
-            yield rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng)
+            yield rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng, summed=summed)
 
     def _dense_value(self, values: Mapping[str, Array], name: str) -> Array:
         """Return the dense tensor that a tensor of the pruned network stands for, cut down to the units that stay."""

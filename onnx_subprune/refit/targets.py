@@ -69,6 +69,7 @@ def rows_of(
     *,
     normalised: bool,
     rng: np.random.Generator,
+    summed: bool = False,
 ) -> Rows | str:
     """Return what layers that read the same are fitted on, or why they cannot be.
 
@@ -80,6 +81,7 @@ def rows_of(
         most: rows for each sample.
         normalised: whether errors count relative to the size of the position.
         rng: draws positions.
+        summed: whether `total` is wanted.
 
     """
     linear, x = linears[0], _plain(values.x)
@@ -89,7 +91,7 @@ def rows_of(
         return reason
     y = targets[0] if len(targets) == 1 else np.concatenate(targets, axis=1 if linear.spatial else -1)
     parts, total = _parts(linear, y, values, shortcut)
-    known = shortcut is None or len(parts) > 1
+    summed &= shortcut is None or len(parts) > 1
     limit = most * values.samples
     if linear.spatial:
         geometry = geometry_of(linear, x, y, shape[2:])
@@ -98,12 +100,12 @@ def rows_of(
         sample = Sample.draw(len(x), geometry.outputs, -(-limit // max(len(x), 1)), rng)
         places = (sample.samples + sample.positions / max(geometry.outputs, 1)) / max(len(x), 1)
         rows = tuple(sample.targets(part, linear.blocks) for part in parts)
-        sums = sample.targets(total, linear.blocks) if known else None
+        sums = sample.targets(total, linear.blocks) if summed else None
         return Rows(geometry.rows(x, linear.blocks, sample), rows, places, total=sums)
     count = math.prod(x.shape[:-1])
     rows = tuple(_flat(part) for part in parts)
     weights = _inverse_square(_flat(total)) if normalised else None
-    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights, _flat(total) if known else None)
+    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights, _flat(total) if summed else None)
     if count <= limit:
         return whole
     mask = np.zeros(count, np.bool_)

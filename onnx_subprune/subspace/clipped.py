@@ -18,17 +18,15 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from onnx_subprune.subspace.pairs import ROUNDING, Refined
+from onnx_subprune.subspace.pairs import EVEN, ROUNDING, WEAKEST_IN_SINGLE, Refined, total_of
 
 __all__ = ["Examples", "Limits", "clipped"]
 
 Array = NDArray[Any]
 
 _STEPS = 8
-# Sums are of single precision: weaker ridges mean nothing.
-_WEAKEST = 1e-5
+# Of the ridge where no fit says which.
 _STRENGTH = 1e-2
-_EVEN = 0.1
 # A share of the error that must go, for the fit is chosen by the rows that tell.
 _MARGIN = 0.001
 
@@ -139,7 +137,7 @@ class _Work:
         gram = (self._z.transpose(0, 2, 1) @ self._z).astype(np.float64) / self._count
         variance = np.einsum("bii->bi", gram)[:, :-1]
         usual = np.maximum(variance.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        ridge = max(found.strength, _WEAKEST) * (variance + _EVEN * usual)
+        ridge = max(found.strength, WEAKEST_IN_SINGLE) * (variance + EVEN * usual)
         self._ridge = np.concatenate([ridge, np.zeros((len(ridge), 1))], axis=1)
         self._matrix = gram + self._ridge[:, None, :] * np.eye(gram.shape[1])
         self._factor: Any = None
@@ -149,11 +147,11 @@ class _Work:
         wanted = given + found.factors[0] * (rows.parts[0] - given)
         wanted += sum(factor * part for factor, part in zip(found.factors[1:], rows.parts[1:], strict=True))
         self._wanted = wanted.astype(np.float32)
-        own = _total(rows.parts)
+        own = total_of(rows.parts)
         low, high = rows.total <= limits.low, rows.total >= limits.high
         # Where the sum is clipped the layer may give anything up to, or down from, here.
-        self._most = np.where(low, own - rows.total + np.float32(max(limits.low, -_FAR)), np.inf).astype(np.float32)
-        self._least = np.where(high, own - rows.total + np.float32(min(limits.high, _FAR)), -np.inf).astype(np.float32)
+        self._most = np.where(low, own - rows.total + limits.low, np.inf).astype(np.float32)
+        self._least = np.where(high, own - rows.total + limits.high, -np.inf).astype(np.float32)
         self._free = low | high
 
     def level(self, weight: Array, bias: Array) -> Array:
@@ -184,7 +182,7 @@ class _Seen:
     def __init__(self, rows: Examples, mean: Array, limits: Limits) -> None:
         self._z = _with_ones(rows.x, mean)
         self._limits = limits
-        self._beside = (rows.total - _total(rows.parts)).astype(np.float32)
+        self._beside = (rows.total - total_of(rows.parts)).astype(np.float32)
         self._expected = np.clip(rows.total, *limits).astype(np.float32)
         # Where all is clipped away the error is told by what there was.
         squares = (float(np.square(each, dtype=np.float64).sum()) for each in (self._expected, rows.total))
@@ -196,14 +194,6 @@ class _Seen:
         return float(np.square(given - self._expected).sum(dtype=np.float64))
 
 
-# Stands for infinity where that would make NaN.
-_FAR = float(np.finfo(np.float32).max) / 4
-
-
 def _with_ones(x: Array, mean: Array) -> Array:
     ones = np.ones((*x.shape[:2], 1), np.float32)
     return np.concatenate([(x - mean[:, None, :].astype(x.dtype)).astype(np.float32), ones], axis=2)
-
-
-def _total(parts: Sequence[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.asarray(sum(parts[1:], start=parts[0]))

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-__all__ = ["ROUNDING", "STRENGTHS", "Pairs", "Refined", "refine"]
+__all__ = ["EVEN", "ROUNDING", "STRENGTHS", "WEAKEST_IN_SINGLE", "Pairs", "Refined", "refine", "total_of"]
 
 Matrix = NDArray[np.float64]
 Array = NDArray[Any]
@@ -35,13 +35,13 @@ ROUNDING = 1e-10
 
 # Up to so many features sums are taken in double precision; beyond, ridges below single precision mean nothing.
 _SMALL = 256
-_WEAKEST_IN_SINGLE = 1e-5
+WEAKEST_IN_SINGLE = 1e-5
 # What is won by a weaker ridge must be this share of the error that is left, and more where few rows say so: each step
 # further from the weight that was there has to pay.
 _MARGIN = 0.001
 _MARGIN_OF_A_ROW = 0.5
 # Share of the mean variance in the ridge of each feature, beside its own.
-_EVEN = 0.1
+EVEN = 0.1
 # Once so many ridges in a row are worse than the best, weaker ones are not tried.
 _PATIENCE = 2
 
@@ -101,8 +101,8 @@ class Pairs:
             ones = np.sqrt(weights).astype(kind)
             z, targets, errors = z * ones[:, None], [_each(p, ones) for p in targets], [_each(e, ones) for e in errors]
         self._add_products(z, errors, ones)
-        self.square += np.square(_total(targets)).sum(axis=1, dtype=np.float64)
-        self.missed += np.square(_total(errors)).sum(axis=1, dtype=np.float64)
+        self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
+        self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
     def _add_products(self, z: Array, errors: Sequence[Array], ones: Array) -> None:
@@ -121,7 +121,8 @@ def _each(values: Array, ones: Array) -> Array:
     return values * ones[:, None]
 
 
-def _total(parts: Sequence[Array]) -> Array:
+def total_of(parts: Sequence[Array]) -> Array:
+    """Return the sum of the parts of a target or of an error."""
     return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])
 
 
@@ -212,7 +213,7 @@ def _choose(
     unseen = held.cross.sum(axis=0)
     margin = min(_MARGIN + _MARGIN_OF_A_ROW / max(held.count, 1), 1.0)
     waited = 0
-    for strength in strengths if not fitted.single else [s for s in strengths if s >= _WEAKEST_IN_SINGLE]:
+    for strength in strengths if not fitted.single else [s for s in strengths if s >= WEAKEST_IN_SINGLE]:
         parts = None if moments is None else moments.solve(strength)
         if parts is None or waited > _PATIENCE:
             return
@@ -268,7 +269,7 @@ class _Centred:
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
         usual = np.sum(variance * live, axis=1, keepdims=True) / np.maximum(live.sum(axis=1, keepdims=True), 1)
-        self._ridge = 1.0 + _EVEN * usual / np.where(dead, 1.0, variance)
+        self._ridge = 1.0 + EVEN * usual / np.where(dead, 1.0, variance)
         self._matrix = second / (self._scale[:, :, None] * self._scale[:, None, :])
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnx_subprune.options import Options
+from onnx_subprune.options import EFFORTS, Options
 
 __all__ = ["METHODS", "Method"]
 
@@ -77,8 +77,10 @@ METHODS: dict[str, Method] = {
     ),
     "obs": Method("OBS order, recovery", OURS, _one_pass("obs", "channel"), one_pass=True),
     "obs-loss": Method("OBS order, recovery, budget by loss", OURS, _one_pass("obs", "channel", "loss"), one_pass=True),
-    "fast": Method("effort fast", OURS, _of_effort("fast"), one_pass=True, studied=True),
-    **{name: Method(f"effort {name}", OURS, _of_effort(name), studied=True) for name in ("balanced", "best")},
+    **{
+        name: Method(f"effort {name}", OURS, settings, one_pass=settings["one_pass"], studied=True)
+        for name, settings in ((name, _of_effort(name)) for name in EFFORTS)
+    },
     "sequential": Method(
         "OBS order, exact recovery, layer after layer",
         OURS,

@@ -201,7 +201,7 @@ def _slice(_: dict[str, Any], x: Tensor, starts: Tensor, ends: Tensor, *more: Te
     axes = _ints(more[0]) if more else list(range(len(starts)))
     steps = _ints(more[1]) if len(more) > 1 else [1] * len(axes)
     where = [slice(None)] * x.ndim
-    if not x.is_floating_point() and len(axes) == 1 and steps == [1] and 0 <= int(ends) < _FAR:
+    if not x.is_floating_point() and len(axes) == 1 and steps == [1] and int(starts) >= 0 and 0 <= int(ends) < _FAR:
         # Positions, as many as there are: an end that is a number, or cuts a constant, would be fixed by an export.
         return torch.index_select(x, axes[0], torch.arange(int(starts), ends.reshape(())))
     for axis, start, end, step in zip(axes, _ints(starts), _ints(ends), steps, strict=True):
