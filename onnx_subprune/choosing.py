@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
@@ -23,11 +24,11 @@ from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.options import Options, Target
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
-from onnx_subprune.recovery import by_channel, recovered
+from onnx_subprune.recovery import Recovered, by_channel, recovered
 from onnx_subprune.sensitivity import measured_curves
 from onnx_subprune.widths import allocate, cost_of, make_plan, possible
 
-__all__ = ["Study", "choose", "scaled"]
+__all__ = ["Choice", "Study", "choose", "scaled"]
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +59,21 @@ class Study:
         return self.options.allocation == "measured" and target.kind in _SHARED and target.value < 1.0
 
 
+class Choice(NamedTuple):
+    """Which units stay, what the user should know of it, and the network of just these units where one was fitted."""
+
+    plan: Plan
+    warnings: list[str]
+    begun: Recovered | None = None
+
+
+class _Widths(NamedTuple):
+    """How many units each group keeps, and the network of these widths after one sweep of fits, where there is one."""
+
+    counts: dict[str, int]
+    begun: Recovered | None = None
+
+
 def scaled(study: Study) -> Study:
     """Return the study with losses that are errors at the outputs, where its allocation asks for them.
 
@@ -84,8 +100,8 @@ def scaled(study: Study) -> Study:
     return replace(study, curves=curves)
 
 
-def choose(study: Study) -> tuple[Plan, list[str]]:
-    """Return which units stay, and what the user should know of it; `study` is `scaled` already.
+def choose(study: Study) -> Choice:
+    """Return which units stay; `study` is `scaled` already.
 
     Raises:
         TargetError: the target cannot be met.
@@ -95,18 +111,19 @@ def choose(study: Study) -> tuple[Plan, list[str]]:
     begin(study.progress, "sharing out the target")
     allocation = "loss" if options.allocation == "measured" else options.allocation
     if study.clock is not None and options.target.value < 1.0:
-        counts, warnings = _timed(study, study.clock, allocation)
+        found, warnings = _timed(study, study.clock, allocation)
     else:
         counts, warnings = allocate(structure, study.curves, options.target, allocation)
+        found = _Widths(counts)
         if study.measures:
-            counts = _tried(study, counts, cost_of(structure, options.target), options.target.value)
-    whole = [name for name, count in counts.items() if not count]
+            found = _tried(study, counts, cost_of(structure, options.target), options.target.value)
+    whole = [name for name, count in found.counts.items() if not count]
     if whole and options.target.kind in _SHARED:
         warnings.append(f"removed as a whole for {options.target}: {', '.join(whole)}")
-    return make_plan(study.analysis, study.curves, counts, options), warnings
+    return Choice(make_plan(study.analysis, study.curves, found.counts, options), warnings, found.begun)
 
 
-def _timed(study: Study, clock: Clock, allocation: str) -> tuple[dict[str, int], list[str]]:
+def _timed(study: Study, clock: Clock, allocation: str) -> tuple[_Widths, list[str]]:
     """Return widths whose measured latency meets the target, with what the user should know of them.
 
     Where another allocation of the same budget turns out to be better, its widths are scaled until they meet it too.
@@ -119,12 +136,13 @@ def _timed(study: Study, clock: Clock, allocation: str) -> tuple[dict[str, int],
         return allocate(structure, curves, Target("latency", min(limit, 1.0)), allocation, predicted)[0]
 
     met = budget.meet(within, clock.measured, target)
-    counts = met.counts
-    if study.measures:
-        other = _tried(study, counts, predicted, met.limit)
-        if other != counts:
-            counts = _scaled_to_meet(study, clock, predicted, other, met)
-    return counts, clock.warnings
+    if not study.measures:
+        return _Widths(met.counts), clock.warnings
+    found = _tried(study, met.counts, predicted, met.limit)
+    if found.counts != met.counts:
+        counts = _scaled_to_meet(study, clock, predicted, found.counts, met)
+        found = found if counts == found.counts else _Widths(counts)
+    return found, clock.warnings
 
 
 def _scaled_to_meet(
@@ -141,7 +159,7 @@ def _scaled_to_meet(
         return met.counts
 
 
-def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float) -> dict[str, int]:
+def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float) -> _Widths:
     """Return the best of several allocations, as carried out and run: by channel first, the better ones in earnest.
 
     What groups lose alone does not add up where they are pruned together, so that no computed budget is safe.
@@ -153,7 +171,7 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     quick.run(named)
     quick.finish()
     if not options.trials:
-        return quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts
+        return _Widths(quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts)
     trials = _Trials(study, study.departure, most=options.trials)
     trials.run({name: named[name] for name in ["first", *quick.ranked()[: options.trials // 3]]})
     while trials.left:
@@ -161,7 +179,7 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
         if not trials.run(dict(near)):
             break
     trials.finish()
-    return trials.best
+    return _Widths(trials.best, trials.found)
 
 
 def _others(study: Study, found: dict[str, int], cost: budget.Cost, limit: float) -> dict[str, dict[str, int]]:
@@ -187,6 +205,7 @@ class _Trials:
         self._most = most
         self._seen: dict[tuple[tuple[str, int], ...], tuple[float, str]] = {}
         self.best: dict[str, int] = {}
+        self.found: Recovered | None = None
         self.error = float("inf")
 
     @property
@@ -215,20 +234,21 @@ class _Trials:
             key = tuple(sorted(counts.items()))
             if self.left <= 0 or key in self._seen:
                 continue
-            error = self._error(counts)
+            found = self._recovered(counts)
+            error = self._departure(found.model)
             self._seen[key] = (error, name)
             _logger.info("allocation %s: error at the outputs %.5f", name, error)
             if error < self.error:
-                self.best, self.error, better = dict(counts), error, True
+                self.best, self.found, self.error, better = dict(counts), found, error, True
         return better
 
-    def _error(self, counts: Mapping[str, int]) -> float:
+    def _recovered(self, counts: Mapping[str, int]) -> Recovered:
         study = self._study
         plan = make_plan(study.analysis, study.curves, counts, study.options)
         if study.progress is not None:
             study.progress(_TRYING, len(self._seen), self._most)
         fitting = phase(study.progress, "fitting layers")
-        found = recovered(
+        return recovered(
             study.analysis,
             plan,
             study.statistics,
@@ -237,4 +257,3 @@ class _Trials:
             departure=self._departure,
             progress=fitting,
         )
-        return self._departure(found.model)

@@ -120,7 +120,7 @@ class _Search:
         # One that was measured to be good enough is found, not the best of several at each budget.
         options = replace(study.options, target=Target(self._cost, round(fraction, 4)), cost=None, trials=0)
         try:
-            plan, warnings = choose(replace(study, options=options))
+            plan, warnings, _ = choose(replace(study, options=options))
         except TargetError:
             return math.inf
         fitting = phase(study.progress, "fitting layers")

@@ -27,7 +27,7 @@ from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
 from onnx_subprune.ranking import rank_groups
-from onnx_subprune.recovery import Recovered, recovered
+from onnx_subprune.recovery import Recovered, recovered, resumed
 from onnx_subprune.refit import Refit
 from onnx_subprune.result import Result
 from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
@@ -88,8 +88,8 @@ def prune(
             carry_out(found.plan, found=found.recovered, warnings=[*told, *found.warnings]), drop=found.drop
         )
     else:
-        plan, warnings = choose(study)
-        result = carry_out(plan, departure=departure, warnings=[*told, *warnings])
+        plan, warnings, begun = choose(study)
+        result = carry_out(plan, departure=departure, begun=begun, warnings=[*told, *warnings])
     result = replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures else "consumers")
     return result if clock is None else _confirmed(result, clock, progress)
 
@@ -232,10 +232,11 @@ def _carry_out(
     *,
     departure: Departure | None = None,
     found: Recovered | None = None,
+    begun: Recovered | None = None,
     warnings: Sequence[str] = (),
     progress: Watch | None = None,
 ) -> Result:
-    """Recover and shrink, if that has not been done yet, and verify."""
+    """Recover and shrink, if that has not been done yet (`found`) or no more than one sweep (`begun`), and verify."""
     dense = measure_cost(analysis.model, analysis.input_shapes)
     errors: dict[str, float] = {}
     fit: Refit | None = None
@@ -243,6 +244,8 @@ def _carry_out(
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(progress, "removing units")
         fitting = phase(progress, "fitting layers")
+        if begun is not None and dataset is not None and departure is not None:
+            found = resumed(begun, analysis, plan, dataset, options, departure=departure, progress=fitting)
         found = found or recovered(analysis, plan, statistics, dataset, options, departure=departure, progress=fitting)
         model, errors, fit, warnings = found.model, dict(found.errors), found.fit, [*warnings, *found.warnings]
     else:

@@ -28,7 +28,7 @@ from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 from onnx_subprune.tapping import normalisation_grams, readers_of, tap_of
 
-__all__ = ["Recovered", "by_channel", "recovered"]
+__all__ = ["Recovered", "by_channel", "recovered", "resumed"]
 
 _logger = logging.getLogger(__name__)
 
@@ -102,7 +102,23 @@ def recovered(
         )
     cut = Recovered(model, errors, tuple(warnings))
     fit = _Fitter(analysis, _Cut(structure, keeps), dataset, options, progress)
-    return fit(cut, 0) if departure is None else _best(cut, fit, departure, options.sweeps)
+    return fit(cut, 0) if departure is None else _swept(_first(cut, fit, departure), fit, departure, options.sweeps)
+
+
+def resumed(
+    begun: Recovered,
+    analysis: Analysis,
+    plan: Plan,
+    dataset: Dataset,
+    options: Options,
+    *,
+    departure: Departure,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Return what `recovered` would, from what it gave for the same plan and one sweep."""
+    structure = restructured(analysis)
+    fit = _Fitter(analysis, _Cut(structure, plan.keeps(structure)), dataset, options, progress)
+    return _swept(begun, fit, departure, options.sweeps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +141,8 @@ class _Fitter:
         return Recovered(fit.model, errors, warnings, fit)
 
 
-def _best(cut: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Recovered:
-    """Return the network after as many sweeps of fits as make its outputs better; none where the first does not."""
+def _first(cut: Recovered, fit: _Fitter, departure: Departure) -> Recovered:
+    """Return the network after one sweep of fits, or before it where that did not make its outputs better."""
     first = fit(cut, 0)
     if not departure.held:
         return replace(first, warnings=(*first.warnings, _UNCHECKED))
@@ -134,7 +150,14 @@ def _best(cut: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Re
     _logger.info("error at the outputs: by channel %.3g, exact %.3g", by_channel, error)
     if error > (1.0 + _NOISE) * by_channel + _ROUNDING:
         return replace(cut, warnings=(*cut.warnings, _KEPT.format(_percent(by_channel), _percent(error))))
-    best = first
+    return first
+
+
+def _swept(first: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Recovered:
+    """Return a network that was fitted once after as many more sweeps as make its outputs better."""
+    if sweeps < 2 or first.fit is None or not departure.held:
+        return first
+    best, error = first, departure(first.model)
     for sweep in range(1, sweeps):
         again = fit(best, sweep)
         now = departure(again.model)

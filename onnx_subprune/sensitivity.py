@@ -11,12 +11,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite
 
+import onnx
+
 from onnx_subprune import budget
 from onnx_subprune.analysis import Analysis
 from onnx_subprune.calibration import Progress, Statistics
 from onnx_subprune.departure import Departure
 from onnx_subprune.options import Options
 from onnx_subprune.recovery import by_channel, recovered
+from onnx_subprune.threads import ahead, side_by_side
 from onnx_subprune.widths import make_plan
 
 __all__ = ["measured_curves"]
@@ -36,13 +39,20 @@ def measured_curves(
     found: dict[str, dict[int, float]] = {}
     least = {c.group: int(analysis.structure.removal([c.group]).reason is not None) for c in curves}
     widths = [(curve, width) for curve in curves for width in _widths(curve, options.levels, least[curve.group])]
-    for index, (curve, width) in enumerate(widths):
-        if progress is not None:
-            progress(index, len(widths))
+
+    def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:
         plan = make_plan(analysis, curves, {curve.group: width}, options)
-        error = departure(recovered(analysis, plan, statistics, None, alone).model, options.probes)
-        if isfinite(error):
-            found.setdefault(curve.group, {})[width] = error
+        return recovered(analysis, plan, statistics, None, alone).model
+
+    with side_by_side(options.threads):
+        # One network is cut while the last one runs.
+        models = ahead(pruned(curve, width) for curve, width in widths)
+        for index, ((curve, width), model) in enumerate(zip(widths, models, strict=True)):
+            if progress is not None:
+                progress(index, len(widths))
+            error = departure(model, options.probes)
+            if isfinite(error):
+                found.setdefault(curve.group, {})[width] = error
     if progress is not None:
         progress(len(widths), len(widths))
     free = [replace(curve, minimum=0) if 0 in found.get(curve.group, ()) else curve for curve in curves]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.calibration import Statistics, open_data
+from onnx_subprune import recovery, refit
+from onnx_subprune.calibration import Dataset, Statistics, open_data
 from onnx_subprune.data import Demo, load_demo
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import top1
@@ -291,3 +293,21 @@ def test_a_target_is_shared_out_in_other_ways(dense: onnx.ModelProto, half: Resu
     assert 0.47 < result.pruned.macs / result.dense.macs <= 0.5
     shares, others = ([len(group.kept) / group.size for group in one.plan.groups] for one in (result, half))
     assert max(others) - min(others) < 0.1 < max(shares) - min(shares)
+
+
+def test_the_best_trial_is_the_first_sweep(
+    dense: onnx.ModelProto, demo: Demo, half: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeps: list[int] = []
+
+    def counting(networks: refit.Networks, data: Dataset, settings: refit.Settings, *rest: Any) -> refit.Refit:
+        sweeps.append(settings.seed)
+        return refit.refit(networks, data, settings, *rest)
+
+    monkeypatch.setattr(recovery, "refit", counting)
+    options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
+    result = prune(dense, demo.calibration, options, statistics=half.statistics)
+    # Two trials and the sweep after the better one.
+    assert sweeps == [0, 0, 1]
+    replayed = apply(result.plan, dense, demo.calibration, options, statistics=half.statistics)
+    assert replayed.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)

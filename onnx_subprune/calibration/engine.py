@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -22,6 +24,7 @@ from onnx_subprune.calibration.statistics import Gram, Statistics, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
+from onnx_subprune.threads import ahead, shared, side_by_side
 
 __all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "Progress", "calibrate"]
 
@@ -79,23 +82,22 @@ class _Job:
         self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
     ) -> int:
         """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
-        relative = {one.tap.relative for accumulators in users.values() for one in accumulators} - {""}
+        relative = {one.tap.relative for own in users.values() for one in own} - {""}
         fetched = self._computed(dict.fromkeys([*users, *sorted(relative)]))
         session = self._fetching(fetched)
+        accumulators = [one for own in users.values() for one in own]
         seen = 0
-        for feeds in self.data.batches(batch_size):
-            values = run(session, feeds, fetched) if fetched else {}
-            for name, accumulators in users.items():
-                value = values[name] if name in values else feeds[name]
-                for accumulator in accumulators:
-                    beside = accumulator.tap.relative
-                    accumulator.add(value, (values.get(beside, feeds.get(beside)) if beside else None))
-                # Freed as soon as it has been used.
-                if name not in relative:
-                    values.pop(name, None)
+        for feeds, values in ahead(self._runs(session, fetched, batch_size)):
+            shared(partial(_add, {**feeds, **values}), accumulators)
             seen += self.data.samples_in(feeds)
             tell(self.data.samples_in(feeds))
         return seen
+
+    def _runs(
+        self, session: ort.InferenceSession, fetched: Sequence[str], batch_size: int
+    ) -> Iterator[tuple[Feeds, dict[str, np.ndarray]]]:
+        for feeds in self.data.batches(batch_size):
+            yield feeds, run(session, feeds, fetched) if fetched else {}
 
     def _fetching(self, fetched: Sequence[str]) -> ort.InferenceSession:
         exposed = expose(self.model, fetched)
@@ -160,13 +162,20 @@ def calibrate(
     plan = job.plan(needed, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
-    seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}
+    with side_by_side(threads):
+        seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}
     if len(seen) > 1:
         raise DataError(f"{data.source}: equal passes expected, found {sorted(seen)} samples; make it repeatable")
     grams = {tap.key: Gram(accumulator.count, accumulator.finish()) for tap, accumulator in accumulators.items()}
     statistics = Statistics(grams, seen.pop(), fingerprint(model))
     _warn_thin(statistics)
     return statistics
+
+
+def _add(values: Mapping[str, np.ndarray], accumulator: Accumulator) -> None:
+    """Add what its tap reads of one batch to an accumulator."""
+    tap = accumulator.tap
+    accumulator.add(values[tap.tensor], values[tap.relative] if tap.relative else None)
 
 
 def _packed(sizes: Mapping[str, int], limit: int) -> list[tuple[str, ...]]:

@@ -29,6 +29,7 @@ from onnx_subprune.refit.surroundings import Surroundings
 from onnx_subprune.refit.targets import Rows, Values, rows_of
 from onnx_subprune.subspace.clipped import Examples, clipped
 from onnx_subprune.subspace.pairs import ROUNDING, Pairs, Refined, refine
+from onnx_subprune.threads import ahead, side_by_side
 
 __all__ = ["LayerFit", "Networks", "Refit", "refit"]
 
@@ -120,7 +121,10 @@ def refit(
     steps = [one for one in linears if one.output in known]
     layers: list[LayerFit] = []
     done = 0
-    with _Run(replace(networks, pruned=model), surroundings, steps, data, settings) as work:
+    with (
+        side_by_side(settings.threads),
+        _Run(replace(networks, pruned=model), surroundings, steps, data, settings) as work,
+    ):
         for number, together in enumerate(_together(steps, surroundings, settings)):
             if progress is not None:
                 progress(done, len(steps))
@@ -250,7 +254,7 @@ class _Run:
         seen = 0
         reason = None
         for rows, portion in zip(
-            self._rows(linears, shortcut, weight.shape[2], rng, summed=examples is not None),
+            ahead(self._rows(linears, shortcut, weight.shape[2], rng, summed=examples is not None)),
             self._portions,
             strict=True,
         ):
@@ -318,7 +322,7 @@ class _Run:
         shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
         most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
         most = min(most, max(1, _RUN_BYTES // (4 * features * linears[0].blocks * self._together)))
-        for (dense, pruned), portion in zip(self._sides(linears, shortcut), self._portions, strict=True):
+        for (dense, pruned), portion in zip(ahead(self._sides(linears, shortcut)), self._portions, strict=True):
             y = [self._dense_value(dense, one.output) for one in linears]
             values = Values(pruned[linears[0].source], y, samples=portion.samples)
             if shortcut is not None:

@@ -10,7 +10,7 @@ present value, as far as the clip allows. Every step is a least-squares problem 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,12 +19,15 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from onnx_subprune.subspace.pairs import EVEN, ROUNDING, WEAKEST_IN_SINGLE, Refined, total_of
+from onnx_subprune.threads import shared
 
 __all__ = ["Examples", "Limits", "clipped"]
 
 Array = NDArray[Any]
 
 _STEPS = 8
+# Rows that are worked on at once.
+_PIECE = 4096
 # Of the ridge where no fit says which.
 _STRENGTH = 1e-2
 # A share of the error that must go, for the fit is chosen by the rows that tell.
@@ -126,26 +129,15 @@ def _best(
     return replace(found, weight=weight, bias=bias, before=before / seen.scale, after=least / seen.scale)
 
 
-class _Work:
-    """The least-squares problem of every step."""
+class _Piece:
+    """Some of the rows that are fitted on."""
 
-    def __init__(self, found: Refined, present: tuple[Array, Array], rows: Examples, limits: Limits) -> None:
-        weight, bias = present
-        self.mean = rows.x.mean(axis=1, dtype=np.float64)
-        self._z = _with_ones(rows.x, self.mean)
-        self._count = rows.x.shape[1]
-        gram = (self._z.transpose(0, 2, 1) @ self._z).astype(np.float64) / self._count
-        variance = np.einsum("bii->bi", gram)[:, :-1]
-        usual = np.maximum(variance.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        ridge = max(found.strength, WEAKEST_IN_SINGLE) * (variance + EVEN * usual)
-        self._ridge = np.concatenate([ridge, np.zeros((len(ridge), 1))], axis=1)
-        self._matrix = gram + self._ridge[:, None, :] * np.eye(gram.shape[1])
-        self._factor: Any = None
-        self._towards = np.concatenate([weight, self.level(weight, bias)], axis=2)
+    def __init__(self, rows: Examples, mean: Array, towards: Array, factors: Sequence[float], limits: Limits) -> None:
+        self.z = _with_ones(rows.x, mean)
         # As far as the held-out rows trusted each part of the error.
-        given = self._given(self._towards)
-        wanted = given + found.factors[0] * (rows.parts[0] - given)
-        wanted += sum(factor * part for factor, part in zip(found.factors[1:], rows.parts[1:], strict=True))
+        given = self._given(towards)
+        wanted = given + factors[0] * (rows.parts[0] - given)
+        wanted += sum(factor * part for factor, part in zip(factors[1:], rows.parts[1:], strict=True))
         self._wanted = wanted.astype(np.float32)
         own = total_of(rows.parts)
         low, high = rows.total <= limits.low, rows.total >= limits.high
@@ -154,15 +146,43 @@ class _Work:
         self._least = np.where(high, own - rows.total + limits.high, -np.inf).astype(np.float32)
         self._free = low | high
 
+    def cross(self, now: Array) -> Array:
+        """Return the products of z with the targets that a weight [blocks, o, f + 1] leads to: [blocks, f + 1, o]."""
+        given = self._given(now)
+        targets = np.where(self._free, np.maximum(np.minimum(given, self._most), self._least), self._wanted)
+        return (self.z.transpose(0, 2, 1) @ targets).astype(np.float64)
+
+    def _given(self, weight: Array) -> Array:
+        return np.asarray(self.z @ weight.transpose(0, 2, 1).astype(np.float32))
+
+
+class _Work:
+    """The least-squares problem of every step."""
+
+    def __init__(self, found: Refined, present: tuple[Array, Array], rows: Examples, limits: Limits) -> None:
+        weight, bias = present
+        self.mean = rows.x.mean(axis=1, dtype=np.float64)
+        self._towards = np.concatenate([weight, self.level(weight, bias)], axis=2)
+        self._pieces = shared(
+            lambda piece: _Piece(piece, self.mean, self._towards, found.factors, limits), list(_cut(rows))
+        )
+        self._count = rows.x.shape[1]
+        gram = sum(shared(lambda piece: (piece.z.transpose(0, 2, 1) @ piece.z).astype(np.float64), self._pieces))
+        gram = np.asarray(gram) / self._count
+        variance = np.einsum("bii->bi", gram)[:, :-1]
+        usual = np.maximum(variance.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        ridge = max(found.strength, WEAKEST_IN_SINGLE) * (variance + EVEN * usual)
+        self._ridge = np.concatenate([ridge, np.zeros((len(ridge), 1))], axis=1)
+        self._matrix = gram + self._ridge[:, None, :] * np.eye(gram.shape[1])
+        self._factor: Any = None
+
     def level(self, weight: Array, bias: Array) -> Array:
         """Return what the layer gives at the mean of its inputs: [blocks, o, 1]."""
         return np.asarray(bias + np.einsum("bof,bf->bo", weight, self.mean))[:, :, None]
 
     def step(self, now: Array) -> Array | None:
         """Return the next [blocks, o, f + 1]; None where the moments are not sound."""
-        given = self._given(now)
-        targets = np.where(self._free, np.maximum(np.minimum(given, self._most), self._least), self._wanted)
-        wanted = (self._z.transpose(0, 2, 1) @ targets).astype(np.float64) / self._count
+        wanted = np.asarray(sum(shared(lambda piece: piece.cross(now), self._pieces))) / self._count
         wanted += self._ridge[:, :, None] * self._towards.transpose(0, 2, 1)
         try:
             if len(wanted) > 1:
@@ -172,26 +192,41 @@ class _Work:
         except np.linalg.LinAlgError:
             return None
 
-    def _given(self, weight: Array) -> Array:
-        return np.asarray(self._z @ weight.transpose(0, 2, 1).astype(np.float32))
-
 
 class _Seen:
     """The error behind the clip, on rows that no step is fitted on."""
 
     def __init__(self, rows: Examples, mean: Array, limits: Limits) -> None:
-        self._z = _with_ones(rows.x, mean)
+        self._pieces = [(_with_ones(some.x, mean), *_behind(some, limits)) for some in _cut(rows)]
         self._limits = limits
-        self._beside = (rows.total - total_of(rows.parts)).astype(np.float32)
-        self._expected = np.clip(rows.total, *limits).astype(np.float32)
         # Where all is clipped away the error is told by what there was.
-        squares = (float(np.square(each, dtype=np.float64).sum()) for each in (self._expected, rows.total))
+        expected = sum(float(np.square(clear, dtype=np.float64).sum()) for _, _, clear in self._pieces)
+        squares = (expected, float(np.square(rows.total, dtype=np.float64).sum()))
         self.scale = next((square for square in squares if square > 0), 1.0)
 
     def error(self, weight: Array) -> float:
         """Return the sum of squares for a weight [blocks, o, f + 1]."""
-        given = np.clip(self._z @ weight.transpose(0, 2, 1).astype(np.float32) + self._beside, *self._limits)
-        return float(np.square(given - self._expected).sum(dtype=np.float64))
+        turned = weight.transpose(0, 2, 1).astype(np.float32)
+
+        def missed(piece: tuple[Array, Array, Array]) -> float:
+            z, beside, expected = piece
+            given = np.clip(z @ turned + beside, *self._limits)
+            return float(np.square(given - expected).sum(dtype=np.float64))
+
+        return sum(shared(missed, self._pieces))
+
+
+def _behind(rows: Examples, limits: Limits) -> tuple[Array, Array]:
+    """Return what the layer is added to, and what the clip lets through of the dense sum."""
+    beside = (rows.total - total_of(rows.parts)).astype(np.float32)
+    return beside, np.clip(rows.total, *limits).astype(np.float32)
+
+
+def _cut(rows: Examples) -> Iterator[Examples]:
+    """Yield the rows in pieces, the same on every machine."""
+    for start in range(0, rows.x.shape[1], _PIECE):
+        some = slice(start, start + _PIECE)
+        yield Examples(rows.x[:, some], tuple(part[:, some] for part in rows.parts), rows.total[:, some])
 
 
 def _with_ones(x: Array, mean: Array) -> Array:

@@ -24,6 +24,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from onnx_subprune.threads import shared
+
 __all__ = ["EVEN", "ROUNDING", "STRENGTHS", "WEAKEST_IN_SINGLE", "Pairs", "Refined", "refine", "total_of"]
 
 Matrix = NDArray[np.float64]
@@ -35,6 +37,8 @@ ROUNDING = 1e-10
 
 # Up to so many features sums are taken in double precision; beyond, ridges below single precision mean nothing.
 _SMALL = 256
+# Wider Gram matrices are summed in panels of so many columns, down to the diagonal, on as many threads as there are.
+_PANEL = 256
 WEAKEST_IN_SINGLE = 1e-5
 # What is won by a weaker ridge must be this share of the error that is left, and more where few rows say so: each step
 # further from the weight that was there has to pay.
@@ -70,15 +74,25 @@ class Pairs:
         self.pivot = np.zeros((blocks, features)) if pivot is None else pivot.astype(np.float64)
         self.single = features > _SMALL
         self.count = 0
-        self.gram = np.zeros((blocks, features + 1, features + 1))
+        self._gram, self._halved = np.zeros((blocks, features + 1, features + 1)), False
         self.cross = np.zeros((parts, blocks, outputs, features + 1))
         self.square = np.zeros((blocks, outputs))
         self.missed = np.zeros((blocks, outputs))
 
     @property
+    def gram(self) -> Matrix:
+        """The sums of products of z with itself."""
+        if self._halved:
+            for start in range(0, self._gram.shape[1] - 1, _PANEL):
+                stop = min(start + _PANEL, self._gram.shape[1] - 1)
+                self._gram[:, start:stop, :start] = self._gram[:, :start, start:stop].transpose(0, 2, 1)
+            self._halved = False
+        return self._gram
+
+    @property
     def finite(self) -> bool:
         """Whether no NaN and no infinity was among the rows."""
-        return bool(np.isfinite(self.gram[:, -1]).all() and np.isfinite(self.missed).all())
+        return bool(np.isfinite(self._gram[:, -1]).all() and np.isfinite(self.missed).all())
 
     def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None) -> None:
         """Add rows x [blocks, rows, f] and the parts of their targets, each [blocks, rows, o].
@@ -106,12 +120,22 @@ class Pairs:
         self.count += x.shape[1]
 
     def _add_products(self, z: Array, errors: Sequence[Array], ones: Array) -> None:
-        f = z.shape[2]
+        f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
         sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
-        self.gram[:, :f, :f] += z.transpose(0, 2, 1) @ z
-        self.gram[:, f, :f] += sums
-        self.gram[:, :f, f] += sums
-        self.gram[:, f, f] += float(np.vdot(ones, ones))
+
+        def panel(start: int) -> None:
+            stop = min(start + _PANEL, f)
+            gram[:, :stop, start:stop] += turned[:, :stop] @ z[:, :, start:stop]
+
+        if f <= _PANEL:
+            gram[:, :f, :f] += turned @ z
+        else:
+            # The wider panels first: they are the longer ones.
+            shared(panel, range(0, f, _PANEL)[::-1])
+            self._halved = True
+        gram[:, f, :f] += sums
+        gram[:, :f, f] += sums
+        gram[:, f, f] += float(np.vdot(ones, ones))
         for cross, error in zip(self.cross, errors, strict=True):
             cross[:, :, :f] += error.transpose(0, 2, 1) @ z
             cross[:, :, f] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.subspace.pairs import STRENGTHS, Pairs, Refined, refine
+from onnx_subprune.threads import side_by_side
 
 RNG = np.random.default_rng(5)
 
@@ -259,3 +260,25 @@ def test_of_few_rows_the_last_solution_is_the_one_that_was_measured():
     # What it misses of the rows held out is what was said.
     missed = np.square(target[0, 30:] - _said(x[:, 30:], few.weight, few.bias)[0]).sum()
     assert few.after == pytest.approx(missed / np.square(target[0, 30:]).sum())
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("features", [256, 257, 600])
+def test_wide_gram_matrices_are_the_same_on_any_number_of_threads(features: int, blocks: int) -> None:
+    weight, bias = _layer(blocks, 2, features)
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((blocks, 900, features)).astype(np.float32)
+    target, weights = rng.standard_normal((blocks, 900, 2)).astype(np.float32), rng.uniform(0.5, 2, 900)
+    found = []
+    for threads in (1, 2, 4):
+        with side_by_side(threads):
+            found.append(_pairs(weight, bias, x, [target], weights))
+    z = np.concatenate([x - found[0].pivot[:, None], np.ones((blocks, 900, 1))], axis=2)
+    expected = np.einsum("brf,r,brg->bfg", z, weights, z)
+    assert np.abs(found[0].gram - expected).max() < 1e-5 * np.abs(expected).max()
+    for one in found[1:]:
+        assert one.gram.tobytes() == found[0].gram.tobytes()
+        assert one.cross.tobytes() == found[0].cross.tobytes()
+    # Rows may come after the sums were read.
+    found[0].add(x, [target], weights)
+    assert np.abs(found[0].gram - 2 * expected).max() < 2e-5 * np.abs(expected).max()

@@ -1,0 +1,107 @@
+"""Work on several cores at once: runs of a network beside sums over what earlier runs gave, and sums in pieces.
+
+A BLAS and ONNX Runtime have threads of their own, each of which wait for work by spinning: taking turns on the same
+cores they are in each other's way. So while networks run, every call of a BLAS keeps to the thread that made it, and
+what can be done at the same time is given to threads here. In which pieces work is done does not depend on how many
+threads there are, so that sums are the same on all machines that compute alike.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from functools import cache
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
+from typing import TypeVar
+
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["ahead", "cores", "shared", "side_by_side"]
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+# Outside of `side_by_side` a BLAS has all cores for itself.
+_most: ContextVar[int] = ContextVar("most", default=1)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def side_by_side(threads: int | None = None) -> Iterator[None]:
+    """Within, a call of a BLAS keeps to the thread that made it, and `ahead` and `shared` to so many threads.
+
+    Args:
+        threads: as many as there are cores for None.
+
+    """
+    before = _most.set(threads or cores())
+    try:
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
+    finally:
+        _most.reset(before)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    # NumPy and SciPy each bring one, and both have to be loaded to be found.
+    import numpy.linalg  # noqa: F401, PLC0415
+    import scipy.linalg  # noqa: F401, PLC0415
+
+    return ThreadpoolController()
+
+
+def ahead(items: Iterable[_T], depth: int = 1) -> Iterator[_T]:
+    """Yield the same items, of which a thread makes up to `depth` while the last one is being used."""
+    if _most.get() < 2:
+        yield from items
+        return
+    made: SimpleQueue[tuple[_T] | BaseException | None] = SimpleQueue()
+    room, stop = Semaphore(depth), Event()
+
+    def make() -> None:
+        iterator = iter(items)
+        try:
+            # Room is waited for before an item is made: none is held that nobody may read yet.
+            while room.acquire() and not stop.is_set():
+                made.put((next(iterator),))
+        except StopIteration:
+            made.put(None)
+        except BaseException as error:
+            made.put(error)
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+
+    thread = Thread(target=copy_context().run, args=(make,), daemon=True)
+    thread.start()
+    try:
+        while (entry := made.get()) is not None:
+            if isinstance(entry, BaseException):
+                raise entry
+            room.release()
+            yield entry[0]
+    finally:
+        stop.set()
+        room.release()
+        thread.join()
+
+
+def shared(function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
+    """Return what a function makes of each item, in order; several at a time where there are cores for it."""
+    pieces = list(items)
+    most = min(_most.get(), len(pieces))
+    return [function(piece) for piece in pieces] if most <= 1 else list(_pool(most).map(function, pieces))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="onnx-subprune")
