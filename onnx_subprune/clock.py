@@ -122,6 +122,12 @@ def known_multiples() -> dict[str, dict[str, int]]:
     return found
 
 
+def _numbers(held: object) -> list[float]:
+    """Return the ratios of an entry of the cache; none of what is damaged."""
+    sound = isinstance(held, list) and all(isinstance(one, float) and math.isfinite(one) and one > 0 for one in held)
+    return list(held) if isinstance(held, list) and sound else []
+
+
 def _read(data: Mapping[str, Any]) -> dict[str, Decision] | None:
     try:
         return {family: Decision(int(one["multiple"]), bool(one["sure"])) for family, one in data.items()}
@@ -225,17 +231,19 @@ class Clock:
         _logger.info("the latency model is off by %.1f%% at networks left out of its fit", 100 * model.error)
         return model
 
-    def measured(self, counts: Mapping[str, int]) -> float:
-        """Return what the network with these widths really takes; measured once."""
+    def measured(self, counts: Mapping[str, int], sittings: int = 1) -> float:
+        """Return what the network with these widths really takes: the mean of so many sittings, each made once."""
         digest = hashlib.sha256(json.dumps(sorted(counts.items())).encode()).hexdigest()[:20]
-        known = self._record.data.get("measured")
-        known = known if isinstance(known, dict) else {}
-        if not isinstance(known.get(digest), float):
-            timed = self._times([self._cut(counts)], _DECIDING)
-            known[digest] = float(timed.ratios[1])
+        held = self._record.data.get("measured")
+        known = held if isinstance(held, dict) else {}
+        ratios = _numbers(known.get(digest))
+        if len(ratios) < sittings:
+            cut = self._cut(counts)
+            ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(sittings - len(ratios))]
+            known[digest] = ratios
             self._record.data["measured"] = known
             self._record.save()
-        ratio = float(known[digest])
+        ratio = float(np.mean(ratios[:sittings]))
         _logger.info("latency: predicted %.4f, measured %.4f", self.predicted(counts), ratio)
         return ratio
 
@@ -272,9 +280,9 @@ class Clock:
         held = self._record.data.get("sampled")
         if held is None:
             return None
-        sound = isinstance(held, list) and len(held) == number
-        if sound and all(isinstance(ratio, float) and math.isfinite(ratio) and ratio > 0 for ratio in held):
-            return [float(ratio) for ratio in held]
+        ratios = _numbers(held)
+        if len(ratios) == number:
+            return ratios
         self._record.forget("a damaged entry")
         return None
 
