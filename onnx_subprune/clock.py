@@ -48,7 +48,7 @@ _logger = logging.getLogger(__name__)
 _TOGETHER = 1 << 30
 """Bytes of models that are open at once."""
 _LEARNING = Effort(20, 30.0)
-_DECIDING = Effort(60, 5.0)
+_DECIDING = Effort(20, 2.0, sittings=3)
 
 
 @dataclass(frozen=True)
@@ -231,19 +231,19 @@ class Clock:
         _logger.info("the latency model is off by %.1f%% at networks left out of its fit", 100 * model.error)
         return model
 
-    def measured(self, counts: Mapping[str, int], sittings: int = 1) -> float:
-        """Return what the network with these widths really takes: the mean of so many sittings, each made once."""
+    def measured(self, counts: Mapping[str, int], repeats: int = 1) -> float:
+        """Return what the network with these widths really takes: the mean of so many measurements, each made once."""
         digest = hashlib.sha256(json.dumps(sorted(counts.items())).encode()).hexdigest()[:20]
         held = self._record.data.get("measured")
         known = held if isinstance(held, dict) else {}
         ratios = _numbers(known.get(digest))
-        if len(ratios) < sittings:
+        if len(ratios) < repeats:
             cut = self._cut(counts)
-            ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(sittings - len(ratios))]
+            ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(repeats - len(ratios))]
             known[digest] = ratios
             self._record.data["measured"] = known
             self._record.save()
-        ratio = float(np.mean(ratios[:sittings]))
+        ratio = float(np.mean(ratios[:repeats]))
         _logger.info("latency: predicted %.4f, measured %.4f", self.predicted(counts), ratio)
         return ratio
 

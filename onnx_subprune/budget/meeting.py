@@ -14,7 +14,7 @@ TOLERANCE = 0.03
 """A latency within this share of the target meets it."""
 
 _TRIALS = 8
-_SITTINGS = 2
+_REPEATS = 2
 _AIM = 0.985
 _GAP = 2e-3
 _LEAST = 1e-6
@@ -72,7 +72,7 @@ def meet(
         limit, counts, least = _allocated(allocate, limit)
         ratio = measure(counts, 1)
         if ratio <= target:
-            ratio = measure(counts, _SITTINGS)
+            ratio = measure(counts, _REPEATS)
         found.append(Met(dict(counts), limit, ratio))
         limit = search.after(limit, ratio, least=least)
     return _best(found, target)

@@ -34,23 +34,44 @@ _CPU = "CPUExecutionProvider"
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: until so many rounds were left in peace, or for so many seconds, but at least six rounds."""
+    """How long to measure: until so many rounds were left in peace, or for so many seconds, but at least six rounds.
+
+    All of it once in each of so many sittings, with new sessions: where the memory of a session happens to lie makes it
+    faster or slower for as long as it lives.
+    """
 
     rounds: int = 40
     seconds: float = 5.0
+    sittings: int = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """Seconds [rounds, models] of runs, and whether they were left in peace."""
+    """Seconds [rounds, models] of runs, whether they were left in peace, and the sitting [rounds] they were made in."""
 
     seconds: NDArray[np.float64]
     peaceful: NDArray[np.bool_]
+    sitting: NDArray[np.int64] | None = None
+
+    @classmethod
+    def joined(cls, several: Sequence[Times]) -> Times:
+        """Return the rounds of several sittings."""
+        numbers = [np.full(len(one.seconds), number) for number, one in enumerate(several)]
+        seconds, peaceful = (
+            np.concatenate(part) for part in zip(*((t.seconds, t.peaceful) for t in several), strict=True)
+        )
+        return cls(seconds, peaceful, np.concatenate(numbers))
 
     @property
     def ratios(self) -> NDArray[np.float64]:
-        """What a run takes [models] by what one of the first model takes: the median over rounds."""
-        return np.array([np.median(self.paired(model)) for model in range(self.seconds.shape[1])])
+        """What a run takes [models] by what one of the first model takes: the median over sittings of theirs."""
+        return np.array([self._ratio(model) for model in range(self.seconds.shape[1])])
+
+    def _ratio(self, model: int) -> float:
+        if self.sitting is None:
+            return float(np.median(self.paired(model)))
+        sitting = self.sitting[self._counted(model)]
+        return float(np.median([np.median(self.paired(model)[sitting == one]) for one in np.unique(sitting)]))
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
@@ -91,12 +112,30 @@ def times(
         ModelError, OptionError, DataError: as `open_session` and `run`.
 
     """
-    sessions = [open_session(model, providers, threads=threads, packed=True) for model in models]
+    effort = effort or Effort()
+    sittings = range(effort.sittings)
+    return Times.joined(
+        [_sat(models, feeds, providers, threads, effort, backwards=bool(number % 2)) for number in sittings]
+    )
+
+
+def _sat(
+    models: Sequence[onnx.ModelProto],
+    feeds: Mapping[str, Array],
+    providers: Sequence[str],
+    threads: int | None,
+    effort: Effort,
+    *,
+    backwards: bool,
+) -> Times:
+    """Time models with sessions that live no longer, opened in one order or the other."""
+    order = -1 if backwards else 1
+    sessions = [open_session(model, providers, threads=threads, packed=True) for model in models[::order]][::order]
     turns = [runner(session, feeds) for session in sessions]
     if threads == 1 and all(session.get_providers() == [_CPU] for session in sessions):
         # All is computed by the calling thread.
-        return take_turns(turns, effort or Effort(), clock=thread_time, interrupted=lambda: 0)
-    return take_turns(turns, effort or Effort())
+        return take_turns(turns, effort, clock=thread_time, interrupted=lambda: 0)
+    return take_turns(turns, effort)
 
 
 def take_turns(

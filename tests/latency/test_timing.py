@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import cycle
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from onnx_subprune.latency import Effort, Times, chain, take_turns, times
+from onnx_subprune.latency import Effort, Times, chain, take_turns, times, timing
 from onnx_subprune.latency.networks import Sizes
+from onnx_subprune.model import open_session
 
 
 class Machine:
@@ -57,6 +60,30 @@ def test_both_orders_take_turns() -> None:
     turns = [lambda: order.append("a"), lambda: order.append("b")]
     take_turns(turns, Effort(1, 0.0), clock=cycle([0.0, 1.0]).__next__, interrupted=lambda: 0)
     assert "".join(order[2:]) == "abba" * 3
+
+
+def test_a_session_that_is_slow_while_it_lives_does_not_decide() -> None:
+    sittings = [Machine([2.0, seconds]).timed(Effort(6, 60.0)) for seconds in (1.0, 1.5, 1.0)]
+    # Many rounds of the unlucky one count no more than few.
+    sittings[1] = Machine([2.0, 1.5]).timed(Effort(60, 60.0))
+    assert Times.joined(sittings).ratios == pytest.approx([1.0, 0.5])
+    assert len(Times.joined(sittings).seconds) == 72
+
+
+def test_every_sitting_has_sessions_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = Sizes(outer=8, image=4, rows=64, repeats=1)
+    models, feeds = zip(*(chain("matmul", width, sizes) for width in (8, 64)), strict=True)
+    opened: list[int] = []
+
+    def opening(model: onnx.ModelProto, *rest: Any, **more: Any) -> Any:
+        opened.append(models.index(model))
+        return open_session(model, *rest, **more)
+
+    monkeypatch.setattr(timing, "open_session", opening)
+    found = times(models, feeds[0], threads=1, effort=Effort(6, 0.1, sittings=3))
+    assert opened == [0, 1, 1, 0, 0, 1]
+    assert found.sitting is not None
+    assert set(found.sitting) == {0, 1, 2}
 
 
 def test_real_models_are_timed_on_one_thread_and_on_more() -> None:
