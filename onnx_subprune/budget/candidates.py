@@ -117,7 +117,8 @@ def neighbours(
         round_to: widths are multiples of this (and of the curve's own) or the full size.
 
     Returns:
-        The name of the group that was changed, and the widths; groups that cannot change are left out.
+        The name of the group that was changed, and the widths, those first that are computed to lose least; groups
+        that cannot change are left out.
 
     """
     ladders = Ladders(curves, cost, weights=weights, power=power, round_to=round_to)
@@ -132,8 +133,8 @@ def neighbours(
         options = [*others[:group], fixed, *others[group + 1 :]]
         near = settle(ladders, options, limit - ladders.cost(state), limit) if rung != state[group] else None
         if near is not None:
-            found.append((curve.group, ladders.counts(near)))
-    return found
+            found.append((ladders.loss(near), curve.group, ladders.counts(near)))
+    return [(group, counts) for _, group, counts in sorted(found, key=lambda one: one[0])]
 
 
 def _stepped(ladders: Ladders, group: int, now: int, step: float) -> int:

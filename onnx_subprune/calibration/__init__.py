@@ -1,5 +1,6 @@
 """Calibration: data in, second-moment statistics out."""
 
+from onnx_subprune.calibration.accumulate import position_weights
 from onnx_subprune.calibration.datasets import Dataset, WatchedDataset
 from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
 from onnx_subprune.calibration.filling import token_input
@@ -27,6 +28,7 @@ __all__ = [
     "open_data",
     "open_tokens",
     "portions",
+    "position_weights",
     "probe_shapes",
     "thin_taps",
     "token_input",

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration.taps import Tap
 from onnx_subprune.errors import DataError
 
-__all__ = ["Accumulator"]
+__all__ = ["Accumulator", "position_weights"]
 
 Array = NDArray[Any]
 
@@ -67,16 +67,13 @@ class Accumulator:
 
     def _weights(self, relative: Array, positions: int) -> Array:
         """Return one over the mean square of each position, as a normalisation divides by it: [positions]."""
-        rows = relative.reshape(-1, relative.shape[-1])
-        squares = np.square(rows, dtype=np.float32).mean(axis=1, dtype=np.float64)
-        if len(squares) != positions:
+        weights = position_weights(relative)
+        if len(weights) != positions:
             raise DataError(
                 f"tensor '{self.tap.relative}': {positions} positions expected as in '{self.tap.tensor}', found "
-                f"{len(squares)}; please report this"
+                f"{len(weights)}; please report this"
             )
-        # Positions of zeros, as padding leaves them, must not count more than all others together.
-        usual = float(np.median(squares)) or float(squares.mean()) or 1.0
-        return np.asarray(1.0 / np.maximum(squares, _SMALLEST_SQUARE * usual))
+        return weights
 
     def _add(self, view: Array, weights: Array | None) -> None:
         if not self._moments:
@@ -112,6 +109,16 @@ class Accumulator:
                 f"tensor '{self.tap.tensor}': finite values below 1e19 expected, found NaN, inf or larger in feature "
                 f"{feature}; check the calibration inputs, or run the model in float32"
             )
+
+
+def position_weights(relative: Array) -> Array:
+    """Return one over the mean square of each position of a tensor with features last: [positions], float64."""
+    rows = relative.reshape(-1, relative.shape[-1])
+    squares = np.square(rows, dtype=np.float32).mean(axis=1, dtype=np.float64)
+    # Positions of zeros, as padding leaves them, must not count more than all others together.
+    usual = float(np.median(squares)) if squares.size else 1.0
+    usual = usual or float(squares.mean()) or 1.0
+    return np.asarray(1.0 / np.maximum(squares, _SMALLEST_SQUARE * usual))
 
 
 def _view(x: Array, tap: Tap) -> Array:

@@ -134,12 +134,16 @@ def is_normalised(name: str, rank: int, readers: Readers, constants: Constants) 
     for node in readers.get(name, ()):
         if node.input[0] != name:
             continue
-        if node.op_type in _NORMALISATIONS or _is_mean_of_last(node, rank, constants):
+        if _is_over_last(node, rank) or _is_mean_of_last(node, rank, constants):
             return True
         squared = node.op_type == "Pow" or (node.op_type == "Mul" and list(node.input) == [name, name])
         if squared and any(_is_mean_of_last(other, rank, constants) for other in readers.get(node.output[0], ())):
             return True
     return False
+
+
+def _is_over_last(node: onnx.NodeProto, rank: int) -> bool:
+    return node.op_type in _NORMALISATIONS and int(attribute_of(node, "axis", -1)) % rank == rank - 1
 
 
 def _is_mean_of_last(node: onnx.NodeProto, rank: int, constants: Constants) -> bool:

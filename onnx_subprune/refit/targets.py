@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_subprune.calibration import position_weights
 from onnx_subprune.model import attribute_of
 from onnx_subprune.refit.drift import Shortcut
 from onnx_subprune.refit.linear import Linear
@@ -104,7 +105,7 @@ def rows_of(
         return Rows(geometry.rows(x, linear.blocks, sample), rows, places, total=sums)
     count = math.prod(x.shape[:-1])
     rows = tuple(_flat(part) for part in parts)
-    weights = _inverse_square(_flat(total)) if normalised else None
+    weights = position_weights(total) if normalised else None
     whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights, _flat(total) if summed else None)
     if count <= limit:
         return whole
@@ -154,13 +155,6 @@ def _plain(values: Array) -> Array:
 
 def _flat(value: Array) -> Array:
     return value.reshape(1, math.prod(value.shape[:-1]), value.shape[-1])
-
-
-def _inverse_square(total: Array) -> Array:
-    """Return one over the mean square of each row of [1, rows, outputs], as a normalisation divides by it: [rows]."""
-    squares = np.square(total[0], dtype=np.float32).mean(axis=1)
-    floor = max(float(1e-6 * squares.mean()), float(np.finfo(np.float32).tiny)) if squares.size else 1.0
-    return np.asarray(1.0 / np.maximum(squares, floor))
 
 
 def _input_axis(linear: Linear) -> int:
