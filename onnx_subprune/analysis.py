@@ -27,7 +27,7 @@ from onnx_subprune.model import (
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.plan import Plan
 from onnx_subprune.shown import count, html_table
-from onnx_subprune.structure import QUANTISED, Atom, Layer, Normalisation, Removal, Structure, emptied, infer
+from onnx_subprune.structure import QUANTISED, Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied, infer
 from onnx_subprune.subspace import Correction, Factors, Rescaling
 
 __all__ = [
@@ -178,15 +178,20 @@ def shrink(
     fits: Sequence[Correction] = (),
     rescalings: Mapping[Normalisation, Rescaling] | None = None,
     *,
+    biased: Sequence[Consumer] = (),
     scratch: Scratch | None = None,
 ) -> onnx.ModelProto:
-    """Fold the corrections in and remove the units, large weights in `scratch`; the graph of `structure` is used up."""
+    """Fold the corrections in and remove the units, large weights in `scratch`; the graph of `structure` is used up.
+
+    The consumers that are `biased` are given biases of ones, where there are no corrections to bring them.
+    """
     # What goes with a branch is read off the graph as its rules saw it, before any pass edits it.
     removal = structure.branches.removal(emptied(keeps))
     structure.branches.close()
     store = passes.in_memory if scratch is None else scratch.keep
     passes.Sequence(
         passes.FoldCorrections(structure, fits, store),
+        passes.GiveBiases(structure, biased),
         passes.RescaleNormalised(structure, rescalings or {}),
         passes.RewriteShapes(structure, keeps),
         passes.Shrink(structure, keeps, store),

@@ -1,7 +1,8 @@
 """The user's machine as the budget sees it: which multiples of units pay, and what a network takes at given widths.
 
 A latency is predicted by a model that was fitted to networks cut to several widths, and measured by cutting the network
-to the widths asked for: without recovery, for the time does not depend on the values of weights. Everything measured is
+to the widths asked for: with the biases that recovery adds, but without values worked out, on which the time does not
+depend. Everything measured is
 kept per machine, so that the next run decides alike.
 """
 
@@ -12,7 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +41,7 @@ from onnx_subprune.latency import (
 from onnx_subprune.model import has_half, input_specs, model_bytes
 from onnx_subprune.options import Options
 from onnx_subprune.structure import Structure
+from onnx_subprune.subspace import corrected
 
 __all__ = ["Clock", "LatencyMet", "Multiples", "fast_multiples", "known_multiples", "stepped", "timed_shapes"]
 
@@ -49,6 +51,8 @@ _TOGETHER = 1 << 30
 """Bytes of models that are open at once."""
 _LEARNING = Effort(20, 30.0)
 _DECIDING = Effort(20, 2.0, sittings=3)
+# Six sittings give an interval.
+_CONFIRMING = Effort(20, 1.5, sittings=6)
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,10 @@ def known_multiples() -> dict[str, dict[str, int]]:
             where = ", ".join([*map(str, key.get("providers", ())), str(key.get("dtype")), threads])
             found[where] = {family: decision.multiple for family, decision in decided.items()}
     return found
+
+
+def _digest(counts: Mapping[str, int]) -> str:
+    return hashlib.sha256(json.dumps(sorted(counts.items())).encode()).hexdigest()[:20]
 
 
 def _numbers(held: object) -> list[float]:
@@ -232,28 +240,40 @@ class Clock:
         return model
 
     def measured(self, counts: Mapping[str, int], repeats: int = 1) -> float:
-        """Return what the network with these widths really takes: the mean of so many measurements, each made once."""
-        digest = hashlib.sha256(json.dumps(sorted(counts.items())).encode()).hexdigest()[:20]
-        held = self._record.data.get("measured")
-        known = held if isinstance(held, dict) else {}
-        ratios = _numbers(known.get(digest))
+        """Return what the network with these widths really takes: the mean of so many measurements, of all if more."""
+        ratios = self._held(counts)
         if len(ratios) < repeats:
             cut = self._cut(counts)
             ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(repeats - len(ratios))]
-            known[digest] = ratios
-            self._record.data["measured"] = known
-            self._record.save()
-        ratio = float(np.mean(ratios[:repeats]))
+            self._hold(counts, ratios)
+        ratio = float(np.mean(ratios))
         _logger.info("latency: predicted %.4f, measured %.4f", self.predicted(counts), ratio)
         return ratio
+
+    def remember(self, counts: Mapping[str, int], finished: LatencyMet) -> None:
+        """Count the measurement of a finished network among those of its widths."""
+        own = self._own(counts)
+        self._hold(own, [*self._held(own), finished.measured])
+
+    def _own(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Return the widths of the groups that may be pruned."""
+        return {curve.group: counts[curve.group] for curve in self._curves}
+
+    def _held(self, counts: Mapping[str, int]) -> list[float]:
+        known = self._record.data.get("measured")
+        return _numbers(known.get(_digest(counts))) if isinstance(known, dict) else []
+
+    def _hold(self, counts: Mapping[str, int], ratios: list[float]) -> None:
+        known = self._record.data.get("measured")
+        self._record.data["measured"] = {**(known if isinstance(known, dict) else {}), _digest(counts): ratios}
+        self._record.save()
 
     def confirmed(self, model: onnx.ModelProto, counts: Mapping[str, int]) -> LatencyMet:
         """Measure a finished network; `counts` are its widths."""
         options = self._options
-        timed = self._times([model], _DECIDING)
-        names = {curve.group for curve in self._curves}
+        timed = self._times([model], _CONFIRMING)
         return LatencyMet(
-            predicted=self.predicted({name: count for name, count in counts.items() if name in names}),
+            predicted=self.predicted(self._own(counts)),
             measured=float(timed.ratios[1]),
             interval=timed.interval(1),
             dense_ms=float(timed.milliseconds[0]),
@@ -272,6 +292,8 @@ class Clock:
             "model": analysis.fingerprint,
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "prune_normalised": options.prune_normalised,
+            "effort": [asdict(_LEARNING), asdict(_DECIDING)],
+            "recovered": options.recovery != "none",
             "groups": [[curve.group, curve.size, curve.round_to, curve.minimum] for curve in self._curves],
         }
 
@@ -309,7 +331,7 @@ class Clock:
         return times([dense, *models], self._feeds, providers=options.providers, threads=options.threads, effort=effort)
 
     def _cut(self, counts: Mapping[str, int]) -> onnx.ModelProto:
-        """The network with the first units of every group, without recovery."""
+        """The network with the first units of every group, and with the nodes that recovery would leave it with."""
         analysis = self._analysis
         bare = restructured(analysis)
         keeps = {
@@ -317,4 +339,5 @@ class Clock:
             for group in bare.prunable
             if counts.get(group.name, group.size) < group.size
         }
-        return shrink(analysis.normalised, bare, keeps, scratch=analysis.scratch)
+        biased = [] if self._options.recovery == "none" else corrected(bare, keeps)
+        return shrink(analysis.normalised, bare, keeps, biased=biased, scratch=analysis.scratch)

@@ -8,6 +8,7 @@ may lose them all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from math import isfinite
 
@@ -44,9 +45,8 @@ def measured_curves(
         plan = make_plan(analysis, curves, {curve.group: width}, options)
         return recovered(analysis, plan, statistics, None, alone).model
 
-    with side_by_side(options.threads):
-        # One network is cut while the last one runs.
-        models = ahead(pruned(curve, width) for curve, width in widths)
+    # One network is cut while the last one runs.
+    with side_by_side(options.threads), closing(ahead(pruned(*each) for each in widths)) as models:
         for index, ((curve, width), model) in enumerate(zip(widths, models, strict=True)):
             if progress is not None:
                 progress(index, len(widths))

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import cache
 from queue import SimpleQueue
-from threading import Event, Semaphore, Thread
-from typing import TypeVar
+from threading import Event, Lock, Semaphore, Thread
+from typing import Any, TypeVar
 
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 __all__ = ["ahead", "cores", "shared", "side_by_side"]
@@ -38,28 +39,54 @@ def cores() -> int:
 def side_by_side(threads: int | None = None) -> Iterator[None]:
     """Within, a call of a BLAS keeps to the thread that made it, and `ahead` and `shared` to so many threads.
 
+    The limit is of the process, and holds until all who asked for it are done. A BLAS that threadpoolctl does not know
+    (Accelerate) goes its own way.
+
     Args:
         threads: as many as there are cores for None.
 
     """
     before = _most.set(threads or cores())
+    _limit.take()
     try:
-        with _blas().limit(limits=1, user_api="blas"):
-            yield
+        yield
     finally:
+        _limit.give_back()
         _most.reset(before)
+
+
+class _Limit:
+    """One thread for every BLAS, as long as somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._holders = Lock(), 0
+        self._limiter: Any = None
+
+    def take(self) -> None:
+        with self._lock:
+            if not self._holders:
+                self._limiter = _blas().limit(limits=1, user_api="blas")
+            self._holders += 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if not self._holders:
+                self._limiter.restore_original_limits()
+
+
+_limit = _Limit()
 
 
 @cache
 def _blas() -> ThreadpoolController:
     # NumPy and SciPy each bring one, and both have to be loaded to be found.
-    import numpy.linalg  # noqa: F401, PLC0415
     import scipy.linalg  # noqa: F401, PLC0415
 
     return ThreadpoolController()
 
 
-def ahead(items: Iterable[_T], depth: int = 1) -> Iterator[_T]:
+def ahead(items: Iterable[_T], depth: int = 1) -> Generator[_T]:
     """Yield the same items, of which a thread makes up to `depth` while the last one is being used."""
     if _most.get() < 2:
         yield from items
@@ -96,12 +123,24 @@ def ahead(items: Iterable[_T], depth: int = 1) -> Iterator[_T]:
 
 
 def shared(function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
-    """Return what a function makes of each item, in order; several at a time where there are cores for it."""
-    pieces = list(items)
-    most = min(_most.get(), len(pieces))
-    return [function(piece) for piece in pieces] if most <= 1 else list(_pool(most).map(function, pieces))
+    """Return what a function makes of each item, in order; several at a time where there are threads for it."""
+    pieces, most = list(items), _most.get()
+    if most < 2 or len(pieces) < 2:
+        return [function(piece) for piece in pieces]
+    state = np.geterr()
+
+    def one(piece: _T) -> _U:
+        with np.errstate(**state):
+            return function(piece)
+
+    return list(_pool(most).map(one, pieces))
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="onnx-subprune")
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has the pool and none of its threads.
+    os.register_at_fork(after_in_child=_pool.cache_clear)

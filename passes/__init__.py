@@ -8,7 +8,7 @@ from onnx_subprune.passes.drop_branches import DropBranches
 from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
-from onnx_subprune.passes.fold_corrections import FoldCorrections
+from onnx_subprune.passes.fold_corrections import FoldCorrections, GiveBiases
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.low_rank import LowRank
@@ -33,6 +33,7 @@ __all__ = [
     "FoldBatchNorm",
     "FoldConstants",
     "FoldCorrections",
+    "GiveBiases",
     "InlineBranches",
     "LowRank",
     "MaskConsumers",

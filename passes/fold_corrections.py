@@ -6,6 +6,7 @@ weights keep their size here, the columns of removed units are set to zero; slic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Correction, Fit
 
-__all__ = ["FoldCorrections", "shift_bias"]
+__all__ = ["FoldCorrections", "GiveBiases", "shift_bias"]
 
 _RECURRENT_BIAS = 3
 
@@ -71,6 +72,31 @@ class FoldCorrections(Pass):
         stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
         constant.values = self._store(stored.astype(constant.dtype))
         return shift
+
+
+class GiveBiases(Pass):
+    """Give linear maps the biases that a correction would, of ones: the time of a run does not depend on their values.
+
+    Args:
+        structure: of the very graph that the pass runs on; new biases are entered into it.
+        consumers: the nodes of the linear maps.
+
+    """
+
+    def __init__(self, structure: Structure, consumers: Sequence[Consumer]) -> None:
+        self._structure = structure
+        self._consumers = consumers
+
+    def requires(self, graph: gs.Graph) -> str | None:
+        """The structure is of this graph."""
+        return None if graph is self._structure.graph else "the structure was inferred from another graph"
+
+    def run(self, graph: gs.Graph) -> bool:
+        """Add one to every output."""
+        for consumer in self._consumers:
+            outputs = math.prod(as_blocks(consumer, consumer.weight.view()).shape[:2])
+            shift_bias(graph, self._structure, consumer, np.ones(outputs))
+        return bool(self._consumers)
 
 
 def shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
+from signal import alarm
 
 import numpy as np
 import pytest
@@ -102,6 +104,34 @@ def test_results_are_in_order_whatever_the_number_of_threads(threads: int) -> No
         assert shared(lambda number: number * number, range(40)) == [number * number for number in range(40)]
         with pytest.raises(ZeroDivisionError):
             shared(lambda number: 1 / number, [1, 0, 2])
+
+
+def test_work_that_overlaps_gives_the_blas_its_threads_back() -> None:
+    before = threadpool_info()
+    first, second = side_by_side(), side_by_side()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert blas_threads() == {1}
+    second.__exit__(None, None, None)
+    assert threadpool_info() == before
+
+
+def test_what_is_ignored_here_is_ignored_by_the_threads() -> None:
+    with side_by_side(2), np.errstate(over="ignore"):
+        assert np.isinf(shared(lambda number: np.float32(1e38) * np.float32(number), [10, 20])).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_process_has_threads_of_its_own() -> None:
+    with side_by_side(2):
+        assert shared(str, [1, 2]) == ["1", "2"]
+        child = os.fork()
+        if not child:
+            alarm(20)
+            os._exit(0 if shared(str, [3, 4]) == ["3", "4"] else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_blas_keeps_to_one_thread_within_and_gets_its_own_back() -> None:

@@ -40,7 +40,8 @@ class Pace:
 
     Sittings are held until there are six and the interval of every ratio is at most `precision` of it to either side
     (of a model that is alone: the interval of its median time), or until `most_seconds` are over; the first round
-    forth and back is always finished. A sitting lasts `seconds` and `rounds` at least.
+    forth and back is always finished. A sitting lasts `seconds` and `rounds` at least, and its warm-up as many rounds
+    as are asked for, but both no longer than lets six of them be held: of fewer there is no interval.
 
     Raises:
         OptionError: a number is out of range.
@@ -77,9 +78,11 @@ def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> lis
     start, most = perf_counter(), math.ceil(pace.most_seconds)
     end = start + pace.most_seconds
     while not sittings or (perf_counter() < end and not _sure(sittings, pace.precision)):
-        _say(tell, min(most, int(perf_counter() - start)), most)
-        with _sitting(turns, len(sittings), warmup) as ready:
-            sittings.append(_seated(ready, pace, end))
+        begun = perf_counter()
+        _say(tell, min(most, int(begun - start)), most)
+        share = pace.most_seconds / FEWEST
+        with _sitting(turns, len(sittings), warmup, begun + share / 3) as ready:
+            sittings.append(_seated(ready, pace, min(end, begun + share)))
     _say(tell, most, most)
     return sittings
 
@@ -96,13 +99,15 @@ def ratios(sittings: Sequence[Array]) -> Array:
 
 
 def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
-    """Seconds of the rounds of one sitting, which breaks off at `end`."""
+    """Seconds of the rounds of one sitting, which breaks off where two more would pass `end`."""
     rounds: list[list[float]] = []
-    least = perf_counter() + pace.seconds
+    now = perf_counter()
+    least = now + pace.seconds
     while True:
+        before = now
         rounds += [_round(turns, backwards=False), _round(turns, backwards=True)]
         now = perf_counter()
-        if now >= end or (now >= least and len(rounds) >= pace.rounds):
+        if 2 * now - before > end or (now >= least and len(rounds) >= pace.rounds):
             return np.array(rounds)
 
 
@@ -118,14 +123,18 @@ def _sure(sittings: Sequence[Array], precision: float) -> bool:
 
 
 @contextlib.contextmanager
-def _sitting(turns: Open, number: int, warmup: int) -> Iterator[Sequence[Turn]]:
-    """Open sessions, warm them up, and keep Python's collector of garbage from running in the middle of a round."""
+def _sitting(turns: Open, number: int, warmup: int, until: float = math.inf) -> Iterator[Sequence[Turn]]:
+    """Open sessions and warm them up, until then at most; no garbage is collected in the middle of a round."""
     ready = turns(bool(number % 2))
     enabled = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(warmup):
-            _round(ready, backwards=False)
+        took = 0.0
+        for done in range(warmup):
+            # Where one more would be too long, one was enough.
+            if done and perf_counter() + took > until:
+                break
+            took = sum(_round(ready, backwards=False))
         yield ready
     finally:
         if enabled:

@@ -68,10 +68,15 @@ class Times:
         return np.array([self._ratio(model) for model in range(self.seconds.shape[1])])
 
     def _ratio(self, model: int) -> float:
+        return float(np.median(self._by_sitting(model)))
+
+    def _by_sitting(self, model: int) -> NDArray[np.float64]:
+        """The median ratio to the first model in each sitting."""
+        paired = self.paired(model)
         if self.sitting is None:
-            return float(np.median(self.paired(model)))
+            return np.array([np.median(paired)])
         sitting = self.sitting[self._counted(model)]
-        return float(np.median([np.median(self.paired(model)[sitting == one]) for one in np.unique(sitting)]))
+        return np.array([np.median(paired[sitting == one]) for one in np.unique(sitting)])
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
@@ -85,8 +90,9 @@ class Times:
         return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
 
     def interval(self, model: int) -> tuple[float, float] | None:
-        """What holds the median ratio in 95 of 100 cases."""
-        return median_interval(self.paired(model))
+        """What holds the median ratio in 95 of 100 cases; of several sittings over theirs, None if these are few."""
+        values = self._by_sitting(model)
+        return median_interval(values if len(values) > 1 else self.paired(model))
 
     def blocks(self, number: int) -> NDArray[np.float64]:
         """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any."""

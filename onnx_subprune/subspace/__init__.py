@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_subprune.subspace.fitting import Correction, Fit, Pending, fit_corrections, intercept_is_exact
+from onnx_subprune.subspace.fitting import Correction, Fit, Pending, corrected, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
 from onnx_subprune.subspace.low_rank import (
     Factors,
@@ -46,6 +46,7 @@ __all__ = [
     "Term",
     "centred",
     "conditional_variance_scores",
+    "corrected",
     "cumulative_variance",
     "equilibrate",
     "factors",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_subprune.structure import PASSED_THROUGH, RECURRENT_STATES, Atom, Consumer, Structure, features_of, keep_mask
 from onnx_subprune.subspace.recovery import recover
 
-__all__ = ["Correction", "Fit", "Pending", "fit_corrections", "intercept_is_exact"]
+__all__ = ["Correction", "Fit", "Pending", "corrected", "fit_corrections", "intercept_is_exact"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,13 @@ def fit_corrections(
         moments = tuple(_as_read(structure, consumer, grams[consumer]) for consumer in consumers)
         fits.append(Pending(consumers, features.outer, kept, live, moments, ridge))
     return fits, refusals
+
+
+def corrected(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> list[Consumer]:
+    """Return the consumers that lose features, and whose weights can be corrected for it."""
+    shares = [consumers for consumers in _sharing(structure).values() if _refusal(consumers) is None]
+    losing = [consumers for consumers in shares if any(_loses(structure, consumer, keeps) for consumer in consumers)]
+    return [consumer for consumers in losing for consumer in consumers]
 
 
 def _loses(structure: Structure, consumer: Consumer, keeps: Mapping[Atom, NDArray[np.bool_]]) -> bool:
