@@ -46,7 +46,7 @@ class Departure:
 
     @cached_property
     def held(self) -> bool:
-        """Whether there are samples held out, which no fit has seen."""
+        """Whether there are samples held out, by which fits are chosen (their last solutions have seen them too)."""
         return any(portion.held for portion in portions(self._dataset, self._options.batch_size))
 
     def __call__(self, model: onnx.ModelProto, samples: int | None = None) -> float:

@@ -34,6 +34,7 @@ _logger = logging.getLogger(__name__)
 
 # Two networks whose errors at the outputs differ by less are as good as each other.
 _NOISE, _ROUNDING = 0.01, 1e-9
+_OTHER = "nodes of its kind are not fitted exactly"
 _UNCHECKED = (
     f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
 )
@@ -236,4 +237,7 @@ def _thin(structure: Structure, fits: Sequence[Pending], statistics: Statistics 
 
 def _left(found: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
-    return [f"'{name}' keeps its recovery by channel: {why}" for name, why in found.left.items() if name in errors]
+    fitted = {layer.name for layer in found.layers}
+    there = {node.name for node in found.model.graph.node}
+    why = {name: found.left.get(name, _OTHER) for name in errors if name in there - fitted}
+    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in why.items()]

@@ -134,7 +134,9 @@ def refit(
                 left |= dict.fromkeys([one.name for one in together], found)
                 continue
             for linear, one in zip(together, found, strict=True):
-                work.write(linear, one)
+                if not work.write(linear, one):
+                    left[linear.name] = "its type cannot hold the weights that were found"
+                    continue
                 layers.append(LayerFit(linear.name, one.before, one.after, one.strength, one.factors))
                 logger.debug("fitted %s", layers[-1])
     if progress is not None:
@@ -231,10 +233,10 @@ class _Run:
         return [clipped(found[0], (weight, bias), *examples.joined(), limits, rounding=rounding)]
 
     def _refusal(self, linear: Linear, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
-        blocks, outputs, features = shape
+        _, outputs, features = shape
         if features > self._settings.max_features:
             return f"it reads {features} features at once, more than the {self._settings.max_features} allowed"
-        if 8 * blocks * features * (3 * features + 8 * outputs) > _MOST_BYTES:
+        if _bytes_of(shape) > _MOST_BYTES:
             return f"its {outputs} outputs of {features} features are more than memory is given for"
         if self._surroundings.shifted(linear) not in (None, None if shortcut is None else shortcut.total):
             return "it gives what a branch gave that is gone, to a sum that is not known yet"
@@ -276,22 +278,23 @@ class _Run:
             return sums[0], sums[0]
         return sums if sums[1].count else "there are too few samples to hold some out"
 
-    def write(self, linear: Linear, found: Refined) -> None:
-        """Put the fitted weight and bias into the pruned network."""
+    def write(self, linear: Linear, found: Refined) -> bool:
+        """Put the fitted weight and bias into the pruned network; whether it holds them now."""
         if np.isinf(found.strength):
-            return
+            return True
         weight = self._tensors[linear.weight]
         like = array_of(weight)
         with np.errstate(over="ignore"):
             values = linear.stored(found.weight, like).astype(like.dtype)
         if not np.isfinite(values).all():
             # Half precision cannot hold it.
-            return
+            return False
         weight.CopyFrom(initializer(values, weight.name, self._scratch))
         if linear.bias is not None:
             bias = self._tensors[linear.bias]
             old = array_of(bias)
             bias.CopyFrom(initializer((found.bias / linear.scale).reshape(old.shape).astype(old.dtype), bias.name))
+        return True
 
     def _bias(self, linear: Linear) -> Array:
         shape = (linear.blocks, linear.outputs // linear.blocks)
@@ -421,6 +424,12 @@ class _Examples:
         fitted, held = (Examples.joined(rows) for rows in self._rows)
         self._rows = ([], [])
         return fitted, held
+
+
+def _bytes_of(shape: tuple[int, ...]) -> int:
+    """Return what a layer takes: Gram matrices of two sets of rows, their sum and its factor, with copies."""
+    blocks, outputs, features = shape
+    return 8 * blocks * features * (6 * features + 8 * outputs)
 
 
 def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:

@@ -284,17 +284,19 @@ class _Centred:
         count = np.maximum(gram[:, -1:, -1:], np.finfo(np.float64).tiny)
         self._mean = gram[:, :-1, -1] / count[:, 0] if affine else np.zeros((gram.shape[0], gram.shape[1] - 1))
         self._means = errors[..., -1] / count[:, 0] if affine else np.zeros(errors.shape[:3])
-        second = gram[:, :-1, :-1] / count - self._mean[:, :, None] * self._mean[:, None, :]
+        second = gram[:, :-1, :-1] / count
+        second -= self._mean[:, :, None] * self._mean[:, None, :]
         cross = errors[..., :-1] / count - self._means[..., None] * self._mean[:, None, :]
-        variance = np.einsum("bii->bi", second)
-        raw = np.einsum("bii->bi", gram[:, :-1, :-1] / count)
+        variance = np.einsum("bii->bi", second).copy()
+        raw = np.einsum("bii->bi", gram)[:, :-1] / count[:, 0]
         # Such a feature is constant, but for the rounding of these sums or of what it was computed in.
         dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivot))
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
         usual = np.sum(variance * live, axis=1, keepdims=True) / np.maximum(live.sum(axis=1, keepdims=True), 1)
         self._ridge = 1.0 + EVEN * usual / np.where(dead, 1.0, variance)
-        self._matrix = second / (self._scale[:, :, None] * self._scale[:, None, :])
+        second /= self._scale[:, :, None] * self._scale[:, None, :]
+        self._matrix = second
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]
 
@@ -303,7 +305,9 @@ class _Centred:
         wanted, means = self._cross[:, :, one], self._means[:, :, one]
         parts, blocks, outputs, features = wanted.shape
         targets = wanted.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
-        solved = _solved(self._matrix + strength * self._ridge[:, None, :] * np.eye(features), targets)
+        matrix = self._matrix.copy()
+        np.einsum("bii->bi", matrix)[:] += strength * self._ridge
+        solved = _solved(matrix, targets)
         if solved is None:
             return None
         D = solved.reshape(blocks, features, parts, outputs).transpose(2, 0, 3, 1) / self._scale[:, None, :]

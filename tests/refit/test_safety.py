@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from onnx_subprune.calibration import open_data
 from onnx_subprune.departure import Departure
 from onnx_subprune.model import array_of, input_specs
 from onnx_subprune.options import Options
-from onnx_subprune.refit import Networks, Refit, refit
+from onnx_subprune.recovery import settings
+from onnx_subprune.refit import Networks, Refit, engine, refit
+from onnx_subprune.subspace.pairs import Refined
 
 NET = """g (float[N,3,6,6] x) => (float[a,b] y) {
     [c1] h = Conv <pads=[1,1,1,1]> (x, w1)
@@ -110,3 +113,57 @@ def test_departure_is_of_the_samples_held_out(net, draw):
     few = Departure(model, open_data({"x": values[:4]}, input_specs(model)), Options(threads=1), 64)
     assert not few.held
     assert few(double) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ("features", "it reads 45 features at once, more than the 40 allowed"),
+        ("bytes", "more than memory is given for"),
+    ],
+)
+def test_a_layer_that_is_too_large_keeps_its_recovery_by_channel_and_the_report_says_so(
+    net, pruned, monkeypatch, tmp_path, limit, reason
+):
+    model = net(NET, **WEIGHTS)
+    if limit == "features":
+        monkeypatch.setattr(recovery, "settings", lambda options: replace(settings(options), max_features=40))
+    else:
+        monkeypatch.setattr(engine, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
+    found = pruned(model, KEPT)
+    assert reason in found.fit.left["c2"]
+    assert {layer.name for layer in found.fit.layers} == {"c1", "g"}
+    assert [text for text in found.warnings if text.startswith("'c2' keeps its recovery by channel") and reason in text]
+    page = tmp_path / "report.html"
+    found.report(page)
+    assert reason in page.read_text(encoding="utf-8")
+
+
+def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monkeypatch, draw):
+    weight = np.full((4, 4), 6e4, np.float16)
+    model = net("g (float16[N,4] x) => (float16[a,b] y) { [m] y = MatMul(x, w) }", w=weight)
+    monkeypatch.setattr(
+        engine, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
+    )
+    data = open_data({"x": 1e-3 * np.ones((20, 4), np.float16)}, input_specs(model))
+    found = refit(Networks(model, model, lambda _, value: value), data)
+    assert found.layers == ()
+    assert found.left == {"m": "its type cannot hold the weights that were found"}
+
+
+def test_consumers_that_exact_recovery_does_not_know_are_told_of(net, pruned):
+    model = net(
+        """g (float[N,5,3] x) => (float[a,b,c,d] y) {
+            [m] h = MatMul(x, w1)
+            [r] r = Relu(h)
+            [t] t = Transpose <perm=[1,0,2]> (r)
+            [l] y, e, f = LSTM <hidden_size=4> (t, w2, r2)
+        }""",
+        w1=(3, 8), w2=(1, 16, 8), r2=(1, 16, 4),
+    )  # fmt: skip
+    found = pruned(model, {"m": range(5)})
+    assert [
+        text
+        for text in found.warnings
+        if text == "'l' keeps its recovery by channel: nodes of its kind are not fitted exactly"
+    ]
