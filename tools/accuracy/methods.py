@@ -70,6 +70,9 @@ METHODS: dict[str, Method] = {
     "magnitude": Method(
         "L1 magnitude, no recovery", OURS, _one_pass("magnitude", "none"), one_pass=True, baseline=True
     ),
+    "wanda": Method(
+        "weights times activations, no recovery", OURS, _one_pass("wanda", "none"), one_pass=True, baseline=True
+    ),
     "low-rank": Method("low-rank factorisation", OURS, one_pass=True, baseline=True, factorises=True),
     "cut": Method("the paper's order, no recovery", OURS, _one_pass("zca", "none"), one_pass=True, baseline=True),
     "paper": Method(
@@ -85,5 +88,10 @@ METHODS: dict[str, Method] = {
         "OBS order, exact recovery, layer after layer",
         OURS,
         {"select": "obs", "recovery": "exact", "allocation": "cutoff", "one_pass": False},
+    ),
+    "uniform": Method(
+        "effort balanced, the same share of every group",
+        OURS,
+        {**_of_effort("balanced"), "allocation": "uniform"},
     ),
 }

@@ -29,7 +29,7 @@ __all__ = ["Bench", "Store"]
 logger = logging.getLogger(__name__)
 
 _RIVAL = "onnxsim-norm"
-_EFFORT = Effort(100, 15.0)
+_EFFORT = Effort(30, 4.0, sittings=6)
 
 Figure = dict[str, Any]
 
