@@ -11,7 +11,7 @@ widths that it leads to meet the target.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -135,7 +135,7 @@ def _timed(study: Study, clock: Clock, allocation: str) -> tuple[_Widths, list[s
         # A target that costs are shared out for has nothing to tell the user.
         return allocate(structure, curves, Target("latency", min(limit, 1.0)), allocation, predicted)[0]
 
-    met = budget.meet(within, clock.measured, target)
+    met = budget.meet(within, _counted(study, clock), target)
     if not study.measures:
         return _Widths(met.counts), clock.warnings
     found = _tried(study, met.counts, predicted, met.limit)
@@ -154,9 +154,24 @@ def _scaled_to_meet(
         return budget.in_proportion(_open(study.curves, other), other, predicted, limit).counts
 
     try:
-        return budget.meet(in_proportion, clock.measured, study.options.target.value, start=met.limit).counts
+        target = study.options.target.value
+        return budget.meet(in_proportion, _counted(study, clock), target, start=met.limit).counts
     except TargetError:
         return met.counts
+
+
+def _counted(study: Study, clock: Clock) -> Callable[[Mapping[str, int], int], float]:
+    """Return what measures widths, and tells how many of those that may be needed have been."""
+    tell = phase(study.progress, "measuring candidates")
+    seen: set[tuple[tuple[str, int], ...]] = set()
+
+    def measured(counts: Mapping[str, int], repeats: int) -> float:
+        if tell is not None:
+            tell(len(seen), budget.MEETINGS)
+        seen.add(tuple(sorted(counts.items())))
+        return clock.measured(counts, repeats)
+
+    return measured
 
 
 def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float) -> _Widths:
@@ -170,6 +185,7 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
     quick = _Trials(replace(study, options=by_channel(options)), study.departure, most=len(named))
     quick.run(named)
     quick.finish()
+    quick.found = None
     if not options.trials:
         return _Widths(quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts)
     trials = _Trials(study, study.departure, most=options.trials)

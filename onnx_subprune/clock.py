@@ -93,7 +93,7 @@ class LatencyMet:
     error: float
 
 
-def fast_multiples(model: onnx.ModelProto, options: Options) -> Multiples:
+def fast_multiples(model: onnx.ModelProto, options: Options, progress: Progress | None = None) -> Multiples:
     """Return which multiples pay where the options run the model, from the cache or measured now."""
     on_cpu = tuple(name.lower() for name in options.providers) in (("cpu",), ("cpuexecutionprovider",))
     dtype = "float16" if not on_cpu and has_half(model) else "float32"
@@ -102,7 +102,7 @@ def fast_multiples(model: onnx.ModelProto, options: Options) -> Multiples:
     )
     found = _decisions(record)
     if found is None:
-        found = measured_multiples(options.providers, options.threads, dtype)
+        found = measured_multiples(options.providers, options.threads, dtype, progress=progress)
         record.data = {family: vars(decision) for family, decision in found.items()}
         record.save()
     open_ones = [family for family, decision in found.items() if not decision.sure]

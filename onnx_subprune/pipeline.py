@@ -200,8 +200,7 @@ def _on_this_machine(
     timed = options.cost == "latency" or (options.target.kind == "latency" and options.target.value < 1.0)
     if not timed and options.round_to != AUTO:
         return curves, None, []
-    begin(progress, "measuring which widths are fast")
-    multiples = fast_multiples(analysis.model, options)
+    multiples = fast_multiples(analysis.model, options, phase(progress, "measuring which widths are fast"))
     curves = stepped(curves, analysis.structure, multiples.of)
     if not timed:
         return curves, None, list(multiples.warnings)

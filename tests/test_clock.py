@@ -46,7 +46,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretended]:
         machine = Pretended(**options)
         monkeypatch.setattr(clock, "times", machine)
         monkeypatch.setattr(
-            clock, "measured_multiples", lambda *_: {name: Decision(8, sure=True) for name in clock.FAMILIES}
+            clock, "measured_multiples", lambda *_, **__: {name: Decision(8, sure=True) for name in clock.FAMILIES}
         )
         return machine
 
@@ -280,7 +280,7 @@ def test_widths_are_multiples_of_what_pays_for_all_that_touch_them(
 def test_multiples_are_measured_once(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
     calls: list[Any] = []
 
-    def measured(*given: Any) -> dict[str, Decision]:
+    def measured(*given: Any, **_: Any) -> dict[str, Decision]:
         calls.append(given)
         return {name: Decision(4, sure=name != "conv") for name in clock.FAMILIES}
 
@@ -312,3 +312,20 @@ def test_a_batch_that_the_model_does_not_have_is_refused(analysis: Analysis) -> 
     fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     with pytest.raises(OptionError, match="dynamic first axis to measure batches of 16, found 1"):
         timed_shapes(replace(analysis, model=fixed), 16)
+
+
+def test_every_long_step_says_how_much_of_it_is_done(pretended: Callable[..., Pretended]) -> None:
+    pretended()
+    told: dict[str, list[tuple[int, int | None]]] = {}
+    demo = load_demo()
+    options = Options.of_effort("fast", target=Target.parse("latency=0.6"), threads=1)
+    prune(
+        demo.model_path,
+        demo.calibration,
+        options,
+        progress=lambda name, done, total: told.setdefault(name, []).append((done, total)),
+    )
+    assert told["measuring candidates"][0] == (0, 8)
+    assert told["measuring latencies"][-1][0] == told["measuring latencies"][-1][1]
+    for steps in (told["measuring candidates"], told["measuring latencies"]):
+        assert [done for done, _ in steps] == sorted(done for done, _ in steps)

@@ -16,12 +16,13 @@ from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, joint_share, kept
 from onnx_subprune.budget.knapsack import knapsack, lost_without
 from onnx_subprune.budget.latency import Fit, fit_times, sampled_widths
-from onnx_subprune.budget.meeting import TOLERANCE, Met, meet
+from onnx_subprune.budget.meeting import MEETINGS, TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
 from onnx_subprune.budget.search import Found, Trial, smallest
 from onnx_subprune.budget.sensitivity import fit_sensitivity
 
 __all__ = [
+    "MEETINGS",
     "TOLERANCE",
     "Allocation",
     "Allocator",

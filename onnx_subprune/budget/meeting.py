@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 from onnx_subprune.errors import TargetError
 
-__all__ = ["TOLERANCE", "Met", "meet"]
+__all__ = ["MEETINGS", "TOLERANCE", "Met", "meet"]
 
 TOLERANCE = 0.03
 """A latency within this share of the target meets it."""
 
-_TRIALS = 8
+MEETINGS = 8
+"""At most so many widths are measured."""
+
 _REPEATS = 2
 _AIM = 0.985
 _GAP = 2e-3
@@ -44,7 +46,7 @@ def meet(
     target: float,
     *,
     start: float | None = None,
-    trials: int = _TRIALS,
+    trials: int = MEETINGS,
 ) -> Met:
     """Find widths whose measured cost is within the target, and not below it for nothing.
 

@@ -1,8 +1,8 @@
-"""One pass over the data that leaves a Gram matrix per tap: memory of O(sum of d²) and one batch, never O(samples).
+"""One pass over the data that leaves a Gram matrix per tap: memory of O(sum of d²) and two batches, never O(samples).
 
-All tapped tensors of a batch are fetched in one run. Before the pass a model that returns only their shapes is run on
-one sample: the batch is made as small as the memory limit asks for, and only if one sample alone takes four times the
-limit are the taps spread over several passes.
+All tapped tensors of a batch are fetched in one run, while products are taken of the batch before. Before the pass a
+model that returns only their shapes is run on one sample: the batch is made as small as the memory limit asks for, and
+only if one sample alone takes four times the limit are the taps spread over several passes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "Progress", "calibrate"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 32
-# The runtime holds what it returns a second time, so twice this is in use while a batch is fetched.
+# The runtime holds what it returns a second time, and the batch before is in use: at most three times this is held.
 DEFAULT_MAX_BYTES = 1 << 27
 _ITEM_BYTES = 4
 # One sample may take so many times more before it is run again for the rest: a pass costs a whole inference.

@@ -10,7 +10,7 @@ from the narrowest to the widest would.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +48,19 @@ class Decision:
 
 
 def measured_multiples(
-    providers: Sequence[str] = ("cpu",), threads: int | None = None, dtype: str = "float32"
+    providers: Sequence[str] = ("cpu",),
+    threads: int | None = None,
+    dtype: str = "float32",
+    *,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Decision]:
     """Measure which multiples pay, by kind of work; it takes a few seconds.
+
+    Args:
+        providers: execution providers, most wanted first.
+        threads: intra-op threads of the runtime.
+        dtype: of inputs and weights.
+        progress: called with the kinds of work that are done and their number.
 
     Raises:
         OptionError: a provider is unknown or did not load.
@@ -58,7 +68,12 @@ def measured_multiples(
     """
     model, _ = chain("matmul", 8, Sizes(repeats=1, rows=8), dtype)
     on_cpu = open_session(model, providers, threads=threads).get_providers() == ["CPUExecutionProvider"]
-    return {family: _measured(family, on_cpu, providers, threads, dtype) for family in FAMILIES}
+    found: dict[str, Decision] = {}
+    for family in FAMILIES:
+        if progress is not None:
+            progress(len(found), len(FAMILIES))
+        found[family] = _measured(family, on_cpu, providers, threads, dtype)
+    return found
 
 
 def _measured(family: str, on_cpu: bool, providers: Sequence[str], threads: int | None, dtype: str) -> Decision:

@@ -103,7 +103,7 @@ class Bench:
         whole = method.factorises or budget.only is None
         return method.options(
             target=budget.equal if method.factorises else budget.target,
-            input_shapes=opened.shapes,
+            input_shapes=tuple(opened.shapes.items()),
             only=() if whole else opened.groups(str(budget.only)),
             batch_size=network.batch,
             threads=THREADS,

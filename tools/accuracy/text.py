@@ -6,9 +6,9 @@ INTRODUCTION = """\
 # Results
 
 How much accuracy is left when a network shrinks and nothing is trained: every network and every method at the same
-sizes, on whole test sets. Calibration sees no labels and no test data. A share of the MACs (or of the parameters) is
-measured on the file that comes out, in the same way for every program; where it is not within 0.0026 of what was asked
-for, the table says at which share the figure was taken.
+sizes, on the test data that each table names. Calibration sees no labels and no test data. A share of the MACs (or of
+the parameters) is measured on the file that comes out, in the same way for every program; where it is not within 0.0026
+of what was asked for, the table says at which share the figure was taken.
 
 - `onnxsim.pruning` (onnxsim 0.8.1) removes the same share of the channels of every layer it understands, which is
   searched so that the size comes out. *Norm* ranks by the weights, *Wanda* by weights times activations. Its head
@@ -26,7 +26,8 @@ for, the table says at which share the figure was taken.
 GOALS = """\
 ## The goals
 
-The goals were set before any of this was measured, high on purpose.
+The goals were set before any of this was measured, high on purpose. Of onnx-subprune the default is shown, effort
+`balanced`.
 """
 WHY = """\
 **What held it back.** Not the number of samples: from 512 on the accuracy of ResNet-56 no longer rises with them.
@@ -70,7 +71,7 @@ HOW = """\
 
 measures whatever is not in `docs/results.json` yet and writes this page and its plots; with `--write-only` the page
 alone, from that file. The program says what FOLDER holds and how the rivals' environments are made. Models run in
-float32 on the CPU provider, on one thread. Nothing was tuned on test data.
+float32 on the CPU provider, on one thread; what it costs was measured on all cores. Nothing was tuned on test data.
 
 Made with: {made}.
 """
