@@ -38,7 +38,7 @@ def demo(
     target: Annotated[str, typer.Option("--target", metavar="KIND=F", help="As for `prune`.")] = "macs=0.5",
     round_to: Annotated[
         int, typer.Option("--round-to", metavar="N", help="Keep multiples of N units: what vector units like.")
-    ] = 8,
+    ] = 16,
     threads: Threads = None,
     json: Json = False,
     verbose: Verbose = 0,
