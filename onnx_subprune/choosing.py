@@ -190,7 +190,7 @@ def _tried(study: Study, counts: dict[str, int], cost: budget.Cost, limit: float
         return _Widths(quick.best if quick.error < _CLEARLY * quick.errors["first"] else counts)
     trials = _Trials(study, study.departure, most=options.trials)
     others = [name for name in quick.ranked() if name != "first"]
-    trials.run({name: named[name] for name in ["first", *others[: options.trials // 3]]})
+    trials.run({name: named[name] for name in ["first", *others[: max(1, options.trials // 3)]]})
     while trials.left:
         near = budget.neighbours(_open(study.curves, trials.best), trials.best, cost, limit, _STEP)
         if not trials.run(dict(near)):

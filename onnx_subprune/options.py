@@ -22,7 +22,7 @@ RECOVERIES = ("exact", "channel", "none")
 EFFORTS: Mapping[str, Mapping[str, Any]] = {
     "fast": {"recovery": "channel", "one_pass": True, "allocation": "uniform"},
     "balanced": {},
-    "best": {"rows": 256, "trials": 3, "sweeps": 2},
+    "best": {"rows": 256, "trials": 2, "sweeps": 2},
 }
 """What `Options.of_effort` changes of the defaults."""
 

@@ -17,12 +17,13 @@ Calibration = Callable[[str, int], dict[str, np.ndarray]]
 NAMES = ("resnet56_cifar10_ts17", "resnet32_cifar10_dynamo18", "efficientnet_lite0_ts17", "efficientnet_lite0_dynamo18")
 
 
+@pytest.mark.parametrize("recovery", ["channel", "exact"])
 @pytest.mark.parametrize("name", NAMES)
 def test_fusions_and_layout_are_those_of_the_dense_network(
-    name: str, network: Network, calibration: Calibration
+    name: str, recovery: str, network: Network, calibration: Calibration
 ) -> None:
     dense = network(name)
-    options = Options(Target("units", 0.6), select="magnitude", recovery="channel", round_to=16, threads=1)
+    options = Options(Target("units", 0.6), select="magnitude", recovery=recovery, rows=4, round_to=16, threads=1)
     pruned = prune(dense, calibration(name, 8), options).model
     assert obstacles(differences(dense, pruned, "extended"), 0) == {}
     assert obstacles(differences(dense, pruned, "all"), 0) == {}

@@ -28,9 +28,16 @@ def fusions(zoo_table: ModuleType) -> ModuleType:
     return fusion_table
 
 
-@pytest.mark.parametrize("name", [*NAMES, *UNPACKED])
-def test_fusions_are_as_many_and_nothing_is_left(name: str, entries: dict[str, Any], fusions: ModuleType) -> None:
-    dense, pruned = fusions.prune_entry(entries[name], fusions.options_of("channel", 0.75, False))
+# Of each kind one, with the default recovery too.
+EXACT = ("bert_ts17", "gpt2_dynamo18", "llama_ts17", "resnet18_ts17", "efficientnet_b0_dynamo18", "convnext_dynamo18")
+CASES = [*((name, "channel") for name in (*NAMES, *UNPACKED)), *((name, "exact") for name in EXACT)]
+
+
+@pytest.mark.parametrize(("name", "recovery"), CASES)
+def test_fusions_are_as_many_and_nothing_is_left(
+    name: str, recovery: str, entries: dict[str, Any], fusions: ModuleType
+) -> None:
+    dense, pruned = fusions.prune_entry(entries[name], fusions.options_of(recovery, 0.75, False))
     written = fusions.operators(pruned)
     before = fusions.operators(dense)
     biases = max(0, written["Add"] - before["Add"])
