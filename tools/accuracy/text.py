@@ -61,7 +61,8 @@ COST = """\
 
 The whole of pruning (load to save) over plain inference of the same calibration samples, in turns, with the same
 session options: the median of three pairs. Where the time goes is sampled from the stack, by the rooms of the package;
-*runs of the network* are those of ONNX Runtime, whichever room asks for them. [cost.md](cost.md) says more about time,
+*runs of the network* are those of ONNX Runtime, whichever room asks for them; *threads* is time in which the room that
+sums waits for runs and rows that are made beside it. [cost.md](cost.md) says more about time,
 memory and latency.
 """
 HOW = """\
