@@ -18,6 +18,7 @@ from onnx_subprune.evaluate import Fidelity, Latency, Pace, Profile, Top1
 from onnx_subprune.model import InputSpec, input_specs
 from onnx_subprune.phases import Watch, begin, phase, watched
 from onnx_subprune.result import Result
+from onnx_subprune.shown import html_table, milliseconds
 
 __all__ = ["Measured", "Timing", "measure", "not_faster"]
 
@@ -66,6 +67,16 @@ class Measured:
     timing: Timing | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = []
+        if self.top1 is not None:
+            rows.append(("top-1", *(f"{one.accuracy:.2%}" for one in self.top1)))
+        if self.timing is not None:
+            rows.append(("latency", *(milliseconds(one.median_ms) for one in self.timing.latency)))
+        rows += [(what, "not measured", why) for what, why in self.left.items()]
+        table = html_table(("measured", "dense", "pruned"), rows)
+        return table if self.fidelity is None else table + self.fidelity._repr_html_()
 
 
 def measure(

@@ -18,7 +18,7 @@ from onnx_subprune.options import Options
 from onnx_subprune.phases import Watch
 from onnx_subprune.plan import Plan
 from onnx_subprune.refit import Refit
-from onnx_subprune.shown import change, count, html_table
+from onnx_subprune.shown import change, count, html_table, milliseconds
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -160,7 +160,15 @@ class Result:
             ("parameters", dense.parameters, pruned.parameters, ""),
             ("size", dense.bytes, pruned.bytes, "B"),
         )
-        return [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
+        found = [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
+        if self.latency is not None:
+            times = (self.latency.dense_ms, self.latency.pruned_ms)
+            found.append(("latency", *map(milliseconds, times), f"{self.latency.measured:.1%}"))
+        if self.drop is not None:
+            found.append(
+                (f"fall of {self.drop.metric}", "", f"{self.drop.fall:.2%}", f"{self.drop.allowed:.2%} allowed")
+            )
+        return found
 
 
 def _counted(warnings: Sequence[str]) -> str:

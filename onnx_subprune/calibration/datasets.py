@@ -37,8 +37,8 @@ class Dataset(ABC):
     def batches(self, batch_size: int) -> Iterator[Feeds]:
         """Yield dicts of contiguous arrays by input name, up to `batch_size` samples each, from the start.
 
-        A model with a fixed batch axis gets batches of exactly that size instead. Raises DataError for a sample that
-        does not fit the model.
+        A model with a fixed batch axis gets batches of exactly that size instead. The items may be taken on another
+        thread than the one that asks for them. Raises DataError for a sample that does not fit the model.
         """
 
     @property

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.model import open_session, run
+from onnx_subprune.shown import html_table
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 
@@ -57,6 +58,19 @@ class Fidelity:
 
     outputs: dict[str, OutputFidelity]
     samples: int
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                name,
+                f"{one.relative_l2:.2e}",
+                f"{one.cosine:.6f}",
+                "-" if one.agreement is None else f"{one.agreement:.2%}",
+            )
+            for name, one in self.outputs.items()
+        ]
+        head = ("output", "relative error", "cosine", "same class")
+        return html_table(head, rows, f"Fidelity on {self.samples} samples")
 
     @property
     def relative_l2(self) -> float:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError, OptionError
 from onnx_subprune.model import open_session, run
+from onnx_subprune.shown import html_table, milliseconds
 
 __all__ = ["NodeTime", "OperatorTime", "Profile", "profile"]
 
@@ -87,6 +88,10 @@ class Profile:
     seconds_between: float
     runs: int
     providers: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        rows = [(one.operator, str(one.nodes), milliseconds(1e3 * one.seconds)) for one in self.operators]
+        return html_table(("operator", "nodes", "in one run"), rows, f"Where {milliseconds(1e3 * self.seconds)} go")
 
     @property
     def node_seconds(self) -> float:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 import onnx_subprune as sp
+from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import Latency
 from onnx_subprune.pipeline import Result
-from onnx_subprune.shown import html_table
+from onnx_subprune.result import Drop
+from onnx_subprune.shown import html_table, milliseconds
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
@@ -68,6 +70,29 @@ def test_times_are_a_table() -> None:
     rows = Cells(Latency(2.0, 3.0, 2.5, 500.0, 0.5)._repr_html_()).rows
     assert ["median", "2.00 ms"] in rows
     assert ["to the first", "50.0%"] in rows
+
+
+def test_a_result_says_how_fast_it_is_and_what_it_lost(result: Result) -> None:
+    met = LatencyMet(0.61, 0.605, (0.6, 0.61), 2.0, 1.21, {"x": (1, 8)}, ("cpu",), 1, {}, 0.02)
+    fell = Drop("top-1", 0.01, 0.0075, "macs", ())
+    found = replace(result, latency=met, drop=fell)
+    rows = Cells(found._repr_html_()).rows
+    assert ["latency", "2.00 ms", "1.21 ms", "60.5%"] in rows
+    assert ["fall of top-1", "", "0.75%", "1.00% allowed"] in rows
+    assert "latency 1.21 ms (60.5%), fall of top-1 0.75% (1.00% allowed)" in repr(found)
+
+
+def test_what_was_measured_is_a_table(result: Result, data: dict[str, np.ndarray]) -> None:
+    measured = result.measure(data)
+    assert measured.timing is not None
+    assert measured.fidelity is not None
+    html = measured._repr_html_()
+    rows = Cells(html).rows
+    assert ["latency", *(milliseconds(one.median_ms) for one in measured.timing.latency)] in rows
+    assert any(row[0] == "y" and row[1] == f"{measured.fidelity.outputs['y'].relative_l2:.2e}" for row in rows)
+    profile = measured.timing.profiles[0]
+    first = profile.operators[0]
+    assert [first.operator, str(first.nodes), milliseconds(1e3 * first.seconds)] in Cells(profile._repr_html_()).rows
 
 
 def test_a_long_table_says_how_many_rows_it_leaves_out() -> None:
