@@ -162,12 +162,11 @@ class Result:
         )
         found = [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
         if self.latency is not None:
-            times = (self.latency.dense_ms, self.latency.pruned_ms)
-            found.append(("latency", *map(milliseconds, times), f"{self.latency.measured:.1%}"))
+            before, after = milliseconds(self.latency.dense_ms), milliseconds(self.latency.pruned_ms)
+            found.append(("latency", before, after, f"{self.latency.measured:.1%}"))
         if self.drop is not None:
-            found.append(
-                (f"fall of {self.drop.metric}", "", f"{self.drop.fall:.2%}", f"{self.drop.allowed:.2%} allowed")
-            )
+            fall, allowed = self.drop.fall, self.drop.allowed
+            found.append((f"fall of {self.drop.metric}", "", f"{fall:.2%}", f"{allowed:.2%} allowed"))
         return found
 
 
