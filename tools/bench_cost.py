@@ -51,11 +51,11 @@ STAGES = {
     "load, normalise, structure": ("prepare",),
     "calibrate": ("_calibrate",),
     "rank": ("rank_groups",),
-    "budget": ("allocate",),
-    "recover": ("_recover",),
-    "shrink": ("shrink",),
-    "verify": ("references", "verify"),
+    "budget": ("scaled", "choose"),
+    "recover, shrink": ("recovered",),
+    "verify": ("disagreement", "references", "verify"),
 }
+METHOD: dict[str, Any] = {"select": "zca", "recovery": "channel", "allocation": "cutoff", "one_pass": True}
 SAVE, REST = "save", "costs, stamp and the rest"
 GOAL = 3.0
 LARGE_MODELS = "## Large models\n"
@@ -125,7 +125,7 @@ class Stopwatch:
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
-    return Options(Target("macs", 0.5), threads=arguments.threads, batch_size=arguments.batch)
+    return Options(Target("macs", 0.5), threads=arguments.threads, batch_size=arguments.batch, **METHOD)
 
 
 def timed_prune(model: Path, data: Any, options: Options, out: Path) -> tuple[Result, dict[str, float]]:
