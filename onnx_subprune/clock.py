@@ -2,8 +2,7 @@
 
 A latency is predicted by a model that was fitted to networks cut to several widths, and measured by cutting the network
 to the widths asked for: with the biases that recovery adds, but without values worked out, on which the time does not
-depend. Everything measured is
-kept per machine, so that the next run decides alike.
+depend. Everything measured is kept per machine, so that the next run decides alike.
 """
 
 from __future__ import annotations

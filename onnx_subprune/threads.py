@@ -1,6 +1,6 @@
 """Work on several cores at once: runs of a network beside sums over what earlier runs gave, and sums in pieces.
 
-A BLAS and ONNX Runtime have threads of their own, each of which wait for work by spinning: taking turns on the same
+A BLAS and ONNX Runtime have threads of their own, which wait for work by spinning: taking turns on the same
 cores they are in each other's way. So while networks run, every call of a BLAS keeps to the thread that made it, and
 what can be done at the same time is given to threads here. In which pieces work is done does not depend on how many
 threads there are, so that sums are the same on all machines that compute alike.

@@ -99,9 +99,7 @@ def fit_corrections(
     """
     fits: list[Pending] = []
     refusals: list[str] = []
-    for consumers in _sharing(structure).values():
-        if not any(_loses(structure, consumer, keeps) for consumer in consumers):
-            continue
+    for consumers in _losing(structure, keeps):
         reason = _refusal(consumers)
         if reason is not None:
             refusals.append(reason)
@@ -115,9 +113,15 @@ def fit_corrections(
 
 def corrected(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> list[Consumer]:
     """Return the consumers that lose features, and whose weights can be corrected for it."""
-    shares = [consumers for consumers in _sharing(structure).values() if _refusal(consumers) is None]
-    losing = [consumers for consumers in shares if any(_loses(structure, consumer, keeps) for consumer in consumers)]
-    return [consumer for consumers in losing for consumer in consumers]
+    shares = (consumers for consumers in _losing(structure, keeps) if _refusal(consumers) is None)
+    return [consumer for consumers in shares for consumer in consumers]
+
+
+def _losing(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> Iterator[tuple[Consumer, ...]]:
+    """Yield the consumers of each stored weight, of which one at least loses features."""
+    for consumers in _sharing(structure).values():
+        if any(_loses(structure, consumer, keeps) for consumer in consumers):
+            yield consumers
 
 
 def _loses(structure: Structure, consumer: Consumer, keeps: Mapping[Atom, NDArray[np.bool_]]) -> bool:
