@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnx_subprune.calibration import Statistics, open_data, open_tokens
-    from onnx_subprune.data import load_demo
+    from onnx_subprune.demo import load_demo
     from onnx_subprune.errors import (
         DataError,
         InternalError,
@@ -75,7 +75,7 @@ _ROOMS = (
     "model",
     "calibration",
     "evaluate",
-    "data",
+    "demo",
     "report",
 )
 

@@ -15,25 +15,25 @@ from typing import Any
 import onnx
 
 from onnx_subprune import budget, passes
-from onnx_subprune.analysis import Analysis, ModelSource, analyse, references
 from onnx_subprune.calibration import Dataset, Statistics
-from onnx_subprune.choosing import Choice, Study, choose, scaled
-from onnx_subprune.clock import Clock, fast_multiples, stepped, timed_shapes
-from onnx_subprune.departure import Departure
-from onnx_subprune.dropping import fall_of, smallest_network
 from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
+from onnx_subprune.evaluate.output_error import Departure
 from onnx_subprune.model import measure_cost, model_bytes
+from onnx_subprune.network.analysis import Analysis, ModelSource, analyse, references
+from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.taps import taps_of
+from onnx_subprune.network.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.options import AUTO, Options, Target
-from onnx_subprune.phases import Watch, begin, phase
 from onnx_subprune.plan import Plan
-from onnx_subprune.ranking import rank_groups
-from onnx_subprune.recovery import Recovered, recovered, resumed
-from onnx_subprune.refit import Refit
+from onnx_subprune.planning.choice import Choice, Study, choose, scaled
+from onnx_subprune.planning.curves import rank_groups
+from onnx_subprune.planning.drop_search import fall_of, smallest_network
+from onnx_subprune.planning.latency import Clock, fast_multiples, stepped, timed_shapes
+from onnx_subprune.progress import Watch, begin, phase
+from onnx_subprune.recovery.exact import Refit
+from onnx_subprune.recovery.recover import Recovered, recovered, resumed
 from onnx_subprune.result import Result
-from onnx_subprune.sources import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.structure import Group, Structure
-from onnx_subprune.tapping import taps_of
-from onnx_subprune.verify import TOLERANCE, disagreement, verify
 
 _logger = logging.getLogger(__name__)
 

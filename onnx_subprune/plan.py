@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.errors import OutputError, PlanError
-from onnx_subprune.shown import change, html_table
+from onnx_subprune.formatting import change, html_table
 from onnx_subprune.structure import Atom, Structure
 
 __all__ = ["Plan", "PlannedGroup"]

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from onnx_subprune.analysis import Analysis
 from onnx_subprune.budget import Curve, Trial
 from onnx_subprune.calibration import Statistics
-from onnx_subprune.clock import LatencyMet
+from onnx_subprune.formatting import change, count, html_table, milliseconds
 from onnx_subprune.model import Cost, save_model
+from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.options import Options
-from onnx_subprune.phases import Watch
 from onnx_subprune.plan import Plan
-from onnx_subprune.refit import Refit
-from onnx_subprune.shown import change, count, html_table, milliseconds
+from onnx_subprune.planning.latency import LatencyMet
+from onnx_subprune.progress import Watch
+from onnx_subprune.recovery.exact import Refit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from onnx_subprune.measured import Measured
+    from onnx_subprune.evaluate.comparison import Measured
 
 __all__ = ["Drop", "Result"]
 
@@ -94,7 +94,7 @@ class Result:
         self, data: Any = None, *, labelled: Any = None, latency: bool = True, progress: Watch | None = None
     ) -> Measured:
         """Measure the dense and the pruned model side by side: see `measured.measure`."""
-        from onnx_subprune.measured import measure  # noqa: PLC0415  (runs models, which a result alone does not)
+        from onnx_subprune.evaluate.comparison import measure  # noqa: PLC0415  (runs models, which a result alone does not)
 
         return measure(self, data, labelled=labelled, latency=latency, progress=progress)
 

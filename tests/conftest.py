@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import Analysis, analyse, references
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_session, run
+from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.verify import relative_error
 
 ORACLE = 1e-4
 _numbers = count()

@@ -73,7 +73,7 @@ def test_the_wheel_holds_all_modules_and_data_and_no_top_level_passes(wheel: Pat
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "onnx_subprune").rglob("*.py") if "passes" not in p.parts}
     modules |= {f"onnx_subprune/passes/{p.name}" for p in (ROOT / "passes").glob("*.py")}
-    data = {"onnx_subprune/py.typed", "onnx_subprune/data/demo.onnx", "onnx_subprune/data/demo.npz"}
+    data = {"onnx_subprune/py.typed", "onnx_subprune/demo/demo.onnx", "onnx_subprune/demo/demo.npz"}
     templates = ROOT / "onnx_subprune" / "report" / "templates"
     data |= {str(path.relative_to(ROOT)) for path in templates.iterdir()}
     assert modules | data <= names

@@ -10,15 +10,16 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import recovery, refit
 from onnx_subprune.calibration import Dataset, Statistics, open_data
-from onnx_subprune.data import Demo, load_demo
+from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import top1
 from onnx_subprune.model import input_specs, load_model, open_session, run
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Result, analyse, apply, calibrate, prune
-from onnx_subprune.verify import relative_error
+from onnx_subprune.recovery import exact as refit
+from onnx_subprune.recovery import recover as recovery
 
 
 @pytest.fixture(scope="module")

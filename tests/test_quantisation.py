@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from onnx_subprune import pipeline
 from onnx_subprune.cli import run as cli
-from onnx_subprune.data import load_demo
+from onnx_subprune.demo import load_demo
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.options import Options, Target

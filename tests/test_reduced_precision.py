@@ -14,11 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune import ModelError, Options, Target, analyse, prune
-from onnx_subprune.analysis import references
 from onnx_subprune.model import in_float32, input_specs, measure_cost, open_session, run, to_graph, to_model, widened
+from onnx_subprune.network.analysis import references
+from onnx_subprune.network.verify import disagreement, relative_error
 from onnx_subprune.passes import FoldBatchNorm
 from onnx_subprune.plan import Plan
-from onnx_subprune.verify import disagreement, relative_error
 
 ZOO = Path(__file__).resolve().parent / "zoo"
 sys.path.insert(0, str(ZOO.parents[1] / "tools"))

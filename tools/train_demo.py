@@ -1,4 +1,4 @@
-"""Train the demo model and write the data files of `onnx_subprune/data`: demo.onnx and demo.npz.
+"""Train the demo model and write the data files of `onnx_subprune/demo`: demo.onnx and demo.npz.
 
 Set up, once (PyTorch is no dependency of the package, so it gets an environment of its own)::
 
@@ -121,7 +121,7 @@ def read_split(folder: Path, name: str) -> Split:
 
 
 def normalise(images: Bytes) -> npt.NDArray[np.float32]:
-    """uint8 [N, 28, 28] -> float32 [N, 1, 28, 28]; the arithmetic of `onnx_subprune.data.load_demo`."""
+    """uint8 [N, 28, 28] -> float32 [N, 1, 28, 28]; the arithmetic of `onnx_subprune.demo.load_demo`."""
     scaled = images[:, None].astype(np.float32) / np.float32(255)
     return (scaled - np.float32(MEAN)) / np.float32(STD)
 
@@ -255,7 +255,7 @@ def accuracy(path: Path, split: Split) -> float:
 def parse_options() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), help="IDX .gz files")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "onnx_subprune" / "data")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "onnx_subprune" / "demo")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.1, help="peak of the cycle")

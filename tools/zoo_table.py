@@ -20,7 +20,7 @@ from statistics import median
 import onnx
 from zoo import Entry, read_entries, read_skeleton, refill
 
-from onnx_subprune.analysis import analyse
+from onnx_subprune.network.analysis import analyse
 from onnx_subprune.structure import Atom, Structure
 
 ROOT = Path(__file__).resolve().parents[1]

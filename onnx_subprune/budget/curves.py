@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError
 
-__all__ = ["Curve", "joint_share", "kept"]
+__all__ = ["Curve", "kept"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,21 +66,6 @@ class Curve:
         if loss.shape != (self.size + 1,) or loss[-1] != 0.0 or not np.isfinite(loss).all():
             return f"expected {self.size + 1} finite losses that end with 0, found {loss.shape}"
         return None if bool((np.diff(loss) <= 0).all()) else "expected losses that never rise"
-
-
-def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
-    """The curve [n + 1] of a group with several consumers: the mean of theirs, all taken in the group's one order.
-
-    Raises:
-        InternalError: no curve, or curves of different lengths.
-
-    """
-    rows = [np.asarray(share, dtype=np.float64) for share in shares]
-    if not rows or len({row.shape for row in rows}) != 1:
-        raise InternalError(f"expected curves of one length, found {[row.shape for row in rows]}; please report this")
-    mean = np.mean(rows, axis=0)
-    mean[0], mean[-1] = 0.0, 1.0
-    return np.asarray(np.maximum.accumulate(np.minimum(mean, 1.0)), dtype=np.float64)
 
 
 def kept(curves: Sequence[Curve]) -> list[Curve]:

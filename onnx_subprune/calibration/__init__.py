@@ -1,13 +1,13 @@
 """Calibration: data in, second-moment statistics out."""
 
 from onnx_subprune.calibration.accumulate import position_weights
-from onnx_subprune.calibration.datasets import Dataset, WatchedDataset
-from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, Progress, calibrate
-from onnx_subprune.calibration.filling import token_input
-from onnx_subprune.calibration.holding import HELD, portions
+from onnx_subprune.calibration.datasets import Dataset, WatchedDataset, watched
+from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, calibrate
+from onnx_subprune.calibration.held_out import HELD, portions
 from onnx_subprune.calibration.readers import open_data
 from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, few_rows, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
+from onnx_subprune.calibration.token_inputs import token_input
 from onnx_subprune.calibration.tokens import open_tokens
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "ROWS_PER_FEATURE",
     "Dataset",
     "Gram",
-    "Progress",
     "Statistics",
     "Tap",
     "WatchedDataset",
@@ -32,4 +31,5 @@ __all__ = [
     "probe_shapes",
     "thin_taps",
     "token_input",
+    "watched",
 ]

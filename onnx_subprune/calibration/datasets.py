@@ -12,8 +12,9 @@ import numpy as np
 
 from onnx_subprune.calibration.layout import Array, Feeds, Layout, check_array, check_finite, conform, converted
 from onnx_subprune.errors import DataError, SubpruneError
+from onnx_subprune.progress import Progress, Watch, phase
 
-__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "WatchedDataset", "regroup"]
+__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "WatchedDataset", "regroup", "watched"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class ArrayDataset(Dataset):
 class WatchedDataset(Dataset):
     """Another data set; `progress` is called after each batch with the samples of this pass and their number."""
 
-    def __init__(self, data: Dataset, progress: Callable[[int, int | None], None]) -> None:
+    def __init__(self, data: Dataset, progress: Progress) -> None:
         self._data = data
         self._progress = progress
         self.source = data.source
@@ -118,6 +119,12 @@ class WatchedDataset(Dataset):
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """See `Dataset.samples_in`."""
         return self._data.samples_in(feeds)
+
+
+def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
+    """Return the same data; its passes are the steps of the phase `name`."""
+    progress = phase(watch, name)
+    return data if progress is None else WatchedDataset(data, progress)
 
 
 class StreamDataset(Dataset):

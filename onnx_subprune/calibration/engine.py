@@ -24,9 +24,10 @@ from onnx_subprune.calibration.statistics import Gram, Statistics, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
+from onnx_subprune.progress import Progress
 from onnx_subprune.threads import ahead, shared, side_by_side
 
-__all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "Progress", "calibrate"]
+__all__ = ["DEFAULT_BATCH_SIZE", "DEFAULT_MAX_BYTES", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ DEFAULT_MAX_BYTES = 1 << 27
 _ITEM_BYTES = 4
 # One sample may take so many times more before it is run again for the rest: a pass costs a whole inference.
 _FEW_PASSES = 4
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ import numpy as np
 
 from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset, StreamDataset
 from onnx_subprune.calibration.files import Member, open_npy, open_npz
-from onnx_subprune.calibration.filling import FilledDataset, given_specs, is_fillable
 from onnx_subprune.calibration.layout import Array, Layout, check_array, check_names, layout_of
 from onnx_subprune.calibration.streams import Items, from_folder, from_iterable, from_reader, from_script
+from onnx_subprune.calibration.token_inputs import FilledDataset, given_specs, is_fillable
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import InputSpec
 

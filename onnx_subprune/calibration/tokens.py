@@ -16,9 +16,9 @@ import numpy as np
 
 from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.files import open_npy, open_npz
-from onnx_subprune.calibration.filling import token_input
 from onnx_subprune.calibration.layout import Array
 from onnx_subprune.calibration.readers import open_arrays, open_data
+from onnx_subprune.calibration.token_inputs import token_input
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import InputSpec
 

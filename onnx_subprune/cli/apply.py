@@ -9,7 +9,6 @@ import typer
 
 from onnx_subprune import pipeline
 from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.finish import Ending
 from onnx_subprune.cli.options import (
     BatchSize,
     Calib,
@@ -29,6 +28,7 @@ from onnx_subprune.cli.options import (
     names,
     shapes,
 )
+from onnx_subprune.cli.outcome import Ending
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan

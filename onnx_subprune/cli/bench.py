@@ -30,7 +30,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.evaluate import Latency, Memory, Pace, Profile
 from onnx_subprune.model import InputSpec, input_specs, load_model
-from onnx_subprune.phases import Watch, begin, phase
+from onnx_subprune.progress import Watch, begin, phase
 
 __all__ = ["bench"]
 

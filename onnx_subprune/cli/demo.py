@@ -15,12 +15,12 @@ from onnx_subprune.calibration import open_data
 from onnx_subprune.cli.files import check_outputs
 from onnx_subprune.cli.options import Json, Quiet, Threads, Verbose
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.data import Demo, load_demo
+from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError
-from onnx_subprune.measured import Measured, measure
+from onnx_subprune.evaluate.comparison import Measured, measure
 from onnx_subprune.model import input_specs, save_model
 from onnx_subprune.options import Options, Target
-from onnx_subprune.phases import Watch
+from onnx_subprune.progress import Watch
 
 __all__ = ["demo"]
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from onnx_subprune import evaluate as metrics
 from onnx_subprune import report
-from onnx_subprune.calibration import Dataset, open_data, open_tokens
+from onnx_subprune.calibration import Dataset, open_data, open_tokens, watched
 from onnx_subprune.cli.options import (
     BatchSize,
     Data,
@@ -31,7 +31,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import input_specs, load_model
 from onnx_subprune.options import Options
-from onnx_subprune.phases import Watch, watched
+from onnx_subprune.progress import Watch
 
 __all__ = ["evaluate"]
 

@@ -27,7 +27,7 @@ from onnx_subprune.cli.options import (
     shapes,
 )
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.factorisation import TARGETS
+from onnx_subprune.factorisation.low_rank_pipeline import TARGETS
 from onnx_subprune.options import Options, Target
 
 __all__ = ["factorise"]

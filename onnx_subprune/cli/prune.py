@@ -9,7 +9,6 @@ import typer
 
 from onnx_subprune import pipeline
 from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.finish import Ending, labelled_data
 from onnx_subprune.cli.options import (
     RUNTIME,
     BatchSize,
@@ -32,6 +31,7 @@ from onnx_subprune.cli.options import (
     shapes,
     strength,
 )
+from onnx_subprune.cli.outcome import Ending, labelled_data
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
 from onnx_subprune.options import ALLOCATIONS, AUTO, COSTS, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target

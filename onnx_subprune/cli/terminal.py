@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 
 from onnx_subprune import report
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.phases import Watch
+from onnx_subprune.progress import Watch
 
 __all__ = ["Terminal", "terminal"]
 

@@ -24,8 +24,8 @@ from onnx_subprune.evaluate.binding import runner
 from onnx_subprune.evaluate.feeds import check_same_inputs
 from onnx_subprune.evaluate.intervals import median_interval
 from onnx_subprune.evaluate.rounds import Pace, Tell, Turn, fixed, paced, ratios
+from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.model import open_session
-from onnx_subprune.shown import html_table, milliseconds
 
 __all__ = ["Latency", "Pace", "bench"]
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.formatting import html_table
 from onnx_subprune.model import open_session, run
-from onnx_subprune.shown import html_table
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 

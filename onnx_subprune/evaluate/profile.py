@@ -25,8 +25,8 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError, OptionError
+from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.model import open_session, run
-from onnx_subprune.shown import html_table, milliseconds
 
 __all__ = ["NodeTime", "OperatorTime", "Profile", "profile"]
 

@@ -1,7 +1,7 @@
 """Latency on this machine: which widths are fast, and what a network takes at any widths."""
 
+from onnx_subprune.latency.cache import Record, cache_folder, kept, machine
 from onnx_subprune.latency.families import FAMILIES, families_of, family_of
-from onnx_subprune.latency.machine import Record, cache_folder, kept, machine
 from onnx_subprune.latency.model import LatencyModel
 from onnx_subprune.latency.multiples import Decision, decided, measured_multiples
 from onnx_subprune.latency.networks import Sizes, chain

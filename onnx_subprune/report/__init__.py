@@ -8,9 +8,9 @@ from onnx_subprune.report.document import (
     to_json,
 )
 from onnx_subprune.report.environment import Environment, examine, versions
-from onnx_subprune.report.figures import plot
 from onnx_subprune.report.files import check_name, is_page, write_json, write_report
-from onnx_subprune.report.progress import progress_bar
+from onnx_subprune.report.live_progress import progress_bar
+from onnx_subprune.report.plots import plot
 from onnx_subprune.report.speed import latency_table, node_table, operator_table
 from onnx_subprune.report.tables import (
     accuracy_table,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnx_subprune.shown import percent
+from onnx_subprune.formatting import percent
 
 __all__ = ["Panel", "panels"]
 

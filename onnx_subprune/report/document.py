@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from onnx_subprune.report.document_parts import fit_as_dict, group_as_dict, groups_as_dicts, measured_as_dict, operators
 from onnx_subprune.report.environment import versions
-from onnx_subprune.report.facts import fit_as_dict, group_as_dict, groups_as_dicts, measured_as_dict, operators
 
 if TYPE_CHECKING:
     from onnx_subprune.calibration import Statistics
-    from onnx_subprune.factorisation import Factorisation
-    from onnx_subprune.measured import Measured
+    from onnx_subprune.evaluate.comparison import Measured
+    from onnx_subprune.factorisation.low_rank_pipeline import Factorisation
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.structure import Group

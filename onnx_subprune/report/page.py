@@ -14,9 +14,9 @@ from importlib import resources
 from typing import Any
 
 from onnx_subprune.errors import OptionError
+from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.charts import Panel, panels
 from onnx_subprune.report.document import to_json
-from onnx_subprune.shown import change, count, milliseconds, percent
 
 __all__ = ["to_html"]
 

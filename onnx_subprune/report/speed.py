@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from onnx_subprune.formatting import count
 from onnx_subprune.report.tables import table
-from onnx_subprune.shown import count
 
 if TYPE_CHECKING:
     from onnx_subprune.evaluate import Latency, Memory, Profile

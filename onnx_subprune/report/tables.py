@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from onnx_subprune.report.facts import operators
-from onnx_subprune.shown import change, count, milliseconds
+from onnx_subprune.formatting import change, count, milliseconds
+from onnx_subprune.report.document_parts import operators
 
 if TYPE_CHECKING:
     import onnx
 
     from onnx_subprune.evaluate import Fidelity, Perplexity, Top1
-    from onnx_subprune.factorisation import Factorisation
-    from onnx_subprune.measured import Measured
+    from onnx_subprune.evaluate.comparison import Measured
+    from onnx_subprune.factorisation.low_rank_pipeline import Factorisation
     from onnx_subprune.model import Cost
     from onnx_subprune.pipeline import Analysis, Result
     from onnx_subprune.report.environment import Environment

@@ -1,5 +1,18 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
+from onnx_subprune.structure.axes.polynomials import Monomials
+from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed
+from onnx_subprune.structure.axes.unification import (
+    ONE,
+    Atom,
+    Concat,
+    Dim,
+    Keeps,
+    fresh,
+    keep_mask,
+    product,
+    unit_index,
+)
 from onnx_subprune.structure.branches import Removal, emptied
 from onnx_subprune.structure.context import (
     DEFAULT_DOMAINS,
@@ -16,17 +29,14 @@ from onnx_subprune.structure.context import (
     Weight,
     constant_values,
 )
-from onnx_subprune.structure.dims import ONE, Atom, Concat, Dim, Keeps, fresh, keep_mask, product, unit_index
 from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.extents import dims_of, evaluate, fixed
 from onnx_subprune.structure.factorisable import Layer, layers_of
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
-from onnx_subprune.structure.lengths import Monomials
+from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
 from onnx_subprune.structure.rules.quantised import QUANTISED
-from onnx_subprune.structure.statistic import Normalisation, Spread, Statistic
-from onnx_subprune.structure.weights import as_blocks, from_blocks
+from onnx_subprune.structure.weight_layout import as_blocks, from_blocks
 
 __all__ = [
     "DEFAULT_DOMAINS",

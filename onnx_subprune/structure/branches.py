@@ -19,9 +19,9 @@ from typing import TypeAlias
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
+from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps
+from onnx_subprune.structure.branch_constants import Flags, is_one, shorten
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Consumer, Context, NotUnderstood, captured, label
-from onnx_subprune.structure.dims import Atom, Dim, Keeps
-from onnx_subprune.structure.short import Flags, is_one, shorten
 
 __all__ = ["Branches", "Removal", "emptied"]
 

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.dims import ONE, Dim, freeze, fresh, unify
+from onnx_subprune.structure.axes.size_expressions import Extent, Size, dense, dims_of
+from onnx_subprune.structure.axes.symbolic_sizes import Doubt, Symbols
+from onnx_subprune.structure.axes.unification import ONE, Dim, freeze, fresh, unify
 from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.extents import Extent, Size, dense, dims_of
-from onnx_subprune.structure.statistic import Normalisation, Statistic
-from onnx_subprune.structure.symbols import Doubt, Symbols
+from onnx_subprune.structure.normalisations import Normalisation, Statistic
 
 __all__ = [
     "DEFAULT_DOMAINS",

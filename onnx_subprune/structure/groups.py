@@ -16,12 +16,12 @@ from typing import TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.products import Products
+from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
-from onnx_subprune.structure.dims import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.products import Products
-from onnx_subprune.structure.statistic import Normalisation
+from onnx_subprune.structure.normalisations import Normalisation
 
 __all__ = ["Group", "Structure", "collect"]
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed, in_step, proportional
+from onnx_subprune.structure.axes.unification import ONE, freeze, fresh, purely_dynamic
 from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, captured, label
-from onnx_subprune.structure.dims import ONE, freeze, fresh, purely_dynamic
-from onnx_subprune.structure.extents import dims_of, evaluate, fixed, in_step, proportional
 from onnx_subprune.structure.groups import Structure, collect
-from onnx_subprune.structure.recognise import settle_reductions
+from onnx_subprune.structure.normalisation_patterns import settle_reductions
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 

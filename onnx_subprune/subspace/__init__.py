@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from onnx_subprune.subspace.fitting import Correction, Fit, Pending, corrected, fit_corrections, intercept_is_exact
+from onnx_subprune.subspace.corrections import Correction, Fit, Pending, corrected, fit_corrections, intercept_is_exact
 from onnx_subprune.subspace.ldl import equilibrate, fold, ldl
+from onnx_subprune.subspace.least_squares import Recovery, centred, recover
 from onnx_subprune.subspace.low_rank import (
     Factors,
     Spectrum,
@@ -28,7 +29,6 @@ from onnx_subprune.subspace.ordering import (
     zca_scores,
 )
 from onnx_subprune.subspace.ranking import Moments, Ranking, Reader, rank_group
-from onnx_subprune.subspace.recovery import Recovery, centred, recover
 from onnx_subprune.subspace.rescaling import Rescaling, rescaling, unscaled
 
 __all__ = [

@@ -20,7 +20,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.subspace.recovery import centred
+from onnx_subprune.subspace.least_squares import centred
 
 __all__ = ["Factors", "Spectrum", "factors", "input_spectrum", "output_spectrum", "share_of_variance"]
 

@@ -28,6 +28,7 @@ __all__ = [
     "cumulative_variance",
     "feature_scores",
     "joint_scores",
+    "joint_share",
     "magnitude_scores",
     "random_scores",
     "rank",
@@ -248,3 +249,18 @@ def _finite(scores: Vector) -> Vector:
             "expected finite scores, found NaN or infinity; check the model's weights and the calibration data"
         )
     return scores
+
+
+def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """The curve [n + 1] of a group with several consumers: the mean of theirs, all taken in the group's one order.
+
+    Raises:
+        InternalError: no curve, or curves of different lengths.
+
+    """
+    rows = [np.asarray(share, dtype=np.float64) for share in shares]
+    if not rows or len({row.shape for row in rows}) != 1:
+        raise InternalError(f"expected curves of one length, found {[row.shape for row in rows]}; please report this")
+    mean = np.mean(rows, axis=0)
+    mean[0], mean[-1] = 0.0, 1.0
+    return np.asarray(np.maximum.accumulate(np.minimum(mean, 1.0)), dtype=np.float64)

@@ -15,7 +15,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.budget import joint_share
 from onnx_subprune.errors import DataError
 from onnx_subprune.structure import Features, Group, constant_values, unit_index
 from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
@@ -23,6 +22,7 @@ from onnx_subprune.subspace.ordering import (
     cumulative_variance,
     feature_scores,
     joint_scores,
+    joint_share,
     magnitude_scores,
     random_scores,
     rank,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.budget import Curve, joint_share
+from onnx_subprune.budget import Curve
 from onnx_subprune.errors import InternalError
 
 
@@ -48,12 +48,3 @@ def test_the_loss_of_a_curve_may_be_missing_and_is_read_only() -> None:
     assert curve.loss is not None
     with pytest.raises(ValueError, match="read-only"):
         curve.loss[0] = 0.0
-
-
-def test_joint_share_is_the_mean_and_a_valid_curve() -> None:
-    third = [0.0, 1 / 3, 2 / 3, 1.0]
-    share = joint_share([third, [0.0, 1.0, 1.0, 1.0], third])
-    np.testing.assert_allclose(share, [0.0, 5 / 9, 7 / 9, 1.0])
-    assert Curve("g", 3, np.arange(3), share).share[-1] == 1.0
-    with pytest.raises(InternalError, match="one length"):
-        joint_share([])

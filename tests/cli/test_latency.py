@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.data import load_demo
+from onnx_subprune.demo import load_demo
 from onnx_subprune.model import load_model
 
 Cli = Callable[..., object]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.data import load_demo
+from onnx_subprune.demo import load_demo
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.evaluate import Pace, bench, random_feeds
 from onnx_subprune.model import InputSpec, input_specs, load_model

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import analyse
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import analyse
 from onnx_subprune.pipeline import Analysis
 
 FEEDS = {"x": np.random.default_rng(0).standard_normal((2, 3, 5, 5)).astype(np.float32)}

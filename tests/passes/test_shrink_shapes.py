@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from onnx_subprune.analysis import analyse, restructured
+from onnx_subprune.network.analysis import analyse, restructured
 from onnx_subprune.passes import Shrink
 from onnx_subprune.structure import Atom, Dim
 

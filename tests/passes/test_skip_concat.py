@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import analyse
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import analyse
 
 RNG = np.random.default_rng(0)
 FEEDS = {name: RNG.standard_normal((size, 3, 4)).astype(np.float32) for name, size in (("x", 2), ("z", 3))}

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import Analysis, analyse
 from onnx_subprune.model import to_graph
+from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.options import Options, Target
 from onnx_subprune.passes import UnpackProjections
 from onnx_subprune.pipeline import prune

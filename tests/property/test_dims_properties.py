@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnx_subprune.structure.dims import (
+from onnx_subprune.structure.axes.unification import (
     Atom,
     Dim,
     carve,

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnx_subprune import pipeline
-from onnx_subprune.analysis import Analysis, analyse, references
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, measure_cost, open_session, run
+from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
 from onnx_subprune.subspace import METHODS
-from onnx_subprune.verify import relative_error
 
 Shape = tuple[int, ...]
 Networks = Callable[..., st.SearchStrategy[onnx.ModelProto]]

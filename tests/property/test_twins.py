@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from generator.twins import with_twins
 
-from onnx_subprune.analysis import analyse
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.verify import disagreement
 from onnx_subprune.options import Options
 from onnx_subprune.pipeline import apply
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.verify import disagreement
 
 SHAPES = {"x": (2, 5, 6)}
 PAIRS = """<ir_version: 8, opset_import: ["" : 17]>

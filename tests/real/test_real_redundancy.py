@@ -14,10 +14,10 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.pipeline import Analysis, analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Group, unit_index
-from onnx_subprune.verify import relative_error
 
 Network = Callable[[str], onnx.ModelProto]
 Calibration = Callable[[str, int], dict[str, np.ndarray]]

@@ -12,7 +12,7 @@ from browser import Browser, Tab
 from test_page import SECTIONS, wide
 
 from onnx_subprune import report
-from onnx_subprune.measured import measure
+from onnx_subprune.evaluate.comparison import measure
 from onnx_subprune.pipeline import Result
 
 PHONE = 390

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import onnx_subprune as sp
-from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import Latency
+from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.pipeline import Result
+from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.result import Drop
-from onnx_subprune.shown import html_table, milliseconds
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 

@@ -16,10 +16,10 @@ import pytest
 
 from onnx_subprune import report
 from onnx_subprune.budget import Trial
-from onnx_subprune.clock import LatencyMet
 from onnx_subprune.errors import OptionError, OutputError
-from onnx_subprune.measured import measure, not_faster
+from onnx_subprune.evaluate.comparison import measure, not_faster
 from onnx_subprune.pipeline import Result, analyse, apply
+from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.report.page import to_html
 from onnx_subprune.result import Drop
 

@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from onnx_subprune import report
 from onnx_subprune.errors import OutputError
 from onnx_subprune.evaluate import Fidelity, Latency, Memory, NodeTime, OutputFidelity, Profile, Top1
+from onnx_subprune.formatting import count, milliseconds, percent
 from onnx_subprune.pipeline import Result, analyse
 from onnx_subprune.report import Environment
-from onnx_subprune.shown import count, milliseconds, percent
 
 
 def shown(part: RenderableType) -> list[list[str]]:

@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options
 from onnx_subprune.pipeline import analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
-from onnx_subprune.verify import relative_error
 
 Net = Callable[..., onnx.ModelProto]
 

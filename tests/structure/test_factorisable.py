@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import Analysis, analyse, factorised
 from onnx_subprune.model import measure_cost, open_session, run
+from onnx_subprune.network.analysis import Analysis, analyse, factorised
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.passes import LowRank
 from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Factors, Spectrum, factors, input_spectrum, output_spectrum
-from onnx_subprune.verify import relative_error
 
 Net = Callable[..., onnx.ModelProto]
 ORACLE = 1e-4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.analysis import shrink
 from onnx_subprune.model import measure_cost
+from onnx_subprune.network.analysis import shrink
 from onnx_subprune.pipeline import analyse
 from onnx_subprune.structure import features_of
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options
 from onnx_subprune.pipeline import analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.subspace import intercept_is_exact
-from onnx_subprune.verify import relative_error
 
 KEPT, SIZE = 5, 8
 RNG = np.random.default_rng(7)

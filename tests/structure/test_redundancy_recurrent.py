@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.analysis import analyse
+from onnx_subprune.network.analysis import analyse
 from onnx_subprune.subspace import fit_corrections, recover
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -10,10 +10,10 @@ import pytest
 
 from onnx_subprune import Options, Target, analyse, prune
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.pipeline import calibrate
-from onnx_subprune.ranking import rank_groups
+from onnx_subprune.planning.curves import rank_groups
 from onnx_subprune.subspace import METHODS
-from onnx_subprune.verify import relative_error
 
 RNG = np.random.default_rng(11)
 SIZE, KEPT = 12, 7

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from onnx_subprune.budget import Curve
 from onnx_subprune.errors import DataError, InternalError, OptionError
 from onnx_subprune.subspace import (
     METHODS,
@@ -19,6 +20,7 @@ from onnx_subprune.subspace import (
     wanda_scores,
     zca_scores,
 )
+from onnx_subprune.subspace.ordering import joint_share
 
 
 def features(seed: int, d: int, n: int) -> np.ndarray:
@@ -182,3 +184,12 @@ def test_cumulative_variance_of_part_of_an_axis() -> None:
 def test_cumulative_variance_where_nothing_varies() -> None:
     np.testing.assert_array_equal(cumulative_variance(np.zeros((3, 3)), [0, 1, 2], 1), [0.0, 1.0, 1.0, 1.0])
     np.testing.assert_array_equal(cumulative_variance(np.zeros((0, 0)), [], []), [0.0])
+
+
+def test_joint_share_is_the_mean_and_a_valid_curve() -> None:
+    third = [0.0, 1 / 3, 2 / 3, 1.0]
+    share = joint_share([third, [0.0, 1.0, 1.0, 1.0], third])
+    np.testing.assert_allclose(share, [0.0, 5 / 9, 7 / 9, 1.0])
+    assert Curve("g", 3, np.arange(3), share).share[-1] == 1.0
+    with pytest.raises(InternalError, match="one length"):
+        joint_share([])

@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.analysis import analyse, references
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import analyse, references
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan
-from onnx_subprune.verify import relative_error
 
 ZOO = Path(__file__).resolve().parent
 NAMES = [row["name"] for row in json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))]

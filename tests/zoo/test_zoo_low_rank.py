@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from onnx_subprune import subspace
-from onnx_subprune.analysis import analyse, factorised
 from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import analyse, factorised
+from onnx_subprune.network.verify import relative_error
 from onnx_subprune.structure import Layer, layers_of
-from onnx_subprune.verify import relative_error
 
 SKELETONS = Path(__file__).resolve().parent / "skeletons"
 ORACLE = 1e-4

@@ -17,10 +17,10 @@ from onnx import numpy_helper
 
 from accuracy.sentences import by_length, correlation, sentences
 from accuracy.wikitext import calibration_windows
-from onnx_subprune.analysis import analyse
 from onnx_subprune.calibration import Dataset, open_data, open_tokens
 from onnx_subprune.evaluate import perplexity, top1
 from onnx_subprune.model import Cost, input_specs, load_model, measure_cost
+from onnx_subprune.network.analysis import analyse
 from onnx_subprune.options import Target
 from onnx_subprune.structure import Group
 

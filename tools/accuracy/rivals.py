@@ -21,10 +21,10 @@ from accuracy.child import Child
 from accuracy.figures import Figure
 from accuracy.methods import ONNXSIM, Method
 from accuracy.networks import Budget, Network, Opened
-from onnx_subprune.analysis import analyse
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.model import input_specs, load_model, open_session, run
+from onnx_subprune.network.analysis import analyse
 from onnx_subprune.options import Target
 
 __all__ = ["NoResultError", "Pythons", "Task", "onnxsim", "rival", "search"]

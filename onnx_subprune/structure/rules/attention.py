@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import Size
+from onnx_subprune.structure.axes.unification import ONE, Dim, concat, fresh, product
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Default, MacTerm, NotUnderstood, label
-from onnx_subprune.structure.dims import ONE, Dim, concat, fresh, product
-from onnx_subprune.structure.extents import Size
 
 __all__ = ["CONTRIB", "RULES"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import Extent, Size, evaluate, fixed, monomial
+from onnx_subprune.structure.axes.unification import Dim, fresh
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.dims import Dim, fresh
-from onnx_subprune.structure.extents import Extent, Size, evaluate, fixed, monomial
 
 __all__ = ["RULES", "counted", "sized"]
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import Extent, Size, apply, evaluate, fixed, in_step, total
+from onnx_subprune.structure.axes.unification import Atom, Dim, concat, fresh, product, split
 from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
-from onnx_subprune.structure.dims import Atom, Dim, concat, fresh, product, split
-from onnx_subprune.structure.extents import Extent, Size, apply, evaluate, fixed, in_step, total
 
 __all__ = ["RULES", "taken"]
 

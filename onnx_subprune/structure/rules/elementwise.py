@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.unification import ONE, Dim, covers, fresh
 from onnx_subprune.structure.context import Context, NotUnderstood, label
-from onnx_subprune.structure.dims import ONE, Dim, covers, fresh
 
 __all__ = ["ELEMENTWISE", "RULES", "UNARY", "VARIADIC", "broadcast"]
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
+from onnx_subprune.structure.axes.unification import Dim
 from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
-from onnx_subprune.structure.dims import Dim
-from onnx_subprune.structure.extents import evaluate, fixed
 from onnx_subprune.structure.rules.cutting import taken
 
 __all__ = ["RULES"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.unification import Dim, fresh, product
 from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
-from onnx_subprune.structure.dims import Dim, fresh, product
 from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.rules.spatial import slide
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.unification import ONE, Dim, product
 from onnx_subprune.structure.context import Consumer, Context, Contraction, MacTerm, NotUnderstood, Role, Weight, label
-from onnx_subprune.structure.dims import ONE, Dim, product
 from onnx_subprune.structure.rules.elementwise import broadcast
 
 __all__ = ["CONTRIB", "RULES"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import Extent, Size, in_step
+from onnx_subprune.structure.axes.unification import ONE, Dim, concat, covers, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood, Squeezed, label
-from onnx_subprune.structure.dims import ONE, Dim, concat, covers, fresh, product
-from onnx_subprune.structure.extents import Extent, Size, in_step
 from onnx_subprune.structure.rules.creation import counted, sized
 
 __all__ = ["RULES"]

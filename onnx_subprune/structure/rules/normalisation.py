@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.unification import ONE, Dim, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood, label
-from onnx_subprune.structure.dims import ONE, Dim, fresh, product
+from onnx_subprune.structure.normalisations import Normalisation
 from onnx_subprune.structure.rules.elementwise import broadcast
-from onnx_subprune.structure.statistic import Normalisation
 
 __all__ = ["RULES", "note_statistics", "trailing"]
 

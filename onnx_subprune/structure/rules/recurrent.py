@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.unification import Dim, fresh, product, set_apart
 from onnx_subprune.structure.context import (
     RECURRENT,
     RECURRENT_STATES,
@@ -21,7 +22,6 @@ from onnx_subprune.structure.context import (
     Weight,
     label,
 )
-from onnx_subprune.structure.dims import Dim, fresh, product, set_apart
 
 __all__ = ["RULES"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
+from onnx_subprune.structure.axes.unification import ONE
 from onnx_subprune.structure.context import Context, Contraction
-from onnx_subprune.structure.dims import ONE
-from onnx_subprune.structure.extents import evaluate, fixed
-from onnx_subprune.structure.statistic import Statistic
+from onnx_subprune.structure.normalisations import Statistic
 
 __all__ = ["RULES"]
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Context, label
-from onnx_subprune.structure.dims import (
+from onnx_subprune.structure.axes.size_expressions import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
+from onnx_subprune.structure.axes.symbolic_sizes import Doubt
+from onnx_subprune.structure.axes.unification import (
     ONE,
     Dim,
     Factor,
@@ -25,8 +26,7 @@ from onnx_subprune.structure.dims import (
     purely_dynamic,
     same_size,
 )
-from onnx_subprune.structure.extents import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
-from onnx_subprune.structure.symbols import Doubt
+from onnx_subprune.structure.context import Context, label
 
 __all__ = ["RULES"]
 

@@ -6,9 +6,9 @@ import math
 
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
+from onnx_subprune.structure.axes.unification import fresh, product
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.dims import fresh, product
-from onnx_subprune.structure.extents import evaluate, fixed
 
 __all__ = ["RULES"]
 

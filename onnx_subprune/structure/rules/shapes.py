@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.structure.axes.size_expressions import Extent, Size, Unknown, apply
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.extents import Extent, Size, Unknown, apply
 
 __all__ = ["SHAPE_RULES"]
 

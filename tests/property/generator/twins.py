@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.analysis import Analysis
 from onnx_subprune.model import to_model
+from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.structure import Atom, Dim, Group
 
 

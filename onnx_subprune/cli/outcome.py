@@ -1,0 +1,89 @@
+"""How `prune` and `apply` end: the outputs are written, both models measured if that was asked for, and all is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx_subprune import report
+from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.cli.files import save_outputs
+from onnx_subprune.cli.terminal import Terminal
+from onnx_subprune.errors import DataError
+from onnx_subprune.evaluate.comparison import Measured, measure
+from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.pipeline import Result
+from onnx_subprune.progress import Watch
+
+__all__ = ["Ending", "labelled_data"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is to be done with a result.
+
+    Attributes:
+        written: the outputs by the name of their option, None where not asked for.
+        calib: the calibration data, if any.
+        source: what is said of where the statistics came from.
+        labelled: data to measure accuracy on.
+        latency: whether to measure it; None: where the report is a page.
+        command: the words of the command line.
+        dry: whether nothing may be written.
+
+    """
+
+    written: Mapping[str, Path | None]
+    calib: str | None
+    source: str
+    labelled: Dataset | None = None
+    latency: bool | None = None
+    command: Sequence[str] = ()
+    dry: bool = False
+
+    def save(self, result: Result) -> None:
+        """Write all outputs but the report."""
+        if not self.dry:
+            save_outputs(result, self.written)
+
+    def measure(self, result: Result, progress: Watch | None) -> Measured | None:
+        """Measure both models as far as asked for; None if nothing was."""
+        path = self.written.get("--report")
+        page = path is not None and report.is_page(path)
+        latency = page if self.latency is None else self.latency
+        if not (page or latency or self.labelled is not None):
+            return None
+        calib = self.calib if page or latency else None
+        return measure(result, calib, labelled=self.labelled, latency=latency, progress=progress)
+
+    def tell(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
+        """Write the report and print the result."""
+        left = [] if measured is None else [f"{what} was not measured: {why}" for what, why in measured.left.items()]
+        noted = () if measured is None else measured.warnings
+        screen.warn([*result.warnings, *noted, *left])
+        document = report.as_dict(result, measured=measured, command=self.command, source=self.source)
+        if not self.dry and (path := self.written.get("--report")) is not None:
+            report.write_report(document, path)
+        parts = [report.cost_table(result, measured), report.width_table(result)]
+        if self.latency and measured is not None and measured.timing is not None:
+            parts.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
+        drop = None if result.drop is None else report.drop_line(result.drop)
+        timed = result.latency is not None or (measured is not None and measured.timing is not None)
+        hint = None if timed else report.odd_widths_line(result)
+        screen.show(document, *parts, *filter(None, (drop, hint)))
+
+
+def labelled_data(data: str | None, model: Path) -> Dataset | None:
+    """Open labelled data before the long work starts.
+
+    Raises:
+        DataError: it does not fit the model, or has no labels.
+
+    """
+    if data is None:
+        return None
+    opened = open_data(data, input_specs(load_model(model, resident=False)))
+    if opened.labels is None:
+        raise DataError(f"{opened.source}: labels expected, found none; add an array 'labels' of class numbers")
+    return opened

@@ -1,0 +1,40 @@
+"""A model taken apart, where its statistics are taken, cut by a plan, and held to its oracle."""
+
+from onnx_subprune.network.analysis import (
+    Analysis,
+    ModelSource,
+    analyse,
+    check_float,
+    factorised,
+    references,
+    restructured,
+    shrink,
+)
+from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of, taps_of
+from onnx_subprune.network.verify import TOLERANCE, disagreement, relative_error, verify
+
+__all__ = [
+    "TOLERANCE",
+    "Analysis",
+    "Feeds",
+    "ModelSource",
+    "analyse",
+    "check_float",
+    "check_statistics",
+    "disagreement",
+    "factorised",
+    "normalisation_grams",
+    "pairs_of",
+    "prepare",
+    "probe",
+    "readers_of",
+    "references",
+    "relative_error",
+    "restructured",
+    "shrink",
+    "take_statistics",
+    "tap_of",
+    "taps_of",
+    "verify",
+]

@@ -1,0 +1,81 @@
+"""Where a run starts: a model taken apart, the data to calibrate on, and a few inputs to verify the result with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+
+from onnx_subprune import calibration
+from onnx_subprune.calibration import Dataset, Statistics, Tap
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluate import random_feeds
+from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.network.analysis import Analysis, ModelSource, analyse, check_float
+from onnx_subprune.options import Options
+from onnx_subprune.progress import Progress
+
+__all__ = ["Feeds", "check_statistics", "prepare", "probe", "take_statistics"]
+
+Feeds: TypeAlias = dict[str, np.ndarray]
+
+
+def prepare(
+    model: ModelSource, data: Any, options: Options, statistics: Statistics | None = None
+) -> tuple[Analysis, Dataset | None]:
+    """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
+    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    check_float(proto)
+    specs = input_specs(proto)
+    shapes = dict(statistics.input_shapes) if statistics is not None else {}
+    dataset = None
+    if data is not None:
+        dataset = (
+            data
+            if isinstance(data, Dataset)
+            else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
+        )
+        sample = next(iter(dataset.batches(1)))
+        shapes = {spec.name: sample[spec.name].shape for spec in specs}
+    shapes.update(options.input_shapes)
+    return analyse(proto, shapes, prune_normalised=options.prune_normalised), dataset
+
+
+def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
+    """Return a few inputs to verify the result on: real ones where there are any."""
+    if dataset is not None:
+        return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
+    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
+
+
+def take_statistics(
+    analysis: Analysis, taps: Sequence[Tap], dataset: Dataset | None, options: Options, progress: Progress | None
+) -> Statistics:
+    """Calibrate a model taken apart; OptionError where there is no data."""
+    if dataset is None:
+        raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
+    statistics = calibration.calibrate(
+        analysis.normalised,
+        taps,
+        dataset,
+        providers=options.providers,
+        batch_size=options.batch_size,
+        progress=progress,
+        threads=options.threads,
+    )
+    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+
+
+def check_statistics(statistics: Statistics, analysis: Analysis, taps: Sequence[Tap], advice: str) -> None:
+    """Raise OptionError for statistics of another model, and, with `advice`, where those of a tap are missing."""
+    if statistics.fingerprint != analysis.fingerprint:
+        raise OptionError(
+            f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "
+            f"({statistics.fingerprint[:12]}); calibrate this model"
+        )
+    missing = [tap.key for tap in taps if tap.key not in statistics.grams]
+    if missing:
+        raise OptionError(f"expected statistics of '{missing[0]}', found none in those given; {advice}")

@@ -1,0 +1,180 @@
+"""A network that is run piece by piece over all samples, so that weights further on may change in between.
+
+Each call of `advance` runs the nodes that the wanted tensors still need, and no others, over all batches; what later
+nodes read is kept until they have run. All calls together cost one inference, whatever their number. Two kinds of node
+run again where their outputs are read again: those that compute with constants alone, and those that make what cannot
+be kept (sequences, types that NumPy does not know).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from onnx_subprune.model import open_session, run
+from onnx_subprune.model.protos import bodies, references
+from onnx_subprune.recovery.exact.activation_store import Store
+
+__all__ = ["Segments"]
+
+Array = np.ndarray[Any, Any]
+
+_NOT_KEPT = ("tensor(bfloat16)", "tensor(float8", "tensor(int4", "tensor(uint4", "tensor(int2", "tensor(uint2")
+_RANDOM = ("RandomNormal", "RandomUniform")
+
+
+class Segments:
+    """The nodes of a network in order, those that have run, and the tensors at the border between them.
+
+    Args:
+        model: its initializers may be replaced, in place, as long as no node that reads them has run.
+        store: where tensors between two calls are kept.
+        providers: execution providers, most wanted first.
+        threads: intra-op threads of the runtime.
+
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        store: Store,
+        *,
+        providers: Sequence[str] = ("cpu",),
+        threads: int | None = None,
+    ) -> None:
+        self._model = model
+        self._nodes = list(model.graph.node)
+        self._reads = [_reads(node) for node in self._nodes]
+        self._makers = {name: index for index, node in enumerate(self._nodes) for name in node.output if name}
+        self._again = _constant(self._nodes, self._reads, {value.name for value in model.graph.input})
+        self._waiting = set(range(len(self._nodes))) - self._again
+        self._asked: Counter[str] = Counter()
+        self._batches = 0
+        self._store = store
+        self._run_on = (tuple(providers), threads)
+
+    def feed(self, feeds: Mapping[str, Array]) -> None:
+        """Add a batch of inputs, before anything has run."""
+        for name, array in feeds.items():
+            self._store.put(name, self._batches, array)
+        self._batches += 1
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Say that these tensors will be asked for, as often as they are named: they are kept until then."""
+        self._asked.update(names)
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor is at hand, or can still be computed."""
+        return name in self._store or self._makers.get(name) in self._waiting | self._again
+
+    def pending(self, wanted: Collection[str]) -> list[onnx.NodeProto]:
+        """Return the nodes that have to run for these tensors, in order."""
+        return [self._nodes[index] for index in self._needed(wanted)]
+
+    def advance(self, wanted: Collection[str]) -> Iterator[dict[str, Array]]:
+        """Yield the wanted tensors of one batch after the other; the nodes they need have run when all are through.
+
+        Raises:
+            ModelError: a node fails.
+
+        """
+        wanted = tuple(dict.fromkeys(wanted))
+        todo = self._needed(wanted)
+        self._waiting.difference_update(todo)
+        self._asked -= Counter(wanted)
+        session, fetched = self._opened(todo, wanted)
+        inputs = [] if session is None else [spec.name for spec in session.get_inputs()]
+        later = self._later()
+        for batch in range(self._batches):
+            values: dict[str, Array] = {}
+            if session is not None:
+                values = run(session, {name: self._store.get(name, batch) for name in inputs}, fetched)
+            for name in later & values.keys():
+                self._store.put(name, batch, values[name])
+            yield {name: values[name] if name in values else self._store.get(name, batch) for name in wanted}
+        for name in self._store.names():
+            if name not in later:
+                self._store.drop(name)
+
+    def _needed(self, wanted: Collection[str]) -> list[int]:
+        """Return the nodes that still have to run, in order."""
+        found: set[int] = set()
+        queue = [name for name in wanted if name not in self._store]
+        while queue:
+            index = self._makers.get(queue.pop())
+            if index is not None and index not in found and (index in self._waiting or index in self._again):
+                found.add(index)
+                queue += [name for name in self._reads[index] if name not in self._store]
+        return sorted(found)
+
+    def _later(self) -> set[str]:
+        """Return what is to be kept: it was asked for, or nodes read it that are still to run, or to run again."""
+        queue = [*self._asked, *(name for index in self._waiting for name in self._reads[index])]
+        found: set[str] = set()
+        while queue:
+            name = queue.pop()
+            if name not in found:
+                found.add(name)
+                index = self._makers.get(name)
+                queue += self._reads[index] if index in self._again and index is not None else ()
+        return found - {name for index in self._again for name in self._nodes[index].output}
+
+    def _opened(self, todo: Sequence[int], wanted: Collection[str]) -> tuple[ort.InferenceSession | None, list[str]]:
+        """Return a session of nodes and what is fetched from it; of makers of what cannot be kept, take note."""
+        made = {name for index in todo for name in self._nodes[index].output if name}
+        while fetched := sorted(made & (self._later() | set(wanted))):
+            session = self._session(todo, made, fetched)
+            lost = {self._makers[value.name] for value in session.get_outputs() if not _is_kept(value.type)}
+            if not lost - self._again:
+                return session, fetched
+            self._again |= lost
+        return None, []
+
+    def _session(self, todo: Sequence[int], made: Collection[str], fetched: Sequence[str]) -> ort.InferenceSession:
+        read = {name for index in todo for name in self._reads[index]}
+        piece = onnx.ModelProto(ir_version=self._model.ir_version)
+        piece.opset_import.extend(self._model.opset_import)
+        piece.functions.extend(self._model.functions)
+        graph = piece.graph
+        graph.name = "segment"
+        graph.node.extend(self._nodes[index] for index in todo)
+        graph.initializer.extend(tensor for tensor in self._model.graph.initializer if tensor.name in read)
+        graph.sparse_initializer.extend(
+            tensor for tensor in self._model.graph.sparse_initializer if tensor.values.name in read
+        )
+        for name in sorted((read - set(made)) & set(self._store.names())):
+            dtype, sizes = self._store.kind(name)
+            # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
+            kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, sizes))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched)
+        providers, threads = self._run_on
+        return open_session(piece, providers, threads=threads)
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Return the names that a node reads, those that its bodies take from outside too."""
+    names = set(node.input).union(*(references(body) for body in bodies(node)))
+    names.discard("")
+    return names
+
+
+def _constant(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], given: set[str]) -> set[int]:
+    """Return the nodes that compute with constants alone, always with the same result."""
+    varying, found = set(given), set()
+    for index, node in enumerate(nodes):
+        # A body may hold what is random.
+        if varying.isdisjoint(reads[index]) and not node.op_type.startswith(_RANDOM) and not any(bodies(node)):
+            found.add(index)
+        else:
+            varying.update(node.output)
+    return found
+
+
+def _is_kept(kind: str) -> bool:
+    return kind.startswith("tensor(") and not kind.startswith(_NOT_KEPT)

@@ -1,0 +1,244 @@
+"""From a plan to the smaller network: cut, what went folded into what stays, the layers fitted to the dense network.
+
+`channel` is the paper's recovery, one pass over the data, from Gram matrices alone. `exact` starts from it and fits
+every linear layer once more, on patches of what the layer itself reads: in sequence on the inputs of the network as it
+is pruned so far, or in one pass on those of the dense network.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from onnx_subprune import calibration, subspace
+from onnx_subprune.calibration import Dataset, Statistics
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluate.output_error import Departure
+from onnx_subprune.network.analysis import Analysis, restructured, shrink
+from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
+from onnx_subprune.options import Options
+from onnx_subprune.plan import Plan
+from onnx_subprune.progress import Progress
+from onnx_subprune.recovery.exact import Networks, Refit, Settings, refit
+from onnx_subprune.recovery.normalisation import rescalings
+from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
+from onnx_subprune.subspace import Pending, Rescaling
+
+__all__ = ["Recovered", "by_channel", "recovered", "resumed"]
+
+_logger = logging.getLogger(__name__)
+
+# Two networks whose errors at the outputs differ by less are as good as each other.
+_NOISE, _ROUNDING = 0.01, 1e-9
+_OTHER = "nodes of its kind are not fitted exactly"
+_UNCHECKED = (
+    f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
+)
+_KEPT = (
+    "recovery by channel was kept: on samples held out the outputs are off by {}, and by {} with exact recovery; use "
+    "more samples"
+)
+
+Keeps: TypeAlias = Mapping[Atom, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """A smaller network.
+
+    Attributes:
+        model: the network.
+        errors: by consumer, the share of what it reads (`channel`) or gives (`exact`) that the fit does not explain.
+        warnings: what the user should know.
+        fit: what came of the layers that were fitted to the dense network; None where none were.
+
+    """
+
+    model: onnx.ModelProto
+    errors: Mapping[str, float]
+    warnings: tuple[str, ...]
+    fit: Refit | None = None
+
+
+def recovered(
+    analysis: Analysis,
+    plan: Plan,
+    statistics: Statistics | None,
+    dataset: Dataset | None,
+    options: Options,
+    *,
+    departure: Departure | None = None,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Cut a network down to a plan and recover as the options say.
+
+    With a `departure`, exact recovery is kept only where its outputs are no worse than those of recovery by channel,
+    and each sweep after the first only where it makes them better.
+
+    Raises:
+        OptionError: exact recovery without data.
+        PlanError: the plan does not fit the network.
+
+    """
+    structure = restructured(analysis)
+    keeps = plan.keeps(structure)
+    fits, warnings = _fits(structure, keeps, statistics, options)
+    restored: dict[Normalisation, Rescaling] = {}
+    if options.recovery != "none" and statistics is not None:
+        restored, left = rescalings(structure, keeps, normalisation_grams(structure, statistics))
+        warnings += left
+    warnings += _thin(structure, fits, statistics)
+    model = shrink(analysis.normalised, structure, keeps, fits, restored, scratch=analysis.scratch)
+    errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
+    if options.recovery != "exact":
+        return Recovered(model, errors, tuple(warnings))
+    if dataset is None:
+        raise OptionError(
+            "expected calibration data, found statistics alone: exact recovery runs the samples again; give --calib, "
+            "or ask for --effort fast or --recovery channel"
+        )
+    cut = Recovered(model, errors, tuple(warnings))
+    fit = _Fitter(analysis, _Cut(structure, keeps), dataset, options, progress)
+    return fit(cut, 0) if departure is None else _swept(_first(cut, fit, departure), fit, departure, options.sweeps)
+
+
+def resumed(
+    begun: Recovered,
+    analysis: Analysis,
+    plan: Plan,
+    dataset: Dataset,
+    options: Options,
+    *,
+    departure: Departure,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Return what `recovered` would, from what it gave for the same plan and one sweep."""
+    structure = restructured(analysis)
+    fit = _Fitter(analysis, _Cut(structure, plan.keeps(structure)), dataset, options, progress)
+    return _swept(begun, fit, departure, options.sweeps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitter:
+    """Fits all layers of a network once more, one sweep after the other."""
+
+    analysis: Analysis
+    restrict: Callable[[str, np.ndarray], np.ndarray]
+    dataset: Dataset
+    options: Options
+    progress: Progress | None
+
+    def __call__(self, found: Recovered, sweep: int) -> Recovered:
+        networks = Networks(self.analysis.normalised, found.model, self.restrict, self.analysis.scratch)
+        # Every sweep draws rows of its own.
+        how = replace(settings(self.options), seed=self.options.seed + sweep)
+        fit = refit(networks, self.dataset, how, self.progress)
+        errors = {**found.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in found.errors}
+        warnings = (*found.warnings, *(() if sweep else _left(fit, errors)))
+        return Recovered(fit.model, errors, warnings, fit)
+
+
+def _first(cut: Recovered, fit: _Fitter, departure: Departure) -> Recovered:
+    """Return the network after one sweep of fits, or before it where that did not make its outputs better."""
+    first = fit(cut, 0)
+    if not departure.held:
+        return replace(first, warnings=(*first.warnings, _UNCHECKED))
+    by_channel, error = departure(cut.model), departure(first.model)
+    _logger.info("error at the outputs: by channel %.3g, exact %.3g", by_channel, error)
+    if error > (1.0 + _NOISE) * by_channel + _ROUNDING:
+        return replace(cut, warnings=(*cut.warnings, _KEPT.format(_percent(by_channel), _percent(error))))
+    return first
+
+
+def _swept(first: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Recovered:
+    """Return a network that was fitted once after as many more sweeps as make its outputs better."""
+    if sweeps < 2 or first.fit is None or not departure.held:
+        return first
+    best, error = first, departure(first.model)
+    for sweep in range(1, sweeps):
+        again = fit(best, sweep)
+        now = departure(again.model)
+        _logger.info("error at the outputs after %d sweeps: %.3g", sweep + 1, now)
+        if now >= error:
+            break
+        best, error = again, now
+    return best
+
+
+def _percent(departure: float) -> str:
+    return f"{100 * np.sqrt(departure):.3g}%"
+
+
+def by_channel(options: Options) -> Options:
+    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for."""
+    return replace(options, recovery="none" if options.recovery == "none" else "channel")
+
+
+def settings(options: Options) -> Settings:
+    """Return how the options fit layers."""
+    return Settings(
+        sequential=not options.one_pass,
+        rows=options.rows,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        providers=options.providers,
+        threads=options.threads,
+    )
+
+
+class _Cut:
+    """Cuts values of dense tensors down to the units that stay."""
+
+    def __init__(self, structure: Structure, keeps: Keeps) -> None:
+        self._axes = structure.context.axes
+        self._keeps = keeps
+        self._masks: dict[str, list[np.ndarray | None]] = {}
+
+    def __call__(self, name: str, value: np.ndarray) -> np.ndarray:
+        for axis, mask in enumerate(self._of(name)):
+            if mask is not None and len(mask) == value.shape[axis]:
+                value = np.compress(mask, value, axis=axis)
+        return value
+
+    def _of(self, name: str) -> list[np.ndarray | None]:
+        if name not in self._masks:
+            masks = [None if dim.dynamic else keep_mask(dim, self._keeps) for dim in self._axes.get(name, ())]
+            self._masks[name] = [None if mask is None or mask.all() else mask for mask in masks]
+        return self._masks[name]
+
+
+def _fits(
+    structure: Structure, keeps: Keeps, statistics: Statistics | None, options: Options
+) -> tuple[list[Pending], list[str]]:
+    if options.recovery == "none" or statistics is None:
+        return [], []
+    grams = {
+        consumer: statistics.grams[tap_of(features).key].matrix for consumer, features in readers_of(structure).items()
+    }
+    return subspace.fit_corrections(structure, keeps, grams, options.ridge)
+
+
+def _thin(structure: Structure, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
+    """Return a warning for every correction that was fitted on few rows."""
+    if statistics is None:
+        return []
+    readers = readers_of(structure)
+    # Where all features are gone only their mean was needed.
+    fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
+    lines = (
+        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
+    )
+    return [line for line in lines if line is not None]
+
+
+def _left(found: Refit, errors: Mapping[str, float]) -> list[str]:
+    """Return a line for each consumer of removed units that keeps the fit of the channels."""
+    fitted = {layer.name for layer in found.layers}
+    there = {node.name for node in found.model.graph.node}
+    why = {name: found.left.get(name, _OTHER) for name in errors if name in there - fitted}
+    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in why.items()]

@@ -1,0 +1,322 @@
+"""The algebra of axes: every axis of every tensor is a `Dim`, a term over index sets.
+
+An `Atom` is an index set of fixed size. A `Dim` is an ordered, row-major product of factors (768 = 12 heads x 64),
+where a factor is an Atom or a `Concat` of Dims laid end to end. The empty product is an axis of one entry.
+
+Two axes that must keep the same indices are *unified*. Unification only ever refines: an Atom is bound to the finer
+term it turned out to be (a product, when a Reshape splits it; a concatenation, when a Split cuts it), and everything
+that already mentions the Atom sees the refinement. Since the sizes of terms never change, one pass over the graph in
+topological order reaches the fixpoint. What cannot be aligned is *frozen* with a reason that a user can read.
+
+Removing units from Atoms gives each Dim a keep mask: the product is the outer AND of its factors' masks, the
+concatenation is the concatenation of its parts' masks. Nothing else is needed to shrink any tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from onnx_subprune.structure.axes.terms import (
+    ONE,
+    Atom,
+    Concat,
+    Dim,
+    Factor,
+    concat,
+    covers,
+    fresh,
+    pair_covered,
+    product,
+    purely_dynamic,
+    resolved,
+)
+
+__all__ = [
+    "ONE",
+    "Atom",
+    "Concat",
+    "Dim",
+    "Factor",
+    "Keeps",
+    "concat",
+    "covers",
+    "freeze",
+    "fresh",
+    "keep_mask",
+    "pair_covered",
+    "product",
+    "purely_dynamic",
+    "same_size",
+    "set_apart",
+    "split",
+    "unify",
+    "unit_index",
+]
+
+Keeps = Mapping["Atom", np.ndarray]
+
+
+def freeze(dim: Dim, reason: str) -> None:
+    """Forbid every Atom of `dim` to shrink, for `reason`."""
+    for atom in dim.atoms():
+        if reason not in atom.reasons:
+            atom.reasons.append(reason)
+
+
+def set_apart(dim: Dim) -> None:
+    """Note that the entries of `dim` hold different things, whatever it is unified with."""
+    for atom in dim.atoms():
+        atom.apart = True
+
+
+def unify(a: Dim, b: Dim, where: str) -> None:
+    """Make two axes keep the same indices; what cannot be aligned is frozen, naming `where` it met."""
+    a, b = a.resolve(), b.resolve()
+    if a == b:
+        return
+    if (a.dynamic or b.dynamic) and same_size(a, b):
+        a, b = a.resolve(), b.resolve()
+        if a == b:
+            return
+    if a.size != b.size or a.dynamic != b.dynamic:
+        _freeze_both(a, b, f"axes of different size meet at {where}")
+    elif len(a.factors) == 1 and isinstance(a.factors[0], Atom):
+        _bind(a.factors[0], b, where)
+    elif len(b.factors) == 1 and isinstance(b.factors[0], Atom):
+        _bind(b.factors[0], a, where)
+    elif len(a.factors) == len(b.factors) == 1:
+        _align_parts(a, b, where)
+    else:
+        _align_factors(a, b, where)
+
+
+def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
+    """Cut `dim` into consecutive pieces of `sizes` (which add up to its size), refining Atoms where a cut falls.
+
+    Returns None, having changed nothing that matters, where a cut falls inside an inner factor of a product.
+    """
+    dim = dim.resolve()
+    if len(sizes) == 1:
+        return [dim]
+    if dim.dynamic or not dim.factors:
+        return None
+    head, inner = dim.factors[0], Dim(dim.factors[1:])
+    if inner.factors:
+        if any(size % inner.size for size in sizes):
+            return None
+        outer = split(Dim((head,)), [size // inner.size for size in sizes])
+        return None if outer is None else [product(piece, inner) for piece in outer]
+    if isinstance(head, Atom):
+        pieces = [fresh(size) for size in sizes]
+        _bind(head, concat(*pieces), "a split")
+        return pieces
+    return _split_concat(head, sizes)
+
+
+def keep_mask(dim: Dim, keeps: Keeps) -> np.ndarray:
+    """Return which entries of `dim` stay, bool [dim.size]; Atoms absent from `keeps` stay whole."""
+    mask = np.ones(1, dtype=bool)
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            kept = keeps.get(factor)
+            part = np.ones(factor.size, dtype=bool) if kept is None else kept
+        else:
+            part = np.concatenate([keep_mask(p, keeps) for p in factor.parts])
+        mask = np.logical_and.outer(mask, part).ravel()
+    return mask
+
+
+def same_size(a: Dim, b: Dim) -> bool:
+    """Conclude what follows from two axes having the same size at run time; returns whether anything does.
+
+    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than what
+    was broadcast to it, so each is equal to it, and what is left over is 1.
+    """
+    a, b = a.resolve(), b.resolve()
+    if _static(a) != _static(b) or a.size != b.size:
+        return False
+    for wide, narrow in ((a, b), (b, a)):
+        unknown = [factor for factor in wide.factors if factor.dynamic]
+        pairs = pair_covered(unknown, [factor for factor in narrow.factors if factor.dynamic])
+        if pairs is not None and _conclude(unknown, pairs):
+            return True
+    return False
+
+
+def _static(dim: Dim) -> int:
+    return math.prod(factor.size for factor in dim.factors if not factor.dynamic)
+
+
+def _conclude(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
+    left = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
+    changed = [(cover, ONE) for cover in left] + [(c, Dim((n,))) for c, n in pairs if c != n]
+    if any(not isinstance(cover, Atom) or cover.size != dim.size for cover, dim in changed):
+        return False
+    for cover, dim in changed:
+        if isinstance(cover, Atom):
+            _bind(cover, dim, "sizes known at run time only")
+    return bool(changed)
+
+
+def _freeze_both(a: Dim, b: Dim, reason: str) -> None:
+    freeze(a, reason)
+    freeze(b, reason)
+
+
+def _bind(atom: Atom, term: Dim, where: str) -> None:
+    if any(leaf is atom for leaf in term.atoms()):
+        freeze(term, f"an axis meets a part of itself at {where}")
+        return
+    atom.bound = term
+    for reason in atom.reasons:
+        freeze(term, reason)
+    if atom.apart:
+        set_apart(term)
+
+
+def _align_parts(a: Dim, b: Dim, where: str) -> None:
+    """Unify two concatenations, cutting the longer part wherever their boundaries differ."""
+    left, right = (deque(d.factors[0].parts) for d in (a, b))  # type: ignore[union-attr]
+    while left and right:
+        x, y = left.popleft().resolve(), right.popleft().resolve()
+        if x.size != y.size and not (x.dynamic or y.dynamic):
+            longer, queue = (x, left) if x.size > y.size else (y, right)
+            short = min(x.size, y.size)
+            pieces = split(longer, [short, longer.size - short])
+            if pieces is not None:
+                queue.appendleft(pieces[1])
+                x, y = (pieces[0], y) if longer is x else (x, pieces[0])
+        if x != y and (x.dynamic or y.dynamic or x.size != y.size):
+            # Past a part whose size is known at run time only, nothing is known to lie side by side.
+            for rest in (x, y, *left, *right):
+                freeze(rest, f"concatenations that cannot be aligned meet at {where}")
+            return
+        unify(x, y, where)
+
+
+def _align_factors(a: Dim, b: Dim, where: str) -> None:
+    """Unify two products, carving the larger factor wherever their boundaries differ."""
+    left, right = deque(a.factors), deque(b.factors)
+    while left and right:
+        x, y = _front(left), _front(right)
+        if x == y:
+            left.popleft()
+            right.popleft()
+            continue
+        known = not (x.dynamic or y.dynamic)
+        if known and x.size == y.size:
+            unify(Dim((left.popleft(),)), Dim((right.popleft(),)), where)
+            continue
+        if not known and _align_around(left, right, where):
+            return
+        queue = left if x.size > y.size else right
+        carved = carve(queue[0], min(x.size, y.size), where) if known else None
+        if carved is None:
+            for rest in (*left, *right):
+                freeze(Dim((rest,)), f"shapes that cannot be aligned meet at {where}")
+            return
+        queue.popleft()
+        queue.extendleft(reversed(carved[0] + carved[1]))
+
+
+def _align_around(left: deque[Factor], right: deque[Factor], where: str) -> bool:
+    """Unify the static factors behind run-time sizes: where their products are equal, those of the sizes are too."""
+    (lead, rest), (lead2, rest2) = _run_time_lead(left), _run_time_lead(right)
+    if not lead.factors or not lead2.factors or rest.dynamic or rest2.dynamic or rest.size != rest2.size:
+        return False
+    if lead.size == lead2.size and (len(lead.factors) == 1 or len(lead2.factors) == 1):
+        unify(lead, lead2, where)
+    unify(rest, rest2, where)
+    return True
+
+
+def _run_time_lead(factors: Iterable[Factor]) -> tuple[Dim, Dim]:
+    """Return the factors up to the last run-time size that no static factor precedes, and those behind."""
+    whole = Dim(tuple(factors)).resolve().factors
+    count = next((i for i, factor in enumerate(whole) if not factor.dynamic), len(whole))
+    return Dim(whole[:count]), Dim(whole[count:])
+
+
+def _front(queue: deque[Factor]) -> Factor:
+    """Return the first factor, after splitting it as far as it has been refined by now."""
+    queue.extendleft(reversed(resolved(queue.popleft())))
+    return queue[0]
+
+
+def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
+    """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible."""
+    head: list[Factor] = []
+    rest = deque(resolved(factor))
+    while outer > 1:
+        if not rest or rest[0].dynamic:
+            return None
+        first = rest.popleft()
+        if outer % first.size == 0:
+            outer //= first.size
+            head.append(first)
+            continue
+        halves = None if first.size % outer else _halve(first, outer, where)
+        if halves is None:
+            return None
+        head.extend(halves[0])
+        rest.extendleft(reversed(halves[1]))
+        break
+    return tuple(head), tuple(rest)
+
+
+def _halve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
+    """Carve one factor that is not refined any further.
+
+    A concatenation of `outer` equal parts (fused QKV) becomes (a frozen index over the parts) x (the part that all of
+    them are unified with).
+    """
+    inner = factor.size // outer
+    if isinstance(factor, Atom):
+        pair = (fresh(outer), fresh(inner))
+        _bind(factor, product(*pair), where)
+        return pair[0].factors, pair[1].factors
+    parts = split(Dim((factor,)), [inner] * outer)
+    if parts is None:
+        return None
+    for part in parts[1:]:
+        unify(parts[0], part, where)
+    index = fresh(outer)
+    freeze(index, f"index over concatenated parts at {where}")
+    set_apart(index)
+    return index.factors, parts[0].resolve().factors
+
+
+def _split_concat(whole: Concat, sizes: Sequence[int]) -> list[Dim] | None:
+    queue = deque(whole.parts)
+    pieces: list[Dim] = []
+    for size in sizes:
+        taken: list[Dim] = []
+        missing = size
+        while missing:
+            part = queue.popleft()
+            if part.size > missing:
+                halves = split(part, [missing, part.size - missing])
+                if halves is None:
+                    return None
+                part = halves[0]
+                queue.appendleft(halves[1])
+            taken.append(part)
+            missing -= part.size
+        pieces.append(concat(*taken))
+    return pieces
+
+
+def unit_index(dim: Dim, atom: Atom) -> np.ndarray:
+    """Return for every entry of `dim` the unit of `atom` it belongs to, or -1; int64 [dim.size]."""
+    index = np.full(1, -1, dtype=np.int64)
+    for factor in dim.resolve().factors:
+        if isinstance(factor, Atom):
+            part = np.arange(factor.size) if factor is atom else np.full(factor.size, -1)
+        else:
+            part = np.concatenate([unit_index(p, atom) for p in factor.parts])
+        index = np.maximum.outer(index, part).ravel()
+    return index

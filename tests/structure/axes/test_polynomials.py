@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+
+from onnx_subprune.structure.axes.products import Products
+from onnx_subprune.structure.axes.unification import Atom, Dim, concat, fresh, product
+
+
+def atom(dim: Dim) -> Atom:
+    (one,) = dim.resolve().factors
+    assert isinstance(one, Atom)
+    return one
+
+
+A, B, C = fresh(8), fresh(5), fresh(3)
+JOINED = concat(product(A, fresh(2)), B)  # 8 * 2 + 5
+
+
+def test_a_sum_of_products_follows_the_counts() -> None:
+    products = Products([("one", (A, B)), ("two", (A, C, C)), ("three", (JOINED, C))])
+    assert products.value({}) == 8 * 5 + 8 * 3 * 3 + 21 * 3
+    assert products.value({atom(A): 4, atom(C): 1}) == 4 * 5 + 4 + 13
+    assert products.value({atom(A): 0, atom(B): 0}) == 0
+
+
+def test_only_terms_of_live_owners_count() -> None:
+    products = Products([("one", (A,)), ("two", (B,)), ("two", (B,)), ("two", (C,))])
+    assert products.value({}, {"two"}) == 5 + 5 + 3
+    assert products.value({atom(B): 2}, frozenset({"one", "two"})) == 8 + 2 + 2 + 3
+    assert products.value({}, ()) == 0
+
+
+def test_no_axes_are_a_product_of_one() -> None:
+    assert Products([("one", ())]).value({}) == math.prod(()) == 1
+    assert Products([]).value({}) == 0
