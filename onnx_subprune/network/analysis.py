@@ -215,8 +215,8 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
 
 
 def restructured(analysis: Analysis) -> Structure:
-    """Return the structure of the normalised network anew, with a graph that may be edited."""
-    return _structure(analysis.normalised, analysis.input_shapes, analysis.prune_normalised)
+    """Return the structure of the normalised network with a graph of its own, which may be edited."""
+    return analysis.structure.copy()
 
 
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
