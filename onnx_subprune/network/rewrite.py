@@ -11,7 +11,6 @@ import onnx
 from onnx_subprune import passes
 from onnx_subprune.model import Scratch, to_model
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.network.normalise import infer_structure
 from onnx_subprune.plan import Plan
 from onnx_subprune.structure import Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied
 from onnx_subprune.subspace import Correction, Factors, Rescaling
@@ -73,8 +72,8 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
 
 
 def restructured(analysis: Analysis) -> Structure:
-    """Return the structure of the normalised network anew, with a graph that may be edited."""
-    return infer_structure(analysis.normalised, analysis.input_shapes, prune_normalised=analysis.prune_normalised)
+    """Return the structure of the normalised network with a graph of its own, which may be edited."""
+    return analysis.structure.copy()
 
 
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
