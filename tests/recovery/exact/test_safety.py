@@ -15,7 +15,7 @@ from onnx_subprune.evaluate.output_error import Departure
 from onnx_subprune.model import array_of, input_specs
 from onnx_subprune.options import Options
 from onnx_subprune.recovery import recover as recovery
-from onnx_subprune.recovery.exact import Networks, Refit, engine, refit
+from onnx_subprune.recovery.exact import Networks, Refit, paired_run, refit
 from onnx_subprune.recovery.recover import settings
 from onnx_subprune.subspace.residual_ridge import Refined
 
@@ -129,7 +129,7 @@ def test_a_layer_that_is_too_large_keeps_its_recovery_by_channel_and_the_report_
     if limit == "features":
         monkeypatch.setattr(recovery, "settings", lambda options: replace(settings(options), max_features=40))
     else:
-        monkeypatch.setattr(engine, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
+        monkeypatch.setattr(paired_run, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
     found = pruned(model, KEPT)
     assert reason in found.fit.left["c2"]
     assert {layer.name for layer in found.fit.layers} == {"c1", "g"}
@@ -143,7 +143,7 @@ def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monk
     weight = np.full((4, 4), 6e4, np.float16)
     model = net("g (float16[N,4] x) => (float16[a,b] y) { [m] y = MatMul(x, w) }", w=weight)
     monkeypatch.setattr(
-        engine, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
+        paired_run, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
     )
     data = open_data({"x": 1e-3 * np.ones((20, 4), np.float16)}, input_specs(model))
     found = refit(Networks(model, model, lambda _, value: value), data)
