@@ -14,9 +14,9 @@ from onnx_subprune.calibration import open_data
 from onnx_subprune.evaluate.output_error import Departure
 from onnx_subprune.model import array_of, input_specs
 from onnx_subprune.options import Options
-from onnx_subprune.recovery import recover as recovery
+from onnx_subprune.recovery import stages
 from onnx_subprune.recovery.exact import Networks, Refit, paired_run, refit
-from onnx_subprune.recovery.recover import settings
+from onnx_subprune.recovery.stages import settings
 from onnx_subprune.subspace.residual_ridge import Refined
 
 NET = """g (float[N,3,6,6] x) => (float[a,b] y) {
@@ -52,7 +52,7 @@ def _spoilt(monkeypatch: pytest.MonkeyPatch, strengths: Sequence[float]) -> list
         calls.append(len(calls))
         return Refit(_noisy(found.model, strengths[len(calls) - 1]), found.layers, found.left)
 
-    monkeypatch.setattr(recovery, "refit", fit)
+    monkeypatch.setattr(stages, "refit", fit)
     return calls
 
 
@@ -127,7 +127,7 @@ def test_a_layer_that_is_too_large_keeps_its_recovery_by_channel_and_the_report_
 ):
     model = net(NET, **WEIGHTS)
     if limit == "features":
-        monkeypatch.setattr(recovery, "settings", lambda options: replace(settings(options), max_features=40))
+        monkeypatch.setattr(stages, "settings", lambda options: replace(settings(options), max_features=40))
     else:
         monkeypatch.setattr(paired_run, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
     found = pruned(model, KEPT)
