@@ -211,7 +211,7 @@ def _confirmed(result: Result, clock: Clock, progress: Watch | None) -> Result:
 
 
 def _widths(plan: Plan) -> dict[str, int]:
-    return {group.name: len(group.kept) for group in plan.groups}
+    return plan.widths
 
 
 def _misses(result: Result) -> bool:
