@@ -1,0 +1,414 @@
+"""Where a network decides, and the tensors at which two networks of the same inputs can be compared.
+
+An operator *decides* where it jumps, counts or chooses: ArgMax, TopK, NonMaxSuppression, Round, a cast to integers, a
+size or an index computed from data, the condition of an If. Behind a decision two networks that differ by a rounding
+may differ by any amount, or in the sizes of their tensors. They are compared all the same, in two ways that hold:
+
+- at the **sources** of every decision, the last continuous tensors before it;
+- at the outputs, with the decisions of the first network fed to the second (`opened_for_comparison`): given the same
+  decisions, the rest is continuous and has the same sizes.
+
+An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it: where
+it saturates, a rounding error is as large as the value.
+
+A tensor *varies* where it depends on weights: what depends on the inputs alone is the same in both networks, whatever
+is decided by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, references
+
+__all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of", "opened_for_comparison"]
+
+_FLOATS = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.BFLOAT16,
+)
+
+DECIDING: Mapping[str, tuple[int, ...] | None] = {
+    "ArgMax": None,
+    "ArgMin": None,
+    "Bernoulli": None,
+    "Ceil": None,
+    "DynamicQuantizeLinear": None,
+    "Floor": None,
+    "Hardmax": None,
+    "MaxPool": (1,),
+    "Multinomial": None,
+    "NonMaxSuppression": None,
+    "NonZero": None,
+    "QuantizeLinear": None,
+    "Round": None,
+    "Sign": None,
+    "TopK": (1,),
+    "Unique": None,
+}
+"""Operators that decide by what they read, with the outputs that hold the decision; None for all."""
+
+STEERING: Mapping[str, tuple[int, ...]] = {
+    "ArrayFeatureExtractor": (1,),
+    "Compress": (1,),
+    "ConstantOfShape": (0,),
+    "CumSum": (1,),
+    "Expand": (1,),
+    "Gather": (1,),
+    "GatherElements": (1,),
+    "GatherND": (1,),
+    "If": (0,),
+    "Loop": (0, 1),
+    "OneHot": (0, 1),
+    "Pad": (1, 3),
+    "Range": (0, 1, 2),
+    "Reshape": (1,),
+    "Resize": (1, 2, 3),
+    "RoiAlign": (2,),
+    "Scatter": (1,),
+    "ScatterElements": (1,),
+    "ScatterND": (1,),
+    "SequenceAt": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Tile": (1,),
+    "TopK": (1,),
+    "Upsample": (1,),
+}
+"""Operators with inputs that say which values, or how many, the output holds."""
+
+_SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
+_MOVING = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+_WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
+_SIZES = ("Shape", "Size")
+_RANDOM = (
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A tensor that jumps.
+
+    Attributes:
+        tensor: its name.
+        operator: that decides.
+        node: its name.
+        sources: the continuous tensors that the decision is made from.
+
+    """
+
+    tensor: str
+    operator: str
+    node: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ComparisonPoint:
+    """A tensor at which two networks are compared.
+
+    Attributes:
+        tensor: its name.
+        outputs: the outputs of the network that it stands for.
+        reason: why it is not the output itself; None where it is.
+
+    """
+
+    tensor: str
+    outputs: tuple[str, ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """How networks with these outputs are compared.
+
+    Attributes:
+        points: where; in the order of the outputs.
+        decisions: what the second network is given of the first one's; in graph order.
+
+    """
+
+    points: tuple[ComparisonPoint, ...]
+    decisions: tuple[Decision, ...]
+
+
+def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparisons:
+    """Return where a network is compared with another of the same inputs and outputs.
+
+    Args:
+        model: the network.
+        at: names of tensors to compare instead of those that follow from the outputs.
+
+    """
+    scope = _Scope.of_model(model)
+    makers = {name: node for node in model.graph.node for name in node.output if name}
+    decisions = {decision.tensor: decision for decision in scope.decisions}
+    if at:
+        return Comparisons(tuple(ComparisonPoint(name, (), "asked for") for name in at), tuple(scope.decisions))
+    points: dict[str, tuple[list[str], str | None]] = {}
+    for output in (value.name for value in model.graph.output):
+        own = _before_saturation(output, makers, scope.varying) if output in scope.varying else {}
+        for tensor, reason in (own or ({output: None} if output in scope.varying else {})).items():
+            points.setdefault(tensor, ([], reason))[0].append(output)
+        for decision in _decisions_behind(output, makers, decisions):
+            for source in decision.sources:
+                walked = _before_saturation(source, makers, scope.varying) or {source: None}
+                for tensor in walked:
+                    reason = f"{decision.operator} '{decision.node}' decides by it"
+                    points.setdefault(tensor, ([], reason))[0].append(output)
+    listed = [ComparisonPoint(name, tuple(dict.fromkeys(of)), why) for name, (of, why) in points.items()]
+    if not listed:
+        # Nothing depends on weights that this walk knows: the outputs are all there is to compare.
+        listed = [ComparisonPoint(value.name, (value.name,)) for value in model.graph.output]
+    return Comparisons(tuple(listed), tuple(scope.decisions))
+
+
+def opened_for_comparison(
+    model: onnx.ModelProto, outputs: Sequence[str], decisions: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
+    """Return the network with other outputs, decisions as inputs, and random operators that draw alike everywhere.
+
+    A random operator is given a seed by its place among the random ones, so that networks with the same random
+    operators draw the same numbers. Where nothing changes the model itself is returned, otherwise a copy.
+
+    Args:
+        model: the network.
+        outputs: names of its tensors, to be outputs in the place of its own.
+        decisions: element types by the names of tensors that are to be inputs.
+
+    """
+    random = any(node.op_type in _RANDOM for node in _all_nodes(model.graph))
+    if not decisions and not random and list(outputs) == [value.name for value in model.graph.output]:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
+    _take(graph, decisions or {})
+    known = {value.name: value for value in (*model.graph.output, *model.graph.input)}
+    del graph.output[:]
+    graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
+    for number, node in enumerate(node for node in _all_nodes(graph) if node.op_type in _RANDOM):
+        kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("seed", float(number + 1))])
+    return result
+
+
+def _take(graph: onnx.GraphProto, decisions: Mapping[str, int]) -> None:
+    """Let a graph take decisions as inputs that its nodes make; these make them under another name."""
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name in decisions:
+                node.output[place] = f"{name}.undecided"
+                graph.input.append(onnx.helper.make_tensor_value_info(name, decisions[name], None))
+    infos = [value for value in graph.value_info if value.name not in decisions]
+    del graph.value_info[:]
+    graph.value_info.extend(infos)
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for body in bodies(node):
+            yield from _all_nodes(body)
+
+
+@dataclass
+class _Scope:
+    """What is known of the tensors of a graph and of what surrounds it.
+
+    Attributes:
+        constant: names that depend on weights alone, and whether they hold floats in two axes or more.
+        varying: names that depend on weights and inputs.
+        functions: local functions by domain and name.
+        decisions: found so far, in graph order.
+
+    """
+
+    constant: dict[str, bool] = field(default_factory=dict)
+    varying: set[str] = field(default_factory=set)
+    functions: Mapping[tuple[str, str], onnx.FunctionProto] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+
+    @classmethod
+    def of_model(cls, model: onnx.ModelProto) -> _Scope:
+        functions = {(function.domain, function.name): function for function in model.functions}
+        scope = cls(functions=functions)
+        scope.enter(model.graph)
+        return scope
+
+    def enter(self, graph: onnx.GraphProto) -> None:
+        """Go through a graph in order."""
+        for tensor in graph.initializer:
+            self.constant[tensor.name] = tensor.data_type in _FLOATS and len(tensor.dims) > 1
+        for node in graph.node:
+            self.visit(node)
+
+    def inner(self) -> _Scope:
+        """Return a scope for a body: it sees all that is known here."""
+        return _Scope(dict(self.constant), set(self.varying), self.functions)
+
+    def visit(self, node: onnx.NodeProto) -> None:
+        """Work out what a node's outputs are."""
+        reads = [name for name in (*node.input, *_captured(node)) if name]
+        outputs = [name for name in node.output if name]
+        if node.op_type == "Constant" or (reads and all(name in self.constant for name in reads)):
+            weight = node.op_type != "Constant" and any(self.constant[name] for name in reads)
+            self.constant.update(dict.fromkeys(outputs, weight or _is_matrix(node)))
+            return
+        varying = [name for name in reads if name in self.varying]
+        forced = self._steered(node) if node.domain in ONNX_DOMAINS else None
+        if forced:
+            varying = [name for name in varying if name in self.varying]
+        if node.op_type in _SIZES:
+            return
+        body = self._body(node)
+        if body is not None and body.decisions:
+            self._decide(node, outputs, varying or reads)
+        elif varying and (decided := _decided(node)):
+            self._decide(node, [name for name in decided if name], varying)
+            self.varying.update(name for name in outputs if name not in decided)
+        elif varying or (body is None and self._is_weighted(node)) or (body is not None and body.varying):
+            self.varying.update(outputs)
+
+    def _steered(self, node: onnx.NodeProto) -> bool:
+        """Make decisions of inputs that say which values, or how many, the output holds, and vary."""
+        places = STEERING.get(node.op_type, ())
+        steering = [node.input[place] for place in places if place < len(node.input) and node.input[place]]
+        found = [name for name in steering if name in self.varying]
+        for name in found:
+            self.varying.discard(name)
+            self.decisions.append(Decision(name, node.op_type, node.name or node.output[0], (name,)))
+        return bool(found)
+
+    def _decide(self, node: onnx.NodeProto, tensors: Sequence[str], sources: Sequence[str]) -> None:
+        where = node.name or node.output[0]
+        unique = tuple(dict.fromkeys(name for name in sources if name in self.varying))
+        self.decisions += [Decision(tensor, node.op_type, where, unique) for tensor in tensors]
+
+    def _body(self, node: onnx.NodeProto) -> _Scope | None:
+        """Return what is known at the end of a node's bodies; None where it has none."""
+        function = self.functions.get((node.domain, node.op_type))
+        if function is not None:
+            return self._called(node, function)
+        graphs = list(bodies(node))
+        if not graphs:
+            return None
+        merged = _Scope()
+        for graph in graphs:
+            scope = self.inner()
+            before = set(scope.varying)
+            if node.op_type in ("Loop", "Scan") and any(name in self.varying for name in node.input):
+                scope.varying.update(value.name for value in graph.input)
+            scope.enter(graph)
+            if node.op_type == "Loop" and graph.output[0].name in scope.varying:
+                condition = graph.output[0].name
+                scope.decisions.append(Decision(condition, "Loop", node.name or node.output[0], (condition,)))
+            outputs = {value.name for value in graph.output}
+            merged.varying |= (scope.varying - before) & outputs | (outputs & before)
+            merged.decisions += scope.decisions
+        return merged
+
+    def _called(self, node: onnx.NodeProto, function: onnx.FunctionProto) -> _Scope:
+        scope = _Scope(functions=self.functions)
+        for formal, actual in zip(function.input, node.input, strict=False):
+            if actual in self.varying:
+                scope.varying.add(formal)
+            elif actual in self.constant:
+                scope.constant[formal] = self.constant[actual]
+        for inner in function.node:
+            scope.visit(inner)
+        return _Scope(varying=scope.varying & set(function.output), decisions=scope.decisions)
+
+    def _is_weighted(self, node: onnx.NodeProto) -> bool:
+        """Whether a node joins weights to what depends on the inputs alone."""
+        if node.domain not in ONNX_DOMAINS:
+            return any(self.constant.get(name, False) for name in node.input)
+        if node.op_type == "Gather":
+            return self.constant.get(node.input[0], False)
+        return node.op_type in _WEIGHTED and any(self.constant.get(name, False) for name in node.input)
+
+
+def _captured(node: onnx.NodeProto) -> Collection[str]:
+    """Return the names that the bodies of a node read, their own among them."""
+    names: set[str] = set()
+    for body in bodies(node):
+        names |= references(body)
+    return sorted(names)
+
+
+def _is_matrix(node: onnx.NodeProto) -> bool:
+    return any(
+        attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type in _FLOATS and len(attribute.t.dims) > 1
+        for attribute in node.attribute
+    )
+
+
+def _decided(node: onnx.NodeProto) -> list[str]:
+    """Return the outputs of a node that jump when what it reads moves."""
+    if node.domain not in ONNX_DOMAINS:
+        return []
+    if node.op_type == "Cast":
+        to = next((attribute.i for attribute in node.attribute if attribute.name == "to"), 0)
+        return [] if to in _FLOATS else list(node.output)
+    if node.op_type not in DECIDING:
+        return []
+    places = DECIDING[node.op_type]
+    return [name for place, name in enumerate(node.output) if places is None or place in places]
+
+
+def _before_saturation(name: str, makers: Mapping[str, onnx.NodeProto], varying: Collection[str]) -> dict[str, str]:
+    """Return the tensors before the saturating operators that an output is moved about from; none where there are none.
+
+    Of a Concat, some parts may come from saturating operators and some not: the latter stand for themselves.
+    """
+    saturated: dict[str, str] = {}
+    plain: dict[str, str] = {}
+    pending, seen = [name], {name}
+    while pending:
+        tensor = pending.pop()
+        node = makers.get(tensor)
+        source = node.input[0] if node is not None and node.input else ""
+        if node is not None and node.op_type in _SATURATING and source in makers and source in varying:
+            saturated[source] = f"{node.op_type} '{node.name or tensor}' saturates behind it"
+            continue
+        reads = [] if node is None or node.op_type not in _MOVING else list(node.input)
+        moved = reads if node is not None and node.op_type == "Concat" else reads[:1]
+        moved = [each for each in moved if each in varying]
+        if not moved:
+            plain[tensor] = "beside a saturating operator"
+        for each in reversed(moved):
+            if each not in seen:
+                seen.add(each)
+                pending.append(each)
+    return {**saturated, **{tensor: why for tensor, why in plain.items() if tensor in varying}} if saturated else {}
+
+
+def _decisions_behind(
+    name: str, makers: Mapping[str, onnx.NodeProto], decisions: Mapping[str, Decision]
+) -> list[Decision]:
+    """Return the decisions that an output depends on, also on those that these depend on themselves."""
+    found: dict[str, Decision] = {}
+    pending, seen = [name], {name}
+    while pending:
+        tensor = pending.pop()
+        if tensor in decisions:
+            found[tensor] = decisions[tensor]
+        node = makers.get(tensor)
+        for read in () if node is None else (*node.input, *_captured(node)):
+            if read and read not in seen:
+                seen.add(read)
+                pending.append(read)
+    return [found[tensor] for tensor in decisions if tensor in found]
