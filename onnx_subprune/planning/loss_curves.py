@@ -47,7 +47,8 @@ def rank_groups(
     for index, group in enumerate(groups):
         if progress is not None:
             progress(index, len(groups))
-        group_readers = [readers[consumer] for consumer in (*group.consumers, *group.contractions)]
+        group_readers = [readers[consumer] for consumer in group.consumers]
+        group_readers += [readers[contraction] for contraction in group.contractions]
         group_readers += [
             reader for normalisation, reader in spreads.items() if group.atom in normalisation.dim.atoms()
         ]
