@@ -19,7 +19,8 @@ from onnx_subprune import calibration, subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.network.analysis import Analysis, restructured, shrink
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.rewrite import restructured, shrink
 from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
