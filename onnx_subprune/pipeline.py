@@ -29,8 +29,8 @@ from onnx_subprune.planning.curves import rank_groups
 from onnx_subprune.planning.drop_search import fall_of, smallest_network
 from onnx_subprune.planning.latency import Clock, fast_multiples, stepped, timed_shapes
 from onnx_subprune.progress import Watch, begin, phase
+from onnx_subprune.recovery import Recovered, recover, resume
 from onnx_subprune.recovery.exact import Refit
-from onnx_subprune.recovery.recover import Recovered, recovered, resumed
 from onnx_subprune.result import Result
 from onnx_subprune.structure import Group, Structure
 
@@ -279,8 +279,8 @@ def _carry_out(
         begin(progress, "removing units")
         fitting = phase(progress, "fitting layers")
         if begun is not None and dataset is not None and departure is not None:
-            found = resumed(begun, analysis, plan, dataset, options, departure=departure, progress=fitting)
-        found = found or recovered(analysis, plan, statistics, dataset, options, departure=departure, progress=fitting)
+            found = resume(begun, analysis, plan, dataset, options, departure=departure, progress=fitting)
+        found = found or recover(analysis, plan, statistics, dataset, options, departure=departure, progress=fitting)
         model, errors, fit, warnings = found.model, dict(found.errors), found.fit, [*warnings, *found.warnings]
     else:
         model = onnx.ModelProto()
