@@ -1,6 +1,6 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
-from onnx_subprune.model.cost import Cost, measure_cost, node_macs
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
@@ -37,6 +37,7 @@ __all__ = [
     "model_bytes",
     "node_macs",
     "open_session",
+    "operator_counts",
     "parse_input_shapes",
     "quiet",
     "run",
