@@ -11,9 +11,9 @@ import onnx
 
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import Cost, Scratch, concrete_shapes, fingerprint, has_placed, input_specs, load_model
+from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.network.normalise import infer_structure, normalise
-from onnx_subprune.report.document_parts import group_as_dict
-from onnx_subprune.report.environment import versions
+from onnx_subprune.report import versions
 from onnx_subprune.structure import Structure
 
 __all__ = ["Analysis", "ModelSource", "analyse"]
@@ -59,11 +59,8 @@ class Analysis:
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "dense": asdict(dense),
             "prunable_share": dict(shares),
-            "groups": [group_as_dict(group) for group in self.structure.prunable],
-            "frozen": [
-                {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
-                for group in self.structure.frozen
-            ],
+            "groups": [group_document(group) for group in self.structure.prunable],
+            "frozen": [frozen_document(group) for group in self.structure.frozen],
         }
 
     def __repr__(self) -> str:

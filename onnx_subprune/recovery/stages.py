@@ -135,7 +135,12 @@ def resume(
 
     Args:
         begun: the network after one sweep.
-        analysis, plan, dataset, options, departure, progress: as for `recover`.
+        analysis: as for `recover`, like all that follow.
+        plan: which units stay.
+        dataset: calibration samples.
+        options: how to recover.
+        departure: the error at the outputs, on samples held out.
+        progress: called with the steps done and their number.
 
     """
     structure = restructured(analysis)
