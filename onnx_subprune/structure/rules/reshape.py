@@ -26,7 +26,8 @@ from onnx_subprune.structure.axes.unification import (
     purely_dynamic,
     same_size,
 )
-from onnx_subprune.structure.context import Context, label
+from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.records import label
 
 __all__ = ["RULES"]
 
