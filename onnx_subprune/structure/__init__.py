@@ -1,13 +1,15 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
-from onnx_subprune.structure.axes.polynomials import Monomials
-from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed
-from onnx_subprune.structure.axes.unification import (
+from onnx_subprune.structure.axes import (
     ONE,
     Atom,
     Concat,
     Dim,
     Keeps,
+    Monomials,
+    dims_of,
+    evaluate,
+    fixed,
     fresh,
     keep_mask,
     product,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim
+from onnx_subprune.structure.axes import Dim
 from onnx_subprune.structure.context import NotUnderstood
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, label
 from onnx_subprune.structure.rules.elementwise import UNARY, VARIADIC

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps
+from onnx_subprune.structure.axes import Atom, Dim, Keeps
 from onnx_subprune.structure.branch_constants import Flags, is_one, shorten
 from onnx_subprune.structure.context import NotUnderstood
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Consumer, Records, captured, label

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, dense, dims_of
-from onnx_subprune.structure.axes.symbolic_sizes import Doubt, Symbols
-from onnx_subprune.structure.axes.unification import Dim, freeze, fresh, unify
+from onnx_subprune.structure.axes import Dim, Doubt, Extent, Size, Symbols, dense, dims_of, freeze, fresh, unify
 from onnx_subprune.structure.normalisations import Statistic
 from onnx_subprune.structure.records import PASSED_THROUGH, Axes, Record, Records, Role, SizeUse, Use, Weight, label
 

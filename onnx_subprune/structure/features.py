@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.structure.axes.unification import ONE, Atom, Dim, Keeps, keep_mask, unit_index
+from onnx_subprune.structure.axes import ONE, Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
 from onnx_subprune.structure.normalisations import Normalisation
 from onnx_subprune.structure.position_weights import normalised_sum

@@ -16,8 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.products import Products
-from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps, fresh, keep_mask, unit_index
+from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_group, copied_records
 from onnx_subprune.structure.dtypes import is_float

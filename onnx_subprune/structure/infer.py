@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed, in_step, proportional
-from onnx_subprune.structure.axes.unification import ONE, freeze, fresh, purely_dynamic
+from onnx_subprune.structure.axes import (
+    ONE,
+    dims_of,
+    evaluate,
+    fixed,
+    freeze,
+    fresh,
+    in_step,
+    proportional,
+    purely_dynamic,
+)
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim
+from onnx_subprune.structure.axes import Dim
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, label

@@ -15,8 +15,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent
-from onnx_subprune.structure.axes.unification import ONE, Dim, fresh
+from onnx_subprune.structure.axes import ONE, Dim, Extent, fresh
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation, Statistic
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Size
-from onnx_subprune.structure.axes.unification import ONE, Dim, concat, fresh, product
+from onnx_subprune.structure.axes import ONE, Dim, Size, concat, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import Consumer, Contraction, Default, MacTerm, label
 

@@ -9,8 +9,21 @@ from itertools import pairwise
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, apply, evaluate, fixed, in_step, total
-from onnx_subprune.structure.axes.unification import Atom, Dim, concat, fresh, product, split
+from onnx_subprune.structure.axes import (
+    Atom,
+    Dim,
+    Extent,
+    Size,
+    apply,
+    concat,
+    evaluate,
+    fixed,
+    fresh,
+    in_step,
+    product,
+    split,
+    total,
+)
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 

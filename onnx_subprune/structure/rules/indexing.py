@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
-from onnx_subprune.structure.axes.unification import Dim
+from onnx_subprune.structure.axes import Dim, evaluate, fixed
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 from onnx_subprune.structure.rules.cutting import taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim, fresh, product
+from onnx_subprune.structure.axes import Dim, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import Consumer, MacTerm, Use, Weight, label
 from onnx_subprune.structure.rules.elementwise import broadcast

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim, product
+from onnx_subprune.structure.axes import ONE, Dim, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import Consumer, Contraction, MacTerm, Role, Weight, label
 from onnx_subprune.structure.rules.elementwise import broadcast

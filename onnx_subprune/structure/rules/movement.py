@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, in_step
-from onnx_subprune.structure.axes.unification import ONE, Dim, concat, covers, fresh, product
+from onnx_subprune.structure.axes import ONE, Dim, Extent, Size, concat, covers, fresh, in_step, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import Squeezed, label
 from onnx_subprune.structure.rules.creation import counted, sized

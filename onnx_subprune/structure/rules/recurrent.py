@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim, fresh, product, set_apart
+from onnx_subprune.structure.axes import Dim, fresh, product, set_apart
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import RECURRENT, RECURRENT_STATES, Consumer, MacTerm, Use, Weight, label
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
-from onnx_subprune.structure.axes.unification import ONE
+from onnx_subprune.structure.axes import ONE, evaluate, fixed
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.normalisations import Statistic
 from onnx_subprune.structure.records import Contraction

@@ -12,15 +12,21 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
-from onnx_subprune.structure.axes.symbolic_sizes import Doubt
-from onnx_subprune.structure.axes.unification import (
+from onnx_subprune.structure.axes import (
     ONE,
     Dim,
+    Doubt,
+    Extent,
     Factor,
+    Monomial,
+    Size,
     carve,
+    dims_of,
+    evaluate,
+    fixed,
     freeze,
     fresh,
+    monomial,
     pair_covered,
     product,
     purely_dynamic,
