@@ -14,7 +14,7 @@ from onnx_subprune.model.session import (
     parse_input_shapes,
     run,
 )
-from onnx_subprune.model.stored import Scratch, has_placed, values_of, with_placed_as_inputs
+from onnx_subprune.model.stored import Scratch, constant_values, has_placed, values_of, with_placed_as_inputs
 from onnx_subprune.model.surgery import quiet, to_graph, to_model
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "attribute_of",
     "check_writable",
     "concrete_shapes",
+    "constant_values",
     "external_files",
     "fingerprint",
     "has_half",

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError
-from onnx_subprune.structure import Features, Group, constant_values, unit_index
+from onnx_subprune.model import constant_values
+from onnx_subprune.structure import Features, Group, unit_index
 from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
 from onnx_subprune.subspace.ordering import (
     cumulative_variance,
