@@ -1,4 +1,4 @@
-"""Groups as plain data, for documents."""
+"""Groups as plain data, for documents: what can be pruned and what cannot."""
 
 from __future__ import annotations
 
