@@ -44,6 +44,7 @@ endif
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --cache-dir .mypy_cache/imports
 
 types: $(STAMP)
 	$(BIN)/mypy

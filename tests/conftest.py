@@ -14,7 +14,8 @@ import pytest
 
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan, PlannedGroup
 

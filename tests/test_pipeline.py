@@ -19,7 +19,7 @@ from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Result, analyse, apply, calibrate, prune
 from onnx_subprune.recovery import exact as refit
-from onnx_subprune.recovery import recover as recovery
+from onnx_subprune.recovery import stages
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_the_best_trial_is_the_first_sweep(
         sweeps.append(settings.seed)
         return refit.refit(networks, data, settings, *rest)
 
-    monkeypatch.setattr(recovery, "refit", counting)
+    monkeypatch.setattr(stages, "refit", counting)
     options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
     result = prune(dense, demo.calibration, options, statistics=half.statistics)
     # Two trials and the sweep after the better one.

@@ -23,8 +23,9 @@ from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, TargetError
 from onnx_subprune.model import Cost, measure_cost, model_bytes, node_macs, save_model
-from onnx_subprune.network.analysis import Analysis, ModelSource, factorised
+from onnx_subprune.network.analysis import Analysis, ModelSource
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.progress import Watch, begin, phase

@@ -20,6 +20,7 @@ from onnx_subprune.structure.axes.products import Products
 from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
+from onnx_subprune.structure.copying import GraphCopy, copied_context, copied_group
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
 
@@ -83,6 +84,18 @@ class Structure:
     groups: tuple[Group, ...]
     branches: Branches
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
+
+    def copy(self) -> Structure:
+        """Return the same structure on a graph of its own, which passes may edit; this one and its graph stay whole.
+
+        What is computed from it, and its order, is what inference on the same graph would give. The values of
+        constants are shared, and so are Atoms: keep masks and widths of this structure are those of the copy.
+        """
+        copies = GraphCopy(self.graph)
+        context = copied_context(self.context, copies)
+        branches = Branches(copies.graph, context)
+        groups = tuple(copied_group(group, branches, copies) for group in self.groups)
+        return Structure(copies.graph, context, groups, branches)
 
     @property
     def prunable(self) -> tuple[Group, ...]:

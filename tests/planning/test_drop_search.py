@@ -84,14 +84,14 @@ def test_the_search_is_over_the_cost_that_is_asked_for(demo: Demo, dense: onnx.M
 
 def test_every_network_is_made_once(demo: Demo, dense: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    real = dropping.recovered
+    real = dropping.recover
 
     def counting(*given: Any, **more: Any) -> Any:
         made.append(given[1].target)
         return real(*given, **more)
 
-    monkeypatch.setattr(dropping, "recovered", counting)
-    monkeypatch.setattr(pipeline, "recovered", counting)
+    monkeypatch.setattr(dropping, "recover", counting)
+    monkeypatch.setattr(pipeline, "recover", counting)
     result = _pruned(demo, dense)
     assert result.drop is not None
     assert len(made) == len(set(made)) == len(result.drop.tried)

@@ -17,7 +17,8 @@ from onnx_subprune import pipeline
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, measure_cost, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.plan import Plan, PlannedGroup
