@@ -130,17 +130,7 @@ def apply(
         PlanError: the plan belongs to another model, or needs data or statistics that were not given.
 
     """
-    options = replace(
-        options or Options(),
-        recovery=plan.recovery,
-        one_pass=plan.one_pass,
-        rows=plan.rows,
-        probes=plan.probes,
-        sweeps=plan.sweeps,
-        ridge=plan.ridge,
-        select=plan.select,
-        prune_normalised=plan.prune_normalised,
-    )
+    options = (options or Options()).with_recovery(plan.options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
@@ -148,16 +138,16 @@ def apply(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
             f"found {analysis.fingerprint[:12]}; apply the plan to that model or make a new one"
         )
-    if plan.recovery == "exact" and dataset is None:
+    if plan.options.recovery == "exact" and dataset is None:
         found = "nothing" if statistics is None else "statistics alone"
         raise PlanError(
             f"the plan recovers exactly, which runs samples: expected calibration data, found {found}; give --calib"
         )
-    if plan.recovery != "none" and statistics is None:
+    if plan.options.recovery != "none" and statistics is None:
         if dataset is None:
             raise PlanError(
-                f"the plan recovers by '{plan.recovery}' and needs calibration data or statistics, found neither; "
-                "give --calib or --statistics"
+                f"the plan recovers by '{plan.options.recovery}' and needs calibration data or statistics, found "
+                "neither; give --calib or --statistics"
             )
         statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     if statistics is not None:
@@ -221,7 +211,7 @@ def _confirmed(result: Result, clock: Clock, progress: Watch | None) -> Result:
 
 
 def _widths(plan: Plan) -> dict[str, int]:
-    return {group.name: len(group.kept) for group in plan.groups}
+    return plan.widths
 
 
 def _misses(result: Result) -> bool:

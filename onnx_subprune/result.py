@@ -158,10 +158,10 @@ class Result:
             "versions": report.versions(),
             "command": list(command),
             "target": plan.target,
-            "select": plan.select,
-            "recovery": plan.recovery,
-            "ridge": plan.ridge,
-            "options": {**asdict(self.options), "target": plan.target},
+            "select": plan.options.select,
+            "recovery": plan.options.recovery,
+            "ridge": plan.options.ridge,
+            "options": {**self.options.document(), "target": plan.target},
             "fingerprint": plan.fingerprint,
             "input_shapes": {name: list(shape) for name, shape in analysis.input_shapes.items()},
             "dense": asdict(self.dense),
@@ -187,7 +187,7 @@ class Result:
         chosen among them, with the loss and the share of variance at each.
         """
         structure = self.analysis.structure
-        kept = {group.name: len(group.kept) for group in self.plan.groups}
+        kept = self.plan.widths
         gone = [name for name, units in kept.items() if not units]
         widths = {group.atom: kept[group.name] for group in structure.prunable}
         macs = structure.macs_touched(widths, structure.removal(gone) if gone else None)

@@ -78,7 +78,8 @@ def counted(name: str, function: Callable[..., Any], owner: Any = None) -> Itera
 
 def measured(options: Options, images: int) -> tuple[float, list[Calls]]:
     """Return the processor time of a run in seconds, and the calls that were made in it."""
-    path, data = data_folder() / MODEL, cifar10("train", images).inputs
+    path = data_folder() / MODEL
+    data = {model.input_specs(model.load_model(path))[0].name: cifar10("train", images).inputs}
     with (
         counted("structure inferences", structure.infer) as inferences,
         counted("graph imports", gs.import_onnx) as imports,

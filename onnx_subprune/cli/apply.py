@@ -69,7 +69,7 @@ def apply(
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)
         saved = Plan.load(plan)
-        loaded = saved_statistics(calib, statistics, needed=saved.recovery == "channel")
+        loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())

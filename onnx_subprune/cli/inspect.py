@@ -10,7 +10,6 @@ from onnx_subprune.cli.parameters import InputShapes, Json, Model, PruneNormalis
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.model import input_specs, load_model, measure_cost
-from onnx_subprune.network.group_documents import analysis_document
 
 __all__ = ["inspect"]
 
@@ -33,7 +32,7 @@ def inspect(
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given))
         dense = measure_cost(analysis.model, analysis.input_shapes)
-        document = analysis_document(analysis, dense, _shares(analysis))
+        document = analysis.document(dense, _shares(analysis))
         if report_file is not None:
             report.write_report(document, report_file)
         tables: list[RenderableType] = []

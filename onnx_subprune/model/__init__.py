@@ -5,6 +5,7 @@ from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
 from onnx_subprune.model.precision import has_half, in_float32, widened
+from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
@@ -20,6 +21,7 @@ from onnx_subprune.model.surgery import quiet, to_graph, to_model
 __all__ = [
     "Cost",
     "InputSpec",
+    "Runtime",
     "Scratch",
     "array_of",
     "attribute_of",

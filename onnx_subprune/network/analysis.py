@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import onnx
 
+from onnx_subprune import report
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import Cost, Scratch, concrete_shapes, fingerprint, has_placed, input_specs, load_model
+from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.network.normalise import infer_structure, normalise
-from onnx_subprune.report.document_parts import group_as_dict
-from onnx_subprune.report.environment import versions
 from onnx_subprune.structure import Structure
 
 __all__ = ["Analysis", "ModelSource", "analyse"]
@@ -44,7 +44,7 @@ class Analysis:
     prune_normalised: bool = False
     scratch: Scratch | None = None
 
-    def document(self, dense: Cost, shares: Mapping[str, float]) -> dict[str, Any]:
+    def document(self, dense: Cost, shares: Mapping[str, float]) -> report.Document:
         """Return what can be pruned and what cannot as plain data: the document of `inspect --json`.
 
         Args:
@@ -54,16 +54,13 @@ class Analysis:
         """
         return {
             "format": "onnx_subprune.inspect/1",
-            "versions": versions(),
+            "versions": report.versions(),
             "fingerprint": self.fingerprint,
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "dense": asdict(dense),
             "prunable_share": dict(shares),
-            "groups": [group_as_dict(group) for group in self.structure.prunable],
-            "frozen": [
-                {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
-                for group in self.structure.frozen
-            ],
+            "groups": [group_document(group) for group in self.structure.prunable],
+            "frozen": [frozen_document(group) for group in self.structure.frozen],
         }
 
     def __repr__(self) -> str:
