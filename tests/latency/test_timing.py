@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnx_subprune.latency import Effort, Times, chain, take_turns, times, timing
-from onnx_subprune.latency.networks import Sizes
+from onnx_subprune.latency.layer_chains import Sizes
 from onnx_subprune.model import open_session
 
 
