@@ -41,7 +41,7 @@ def rank_groups(
             progress(index, len(groups))
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
         own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
-        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
+        ranking = subspace.rank_group(group, own, options.select, options.seed + index, constant_values)
         for reader in own:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
