@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from onnx_subprune import pipeline
-from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.outcome import Ending
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     InputShapes,
@@ -28,7 +29,6 @@ from onnx_subprune.cli.options import (
     names,
     shapes,
 )
-from onnx_subprune.cli.outcome import Ending
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan

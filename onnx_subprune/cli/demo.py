@@ -12,8 +12,8 @@ import typer
 
 from onnx_subprune import pipeline, report
 from onnx_subprune.calibration import open_data
-from onnx_subprune.cli.files import check_outputs
-from onnx_subprune.cli.options import Json, Quiet, Threads, Verbose
+from onnx_subprune.cli.outputs import check_outputs
+from onnx_subprune.cli.parameters import Json, Quiet, Threads, Verbose
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError

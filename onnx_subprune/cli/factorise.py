@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from onnx_subprune import factorisation, report
-from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     InputShapes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
-from onnx_subprune.cli.files import check_outputs
-from onnx_subprune.cli.options import InputShapes, Json, Model, PruneNormalised, Quiet, ReportFile, Verbose, shapes
+from onnx_subprune.cli.outputs import check_outputs
+from onnx_subprune.cli.parameters import InputShapes, Json, Model, PruneNormalised, Quiet, ReportFile, Verbose, shapes
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.model import input_specs, load_model

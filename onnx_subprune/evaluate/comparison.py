@@ -17,7 +17,7 @@ from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluate.bench import Latency, Pace, bench
 from onnx_subprune.evaluate.feeds import random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, fidelity
-from onnx_subprune.evaluate.profile import Profile, profile
+from onnx_subprune.evaluate.runtime_profile import Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
 from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.model import input_specs

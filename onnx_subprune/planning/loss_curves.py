@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_subprune import budget, subspace
 from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
@@ -52,7 +53,7 @@ def rank_groups(
         group_readers += [
             reader for normalisation, reader in spreads.items() if group.atom in normalisation.dim.atoms()
         ]
-        ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index)
+        ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index, constant_values)
         for reader in group_readers:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
@@ -125,6 +126,6 @@ def _applications(consumer: Consumer, features: Features) -> float:
 
 def _rows(consumer: Consumer, features: Features) -> np.ndarray:
     """Return the consumer's weight with outputs, positions and taps as rows: [blocks, rows, features]."""
-    blocks = as_blocks(consumer, consumer.weight.view().astype(np.float64))
+    blocks = as_blocks(consumer, consumer.weight.view(constant_values).astype(np.float64))
     split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
     return np.moveaxis(split, 3, -1).reshape(features.blocks, -1, features.count)

@@ -195,7 +195,7 @@ class _Restriction:
     """Cuts values of dense tensors down to the units that stay."""
 
     def __init__(self, structure: Structure, keeps: Keeps) -> None:
-        self._axes = structure.context.axes
+        self._axes = structure.records.axes
         self._keeps = keeps
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
