@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.model import constant_values
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import drop_nodes, fresh_name, place_of, read_values
-from onnx_subprune.structure import constant_values
 
 __all__ = ["ExpandEinsum"]
 

@@ -26,7 +26,7 @@ __all__ = ["Record", "cache_folder", "kept", "machine"]
 
 _logger = logging.getLogger(__name__)
 
-_FORMAT = "onnx_subprune.evaluate.comparison/1"
+_FORMAT = "onnx_subprune.measured/1"
 _VECTORS = ("avx", "amx", "sse4", "fma", "neon", "asimd", "sve")
 
 

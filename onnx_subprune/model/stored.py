@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import ModelError, OutputError
@@ -33,6 +34,7 @@ __all__ = [
     "SMALLEST_PLACED",
     "Scratch",
     "StoredValues",
+    "constant_values",
     "has_placed",
     "is_placed",
     "place",
@@ -165,6 +167,12 @@ class StoredValues(LazyValues):
 def values_of(values: Any) -> np.ndarray[Any, Any]:
     """Return the array of a constant's values, as GraphSurgeon holds them: an array, or lazy ones."""
     return np.asarray(values.load() if isinstance(values, LazyValues) else values)
+
+
+def constant_values(constant: gs.Constant) -> np.ndarray[Any, Any]:
+    """Return a constant's values; of those that stay in a file a map that is made anew each time and not kept."""
+    stored = constant._values
+    return np.asarray(stored.load() if getattr(stored, "in_file", False) else constant.values)
 
 
 def _sweep() -> None:

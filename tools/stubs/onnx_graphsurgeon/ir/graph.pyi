@@ -18,6 +18,7 @@ class Graph:
     producer_name: str
     producer_version: str
     ir_version: int | None
+    name_idx: int
     def __init__(
         self,
         nodes: Sequence[Node] | None = None,

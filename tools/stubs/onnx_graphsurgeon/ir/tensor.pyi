@@ -54,6 +54,7 @@ class LazyValues:
     def load(self) -> NDArray[Any]: ...
 
 class Constant(Tensor):
+    _export_dtype: DTypeLike | int | None
     data_location: int | None
     _values: Any  # NDArray[Any] | LazyValues: to go
     def __init__(
