@@ -26,7 +26,7 @@ from onnx_subprune.planning.allocation import allocate, cost_of, make_plan, poss
 from onnx_subprune.planning.latency import Clock
 from onnx_subprune.planning.sensitivity import measured_curves
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.recovery.recover import Recovered, by_channel, recovered
+from onnx_subprune.recovery import Recovered, by_channel, recover
 
 __all__ = ["Choice", "Study", "choose", "scaled"]
 
@@ -251,7 +251,7 @@ class _Trials:
             key = tuple(sorted(counts.items()))
             if self.left <= 0 or key in self._seen:
                 continue
-            found = self._recovered(counts)
+            found = self._recover(counts)
             error = self._departure(found.model)
             self._seen[key] = (error, name)
             _logger.info("allocation %s: error at the outputs %.5f", name, error)
@@ -259,13 +259,13 @@ class _Trials:
                 self.best, self.found, self.error, better = dict(counts), found, error, True
         return better
 
-    def _recovered(self, counts: Mapping[str, int]) -> Recovered:
+    def _recover(self, counts: Mapping[str, int]) -> Recovered:
         study = self._study
         plan = make_plan(study.analysis, study.curves, counts, study.options)
         if study.progress is not None:
             study.progress(_TRYING, len(self._seen), self._most)
         fitting = phase(study.progress, "fitting layers")
-        return recovered(
+        return recover(
             study.analysis,
             plan,
             study.statistics,

@@ -22,7 +22,7 @@ from onnx_subprune.options import COSTS, Options, Target
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Study, choose
 from onnx_subprune.progress import begin, phase
-from onnx_subprune.recovery.recover import Recovered, recovered
+from onnx_subprune.recovery import Recovered, recover
 from onnx_subprune.result import Drop
 
 __all__ = ["Fall", "Smallest", "fall_of", "smallest_network"]
@@ -124,7 +124,7 @@ class _Search:
         except TargetError:
             return math.inf
         fitting = phase(study.progress, "fitting layers")
-        found = recovered(
+        found = recover(
             study.analysis,
             plan,
             study.statistics,

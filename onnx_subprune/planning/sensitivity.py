@@ -21,7 +21,7 @@ from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.options import Options
 from onnx_subprune.planning.allocation import make_plan
 from onnx_subprune.progress import Progress
-from onnx_subprune.recovery.recover import by_channel, recovered
+from onnx_subprune.recovery import by_channel, recover
 from onnx_subprune.threads import ahead, side_by_side
 
 __all__ = ["measured_curves"]
@@ -44,7 +44,7 @@ def measured_curves(
 
     def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:
         plan = make_plan(analysis, curves, {curve.group: width}, options)
-        return recovered(analysis, plan, statistics, None, alone).model
+        return recover(analysis, plan, statistics, None, alone).model
 
     # One network is cut while the last one runs.
     with side_by_side(options.threads), closing(ahead(pruned(*each) for each in widths)) as models:

@@ -18,7 +18,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from onnx_subprune.subspace.residual_ridge import EVEN, ROUNDING, WEAKEST_IN_SINGLE, Refined, total_of
+from onnx_subprune.subspace.residual_ridge import EVEN, ROUNDING, WEAKEST_IN_SINGLE, Refined
+from onnx_subprune.subspace.residual_sums import total_of
 from onnx_subprune.threads import shared
 
 __all__ = ["Examples", "Limits", "clipped"]

@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import minimize
 
 from onnx_subprune.subspace.clipped_regression import Examples, Limits, _Work, clipped
-from onnx_subprune.subspace.residual_ridge import Pairs, Refined, refine
+from onnx_subprune.subspace.residual_ridge import Refined, refine
+from onnx_subprune.subspace.residual_sums import Pairs
 
 RNG = np.random.default_rng(5)
 RELU = Limits(0.0, np.inf)

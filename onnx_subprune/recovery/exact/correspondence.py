@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
+from onnx_subprune.recovery.exact.downstream import adds_behind, is_normalised, limits_of
 from onnx_subprune.recovery.exact.linear_layers import Linear, count_reads
-from onnx_subprune.recovery.exact.shortcuts import Shortcut, adds_behind, find_shortcut, is_normalised, limits_of
+from onnx_subprune.recovery.exact.shortcuts import Shortcut, find_shortcut
 from onnx_subprune.subspace.clipped_regression import Limits
 
 __all__ = ["Surroundings", "meanings"]

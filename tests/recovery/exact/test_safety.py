@@ -14,9 +14,9 @@ from onnx_subprune.calibration import open_data
 from onnx_subprune.evaluate.output_error import Departure
 from onnx_subprune.model import array_of, input_specs
 from onnx_subprune.options import Options
-from onnx_subprune.recovery import recover as recovery
-from onnx_subprune.recovery.exact import Networks, Refit, engine, refit
-from onnx_subprune.recovery.recover import settings
+from onnx_subprune.recovery import stages
+from onnx_subprune.recovery.exact import Networks, Refit, paired_run, refit
+from onnx_subprune.recovery.stages import settings
 from onnx_subprune.subspace.residual_ridge import Refined
 
 NET = """g (float[N,3,6,6] x) => (float[a,b] y) {
@@ -52,7 +52,7 @@ def _spoilt(monkeypatch: pytest.MonkeyPatch, strengths: Sequence[float]) -> list
         calls.append(len(calls))
         return Refit(_noisy(found.model, strengths[len(calls) - 1]), found.layers, found.left)
 
-    monkeypatch.setattr(recovery, "refit", fit)
+    monkeypatch.setattr(stages, "refit", fit)
     return calls
 
 
@@ -127,9 +127,9 @@ def test_a_layer_that_is_too_large_keeps_its_recovery_by_channel_and_the_report_
 ):
     model = net(NET, **WEIGHTS)
     if limit == "features":
-        monkeypatch.setattr(recovery, "settings", lambda options: replace(settings(options), max_features=40))
+        monkeypatch.setattr(stages, "settings", lambda options: replace(settings(options), max_features=40))
     else:
-        monkeypatch.setattr(engine, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
+        monkeypatch.setattr(paired_run, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
     found = pruned(model, KEPT)
     assert reason in found.fit.left["c2"]
     assert {layer.name for layer in found.fit.layers} == {"c1", "g"}
@@ -143,7 +143,7 @@ def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monk
     weight = np.full((4, 4), 6e4, np.float16)
     model = net("g (float16[N,4] x) => (float16[a,b] y) { [m] y = MatMul(x, w) }", w=weight)
     monkeypatch.setattr(
-        engine, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
+        paired_run, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
     )
     data = open_data({"x": 1e-3 * np.ones((20, 4), np.float16)}, input_specs(model))
     found = refit(Networks(model, model, lambda _, value: value), data)

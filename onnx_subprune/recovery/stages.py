@@ -19,7 +19,8 @@ from onnx_subprune import calibration, subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.network.analysis import Analysis, restructured, shrink
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.rewrite import restructured, shrink
 from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
@@ -29,7 +30,7 @@ from onnx_subprune.recovery.normalisation import rescalings
 from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
-__all__ = ["Recovered", "by_channel", "recovered", "resumed"]
+__all__ = ["Recovered", "by_channel", "recover", "resume", "settings"]
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Recovered:
     fit: Refit | None = None
 
 
-def recovered(
+def recover(
     analysis: Analysis,
     plan: Plan,
     statistics: Statistics | None,
@@ -80,6 +81,15 @@ def recovered(
     With a `departure`, exact recovery is kept only where its outputs are no worse than those of recovery by channel,
     and each sweep after the first only where it makes them better.
 
+    Args:
+        analysis: of the dense network.
+        plan: says which units stay.
+        statistics: Gram matrices of the dense network; None recovers nothing.
+        dataset: samples that exact recovery runs both networks on.
+        options: `recovery` and how it is done.
+        departure: measures how far the outputs are off on samples held out; None trusts the fits.
+        progress: called with the layers fitted and their number.
+
     Raises:
         OptionError: exact recovery without data.
         PlanError: the plan does not fit the network.
@@ -87,12 +97,12 @@ def recovered(
     """
     structure = restructured(analysis)
     keeps = plan.keeps(structure)
-    fits, warnings = _fits(structure, keeps, statistics, options)
+    fits, warnings = _channel_fits(structure, keeps, statistics, options)
     restored: dict[Normalisation, Rescaling] = {}
     if options.recovery != "none" and statistics is not None:
         restored, left = rescalings(structure, keeps, normalisation_grams(structure, statistics))
         warnings += left
-    warnings += _thin(structure, fits, statistics)
+    warnings += _few_row_warnings(structure, fits, statistics)
     model = shrink(analysis.normalised, structure, keeps, fits, restored, scratch=analysis.scratch)
     errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
     if options.recovery != "exact":
@@ -103,11 +113,15 @@ def recovered(
             "or ask for --effort fast or --recovery channel"
         )
     cut = Recovered(model, errors, tuple(warnings))
-    fit = _Fitter(analysis, _Cut(structure, keeps), dataset, options, progress)
-    return fit(cut, 0) if departure is None else _swept(_first(cut, fit, departure), fit, departure, options.sweeps)
+    fit = _Sweep(analysis, _Restriction(structure, keeps), dataset, options, progress)
+    return (
+        fit(cut, 0)
+        if departure is None
+        else _further_sweeps(_first_sweep(cut, fit, departure), fit, departure, options.sweeps)
+    )
 
 
-def resumed(
+def resume(
     begun: Recovered,
     analysis: Analysis,
     plan: Plan,
@@ -117,14 +131,25 @@ def resumed(
     departure: Departure,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Return what `recovered` would, from what it gave for the same plan and one sweep."""
+    """Return what `recover` would, from what it gave for the same plan and one sweep.
+
+    Args:
+        begun: the network after one sweep.
+        analysis: as for `recover`, like all that follow.
+        plan: which units stay.
+        dataset: calibration samples.
+        options: how to recover.
+        departure: the error at the outputs, on samples held out.
+        progress: called with the steps done and their number.
+
+    """
     structure = restructured(analysis)
-    fit = _Fitter(analysis, _Cut(structure, plan.keeps(structure)), dataset, options, progress)
-    return _swept(begun, fit, departure, options.sweeps)
+    fit = _Sweep(analysis, _Restriction(structure, plan.keeps(structure)), dataset, options, progress)
+    return _further_sweeps(begun, fit, departure, options.sweeps)
 
 
 @dataclass(frozen=True, eq=False)
-class _Fitter:
+class _Sweep:
     """Fits all layers of a network once more, one sweep after the other."""
 
     analysis: Analysis
@@ -139,11 +164,11 @@ class _Fitter:
         how = replace(settings(self.options), seed=self.options.seed + sweep)
         fit = refit(networks, self.dataset, how, self.progress)
         errors = {**found.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in found.errors}
-        warnings = (*found.warnings, *(() if sweep else _left(fit, errors)))
+        warnings = (*found.warnings, *(() if sweep else _unfitted_warnings(fit, errors)))
         return Recovered(fit.model, errors, warnings, fit)
 
 
-def _first(cut: Recovered, fit: _Fitter, departure: Departure) -> Recovered:
+def _first_sweep(cut: Recovered, fit: _Sweep, departure: Departure) -> Recovered:
     """Return the network after one sweep of fits, or before it where that did not make its outputs better."""
     first = fit(cut, 0)
     if not departure.held:
@@ -155,7 +180,7 @@ def _first(cut: Recovered, fit: _Fitter, departure: Departure) -> Recovered:
     return first
 
 
-def _swept(first: Recovered, fit: _Fitter, departure: Departure, sweeps: int) -> Recovered:
+def _further_sweeps(first: Recovered, fit: _Sweep, departure: Departure, sweeps: int) -> Recovered:
     """Return a network that was fitted once after as many more sweeps as make its outputs better."""
     if sweeps < 2 or first.fit is None or not departure.held:
         return first
@@ -191,11 +216,11 @@ def settings(options: Options) -> Settings:
     )
 
 
-class _Cut:
+class _Restriction:
     """Cuts values of dense tensors down to the units that stay."""
 
     def __init__(self, structure: Structure, keeps: Keeps) -> None:
-        self._axes = structure.context.axes
+        self._axes = structure.records.axes
         self._keeps = keeps
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
@@ -212,7 +237,7 @@ class _Cut:
         return self._masks[name]
 
 
-def _fits(
+def _channel_fits(
     structure: Structure, keeps: Keeps, statistics: Statistics | None, options: Options
 ) -> tuple[list[Pending], list[str]]:
     if options.recovery == "none" or statistics is None:
@@ -223,7 +248,7 @@ def _fits(
     return subspace.fit_corrections(structure, keeps, grams, options.ridge)
 
 
-def _thin(structure: Structure, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
+def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:
     """Return a warning for every correction that was fitted on few rows."""
     if statistics is None:
         return []
@@ -236,7 +261,7 @@ def _thin(structure: Structure, fits: Sequence[Pending], statistics: Statistics 
     return [line for line in lines if line is not None]
 
 
-def _left(found: Refit, errors: Mapping[str, float]) -> list[str]:
+def _unfitted_warnings(found: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
     fitted = {layer.name for layer in found.layers}
     there = {node.name for node in found.model.graph.node}

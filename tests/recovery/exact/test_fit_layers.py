@@ -12,7 +12,7 @@ import pytest
 from onnx_subprune.calibration import open_data
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, array_of, input_specs
-from onnx_subprune.recovery.exact import Networks, Refit, Settings, engine, refit
+from onnx_subprune.recovery.exact import Networks, Refit, Settings, paired_run, refit
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.linear_layers import find_linears
 from onnx_subprune.recovery.exact.rows import rows_of
@@ -232,7 +232,7 @@ def test_layers_that_read_the_same_are_fitted_together(net, draw, distance, monk
         seen.append([one.name for one in linears])
         return rows_of(linears, *given, **more)
 
-    monkeypatch.setattr(engine, "rows_of", noting)
+    monkeypatch.setattr(paired_run, "rows_of", noting)
     damaged = _damaged(model, "wq", "bq", "wk", "wv")
     found = _refit(model, damaged, draw(model, 40), batch_size=40)
     # A bias makes a difference: with one the fit is affine.

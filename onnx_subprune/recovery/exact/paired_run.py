@@ -1,16 +1,13 @@
-"""Sequential, asymmetric recovery: layer after layer, the pruned network is fitted to what the dense one computes.
+"""Both networks on their way through the samples: what layers are fitted on, their fits, and where these are written.
 
-Both networks run side by side, segment by segment. At each linear layer the inputs are those of the pruned network
-with all earlier layers fitted already; the target is the dense layer's output, plus the drift of the shortcut it is
-added to. So every layer also repairs what pruning before it broke, whether it lost inputs itself or not. Layers that
-read the same tensor in the same way are fitted together: their inputs are taken apart and multiplied once.
+At each step the dense and the pruned network advance as far as the layers of the step need. The rows they are fitted
+on are summed as they come by, so no more than a batch of them is in memory.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,22 +16,21 @@ import onnx
 from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, portions
 from onnx_subprune.calibration.held_out import Portion
 from onnx_subprune.model import Scratch, array_of, initializer
-from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.exact.activation_store import Store
+from onnx_subprune.recovery.exact.clip_rows import ClipRows
 from onnx_subprune.recovery.exact.correspondence import Surroundings
-from onnx_subprune.recovery.exact.linear_layers import Linear, find_linears, with_biases, without_idle_biases
+from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.rows import Rows, Values, rows_of
-from onnx_subprune.recovery.exact.sample_size import LEAST_FEATURES, enough, rows_wanted, spread
+from onnx_subprune.recovery.exact.sample_size import enough, rows_wanted, spread
 from onnx_subprune.recovery.exact.segments import Segments
 from onnx_subprune.recovery.exact.settings import Settings
 from onnx_subprune.recovery.exact.shortcuts import Shortcut
-from onnx_subprune.subspace.clipped_regression import Examples, clipped
-from onnx_subprune.subspace.residual_ridge import ROUNDING, Pairs, Refined, refine
-from onnx_subprune.threads import ahead, side_by_side
+from onnx_subprune.subspace.clipped_regression import clipped
+from onnx_subprune.subspace.residual_ridge import ROUNDING, Refined, refine
+from onnx_subprune.subspace.residual_sums import Pairs
+from onnx_subprune.threads import ahead
 
-__all__ = ["LayerFit", "Networks", "Refit", "refit"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["Networks", "PairedRun", "Restrict"]
 
 Array = np.ndarray[Any, Any]
 Restrict = Callable[[str, Array], Array]
@@ -43,40 +39,10 @@ Restrict = Callable[[str, Array], Array]
 _MOST_BYTES = 4 << 30
 # What half precision rounds a value to, squared and with some room.
 _HALF_ROUNDING = 1e-5
-# Rows that a fit behind a clip is made on: their number for each feature, and the memory they may take.
-_CLIPPED_ROWS, _CLIPPED_BYTES = 32, 1 << 29
 # The rows of one run take no more memory than this, beside their copies.
 _RUN_BYTES = 1 << 28
 # A channel whose scale is smaller than this share of the largest keeps its weights.
 _SMALLEST_SCALE = 1e-6
-
-
-@dataclass(frozen=True)
-class LayerFit:
-    """What came of one layer.
-
-    Attributes:
-        name: of the node.
-        before, after: share of its target that is missed on the samples held out, before and after.
-        strength: of the ridge; infinite where the layer stayed as it was.
-        factors: how far its own error, and the drift of its shortcut, are corrected.
-
-    """
-
-    name: str
-    before: float
-    after: float
-    strength: float
-    factors: tuple[float, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Refit:
-    """The fitted network, what came of each layer, and why layers were left as they were, by name."""
-
-    model: onnx.ModelProto
-    layers: tuple[LayerFit, ...]
-    left: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,66 +63,7 @@ class Networks:
     scratch: Scratch | None = None
 
 
-def refit(
-    networks: Networks, data: Dataset, settings: Settings | None = None, progress: Progress | None = None
-) -> Refit:
-    """Fit all linear layers of a pruned network, which is not changed, to the dense one, in graph order.
-
-    Args:
-        networks: both of them.
-        data: calibration samples.
-        settings: see there.
-        progress: called with the layers done and their number.
-
-    Raises:
-        ModelError: a segment does not run.
-        OutputError: there is no room for the activations.
-
-    """
-    settings = settings or Settings()
-    model, added = with_biases(networks.pruned)
-    linears, left = find_linears(model)
-    surroundings = Surroundings(model, networks.dense)
-    known = {name for node in networks.dense.graph.node for name in node.output}
-    left |= {one.name: "the dense network has no such tensor" for one in linears if one.output not in known}
-    steps = [one for one in linears if one.output in known]
-    layers: list[LayerFit] = []
-    done = 0
-    with (
-        side_by_side(settings.threads),
-        _Run(replace(networks, pruned=model), surroundings, steps, data, settings) as work,
-    ):
-        for number, together in enumerate(_together(steps, surroundings, settings)):
-            if progress is not None:
-                progress(done, len(steps))
-            done += len(together)
-            found = work.fit(together, np.random.default_rng((settings.seed, number)))
-            if isinstance(found, str):
-                left |= dict.fromkeys([one.name for one in together], found)
-                continue
-            for linear, one in zip(together, found, strict=True):
-                if not work.write(linear, one):
-                    left[linear.name] = "its type cannot hold the weights that were found"
-                    continue
-                layers.append(LayerFit(linear.name, one.before, one.after, one.strength, one.factors))
-                logger.debug("fitted %s", layers[-1])
-    if progress is not None:
-        progress(len(steps), len(steps))
-    return Refit(without_idle_biases(model, added), tuple(layers), left)
-
-
-def _together(steps: Sequence[Linear], surroundings: Surroundings, settings: Settings) -> list[list[Linear]]:
-    """Return the layers in order, those that read the same rows in one list, at the place of the first."""
-    found: dict[object, list[Linear]] = {}
-    for linear in steps:
-        alone = linear.blocks > 1 or surroundings.normalised(linear, None, linear.rank)
-        alone |= surroundings.shifted(linear) is not None
-        alone |= settings.sequential and surroundings.shortcut(linear) is not None
-        found.setdefault(id(linear) if alone else (linear.reading, linear.bias is None), []).append(linear)
-    return list(found.values())
-
-
-class _Run:
+class PairedRun:
     """Both networks on their way through the samples."""
 
     def __init__(
@@ -192,7 +99,7 @@ class _Run:
         self._together = max((one.samples for one in self._portions), default=1)
         self._units = sum(one.units for one in self._portions)
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> PairedRun:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,7 +119,7 @@ class _Run:
             scale = shortcut.scale.reshape(scale.shape)
         bias = np.concatenate([self._bias(one) for one in linears], axis=1)
         limits = self._surroundings.limits(linears[0], shortcut) if len(linears) == 1 and linears[0].bias else None
-        examples = None if limits is None else _Examples(self._settings, weight.shape[2], self._samples)
+        examples = None if limits is None else ClipRows(self._settings, weight.shape[2], self._samples)
         sums = self._summed(linears, shortcut, (weight * scale[:, :, None], bias * scale), examples, rng)
         if isinstance(sums, str):
             return sums
@@ -248,7 +155,7 @@ class _Run:
         linears: Sequence[Linear],
         shortcut: Shortcut | None,
         present: tuple[Array, Array],
-        examples: _Examples | None,
+        examples: ClipRows | None,
         rng: np.random.Generator,
     ) -> tuple[Pairs, Pairs] | str:
         """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
@@ -363,7 +270,7 @@ class _Run:
         yield from zip(self._dense.advance(wanted), self._pruned.advance([source, *beside]), strict=True)
 
     def _add(
-        self, sums: tuple[Pairs, Pairs], examples: _Examples | None, rows: Rows, seen: int, portion: Portion
+        self, sums: tuple[Pairs, Pairs], examples: ClipRows | None, rows: Rows, seen: int, portion: Portion
     ) -> None:
         """Add a run to the sums of the samples to fit on, or to those of the samples held out."""
         for number, mask in enumerate(self._split(rows, seen, portion)):
@@ -382,49 +289,6 @@ class _Run:
         number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
         away = number % held == held - 1
         return ~away, away
-
-
-class _Examples:
-    """Rows to fit on and rows held out, as many as are worth their time and memory, from all over the data."""
-
-    def __init__(self, settings: Settings, features: int, samples: int) -> None:
-        self._rng = np.random.default_rng(settings.seed)
-        self._features, self._samples = features, samples
-        self._share: float | None = None
-        self._rows: tuple[list[Examples], list[Examples]] = ([], [])
-
-    def add(self, number: int, rows: Rows, samples: int) -> None:
-        """Add rows of so many samples, to fit on (0) or that are held out (1)."""
-        if rows.total is None:
-            return
-        if self._share is None:
-            self._share = self._part(rows, samples)
-        mask = self._rng.random(rows.x.shape[1]) < self._share
-        if mask.any():
-            part = rows.chosen(mask)
-            assert part.total is not None
-            self._rows[number].append(Examples(part.x, part.parts, part.total))
-
-    def _part(self, rows: Rows, samples: int) -> float:
-        """Return which part of the rows to keep, seeing those of some samples."""
-        expected = max(1.0, rows.x.shape[1] * self._samples / max(samples, 1))
-        each = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
-        wanted = _CLIPPED_ROWS * max(self._features, LEAST_FEATURES)
-        possible = _CLIPPED_BYTES / max(each, 1)
-        # Too few to fit on are not worth keeping.
-        return min(wanted, possible, expected) / expected if possible > ROWS_PER_FEATURE * self._features else 0.0
-
-    @property
-    def enough(self) -> bool:
-        """Whether there are rows to fit on, and some to choose by."""
-        counts = [sum(some.x.shape[1] for some in rows) for rows in self._rows]
-        return bool(counts[0] >= ROWS_PER_FEATURE * self._features and counts[1] > 0)
-
-    def joined(self) -> tuple[Examples, Examples]:
-        """Return the rows to fit on and those held out, which are no longer kept here."""
-        fitted, held = (Examples.joined(rows) for rows in self._rows)
-        self._rows = ([], [])
-        return fitted, held
 
 
 def _bytes_of(shape: tuple[int, ...]) -> int:
