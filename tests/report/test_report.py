@@ -14,7 +14,6 @@ from onnx_subprune import report
 from onnx_subprune.errors import OutputError
 from onnx_subprune.evaluate import Fidelity, Latency, Memory, NodeTime, OutputFidelity, Profile, Top1
 from onnx_subprune.formatting import count, milliseconds, percent
-from onnx_subprune.network.group_documents import analysis_document
 from onnx_subprune.pipeline import Result, analyse
 from onnx_subprune.report import Environment
 
@@ -53,7 +52,7 @@ def test_the_document_says_what_was_done(result: Result) -> None:
 
 
 def test_the_inspect_document(model: onnx.ModelProto, result: Result) -> None:
-    document = analysis_document(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+    document = analyse(model).document(result.dense, {"macs": 1.0, "parameters": 0.5})
     assert document["prunable_share"] == {"macs": 1.0, "parameters": 0.5}
     assert [group["name"] for group in document["groups"]] == ["first"]
     assert document["input_shapes"] == {"x": [1, 6]}
