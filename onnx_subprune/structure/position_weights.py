@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, constant_values
 from onnx_subprune.structure.groups import Structure
+from onnx_subprune.structure.records import Consumer
 
 __all__ = ["normalised_sum"]
 
@@ -34,7 +34,7 @@ def normalised_sum(structure: Structure, consumer: Consumer) -> str | None:
     Its last axis holds the layer's outputs, its others are those of what the layer reads, entry for entry. None where
     there is none, or where that is not certain.
     """
-    node, axes = consumer.node, structure.context.axes
+    node, axes = consumer.node, structure.records.axes
     read = axes.get(consumer.source, ())
     plain = node.op in ("Gemm", "MatMul") and consumer.blocks.size == 1 and not consumer.stack
     if not plain or len(read) < 2 or consumer.axis % len(read) != len(read) - 1:
@@ -82,5 +82,5 @@ def _is_over_last(node: gs.Node, rank: int) -> bool:
         return False
     axes = node.attrs.get("axes")
     if axes is None and len(node.inputs) > 1 and isinstance(node.inputs[1], gs.Constant):
-        axes = np.ravel(constant_values(node.inputs[1])).tolist()
+        axes = np.ravel(node.inputs[1].values).tolist()
     return axes is not None and [int(axis) % rank for axis in axes] == [rank - 1]

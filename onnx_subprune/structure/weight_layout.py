@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from onnx_subprune.structure.context import Consumer
+from onnx_subprune.structure.records import Consumer
 
 __all__ = ["as_blocks", "from_blocks"]
 
