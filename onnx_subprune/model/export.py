@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -228,15 +228,17 @@ class _Writer:
         stored = {tensor.name for tensor in self.target.initializer}
         stored |= {tensor.values.name for tensor in self.target.sparse_initializer}
         inputs = {tensor.name: tensor for tensor in self.graph.inputs}
+        given = _by_name(self.origin.graph.input)
         original = [value.name for value in self.origin.graph.input]
         kept = [name for name in original if name in inputs]
         if kept != list(inputs):
             original = [*inputs, *(name for name in original if name not in inputs)]
         for name in original:
             if name in inputs or name in stored:
-                self._write_info(inputs.get(name, self.constants.get(name)), name, "input")
+                self._write_info(inputs.get(name, self.constants.get(name)), self.target.input.add(), name, given)
+        handed_out = _by_name(self.origin.graph.output)
         for tensor in self.graph.outputs:
-            self._write_info(tensor, tensor.name, "output")
+            self._write_info(tensor, self.target.output.add(), tensor.name, handed_out)
 
     def _write_value_infos(self) -> None:
         stored = {tensor.name for tensor in self.target.initializer}
@@ -250,11 +252,15 @@ class _Writer:
             if name not in interface and name not in self.origin.infos and tensor.dtype is not None:
                 new_info(tensor, self.target.value_info.add(), self.origin.symbols)
 
-    def _write_info(self, tensor: gs.Tensor | None, name: str, role: str) -> None:
-        target = getattr(self.target, role).add()
-        original = next((info for info in getattr(self.origin.graph, role) if info.name == name), None)
-        if original is not None:
-            patched_info(tensor, original, self._said(name), target)
+    def _write_info(
+        self,
+        tensor: gs.Tensor | None,
+        target: onnx.ValueInfoProto,
+        name: str,
+        originals: Mapping[str, onnx.ValueInfoProto],
+    ) -> None:
+        if name in originals:
+            patched_info(tensor, originals[name], self._said(name), target)
         elif tensor is not None:
             new_info(tensor, target)
 
@@ -272,6 +278,14 @@ class _Writer:
         for annotation in self.origin.graph.quantization_annotation:
             if annotation.tensor_name in exists or annotation.tensor_name not in self.origin.defined:
                 self.target.quantization_annotation.add().CopyFrom(annotation)
+
+
+def _by_name(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, onnx.ValueInfoProto]:
+    """Return the first message for each name."""
+    named: dict[str, onnx.ValueInfoProto] = {}
+    for info in infos:
+        named.setdefault(info.name, info)
+    return named
 
 
 def _key(node: gs.Node) -> str:

@@ -9,8 +9,9 @@ result equals the model, message for message.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -229,13 +230,14 @@ def _check_links(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
 def _name_nodes(graph: gs.Graph) -> None:
     """Give nodes without a name, and all but the first of those that share one, a name that no other node has."""
     nodes = [node for inner in _all_graphs(graph) for node in inner.nodes]
-    taken = {node.name for node in nodes}
-    seen: Counter[str] = Counter()
+    taken, seen = {node.name for node in nodes}, set[str]()
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
     for index, node in enumerate(nodes):
-        seen[node.name] += 1
-        if node.name and seen[node.name] == 1:
+        if node.name and node.name not in seen:
+            seen.add(node.name)
             continue
         stem = node.name or f"{node.op}_{index}"
-        candidates = (stem if number == 0 else f"{stem}_{number}" for number in range(len(nodes) + 1))
+        # Names are never free again, so each stem goes on counting where it stopped.
+        candidates = (f"{stem}_{number}" if number else stem for number in numbers[stem])
         node.name = next(name for name in candidates if name not in taken)
         taken.add(node.name)

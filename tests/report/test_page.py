@@ -19,9 +19,9 @@ from onnx_subprune.budget import Trial
 from onnx_subprune.errors import OptionError, OutputError
 from onnx_subprune.evaluate.comparison import not_faster
 from onnx_subprune.pipeline import Result, analyse, apply
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.report.html_page import to_html
-from onnx_subprune.result import Drop
 
 SECTIONS = ("summary", "warnings", "groups", "curves", "latency", "frozen", "calibration", "operators", "reproduce")
 VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
