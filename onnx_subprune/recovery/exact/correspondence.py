@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from onnx_subprune.recovery.exact.downstream import adds_behind, is_normalised, limits_of
-from onnx_subprune.recovery.exact.linear_layers import Linear, count_reads
+from onnx_subprune.recovery.exact.downstream import adds_behind, limits_of, reader_of
+from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.shortcuts import Shortcut, find_shortcut
+from onnx_subprune.recovery.exact.weight_views import count_reads
+from onnx_subprune.structure.position_weights import is_normalised
 from onnx_subprune.subspace.clipped_regression import Limits
 
 __all__ = ["Surroundings", "meanings"]
@@ -60,7 +62,9 @@ class Surroundings:
     def normalised(self, linear: Linear, shortcut: Shortcut | None, rank: int) -> bool:
         """Whether a normalisation reads the output of a layer, of `rank` axes, or the sum that it ends up in."""
         name = linear.output if shortcut is None else shortcut.total
-        return is_normalised(name, rank, self._readers, self._constants)
+        return is_normalised(
+            name, rank, lambda read: (reader_of(node, self._constants) for node in self._readers.get(read, ()))
+        )
 
 
 def meanings(pruned: onnx.ModelProto, dense: onnx.ModelProto) -> dict[str, str]:

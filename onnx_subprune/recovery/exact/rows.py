@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.calibration import position_weights
-from onnx_subprune.model import attribute_of
 from onnx_subprune.recovery.exact.im2col import Sample, geometry_of
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.shortcuts import Shortcut
@@ -135,7 +134,7 @@ def _misfit(linears: Sequence[Linear], x: Array, targets: Sequence[Array], shape
     rank, channels = x.ndim, 1 if linear.spatial else -1
     if linear.spatial and rank != linear.rank:
         return f"its input has {rank} axes, its weight {linear.rank}"
-    wanted = shape[_input_axis(linear)]
+    wanted = shape[linear.layout.contracted]
     if linear.node.op_type == "Conv":
         wanted *= linear.blocks
     if rank < 2 or x.shape[channels] != wanted:
@@ -155,9 +154,3 @@ def _plain(values: Array) -> Array:
 
 def _flat(value: Array) -> Array:
     return value.reshape(1, math.prod(value.shape[:-1]), value.shape[-1])
-
-
-def _input_axis(linear: Linear) -> int:
-    if linear.node.op_type == "Conv":
-        return 1
-    return 1 if linear.node.op_type == "Gemm" and attribute_of(linear.node, "transB", 0) else 0

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from onnx_subprune.errors import ModelError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.model.protos import bodies, references
 from onnx_subprune.recovery.exact.activation_store import Store
@@ -147,14 +148,23 @@ class Segments:
         graph.sparse_initializer.extend(
             tensor for tensor in self._model.graph.sparse_initializer if tensor.values.name in read
         )
-        for name in sorted((read - set(made)) & set(self._store.names())):
-            dtype, sizes = self._store.kind(name)
-            # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
-            kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, sizes))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched)
+        given = sorted((read - set(made)) & set(self._store.names()))
+        # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
+        graph.input.extend(self._declared(name, sized=True) for name in given)
         providers, threads = self._run_on
-        return open_session(piece, providers, threads=threads)
+        try:
+            return open_session(piece, providers, threads=threads)
+        except ModelError:
+            # And they contradict a branch that is not taken for tensors of such sizes.
+            del graph.input[:]
+            graph.input.extend(self._declared(name, sized=False) for name in given)
+            return open_session(piece, providers, threads=threads)
+
+    def _declared(self, name: str, *, sized: bool) -> onnx.ValueInfoProto:
+        dtype, sizes = self._store.kind(name)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        return onnx.helper.make_tensor_value_info(name, kind, [size if sized else None for size in sizes])
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:

@@ -17,6 +17,7 @@ import onnx
 
 from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.recovery.exact.linear_layers import Linear
+from onnx_subprune.structure.position_weights import KEEPING
 
 __all__ = ["Shortcut", "find_shortcut"]
 
@@ -24,7 +25,6 @@ Array = np.ndarray[Any, Any]
 Readers = Mapping[str, Sequence[onnx.NodeProto]]
 Constants = Mapping[str, onnx.TensorProto]
 
-_KEEPING = ("Identity", "Dropout")
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -95,7 +95,7 @@ def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constan
                 return None
         elif node.op_type in (*_RESHAPING, "Transpose") and node.input[0] == name:
             layout.append(node)
-        elif node.op_type not in ("Add", *_KEEPING):
+        elif node.op_type not in ("Add", *KEEPING):
             return None
         shifted |= node.op_type == "Add"
         name = node.output[0]
