@@ -23,7 +23,16 @@ from onnx_subprune.recovery.exact.weight_views import View, Views
 from onnx_subprune.structure import RECURRENT
 from onnx_subprune.structure.weight_layout import Layout, contracted_axis, unfused
 
-__all__ = ["Linear", "find_linears", "intercept_of", "is_row", "outputs_of", "projection_of", "recurrence_of"]
+__all__ = [
+    "RECURRENCE",
+    "Linear",
+    "find_linears",
+    "intercept_of",
+    "is_row",
+    "outputs_of",
+    "projection_of",
+    "recurrence_of",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -32,6 +41,10 @@ _CONTRIB = "com.microsoft"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # bfloat16 may be stored, not computed with.
 _STORED = (*_FLOATS, onnx.TensorProto.BFLOAT16)
+
+
+RECURRENCE = "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
+"""Why the weights that a recurrent layer reads its states by are not fitted once more."""
 
 
 def projection_of(node: str) -> str:
@@ -179,7 +192,7 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     linears: dict[str, list[Linear]] = {}
     for node in model.graph.node:
         if node.op_type in RECURRENT and node.domain in ONNX_DOMAINS:
-            reasons[recurrence_of(node.name)] = "it reads states that change with every fit of it"
+            reasons[recurrence_of(node.name)] = RECURRENCE
         if not _is_linear(node):
             continue
         linear = finder.linear(node)
@@ -247,7 +260,6 @@ class _Finder:
         return None
 
     def _refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
-        bias = _bias_input(node)
         faults = {
             "it does not multiply an activation by floating-point weights": weight.dtype not in _FLOATS
             or any(dtype not in _STORED for dtype in weight.dtypes)
@@ -255,32 +267,32 @@ class _Finder:
             f"its weight has {len(weight.dims)} axes": unfused(node.op_type) in ("Gemm", "MatMul")
             and len(weight.dims) != 2,
             "it transposes its input": bool(attribute_of(node, "transA", 0)),
-            "it moves its batch axes": bool(
-                attribute_of(node, "transBatchA", 0) or attribute_of(node, "transBatchB", 0)
-            ),
-            "its bias is computed, or not its own": bool(bias) and not self._is_own(bias, node, weight),
-            "its bias is broadcast": bool(bias) and not self._is_whole(node, weight, bias),
+            "it moves its batch axes": 1 in (attribute_of(node, f"transBatch{side}", 0) for side in "AB"),
             "it multiplies by zero": 0.0 in (attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)),
         }
-        return next((reason for reason, holds in faults.items() if holds), None)
+        return next((reason for reason, holds in faults.items() if holds), None) or self._bias_refusal(node, weight)
 
-    def _is_own(self, bias: str, node: onnx.NodeProto, weight: View) -> bool:
-        """Whether a bias is stored and read by this layer alone, or by all that share its weight."""
-        if bias not in self._stored or self._views.elsewhere(bias) is not None:
-            return False
-        readers = self._readers[bias]
-        return readers == [node] or self._is_shared_alike(bias, weight.tensor.name)
+    def _bias_refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
+        """Return why a bias cannot be fitted with its weight; None where it can, or there is none."""
+        bias = _bias_input(node)
+        if not bias:
+            return None
+        if bias not in self._stored:
+            return "its bias is computed"
+        elsewhere = self._views.elsewhere(bias)
+        if elsewhere is not None:
+            return f"its bias '{bias}' {elsewhere}"
+        if self._readers[bias] != [node] and not self._is_shared_alike(bias, weight.tensor.name):
+            return f"its bias '{bias}' has readers that do not share its weight"
+        return None if self._is_whole(node, weight, bias) else "its bias is broadcast"
 
     def _is_shared_alike(self, bias: str, weight: str) -> bool:
         biased = {id(reader) for reader in self._readers[bias]}
         return biased == {id(reader) for reader, _ in self._views.uses(weight)}
 
     def _is_whole(self, node: onnx.NodeProto, weight: View, bias: str) -> bool:
-        if bias not in self._stored:
-            return False
-        if node.op_type in RECURRENT:
-            return len(self._stored[bias].dims) == 2
-        return is_row(self._stored[bias], outputs_of(node, weight))
+        stored = self._stored[bias]
+        return len(stored.dims) == 2 if node.op_type in RECURRENT else is_row(stored, outputs_of(node, weight))
 
     def _linear(self, node: onnx.NodeProto, weight: View) -> Linear:
         width = outputs_of(node, weight)

@@ -104,7 +104,9 @@ class PairedRun:
             scale = shortcut.scale.reshape(scale.shape)
         bias = step.intercepts(self._tensors)
         limits = self._limits(step, shortcut)
-        clip_rows = None if limits is None else ClipRows(self._settings, weight.shape[2], self._samples)
+        clip_rows = None
+        if limits is not None:
+            clip_rows = ClipRows(self._settings, weight.shape[2], self._samples, len(step.readers))
         sums = self._summed(step, shortcut, (weight * scale[:, :, None], bias * scale), clip_rows, rng)
         if isinstance(sums, str):
             return sums
@@ -217,8 +219,8 @@ class PairedRun:
         self, step: Step, shortcut: Shortcut | None, features: int, rng: np.random.Generator, *, summed: bool
     ) -> Iterable[list[Rows] | str]:
         """Yield what layers are fitted on, batch by batch: the rows of each reader."""
-        shape = step.linears[0].view(array_of(self._tensors[step.linears[0].weight])).shape
         readers = step.readers
+        shapes = [linears[0].view(array_of(self._tensors[linears[0].weight])).shape for linears in readers]
         most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
         run_bytes = _RUN_BYTES // len(readers)
         most = min(most, max(1, run_bytes // (4 * features * step.linears[0].blocks * self._together)))
@@ -230,7 +232,7 @@ class PairedRun:
                 self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
                 for linears, y in zip(readers, targets, strict=True)
             )
-            for linears, y in zip(readers, targets, strict=True):
+            for linears, shape, y in zip(readers, shapes, targets, strict=True):
                 values = Values(pruned[linears[0].source], y, samples=portion.samples)
                 if shortcut is not None:
                     beside = self._targets.shortcut(dense, shortcut)

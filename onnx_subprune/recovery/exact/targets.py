@@ -54,6 +54,7 @@ class Targets:
         self._surroundings = surroundings
         self._tensors = {tensor.name: tensor for tensor in dense.graph.initializer}
         self._projected = {linear.name: linear for linear in find_linears(dense)[0] if linear.projected}
+        self._last: tuple[str, Array, Array] | None = None
         self._known = {value.name for value in dense.graph.input}
         self._known |= {name for node in dense.graph.node for name in node.output}
 
@@ -71,11 +72,19 @@ class Targets:
         """Return the target of a layer, from values of the dense network."""
         if not linear.projected:
             return self.plain(values, linear.output)
-        dense = self._projected[linear.name]
-        matrix = dense.matrices(array_of(self._tensors[dense.weight]))[0].astype(np.float32)
-        x = values[self.tensor(linear)].astype(np.float32, copy=False)
-        y = x @ matrix.T + intercept_of(dense, self._tensors)[0].astype(np.float32)
+        x = values[self.tensor(linear)]
+        kind = np.result_type(x.dtype, np.float32)
+        matrix, bias = self._map(linear.name)
+        y = x.astype(kind, copy=False) @ matrix.T.astype(kind) + bias.astype(kind)
         return self._restrict(linear.output, np.asarray(y))
+
+    def _map(self, name: str) -> tuple[Array, Array]:
+        """Return the matrix and the bias of a dense layer whose output is not in the graph."""
+        if self._last is None or self._last[0] != name:
+            dense = self._projected[name]
+            matrix = dense.matrices(array_of(self._tensors[dense.weight]))[0]
+            self._last = (name, matrix, intercept_of(dense, self._tensors)[0])
+        return self._last[1:]
 
     def plain(self, values: Mapping[str, Array], name: str) -> Array:
         """Return the dense tensor that a tensor of the pruned network stands for, cut down to the units that stay."""

@@ -11,6 +11,7 @@ import pytest
 from onnx_subprune.calibration import open_data
 from onnx_subprune.model import array_of, input_specs
 from onnx_subprune.recovery.exact import Networks, Refit, Settings, refit
+from onnx_subprune.recovery.exact.linear_layers import RECURRENCE
 
 KEPT, SIZE = 5, 8
 RNG = np.random.default_rng(4)
@@ -153,6 +154,6 @@ def test_states_that_lose_units_keep_their_recovery_by_channel_for_a_reason(prun
     rng = np.random.default_rng(0)
     data = [{"x": rng.standard_normal((5, 4, 3)).astype(np.float32)} for _ in range(20)]
     found = pruned(model, {"l": range(3)}, data)
-    reason = "'l (recurrence)' keeps its recovery by channel: it reads states that change with every fit of it"
+    reason = f"'l (recurrence)' keeps its recovery by channel: {RECURRENCE}"
     assert reason in found.warnings
     assert {"l", "m"} <= {layer.name for layer in found.fit.layers}

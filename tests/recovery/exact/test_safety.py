@@ -165,4 +165,7 @@ def test_consumers_that_cannot_be_fitted_are_told_of(net, pruned):
     )  # fmt: skip
     found = pruned(model, {"m": range(5)})
     assert "'k' keeps its recovery by channel: its weight is the first operand of the product" in found.warnings
-    assert found.fit.left["l (recurrence)"] == "it reads states that change with every fit of it"
+    assert (
+        found.fit.left["l (recurrence)"]
+        == "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
+    )
