@@ -44,9 +44,11 @@ endif
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --cache-dir .mypy_cache/imports
 
 types: $(STAMP)
-	$(BIN)/mypy
+	$(BIN)/mypy --any-exprs-report .mypy_cache/any
+	$(BIN)/python tools/typed.py .mypy_cache/any
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

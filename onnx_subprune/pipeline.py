@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,13 +15,13 @@ import onnx
 
 from onnx_subprune import budget, passes
 from onnx_subprune.calibration import Dataset, Statistics
-from onnx_subprune.errors import InternalError, OptionError, PlanError, TargetError
+from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate.output_error import Departure
 from onnx_subprune.model import measure_cost, model_bytes
-from onnx_subprune.network.analysis import Analysis, ModelSource, analyse, references
-from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.inputs import check_statistics, prepare, probe, pruning_statistics
 from onnx_subprune.network.taps import taps_of
-from onnx_subprune.network.verify import TOLERANCE, disagreement, verify
+from onnx_subprune.network.verify import check_structure, verify
 from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Choice, Study, choose, scaled
@@ -72,8 +71,13 @@ def prune(
     analysis, dataset = prepare(model, data, options, statistics)
     timed_shapes(analysis, options.latency_batch)
     groups = _chosen(analysis.structure, options)
-    statistics = statistics or _calibrate(analysis, dataset, options, progress=progress)
-    _check_fit(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
+    statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+    check_statistics(
+        statistics,
+        analysis,
+        taps_of(analysis.structure),
+        "calibrate with the same --prune-normalised as you prune with",
+    )
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, clock, told = _on_this_machine(analysis, curves, options, progress)
     departure = _departure(analysis, dataset, options)
@@ -126,17 +130,7 @@ def apply(
         PlanError: the plan belongs to another model, or needs data or statistics that were not given.
 
     """
-    options = replace(
-        options or Options(),
-        recovery=plan.recovery,
-        one_pass=plan.one_pass,
-        rows=plan.rows,
-        probes=plan.probes,
-        sweeps=plan.sweeps,
-        ridge=plan.ridge,
-        select=plan.select,
-        prune_normalised=plan.prune_normalised,
-    )
+    options = (options or Options()).with_recovery(plan.options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     if plan.fingerprint != analysis.fingerprint:
@@ -144,20 +138,22 @@ def apply(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
             f"found {analysis.fingerprint[:12]}; apply the plan to that model or make a new one"
         )
-    if plan.recovery == "exact" and dataset is None:
+    if plan.options.recovery == "exact" and dataset is None:
         found = "nothing" if statistics is None else "statistics alone"
         raise PlanError(
             f"the plan recovers exactly, which runs samples: expected calibration data, found {found}; give --calib"
         )
-    if plan.recovery != "none" and statistics is None:
+    if plan.options.recovery != "none" and statistics is None:
         if dataset is None:
             raise PlanError(
-                f"the plan recovers by '{plan.recovery}' and needs calibration data or statistics, found neither; "
-                "give --calib or --statistics"
+                f"the plan recovers by '{plan.options.recovery}' and needs calibration data or statistics, found "
+                "neither; give --calib or --statistics"
             )
-        statistics = _calibrate(analysis, dataset, options, progress=progress)
+        statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     if statistics is not None:
-        _check_fit(statistics, analysis, "give those of the run that made the plan, or --calib")
+        check_statistics(
+            statistics, analysis, taps_of(analysis.structure), "give those of the run that made the plan, or --calib"
+        )
     departure = _departure(analysis, dataset, options)
     return _carry_out(analysis, plan, statistics, options, dataset, departure=departure, progress=progress)
 
@@ -174,7 +170,7 @@ def calibrate(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options)
-    return _calibrate(analysis, dataset, options, progress=progress)
+    return pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
 
 
 def _chosen(structure: Structure, options: Options) -> list[Group]:
@@ -215,7 +211,7 @@ def _confirmed(result: Result, clock: Clock, progress: Watch | None) -> Result:
 
 
 def _widths(plan: Plan) -> dict[str, int]:
-    return {group.name: len(group.kept) for group in plan.groups}
+    return plan.widths
 
 
 def _misses(result: Result) -> bool:
@@ -247,19 +243,8 @@ def _told(result: Result) -> Result:
     return replace(result, warnings=(*result.warnings, warning))
 
 
-def _calibrate(analysis: Analysis, dataset: Dataset | None, options: Options, progress: Watch | None) -> Statistics:
-    taps = taps_of(analysis.structure)
-    if dataset is not None and not taps:
-        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
-    return take_statistics(analysis, taps, dataset, options, phase(progress, "calibrating"))
-
-
 def _departure(analysis: Analysis, dataset: Dataset | None, options: Options) -> Departure | None:
     return None if dataset is None else Departure(analysis.normalised, dataset, options, 4 * options.probes)
-
-
-def _check_fit(statistics: Statistics, analysis: Analysis, advice: str) -> None:
-    check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
 def _carry_out(
@@ -299,40 +284,6 @@ def _carry_out(
     if plan.removes:
         begin(progress, "verifying")
         feeds = probe(analysis, dataset, options)
-        _check_structure(analysis, plan, feeds)
+        check_structure(analysis, plan, feeds)
         verify(model, analysis.model, feeds)
     return Result(model, plan, dense, pruned, statistics, analysis, errors, tuple(warnings), options, fit=fit)
-
-
-def _check_structure(analysis: Analysis, plan: Plan, probe: Feeds) -> None:
-    """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole.
-
-    Both sides of the oracle start from the network as the passes wrote it, so that is held to the user's first.
-    """
-    if disagreement(analysis.normalised, analysis.model, probe) > TOLERANCE:
-        raise InternalError(
-            "the network with its spellings unified was expected to compute what the given one does, and does not; "
-            "nothing was written, please report this"
-        )
-    if not _is_misread(analysis, plan, probe):
-        return
-    alone = {g.name: plan.only(g.name) for g in plan.groups if len(g.kept) < g.size}
-    guilty = [name for name, one in alone.items() if _is_guilty(analysis, one, probe)]
-    advice = " ".join(f"--ignore '{name}'" for name in guilty) or "another target"
-    raise InternalError(
-        "the network shrunk without recovery was expected to equal the dense one with the same units masked, and does "
-        f"not: its structure was misread; nothing was written; prune with {advice}, and please report this"
-    )
-
-
-def _is_guilty(analysis: Analysis, alone: Plan, probe: Feeds) -> bool:
-    try:
-        return _is_misread(analysis, alone, probe)
-    except PlanError:
-        # A group that went as a whole because of others cannot go without them.
-        return False
-
-
-def _is_misread(analysis: Analysis, plan: Plan, probe: Feeds) -> bool:
-    with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*references(analysis, plan), probe) > TOLERANCE

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune import ModelError, Options, Target, analyse, prune
 from onnx_subprune.model import in_float32, input_specs, measure_cost, open_session, run, to_graph, to_model, widened
-from onnx_subprune.network.analysis import references
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import disagreement, relative_error
 from onnx_subprune.passes import FoldBatchNorm
 from onnx_subprune.plan import Plan

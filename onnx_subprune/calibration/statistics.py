@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from onnx_subprune.calibration.accumulate import Accumulator
 from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
+from onnx_subprune.model import atomic_write
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
@@ -140,7 +141,7 @@ class Statistics:
             "input_shapes": self.input_shapes,
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
-        _save_atomically(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
+        _save(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
@@ -217,17 +218,13 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Matrix]]:
         return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _save_atomically(path: Path, tensors: dict[str, Matrix], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _save(path: Path, tensors: dict[str, Matrix], metadata: dict[str, str]) -> None:
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata)
-        # safetensors leaves a file that only its owner may read, whatever the umask says.
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with atomic_write(path) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(tensors, temporary, metadata)
+            # safetensors leaves a file that only its owner may read, whatever the umask says.
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"a writable path for the statistics expected, found '{path}' ({reason})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from onnx_subprune import pipeline
-from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.outcome import Ending
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     InputShapes,
@@ -28,7 +29,6 @@ from onnx_subprune.cli.options import (
     names,
     shapes,
 )
-from onnx_subprune.cli.outcome import Ending
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
@@ -69,7 +69,7 @@ def apply(
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)
         saved = Plan.load(plan)
-        loaded = saved_statistics(calib, statistics, needed=saved.recovery == "channel")
+        loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())

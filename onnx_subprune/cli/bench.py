@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from onnx_subprune import evaluate, report
 from onnx_subprune.calibration import open_data
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.parameters import (
     InputShapes,
     Json,
     Models,

@@ -12,12 +12,12 @@ import typer
 
 from onnx_subprune import pipeline, report
 from onnx_subprune.calibration import open_data
-from onnx_subprune.cli.files import check_outputs
-from onnx_subprune.cli.options import Json, Quiet, Threads, Verbose
+from onnx_subprune.cli.outputs import check_outputs
+from onnx_subprune.cli.parameters import Json, Quiet, Threads, Verbose
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError
-from onnx_subprune.evaluate.comparison import Measured, measure
+from onnx_subprune.evaluate.comparison import Measured
 from onnx_subprune.model import input_specs, save_model
 from onnx_subprune.options import Options, Target
 from onnx_subprune.progress import Watch
@@ -58,11 +58,10 @@ def demo(
             measured = _measured(result, material, threads or 1, progress)
         screen.warn(result.warnings)
         command = context.obj or ()
-        document = report.as_dict(result, measured=measured, command=command, source=_SOURCE)
+        document = result.document(measured=measured, command=command, source=_SOURCE)
         report.write_report(document, paths["report.html"])
         report.write_json({name: value for name, value in document.items() if name != "timing"}, paths["report.json"])
-        table = report.cost_table(result, measured)
-        table.title = f"Fashion-MNIST classifier pruned to {result.plan.target}"
+        table = report.cost_table(document, f"Fashion-MNIST classifier pruned to {result.plan.target}")
         screen.show(document, table, f"written to {out}: {', '.join(paths)}")
 
 
@@ -91,4 +90,4 @@ def _measured(result: pipeline.Result, material: Demo, threads: int, progress: W
     result = replace(result, options=replace(result.options, threads=threads))
     test = open_data({**material.test, "labels": material.labels}, input_specs(result.model))
     test.source = _TEST
-    return measure(result, material.calibration, labelled=test, progress=progress)
+    return result.measure(material.calibration, labelled=test, progress=progress)

@@ -14,7 +14,7 @@ from rich.table import Table
 from onnx_subprune import evaluate as metrics
 from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data, open_tokens, watched
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.parameters import (
     BatchSize,
     Data,
     Json,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from onnx_subprune import factorisation, report
-from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     InputShapes,
@@ -28,6 +30,7 @@ from onnx_subprune.cli.options import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation.low_rank_pipeline import TARGETS
+from onnx_subprune.model import operator_counts
 from onnx_subprune.options import Options, Target
 
 __all__ = ["factorise"]
@@ -114,8 +117,28 @@ def factorise(
                 loaded.save(statistics)
             result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
-        document = report.factorisation_as_dict(result, command=context.obj or (), source=calib or str(statistics))
+        document = _document(result, command=context.obj or (), source=calib or str(statistics))
         result.save(out)
         if report_file is not None:
             report.write_json(document, report_file)
-        screen.show(document, report.cost_table(result), report.rank_table(result))
+        screen.show(document, report.cost_table(document), report.rank_table(document))
+
+
+def _document(result: factorisation.Factorisation, *, command: Sequence[str], source: str) -> report.Document:
+    """Return everything there is to say about a factorisation as plain data."""
+    statistics = result.statistics
+    return {
+        "format": "onnx_subprune.factorise/1",
+        "versions": report.versions(),
+        "command": list(command),
+        "target": str(result.target),
+        "fingerprint": result.analysis.fingerprint,
+        "input_shapes": {name: list(shape) for name, shape in result.analysis.input_shapes.items()},
+        "dense": asdict(result.dense),
+        "pruned": asdict(result.pruned),
+        "operators": {"dense": operator_counts(result.analysis.model), "pruned": operator_counts(result.model)},
+        "layers": [{**asdict(layer), "macs_kept": layer.macs_kept} for layer in result.layers],
+        "left": dict(result.left),
+        "calibration": {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)},
+        "warnings": list(result.warnings),
+    }

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from onnx_subprune import pipeline
-from onnx_subprune.cli.files import check_outputs, saved_statistics
-from onnx_subprune.cli.options import (
+from onnx_subprune.cli.outcome import Ending, labelled_data
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.parameters import (
     RUNTIME,
     BatchSize,
     Calib,
@@ -31,7 +32,6 @@ from onnx_subprune.cli.options import (
     shapes,
     strength,
 )
-from onnx_subprune.cli.outcome import Ending, labelled_data
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
 from onnx_subprune.options import ALLOCATIONS, AUTO, COSTS, EFFORTS, RECOVERIES, SELECTIONS, TARGETS, Options, Target

@@ -22,9 +22,10 @@ import onnx
 from onnx_subprune import budget, calibration, passes, subspace
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import InternalError, OptionError, TargetError
-from onnx_subprune.model import Cost, measure_cost, model_bytes, node_macs, save_model
-from onnx_subprune.network.analysis import Analysis, ModelSource, factorised
+from onnx_subprune.model import Cost, constant_values, measure_cost, model_bytes, node_macs, save_model
+from onnx_subprune.network.analysis import Analysis, ModelSource
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import TOLERANCE, disagreement, verify
 from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.progress import Watch, begin, phase
@@ -132,7 +133,7 @@ def factorise(
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     _check_fit(statistics, analysis, layers)
     begin(progress, "factorising")
-    spectra = {layer.name: _spectrum(analysis, layer, statistics) for layer in layers}
+    spectra = {layer.name: _spectrum(layer, statistics) for layer in layers}
     ranked = _allocate(analysis, layers, spectra, options)
     warnings = _thin(layers, ranked, statistics)
     result = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
@@ -218,12 +219,12 @@ def _check_fit(statistics: Statistics, analysis: Analysis, layers: Sequence[Laye
     check_statistics(statistics, analysis, [_tap(layer) for layer in layers], advice)
 
 
-def _spectrum(analysis: Analysis, layer: Layer, statistics: Statistics) -> Spectrum:
+def _spectrum(layer: Layer, statistics: Statistics) -> Spectrum:
     gram: Gram = statistics.grams[_tap(layer).key]
     if layer.narrow:
-        return subspace.input_spectrum(layer.matrix(), gram.matrix[0])
+        return subspace.input_spectrum(layer.matrix(constant_values), gram.matrix[0])
     # The node gives alpha W x + bias: the directions are those of W x, and the mean is put back to its scale.
-    spectrum = subspace.output_spectrum(gram.matrix[0], layer.bias(analysis.structure.context))
+    spectrum = subspace.output_spectrum(gram.matrix[0], layer.bias(constant_values))
     return replace(spectrum, mean=spectrum.mean / layer.alpha)
 
 
@@ -312,7 +313,7 @@ def _written(analysis: Analysis, spectra: Mapping[str, Spectrum], ranks: Mapping
 
 
 def _factors(spectrum: Spectrum, rank: int, layer: Layer) -> subspace.Factors:
-    return subspace.factors(layer.matrix(), spectrum, rank)
+    return subspace.factors(layer.matrix(constant_values), spectrum, rank)
 
 
 def _check_structure(

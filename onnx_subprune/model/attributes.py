@@ -84,14 +84,14 @@ def stored_tensor(
 
 
 def _message(constant: gs.Constant, scratch: Scratch | None) -> onnx.TensorProto:
-    values = constant._values
-    if scratch is None or not isinstance(values, StoredValues) or not values.in_file:
+    placed = constant._values.placed if isinstance(constant._values, StoredValues) else None
+    if scratch is None or placed is None:
         array = _array(constant)
         if scratch is not None and array.nbytes >= SMALLEST_PLACED and array.dtype != object:
             return scratch.put(array, constant.name)
         return onnx.numpy_helper.from_array(array, constant.name)
     tensor = onnx.TensorProto()
-    tensor.CopyFrom(values.tensor)
+    tensor.CopyFrom(placed)
     tensor.ClearField("doc_string")
     del tensor.metadata_props[:]
     tensor.name = constant.name

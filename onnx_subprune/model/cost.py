@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ from onnx_subprune.model.protos import (
 )
 from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
 
-__all__ = ["Cost", "measure_cost", "node_macs"]
+__all__ = ["Cost", "measure_cost", "node_macs", "operator_counts"]
 
 logger = logging.getLogger(__name__)
 
@@ -255,3 +256,8 @@ def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
                 "MACs of %s '%s' in a body do not count: its shapes are not known", node.op_type, node.output[0]
             )
     return total
+
+
+def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Return how many nodes of each operator the graph has, by the operator's name; bodies are not looked into."""
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))

@@ -177,7 +177,7 @@ class _Writer:
         if constant is None:
             return original if self._keeps(name) else None
         stored = constant_tensor(original)
-        if same_tensor(constant, stored):
+        if stored is not None and same_tensor(constant, stored):
             return original
         node = _as_constant_node(constant)
         _copy_fields(original, node, ("name", "domain", *_NODE_EXTRAS))

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model.external import files_of, load_external_data

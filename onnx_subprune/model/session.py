@@ -235,7 +235,7 @@ def run(
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
         raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
     except RuntimeError as error:
-        # The errors above are RuntimeErrors too; a plain one comes from the way between NumPy and the runtime.
+        # This comes from the way between NumPy and the runtime.
         _refuse_bfloat16(session, error)
         raise
     return dict(zip(names, values, strict=True))

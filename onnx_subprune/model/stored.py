@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import ModelError, OutputError
@@ -33,6 +34,7 @@ __all__ = [
     "SMALLEST_PLACED",
     "Scratch",
     "StoredValues",
+    "constant_values",
     "has_placed",
     "is_placed",
     "place",
@@ -128,20 +130,25 @@ def raw_bytes(tensor: onnx.TensorProto) -> bytes | memoryview:
     return bytes(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor)).raw_data)
 
 
-class StoredValues(LazyValues):  # type: ignore[misc]
+class StoredValues(LazyValues):
     """Values of a tensor message, decoded at first use in their own type (GraphSurgeon's class warns or widens)."""
 
     def __init__(self, tensor: onnx.TensorProto | onnx.SparseTensorProto) -> None:
         self.tensor = tensor
         stored = tensor.values if isinstance(tensor, onnx.SparseTensorProto) else tensor
-        self.shape = list(tensor.dims)
+        self.shape = tuple(tensor.dims)
         self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(stored.data_type))
         self.nbytes = int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     @property
+    def placed(self) -> onnx.TensorProto | None:
+        """The message, if it is one whose values stay in a file."""
+        return self.tensor if isinstance(self.tensor, onnx.TensorProto) and is_placed(self.tensor) else None
+
+    @property
     def in_file(self) -> bool:
         """Whether the values stay in a file."""
-        return isinstance(self.tensor, onnx.TensorProto) and is_placed(self.tensor)
+        return self.placed is not None
 
     def load(self) -> np.ndarray[Any, Any]:
         """Return the values: an array of their own, or a read-only map of the file they stay in."""
@@ -160,6 +167,12 @@ class StoredValues(LazyValues):  # type: ignore[misc]
 def values_of(values: Any) -> np.ndarray[Any, Any]:
     """Return the array of a constant's values, as GraphSurgeon holds them: an array, or lazy ones."""
     return np.asarray(values.load() if isinstance(values, LazyValues) else values)
+
+
+def constant_values(constant: gs.Constant) -> np.ndarray[Any, Any]:
+    """Return a constant's values; of those that stay in a file a map that is made anew each time and not kept."""
+    stored = constant._values
+    return np.asarray(stored.load() if getattr(stored, "in_file", False) else constant.values)
 
 
 def _sweep() -> None:

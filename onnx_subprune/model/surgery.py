@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_subprune.errors import ModelError
@@ -168,13 +169,20 @@ def _normalise_tensors(graph: gs.Graph) -> None:
     held = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
     for tensor in [*graph.tensors().values(), *held]:
         if isinstance(tensor, gs.Constant):
-            if type(tensor._values) is not StoredValues:
+            if isinstance(tensor._values, LazyValues) and not isinstance(tensor._values, StoredValues):
                 tensor.values = StoredValues(tensor._values.tensor)
-        elif tensor.type != "tensor_type" or tensor.dtype == onnx.TensorProto.UNDEFINED:
-            # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
-            tensor.dtype, tensor.shape = None, None
-        elif isinstance(tensor.dtype, int):
-            tensor.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype))
+        elif isinstance(tensor, gs.Variable):
+            _normalise_type(tensor)
+
+
+def _normalise_type(tensor: gs.Variable) -> None:
+    """Note the element type as NumPy's, where GraphSurgeon noted ONNX's number of it."""
+    noted: object = tensor.dtype
+    if tensor.type != "tensor_type" or noted == onnx.TensorProto.UNDEFINED:
+        # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
+        tensor.dtype, tensor.shape = None, None
+    elif isinstance(noted, int):
+        tensor.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(noted))
 
 
 def _lower_constant_nodes(graph: gs.Graph) -> None:
@@ -195,7 +203,8 @@ def _stored_constant(node: gs.Node) -> onnx.TensorProto | None:
         return None
     ((name, value),) = node.attrs.items()
     if isinstance(value, gs.Constant):
-        return value._values.tensor
+        stored = value._values.tensor if isinstance(value._values, LazyValues) else None
+        return stored if isinstance(stored, onnx.TensorProto) else None
     if name not in ("value_float", "value_floats", "value_int", "value_ints"):
         return None
     kind = onnx.AttributeProto.AttributeType.Value(name.removeprefix("value_").upper())

@@ -14,11 +14,13 @@ from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model
-from onnx_subprune.network.analysis import Analysis, ModelSource, analyse, check_float
+from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.normalise import check_float
+from onnx_subprune.network.taps import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
 
-__all__ = ["Feeds", "check_statistics", "prepare", "probe", "take_statistics"]
+__all__ = ["Feeds", "check_statistics", "prepare", "probe", "pruning_statistics", "take_statistics"]
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 
@@ -67,6 +69,21 @@ def take_statistics(
         threads=options.threads,
     )
     return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+
+
+def pruning_statistics(
+    analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None = None
+) -> Statistics:
+    """Take the statistics that pruning needs: those of every layout in which a prunable group is read.
+
+    Raises:
+        OptionError: there is no data, or no group that can be pruned.
+
+    """
+    taps = taps_of(analysis.structure)
+    if dataset is not None and not taps:
+        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
+    return take_statistics(analysis, taps, dataset, options, progress)
 
 
 def check_statistics(statistics: Statistics, analysis: Analysis, taps: Sequence[Tap], advice: str) -> None:

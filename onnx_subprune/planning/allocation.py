@@ -56,9 +56,7 @@ def make_plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mappin
     kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves if c.group in counts}
     kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
-    chosen = (str(options.target), options.select, options.recovery, options.ridge)
-    fitting = (options.one_pass, options.rows, options.probes, options.sweeps)
-    return Plan(analysis.fingerprint, *chosen, groups, options.prune_normalised, *fitting)
+    return Plan(analysis.fingerprint, str(options.target), groups, options.recovery_options)
 
 
 def cost_of(structure: Structure, target: Target) -> budget.Cost:

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_subprune import budget, subspace
 from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
@@ -40,7 +41,7 @@ def rank_groups(
             progress(index, len(groups))
         own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
         own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
-        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
+        ranking = subspace.rank_group(group, own, options.select, options.seed + index, constant_values)
         for reader in own:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
@@ -113,6 +114,6 @@ def _applications(consumer: Consumer, features: Features) -> float:
 
 def _rows(consumer: Consumer, features: Features) -> np.ndarray:
     """Return the consumer's weight with outputs, positions and taps as rows: [blocks, rows, features]."""
-    blocks = as_blocks(consumer, consumer.weight.view().astype(np.float64))
+    blocks = as_blocks(consumer, consumer.weight.view(constant_values).astype(np.float64))
     split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
     return np.moveaxis(split, 3, -1).reshape(features.blocks, -1, features.count)

@@ -36,7 +36,8 @@ from onnx_subprune.latency import (
     times,
 )
 from onnx_subprune.model import has_half, input_specs, model_bytes
-from onnx_subprune.network.analysis import Analysis, restructured, shrink
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.rewrite import restructured, shrink
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
 from onnx_subprune.structure import Structure

@@ -36,7 +36,7 @@ def rescalings(
             found[one] = _rescaling(structure, one, features, gram, keep)
     left = [
         f"the statistics of {one.kind} at '{one.node.name}' were not restored: {one.unrestored}"
-        for one in structure.context.normalisations
+        for one in structure.records.normalisations
         if one.unrestored is not None and keep_mask(one.dim, keeps).any() and not keep_mask(one.dim, keeps).all()
     ]
     return {one: value for one, value in found.items() if not value.trivial}, left
@@ -95,9 +95,13 @@ def _rescaling(structure: Structure, one: Normalisation, features: Features, gra
 
 def _parameter(structure: Structure, one: Normalisation, index: int | None, features: Features) -> np.ndarray | None:
     """Return an operator's parameter where it has one value for each feature."""
-    if index is None or (id(one.node), index) not in structure.context.private:
-        return None
-    dims = structure.context.private[(id(one.node), index)][2]
-    if len(dims) != 1 or dims[0].resolve() != one.dim.resolve() or features.count != one.dim.size:
+    dims = None if index is None else structure.records.own_axes(one.node, index)
+    if (
+        index is None
+        or dims is None
+        or len(dims) != 1
+        or dims[0].resolve() != one.dim.resolve()
+        or features.count != one.dim.size
+    ):
         return None
     return np.asarray(one.node.inputs[index].values).astype(np.float64)

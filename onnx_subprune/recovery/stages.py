@@ -19,7 +19,8 @@ from onnx_subprune import calibration, subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.network.analysis import Analysis, restructured, shrink
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.rewrite import restructured, shrink
 from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
@@ -219,7 +220,7 @@ class _Restriction:
     """Cuts values of dense tensors down to the units that stay."""
 
     def __init__(self, structure: Structure, keeps: Keeps) -> None:
-        self._axes = structure.context.axes | _projection_axes(structure)
+        self._axes = structure.records.axes | _projection_axes(structure)
         self._keeps = keeps
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
@@ -238,7 +239,7 @@ class _Restriction:
 
 def _projection_axes(structure: Structure) -> dict[str, tuple[Dim, ...]]:
     """Return the axes of what linear maps give out of sight, inside a fused attention or a recurrent layer."""
-    axes = structure.context.axes
+    axes = structure.records.axes
     return {
         projection_of(consumer.name): (*axes[consumer.source][:-1], consumer.outputs)
         for consumer in structure.consumers

@@ -19,9 +19,10 @@ from typing import TypeAlias
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps
+from onnx_subprune.structure.axes import Atom, Dim, Keeps
 from onnx_subprune.structure.branch_constants import Flags, is_one, shorten
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Consumer, Context, NotUnderstood, captured, label
+from onnx_subprune.structure.context import NotUnderstood
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Consumer, Records, captured, label
 
 __all__ = ["Branches", "Removal", "emptied"]
 
@@ -57,13 +58,13 @@ class Branches:
 
     Args:
         graph: as its rules saw it; it is to be left alone until `close`.
-        ctx: what the rules learnt.
+        records: what the rules learnt.
 
     """
 
-    def __init__(self, graph: gs.Graph, ctx: Context) -> None:
+    def __init__(self, graph: gs.Graph, records: Records) -> None:
         self._graph = graph
-        self._ctx = ctx
+        self._records = records
         self._known: dict[frozenset[Atom], Removal] = {}
         self._closed = False
 
@@ -91,7 +92,7 @@ class Branches:
         live = self._live(empty, cut)
         short: _Short = {}
         try:
-            for one in self._ctx.normalisations:
+            for one in self._records.normalisations:
                 if id(one.node) in live and _is_empty(one.dim, gone):
                     raise NotUnderstood(f"{label(one.node)} takes statistics over it")
             for node in self._graph.nodes:
@@ -104,18 +105,18 @@ class Branches:
 
     def _empty(self, gone: frozenset[Atom]) -> frozenset[str]:
         touched = {name for atom in gone for name in self._tensors_of.get(atom, ())}
-        return frozenset(name for name in touched if any(_is_empty(dim, gone) for dim in self._ctx.axes[name]))
+        return frozenset(name for name in touched if any(_is_empty(dim, gone) for dim in self._records.axes[name]))
 
     def _cut(self, gone: frozenset[Atom], empty: frozenset[str]) -> Iterator[Consumer]:
-        for consumer in self._ctx.consumers:
+        for consumer in self._records.consumers:
             node = consumer.node
             left = _is_empty(consumer.features, gone) and node.outputs[0].name not in empty
             if left and _is_plain(consumer) and self._has_known_bias(node):
                 yield consumer
 
     def _has_known_bias(self, node: gs.Node) -> bool:
-        biased = node.op in _BIASED and self._ctx.has(node, 2)
-        return not biased or self._ctx.is_constant(node.inputs[2])
+        biased = node.op in _BIASED and self._records.has(node, 2)
+        return not biased or self._records.is_constant(node.inputs[2])
 
     def _live(self, empty: frozenset[str], cut: Mapping[int, Consumer]) -> set[int]:
         """Return the nodes that the outputs need: a cut node needs nothing, a Concat nothing of its empty pieces."""
@@ -138,7 +139,7 @@ class Branches:
 
     def _varying(self, cut: Mapping[int, Consumer], empty: frozenset[str]) -> set[str]:
         """Return the tensors that depend on the inputs of the graph where constants take the place of cut nodes."""
-        varying = {tensor.name for tensor in self._graph.inputs} | set(self._ctx.overridable)
+        varying = {tensor.name for tensor in self._graph.inputs} | set(self._records.overridable)
         for node in self._graph.nodes:
             if id(node) not in cut and not varying.isdisjoint(self._reads(node, empty)):
                 varying.update(tensor.name for tensor in node.outputs if tensor.name)
@@ -150,7 +151,7 @@ class Branches:
 
     def _visit(self, node: gs.Node, cut: Consumer | None, empty: frozenset[str], short: _Short) -> None:
         if cut is not None:
-            axes = self._ctx.axes[node.outputs[0].name]
+            axes = self._records.axes[node.outputs[0].name]
             place = _output_axis(cut, len(axes))
             short[node.outputs[0].name] = tuple(i != place and not is_one(dim) for i, dim in enumerate(axes))
             return
@@ -159,14 +160,14 @@ class Branches:
         if bare is not None:
             raise NotUnderstood(f"{label(node)} needs an entry of '{bare}'")
         if any(name in short for name in names):
-            for tensor, flags in shorten(node, short, self._ctx):
+            for tensor, flags in shorten(node, short, self._records):
                 if any(flags):
                     short[tensor.name] = flags
 
     @cached_property
     def _tensors_of(self) -> dict[Atom, set[str]]:
         found: dict[Atom, set[str]] = {}
-        for name, axes in self._ctx.axes.items():
+        for name, axes in self._records.axes.items():
             for dim in axes:
                 for atom in dim.atoms():
                     found.setdefault(atom, set()).add(name)

@@ -13,11 +13,21 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed, in_step, proportional
-from onnx_subprune.structure.axes.unification import ONE, freeze, fresh, purely_dynamic
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, NotUnderstood, captured, label
+from onnx_subprune.structure.axes import (
+    ONE,
+    dims_of,
+    evaluate,
+    fixed,
+    freeze,
+    fresh,
+    in_step,
+    proportional,
+    purely_dynamic,
+)
+from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
@@ -46,7 +56,7 @@ def infer(
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     """
-    ctx = Context(opset=graph.opset, overridable=frozenset(overridable), prune_normalised=prune_normalised)
+    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
     for tensor in graph.inputs:
         _enter(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
@@ -59,7 +69,7 @@ def infer(
         if doubt.one.resolve() != ONE:
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
-    return collect(graph, ctx)
+    return collect(graph, ctx.records)
 
 
 def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
@@ -147,7 +157,7 @@ def _guard_sizes(node: gs.Node, ctx: Context) -> None:
 def _settle_sizes(ctx: Context) -> None:
     """Freeze the axes of sizes that could not be rewritten: at odds with the graph, or known at run time only."""
     settled, inferred = [], set()
-    for use in ctx.size_uses:
+    for use in ctx.records.size_uses:
         expected, present = fixed(use.expected), evaluate(use.present, {})
         alike = present == evaluate(use.expected, {}) and proportional(use.expected, use.present)
         if in_step(use.expected, use.present) or expected == present or alike:
@@ -159,7 +169,7 @@ def _settle_sizes(ctx: Context) -> None:
             continue
         for dim in (*dims_of(use.expected), *dims_of(use.present)):
             ctx.freeze(dim, use.node, "takes a size that cannot be rewritten")
-    ctx.size_uses[:] = settled
+    ctx.records.size_uses[:] = settled
 
 
 def _freeze_sizes(values: np.ndarray | None, reason: str) -> None:

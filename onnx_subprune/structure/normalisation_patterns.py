@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context, label
+from onnx_subprune.structure.axes import Dim
+from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, label
 
 __all__ = ["settle_reductions"]
 
@@ -82,7 +83,7 @@ def settle_reductions(graph: gs.Graph, ctx: Context) -> None:
         named[id(trace.node)] = found.kind
         named.update({key: found.kind for key, mean in means.items() if found.centred and _reads(mean, trace, ctx)})
         if ctx.prune_normalised:
-            ctx.normalisations.append(found)
+            ctx.note(found)
     for one in open_ones:
         kind = named.get(id(one.node))
         if kind is not None:

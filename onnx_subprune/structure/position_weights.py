@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Consumer, constant_values
 from onnx_subprune.structure.groups import Structure
+from onnx_subprune.structure.records import Consumer
 
 __all__ = ["KEEPING", "Reader", "is_normalised", "normalised_sum"]
 
@@ -93,7 +93,7 @@ def normalised_sum(structure: Structure, consumer: Consumer) -> str | None:
     Its last axis holds the layer's outputs, its others are those of what the layer reads, entry for entry. None where
     there is none, or where that is not certain.
     """
-    node, axes = consumer.node, structure.context.axes
+    node, axes = consumer.node, structure.records.axes
     read = axes.get(consumer.source, ())
     plain = node.op in ("Gemm", "MatMul") and consumer.blocks.size == 1 and not consumer.stack
     if not plain or len(read) < 2 or consumer.axis % len(read) != len(read) - 1:
@@ -132,7 +132,7 @@ def _reader(node: gs.Node) -> Reader:
     axes = node.attrs.get("axes")
     if axes is None and len(node.inputs) > 1 and isinstance(node.inputs[1], gs.Constant):
         given = node.inputs[1]
-        axes = np.ravel(constant_values(given)).tolist() if node.op in _MEANS else None
+        axes = np.ravel(given.values).tolist() if node.op in _MEANS else None
     axis = node.attrs.get("axis")
     return Reader(
         node.op,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx_subprune.structure.context import Consumer
+    from onnx_subprune.structure.records import Consumer
 
 __all__ = [
     "PASSED_THROUGH",

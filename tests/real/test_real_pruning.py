@@ -163,7 +163,7 @@ def test_a_block_goes_and_its_mean_stays(network: Network, calibration: Calibrat
     name = "resnet56_cifar10_ts17"
     options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",))
     result = prune(network(name), calibration(name, 128), options)
-    bare = apply(replace(result.plan, recovery="none"), network(name)).model
+    bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), network(name)).model
     operators = [[node.op_type for node in model.graph.node] for model in (network(name), result.model)]
     assert [names.count("Conv") for names in operators] == [55, 53]
     assert result.pruned.macs < 0.985 * result.dense.macs

@@ -14,7 +14,8 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
-from onnx_subprune.network.analysis import analyse, references
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan
 

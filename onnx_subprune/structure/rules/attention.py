@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Size
-from onnx_subprune.structure.axes.unification import ONE, Dim, concat, fresh, product
-from onnx_subprune.structure.context import Consumer, Context, Contraction, Default, MacTerm, NotUnderstood, label
+from onnx_subprune.structure.axes import ONE, Dim, Size, concat, fresh, product
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import Consumer, Contraction, Default, MacTerm, label
 
 __all__ = ["CONTRIB", "RULES"]
 
@@ -80,12 +80,12 @@ def packed_attention(node: gs.Node, ctx: Context) -> None:
     ctx.freeze(heads.channels, node, "multiplies queries by keys over this axis, out of sight")
     ctx.use("producer", node, 1, weight.constant, [(weight.perm[1], made)])
     ctx.use("consumer", node, 1, weight.constant, [(weight.perm[0], contracted)])
-    ctx.consumers.append(Consumer(node, node.inputs[0].name, 2, contracted, made, weight, 1))
+    ctx.note(Consumer(node, node.inputs[0].name, 2, contracted, made, weight, 1))
     _hold_batch(node, batch, (3, 4, 5, 6), ctx)
     total = _packed_memory(node, batch, sequence, heads, ctx)
     _scores(node, 5, heads, ctx)
     ctx.output(node, (batch, sequence, heads.output))
-    ctx.mac_terms.append(MacTerm(node, (batch, sequence, contracted, made)))
+    ctx.note(MacTerm(node, (batch, sequence, contracted, made)))
     _count(node, (batch, sequence, total), heads, ctx)
 
 
@@ -115,7 +115,7 @@ def _packed_heads(node: gs.Node, made: Dim, ctx: Context) -> _Heads:
         raise NotUnderstood(f"{label(node)} cuts {made.size} columns to {count} heads of {sizes}")
     heads = _Heads.of(node, count, count, sizes[0] // count, sizes[2] // count)
     if not given:
-        ctx.defaults.append(Default(node, "qkv_hidden_sizes", sizes, product(heads.keys, heads.values)))
+        ctx.note(Default(node, "qkv_hidden_sizes", sizes, product(heads.keys, heads.values)))
     ctx.expect_size(node, "num_heads", None, heads.keys)
     for position, part in enumerate((heads.query, heads.key, heads.value)):
         ctx.expect(node, "qkv_hidden_sizes", position, Size(part), sizes[position])
@@ -254,9 +254,9 @@ class _Operands:
         left, right = (tensor.name for tensor in node.inputs[:2])
         blocks = heads.keys if self.flat else ONE
         sides = ((left, self.place[0]), (right, self.place[1]))
-        ctx.contractions.append(Contraction(node, sides, product(blocks, heads.channels), blocks))
+        ctx.note(Contraction(node, sides, product(blocks, heads.channels), blocks))
         if not node.attrs.get("scale"):
-            ctx.defaults.append(Default(node, "scale", 1 / math.sqrt(heads.channels.size), heads.channels))
+            ctx.note(Default(node, "scale", 1 / math.sqrt(heads.channels.size), heads.channels))
 
 
 def _meet(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: Context) -> Dim:
@@ -290,7 +290,7 @@ def _scores(node: gs.Node, index: int, heads: _Heads, ctx: Context) -> None:
 
 def _count(node: gs.Node, positions: tuple[Dim, Dim, Dim], heads: _Heads, ctx: Context) -> None:
     for channels in (heads.channels, heads.values):
-        ctx.mac_terms.append(MacTerm(node, (*positions, heads.all, channels)))
+        ctx.note(MacTerm(node, (*positions, heads.all, channels)))
 
 
 def rotary(node: gs.Node, ctx: Context) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim
+from onnx_subprune.structure.axes import ONE, Dim
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.rules.elementwise import unary, variadic
 from onnx_subprune.structure.rules.normalisation import note_statistics, trailing

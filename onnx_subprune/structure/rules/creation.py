@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, evaluate, fixed, monomial
-from onnx_subprune.structure.axes.unification import Dim, fresh
+from onnx_subprune.structure.axes import Dim, Extent, Size, evaluate, fixed, fresh, monomial
 from onnx_subprune.structure.context import Context
 
 __all__ = ["RULES", "counted", "sized"]

@@ -9,9 +9,23 @@ from itertools import pairwise
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, apply, evaluate, fixed, in_step, total
-from onnx_subprune.structure.axes.unification import Atom, Dim, concat, fresh, product, split
-from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
+from onnx_subprune.structure.axes import (
+    Atom,
+    Dim,
+    Extent,
+    Size,
+    apply,
+    concat,
+    evaluate,
+    fixed,
+    fresh,
+    in_step,
+    product,
+    split,
+    total,
+)
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import IndexUse, label
 
 __all__ = ["RULES", "taken"]
 
@@ -189,7 +203,7 @@ def _picked(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
         if piece is not None:
             if axes:
                 ctx.unify(axes[0], piece, node)
-            ctx.index_uses.append(IndexUse(node, 1, dim))
+            ctx.note(IndexUse(node, 1, dim))
             return axes
         ctx.freeze(dim, node, "picks single positions of this axis")
         return axes

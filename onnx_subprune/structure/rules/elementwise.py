@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim, covers, fresh
-from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.axes import ONE, Dim, covers, fresh
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["ELEMENTWISE", "RULES", "UNARY", "VARIADIC", "broadcast"]
 

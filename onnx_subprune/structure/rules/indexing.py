@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
-from onnx_subprune.structure.axes.unification import Dim
-from onnx_subprune.structure.context import Context, IndexUse, NotUnderstood, label
+from onnx_subprune.structure.axes import Dim, evaluate, fixed
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import IndexUse, label
 from onnx_subprune.structure.rules.cutting import taken
 
 __all__ = ["RULES"]
@@ -26,7 +26,7 @@ def gather_nd(node: gs.Node, ctx: Context) -> None:
         piece = taken(node, data[0], [int(i) for i in np.ravel(literal.values)], ctx)
         if piece is not None:
             ctx.unify(indices[0], piece, node)
-            ctx.index_uses.append(IndexUse(node, 1, data[0]))
+            ctx.note(IndexUse(node, 1, data[0]))
             ctx.output(node, (indices[0], *data[1:]))
             return
     _address(node, data[batch : batch + count], ctx)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, in_step
-from onnx_subprune.structure.axes.unification import ONE, Dim, concat, covers, fresh, product
-from onnx_subprune.structure.context import Context, NotUnderstood, Squeezed, label
+from onnx_subprune.structure.axes import ONE, Dim, Extent, Size, concat, covers, fresh, in_step, product
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import Squeezed, label
 from onnx_subprune.structure.rules.creation import counted, sized
 
 __all__ = ["RULES"]
@@ -28,7 +28,7 @@ def squeeze(node: gs.Node, ctx: Context) -> None:
         raise NotUnderstood(f"{label(node)} drops the axes that have one entry at run time")
     else:
         axes = [i for i, dim in enumerate(x) if dim.size == 1]
-        ctx.squeezed.append(Squeezed(node, tuple(axes)))
+        ctx.note(Squeezed(node, tuple(axes)))
     for axis in axes:
         ctx.freeze(x[axis], node, "drops this axis")
     ctx.output(node, [dim for i, dim in enumerate(x) if i not in axes])

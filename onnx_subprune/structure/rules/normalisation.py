@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim, fresh, product
-from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.axes import ONE, Dim, fresh, product
+from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.normalisations import Normalisation
+from onnx_subprune.structure.records import label
 from onnx_subprune.structure.rules.elementwise import broadcast
 
 __all__ = ["RULES", "note_statistics", "trailing"]
@@ -77,7 +78,7 @@ def group_norm(node: gs.Node, ctx: Context) -> None:
     ctx.normalise(node, {1: inner, **dict(enumerate(x[2:], 2))})
     if ctx.prune_normalised:
         why = "each of its groups has its own"
-        ctx.normalisations.append(
+        ctx.note(
             Normalisation(node, node.op, node.outputs[0].name, 1, inner, centred=True, pooled=True, unrestored=why)
         )
 
@@ -114,7 +115,7 @@ def note_statistics(
     ctx.normalise(node, {axis: x[axis] for axis in axes})
     if ctx.prune_normalised and not node.outputs[0].is_empty():
         axis = max(axes, key=lambda i: any(not atom.reasons for atom in x[i].atoms()))
-        ctx.normalisations.append(
+        ctx.note(
             Normalisation(
                 node, node.op, node.outputs[0].name, axis, x[axis],
                 centred=centred, averaged=node.op != "LpNormalization", pooled=len(axes) > 1, scale=scale, shift=shift,

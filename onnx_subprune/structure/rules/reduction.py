@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
-from onnx_subprune.structure.axes.unification import ONE
-from onnx_subprune.structure.context import Context, Contraction
+from onnx_subprune.structure.axes import ONE, evaluate, fixed
+from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.normalisations import Statistic
+from onnx_subprune.structure.records import Contraction
 
 __all__ = ["RULES"]
 
@@ -48,7 +48,7 @@ def _sums_products(node: gs.Node, axes: list[int], ctx: Context) -> bool:
         if axis < 0 or own[axis].resolve() != dim.resolve():
             return False
         sides.append((tensor.name, axis))
-    ctx.contractions.append(Contraction(maker, (sides[0], sides[1]), dim))
+    ctx.note(Contraction(maker, (sides[0], sides[1]), dim))
     return True
 
 

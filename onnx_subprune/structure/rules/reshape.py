@@ -12,21 +12,28 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Monomial, Size, dims_of, evaluate, fixed, monomial
-from onnx_subprune.structure.axes.symbolic_sizes import Doubt
-from onnx_subprune.structure.axes.unification import (
+from onnx_subprune.structure.axes import (
     ONE,
     Dim,
+    Doubt,
+    Extent,
     Factor,
+    Monomial,
+    Size,
     carve,
+    dims_of,
+    evaluate,
+    fixed,
     freeze,
     fresh,
+    monomial,
     pair_covered,
     product,
     purely_dynamic,
     same_size,
 )
-from onnx_subprune.structure.context import Context, label
+from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.records import label
 
 __all__ = ["RULES"]
 

@@ -6,8 +6,7 @@ import math
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import evaluate, fixed
-from onnx_subprune.structure.axes.unification import fresh, product
+from onnx_subprune.structure.axes import evaluate, fixed, fresh, product
 from onnx_subprune.structure.context import Context
 
 __all__ = ["RULES"]

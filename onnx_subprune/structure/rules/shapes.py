@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, Unknown, apply
+from onnx_subprune.structure.axes import Extent, Size, Unknown, apply
 from onnx_subprune.structure.context import Context
 
 __all__ = ["SHAPE_RULES"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Size, Unknown, evaluate, fixed, in_step
-from onnx_subprune.structure.axes.unification import ONE, Dim, fresh, product
-from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.axes import ONE, Dim, Size, Unknown, evaluate, fixed, fresh, in_step, product
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["RULES", "slide"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from onnx_subprune.errors import OptionError
 from onnx_subprune.formatting import change, count, milliseconds, percent
-from onnx_subprune.report.charts import Panel, panels
 from onnx_subprune.report.document import to_json
+from onnx_subprune.report.loss_panels import Panel, panels
 
 __all__ = ["to_html"]
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from onnx_subprune.formatting import percent
 
-__all__ = ["Panel", "panels"]
+__all__ = ["HEADROOM", "Panel", "losses_along", "panels"]
 
 WIDTH, HEIGHT = 160, 80
-# The scale ends at this multiple of the largest loss that was taken: what nobody chose may leave the picture.
-_HEADROOM = 1.6
+HEADROOM = 1.6
+"""The scale ends at this multiple of the largest loss that was taken: what nobody chose may leave the picture."""
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,30 @@ def panels(groups: Sequence[Mapping[str, Any]], losses_at: str | None) -> list[P
         losses_at: where losses are errors; without any the share of variance lost is drawn.
 
     """
-    curved = [group for group in groups if _heights(group["curve"], losses_at)]
-    pairs = [(group, _heights(group["curve"], losses_at)) for group in curved]
-    taken = [rows[group["curve"]["kept"].index(group["kept"])] for group, rows in pairs]
-    highest = max((max(rows) for _, rows in pairs), default=0.0)
-    top = min(highest, _HEADROOM * max(taken, default=0.0)) or highest or 1.0
+    curves = [(group, losses) for group in groups if (losses := losses_along(group["curve"], losses_at))]
+    taken = [losses[group["curve"]["kept"].index(group["kept"])] for group, losses in curves]
+    highest = max((max(losses) for _, losses in curves), default=0.0)
+    top = min(highest, HEADROOM * max(taken, default=0.0)) or highest or 1.0
     write = percent if losses_at != "consumers" else _plain
     drawn = [
-        _panel(group, rows, at, top, (write(at), write(top))) for (group, rows), at in zip(pairs, taken, strict=True)
+        _panel(group, losses, loss, top, (write(loss), write(top)))
+        for (group, losses), loss in zip(curves, taken, strict=True)
     ]
     order = sorted(range(len(drawn)), key=lambda index: (-taken[index], index))
     return [drawn[index] for index in order]
 
 
-def _heights(curve: Mapping[str, Any] | None, losses_at: str | None) -> list[float]:
-    """Return what is drawn upwards, roots of squared errors; nothing for a group without a curve of this kind."""
+def losses_along(curve: Mapping[str, Any] | None, losses_at: str | None) -> list[float]:
+    """Return the losses at the widths of a curve, as they are drawn: roots of squared errors, or shares of variance.
+
+    Args:
+        curve: of a group of the document; None for a group without one.
+        losses_at: where losses are errors, `outputs` or `consumers`; None where only variance is known.
+
+    Returns:
+        A loss for each width; nothing for a group without a curve of this kind.
+
+    """
     if curve is None:
         return []
     if losses_at is None:
@@ -74,13 +83,15 @@ def _heights(curve: Mapping[str, Any] | None, losses_at: str | None) -> list[flo
     return [math.sqrt(max(0.0, loss)) for loss in curve["loss"] or ()]
 
 
-def _panel(group: Mapping[str, Any], rows: Sequence[float], at: float, top: float, written: tuple[str, str]) -> Panel:
-    def point(kept: int, height: float) -> tuple[float, float]:
-        return round(WIDTH * kept / group["units"], 1), round(HEIGHT * (1 - height / top), 1)
+def _panel(
+    group: Mapping[str, Any], losses: Sequence[float], taken: float, top: float, written: tuple[str, str]
+) -> Panel:
+    def point(kept: int, loss: float) -> tuple[float, float]:
+        return round(WIDTH * kept / group["units"], 1), round(HEIGHT * (1 - loss / top), 1)
 
-    points = [point(kept, height) for kept, height in zip(group["curve"]["kept"], rows, strict=True)]
+    points = [point(kept, loss) for kept, loss in zip(group["curve"]["kept"], losses, strict=True)]
     path = "M" + "L".join(f"{x:g} {y:g}" for x, y in _visible(points))
-    x, y = point(group["kept"], at)
+    x, y = point(group["kept"], taken)
     return Panel(group["name"], group["units"], group["kept"], *written, path, x, max(y, 0.0))
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from onnx_subprune.errors import OptionError, OutputError
+from onnx_subprune.model import atomic_write
 from onnx_subprune.report.document import to_json
+from onnx_subprune.report.html_page import to_html
 
 __all__ = ["check_name", "is_page", "write_json", "write_report"]
 
@@ -31,12 +33,7 @@ def check_name(path: str | os.PathLike[str], *, pages: bool = True) -> None:
 def write_report(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a document as a page or as JSON, as the name says; OutputError if that is not possible."""
     check_name(path)
-    if not is_page(path):
-        write_json(document, path)
-        return
-    from onnx_subprune.report.page import to_html  # noqa: PLC0415  (templates, for those who ask for a page)
-
-    _write(to_html(document), path)
+    _write(to_html(document) if is_page(path) else to_json(document), path)
 
 
 def write_json(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -46,13 +43,10 @@ def write_json(document: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
 
 def _write(text: str, path: str | os.PathLike[str]) -> None:
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(target)
+        with atomic_write(target) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise OutputError(
             f"cannot write the report '{target}': {error.strerror}; give a path in a folder you can write to"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
