@@ -158,13 +158,13 @@ class _Sweep:
     options: Options
     progress: Progress | None
 
-    def __call__(self, found: Recovered, sweep: int) -> Recovered:
-        networks = Networks(self.analysis.normalised, found.model, self.restrict, self.analysis.scratch)
+    def __call__(self, begun: Recovered, sweep: int) -> Recovered:
+        networks = Networks(self.analysis.normalised, begun.model, self.restrict, self.analysis.scratch)
         # Every sweep draws rows of its own.
         how = replace(settings(self.options), seed=self.options.seed + sweep)
         fit = refit(networks, self.dataset, how, self.progress)
-        errors = {**found.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in found.errors}
-        warnings = (*found.warnings, *(() if sweep else _unfitted_warnings(fit, errors)))
+        errors = {**begun.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in begun.errors}
+        warnings = (*begun.warnings, *(() if sweep else _unfitted_warnings(fit, errors)))
         return Recovered(fit.model, errors, warnings, fit)
 
 
@@ -265,9 +265,8 @@ def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics:
     readers = readers_of(structure)
     # Where all features are gone only their mean was needed.
     fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
-    lines = (
-        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
-    )
+    grams = {consumer: statistics.grams[tap_of(readers[consumer]).key] for consumer in fitted}
+    lines = (calibration.few_rows(f"'{consumer.name}' was fitted", gram) for consumer, gram in grams.items())
     return [line for line in lines if line is not None]
 
 
@@ -275,6 +274,6 @@ def _unfitted_warnings(fit: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
     fitted = {layer.name for layer in fit.layers}
     nodes = {node.name for node in fit.model.graph.node}
-    left = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
-    reasons = {name: reason for name, reason in left.items() if name not in fitted}
+    kept = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
+    reasons = {name: reason for name, reason in kept.items() if name not in fitted}
     return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in reasons.items()]

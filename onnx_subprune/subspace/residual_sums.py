@@ -118,7 +118,7 @@ class Pairs:
         self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
-    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array, one: int) -> None:
+    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array, place: int) -> None:
         """Add the products of z, whose entry `one` is `ones`."""
         f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
         sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
@@ -133,12 +133,12 @@ class Pairs:
             # The wider panels first: they are the longer ones.
             shared(panel, range(0, f, _PANEL)[::-1])
             self._halved = True
-        gram[:, one, :f] += sums
-        gram[:, :f, one] += sums
-        gram[:, one, one] += float(np.vdot(ones, ones))
+        gram[:, place, :f] += sums
+        gram[:, :f, place] += sums
+        gram[:, place, place] += float(np.vdot(ones, ones))
         for cross, error in zip(self.cross, errors, strict=True):
             cross[:, :, :f] += error.transpose(0, 2, 1) @ z
-            cross[:, :, one] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
+            cross[:, :, place] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
 
 
 def total_of(parts: Sequence[Array]) -> Array:

@@ -46,8 +46,8 @@ class _Giver:
         self._reads = count_reads(model)
         self._views = Views(model)
         self._fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
-        made = {name for node in model.graph.node for name in node.output}
-        self._taken = set(self._reads) | set(self._stored) | self._fixed | made
+        outputs = {name for node in model.graph.node for name in node.output}
+        self._taken = set(self._reads) | set(self._stored) | self._fixed | outputs
         self._alike = {tensor.name for tensor in model.graph.initializer if self._is_read_alike(tensor.name)}
         self._shared: dict[str, str] = {}
         self.added: dict[str, str] = {}
@@ -88,7 +88,8 @@ class _Giver:
 
 
 def _fresh(name: str, taken: Collection[str]) -> str:
-    return next(each for each in (f"{name}{n or ''}" for n in range(len(taken) + 1)) if each not in taken)
+    candidates = (f"{name}{number or ''}" for number in range(len(taken) + 1))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def without_idle_biases(model: onnx.ModelProto, added: Mapping[str, str]) -> onnx.ModelProto:

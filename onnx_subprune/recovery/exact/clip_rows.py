@@ -48,9 +48,9 @@ class ClipRows:
     def _part(self, rows: Rows, samples: int) -> float:
         """Return which part of the rows to keep, seeing those of some samples."""
         expected = max(1.0, rows.x.shape[1] * self._samples * self._readers / max(samples, 1))
-        each = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
+        row_bytes = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
         wanted = _CLIPPED_ROWS * max(self._features, LEAST_FEATURES)
-        possible = _CLIPPED_BYTES / max(each, 1)
+        possible = _CLIPPED_BYTES / max(row_bytes, 1)
         # Too few to fit on are not worth keeping.
         return min(wanted, possible, expected) / expected if possible > ROWS_PER_FEATURE * self._features else 0.0
 

@@ -36,7 +36,7 @@ def reader_of(node: onnx.NodeProto, constants: Constants) -> Reader:
     if axes is None and node.op_type.startswith(_REDUCING) and len(node.input) > 1 and node.input[1] in constants:
         axes = np.ravel(array_of(constants[node.input[1]])).tolist()
     axis = attribute_of(node, "axis", -1)
-    given = None if axes is None else [int(each) for each in axes]
+    given = None if axes is None else [int(value) for value in axes]
     return Reader(node.op_type, list(node.input), node.output[0], int(axis), given)
 
 
@@ -44,13 +44,10 @@ def limits_of(node: onnx.NodeProto, name: str, constants: Constants) -> Limits |
     """Return what a Relu or a Clip by constants limits a tensor to; None for any other reader."""
     if node.op_type == "Relu":
         return Limits(0.0, math.inf)
-    if (
-        node.op_type != "Clip"
-        or node.input[0] != name
-        or any(each and each not in constants for each in node.input[1:])
-    ):
+    inputs = node.input[1:]
+    if node.op_type != "Clip" or node.input[0] != name or any(limit and limit not in constants for limit in inputs):
         return None
-    given = [float(array_of(constants[each]).item()) if each else None for each in node.input[1:]]
+    given = [float(array_of(constants[limit]).item()) if limit else None for limit in inputs]
     low, high = (*given, None, None)[:2]
     low = attribute_of(node, "min", -math.inf) if low is None else low
     high = attribute_of(node, "max", math.inf) if high is None else high

@@ -78,7 +78,7 @@ def refit(
     """
     settings = settings or Settings()
     taken = names_in(networks.dense) | names_in(networks.pruned)
-    dense, pruned = (taken_apart(each, taken) for each in (networks.dense, networks.pruned))
+    dense, pruned = (taken_apart(network, taken) for network in (networks.dense, networks.pruned))
     model, added = with_biases(pruned.model)
     networks = replace(networks, dense=dense.model, pruned=model, restrict=_extended(networks.restrict, dense))
     linears, left = find_linears(model)

@@ -325,7 +325,7 @@ class _Finder:
         if len(self._readers[bias]) > 1:
             products = [reader for reader, _ in self._views.uses(weight.tensor.name)]
             adds = [self._add_behind(product.output[0]) for product in products]
-            if {id(each) for each in adds} != {id(reader) for reader in self._readers[bias]}:
+            if {id(behind) for behind in adds} != {id(reader) for reader in self._readers[bias]}:
                 return None, output
         return bias, add.output[0]
 

@@ -21,13 +21,13 @@ from onnx_subprune.recovery.exact.clip_rows import ClipRows
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.rows import Rows, Values, rows_of
-from onnx_subprune.recovery.exact.sample_size import enough, rows_wanted, spread
+from onnx_subprune.recovery.exact.sample_size import rows_wanted, samples_needed, spread
 from onnx_subprune.recovery.exact.segments import Segments
 from onnx_subprune.recovery.exact.settings import Settings
 from onnx_subprune.recovery.exact.shortcuts import Shortcut
 from onnx_subprune.recovery.exact.steps import Step
 from onnx_subprune.recovery.exact.targets import Networks, Targets
-from onnx_subprune.subspace.clipped_regression import Limits, clipped
+from onnx_subprune.subspace.clipped_regression import Limits, fit_behind_clip
 from onnx_subprune.subspace.residual_ridge import ROUNDING, Refined, refine
 from onnx_subprune.subspace.residual_sums import Pairs
 from onnx_subprune.threads import ahead
@@ -71,10 +71,10 @@ class PairedRun:
         self._open = {id(linear.node) for linear in linears}
         self._dense.expect(self._targets.tensor(linear) for linear in linears)
         beside = {linear.source for step in steps if step.beside for linear in step.linears}
-        self._dense.expect({surroundings.meaning(source) for source in beside})
+        self._dense.expect({surroundings.counterpart(source) for source in beside})
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
-        wanted = enough(networks.dense, networks.pruned, layers, data, settings)
+        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
@@ -123,7 +123,7 @@ class PairedRun:
         if (scale != 1).any():
             return [_unscaled(layer, scale, weight, bias) for layer in refined]
         if limits is not None and clip_rows is not None and clip_rows.enough:
-            refined = [clipped(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
+            refined = [fit_behind_clip(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
         return _for_each_reader(step, refined[0]) if step.shared else refined
 
     def _limits(self, step: Step, shortcut: Shortcut | None) -> Limits | None:
@@ -204,14 +204,15 @@ class PairedRun:
             if linear.bias is not None and linear.weight in written:
                 bias = self._tensors[linear.bias]
                 bias.CopyFrom(initializer(linear.stored_bias(layer.bias, array_of(bias)), bias.name))
-        return [linear for linear in step.linears if linear.weight in {each.weight for each in refused}]
+        weights = {linear.weight for linear in refused}
+        return [linear for linear in step.linears if linear.weight in weights]
 
     def _shortcut(self, linear: Linear) -> Shortcut | None:
         """Return what the layer's output is added to, where both networks can compute it by now."""
         shortcut = self._surroundings.shortcut(linear) if self._settings.sequential else None
         if shortcut is None:
             return None
-        if not (self._dense.has(self._surroundings.meaning(shortcut.name)) and self._pruned.has(shortcut.name)):
+        if not (self._dense.has(self._surroundings.counterpart(shortcut.name)) and self._pruned.has(shortcut.name)):
             return None
         return None if any(id(node) in self._open for node in self._pruned.pending([shortcut.name])) else shortcut
 
@@ -236,7 +237,7 @@ class PairedRun:
                 values = Values(pruned[linears[0].source], y, samples=portion.samples)
                 if shortcut is not None:
                     beside = self._targets.shortcut(dense, shortcut)
-                    values = replace(values, theirs=beside, ours=pruned[shortcut.name])
+                    values = replace(values, dense_shortcut=beside, pruned_shortcut=pruned[shortcut.name])
                 read = rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng, summed=summed)
                 if isinstance(read, str):
                     reason = reason or read
@@ -248,16 +249,16 @@ class PairedRun:
         self, step: Step, shortcut: Shortcut | None
     ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
         """Yield the values of the dense and of the pruned network, batch by batch."""
-        meaning = self._surroundings.meaning
+        counterpart = self._surroundings.counterpart
         wanted = [self._targets.tensor(linear) for linear in step.linears]
         if step.beside:
-            for values in self._dense.advance([*wanted, *(meaning(source) for source in step.sources)]):
+            for values in self._dense.advance([*wanted, *(counterpart(source) for source in step.sources)]):
                 yield values, {source: self._targets.plain(values, source) for source in step.sources}
             return
         beside = [] if shortcut is None else [shortcut.name]
-        wanted += [meaning(name) for name in beside]
-        if shortcut is not None and meaning(shortcut.total) != shortcut.total:
-            wanted += [shortcut.total, meaning(shortcut.total)]
+        wanted += [counterpart(name) for name in beside]
+        if shortcut is not None and counterpart(shortcut.total) != shortcut.total:
+            wanted += [shortcut.total, counterpart(shortcut.total)]
         yield from zip(self._dense.advance(wanted), self._pruned.advance([*step.sources, *beside]), strict=True)
 
     def _split(self, rows: Rows, seen: int, portion: Portion) -> Iterator[tuple[int, Rows]]:
@@ -305,14 +306,14 @@ def _bytes_of(shape: tuple[int, ...]) -> int:
     return 8 * blocks * features * (6 * features + 8 * outputs)
 
 
-def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
+def _unscaled(fit: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
     """Return a layer that was fitted behind a scale of its channels as it is in front of it."""
-    if np.isinf(found.strength):
-        return replace(found, weight=weight, bias=bias)
+    if np.isinf(fit.strength):
+        return replace(fit, weight=weight, bias=bias)
     clear = np.abs(scale) > _SMALLEST_SCALE * np.abs(scale).max()
     safe = np.where(clear, scale, 1.0)
     return replace(
-        found,
-        weight=np.where(clear[:, :, None], found.weight / safe[:, :, None], weight),
-        bias=np.where(clear, found.bias / safe, bias),
+        fit,
+        weight=np.where(clear[:, :, None], fit.weight / safe[:, :, None], weight),
+        bias=np.where(clear, fit.bias / safe, bias),
     )

@@ -68,16 +68,16 @@ class Shortcut:
 
     def _shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...] | None]:
         """Return the shape before each change of layout, None for those that a Reshape with computed sizes makes."""
-        found: list[tuple[int, ...] | None] = [shape]
+        shapes: list[tuple[int, ...] | None] = [shape]
         for node in self.layout:
-            last = found[-1]
+            last = shapes[-1]
             if node.op_type != "Transpose":
-                found.append(None)
+                shapes.append(None)
             else:
                 order = attribute_of(node, "perm", None) or range(len(last or ()))[::-1]
                 known = last is not None and len(order) == len(last)
-                found.append(tuple(last[axis] for axis in order) if known and last is not None else None)
-        return found
+                shapes.append(tuple(last[axis] for axis in order) if known and last is not None else None)
+        return shapes
 
 
 def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constants: Constants) -> Shortcut | None:

@@ -66,15 +66,15 @@ class Step:
         """Return the weights, [blocks, outputs, features]."""
         if self.shared:
             return self.linears[0].matrices(array_of(stored[self.linears[0].weight]))
-        return np.concatenate([one.matrices(array_of(stored[one.weight])) for one in self.linears], axis=1)
+        return np.concatenate([linear.matrices(array_of(stored[linear.weight])) for linear in self.linears], axis=1)
 
     def intercepts(self, stored: Stored) -> Array:
         """Return the biases, [blocks, outputs]; where readers have their own, [readers, blocks, outputs]."""
         if not self.shared:
-            return np.concatenate([intercept_of(one, stored) for one in self.linears], axis=1)
+            return np.concatenate([intercept_of(linear, stored) for linear in self.linears], axis=1)
         if self.biases == 1:
             return intercept_of(self.linears[0], stored)
-        return np.stack([intercept_of(one, stored) for one in self.linears])
+        return np.stack([intercept_of(linear, stored) for linear in self.linears])
 
 
 def steps_of(

@@ -66,7 +66,7 @@ class Targets:
 
     def tensor(self, linear: Linear) -> str:
         """Return the dense tensor that the target of a layer is made of."""
-        return self._surroundings.meaning(linear.source if linear.projected else linear.output)
+        return self._surroundings.counterpart(linear.source if linear.projected else linear.output)
 
     def value(self, values: Mapping[str, Array], linear: Linear) -> Array:
         """Return the target of a layer, from values of the dense network."""
@@ -88,13 +88,13 @@ class Targets:
 
     def plain(self, values: Mapping[str, Array], name: str) -> Array:
         """Return the dense tensor that a tensor of the pruned network stands for, cut down to the units that stay."""
-        meaning = self._surroundings.meaning(name)
-        return self._restrict(meaning, values[meaning])
+        counterpart = self._surroundings.counterpart(name)
+        return self._restrict(counterpart, values[counterpart])
 
     def shortcut(self, values: Mapping[str, Array], shortcut: Shortcut) -> Array:
         """Return what a layer is added to in the dense network, with the branches that went since."""
         beside = self.plain(values, shortcut.name)
-        if self._surroundings.meaning(shortcut.total) == shortcut.total:
+        if self._surroundings.counterpart(shortcut.total) == shortcut.total:
             return beside
         own = self._restrict(shortcut.total, values[shortcut.total])
         return np.asarray(beside + (self.plain(values, shortcut.total) - own))
