@@ -11,7 +11,7 @@ from onnx_subprune.calibration import open_data, portions
 from onnx_subprune.model import input_specs
 from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit
 from onnx_subprune.recovery.exact.linear_layers import find_linears
-from onnx_subprune.recovery.exact.sample_size import enough, spread
+from onnx_subprune.recovery.exact.sample_size import samples_needed, spread
 
 RNG = np.random.default_rng(3)
 MAP = """g (float[N,3,8,8] x) => (float[a,b] y) {
@@ -26,7 +26,7 @@ WEIGHTS = {"w1": (6, 3, 3, 3), "w2": (6, 40)}
 def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) -> int | None:
     layers, _ = find_linears(model)
     data = open_data({"x": np.zeros((samples, *shape), np.float32)}, input_specs(model))
-    return enough(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
+    return samples_needed(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
 
 
 @pytest.mark.parametrize(
