@@ -1,15 +1,34 @@
-"""What the user may choose: the target and how to reach it."""
+"""What the user may choose: the target and how to reach it.
+
+The text that explains an option stands once, beside its field: `metadata["help"]` is the line that the command line
+shows, and together with `metadata["details"]` it becomes the docstring of the class.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
+from typing import Any, TypeVar, cast
 
 from onnx_subprune.errors import OptionError
+from onnx_subprune.model import Runtime
 from onnx_subprune.subspace import METHODS
 
-__all__ = ["ALLOCATIONS", "AUTO", "COSTS", "EFFORTS", "RECOVERIES", "SELECTIONS", "TARGETS", "Options", "Target"]
+__all__ = [
+    "ALLOCATIONS",
+    "AUTO",
+    "COSTS",
+    "EFFORTS",
+    "RECOVERIES",
+    "SELECTIONS",
+    "TARGETS",
+    "Options",
+    "RecoveryOptions",
+    "Target",
+]
+
+_T = TypeVar("_T")
 
 TARGETS = ("macs", "params", "latency", "units", "variance", "drop")
 COSTS = ("macs", "params", "latency")
@@ -66,68 +85,140 @@ class Target:
             raise OptionError(f"expected a target such as macs=0.5, found {found}; give KIND=FRACTION") from None
 
 
+def _option(default: _T, text: str, details: str = "") -> _T:
+    """Return a field with a default, the line that explains it, and what a docstring adds to that."""
+    return field(default=default, metadata=_texts(text, details))
+
+
+def _texts(text: str, details: str = "") -> dict[str, str]:
+    return {"help": text, "details": details}
+
+
+def _documented(options: type[_T]) -> type[_T]:
+    """Give a class of options a docstring that explains every field."""
+    lines = []
+    for option in fields(cast("Any", options)):
+        text = f"{option.name}: {option.metadata['help']} {option.metadata['details']}".strip()
+        lines.append(textwrap.fill(text, 112, initial_indent=" " * 4, subsequent_indent=" " * 8))
+    options.__doc__ = "\n".join([f"{(options.__doc__ or '').strip()}\n", "Attributes:", *lines, ""])
+    return options
+
+
+@_documented
+@dataclass(frozen=True, kw_only=True)
+class RecoveryOptions:
+    """How units are ranked and how their consumers make up for them: all that a plan keeps of the options."""
+
+    select: str = _option("obs", f"How units are ranked: {', '.join(SELECTIONS)}.")
+    recovery: str = _option(
+        "exact",
+        f"How consumers make up for removed units: {', '.join(RECOVERIES)}.",
+        "exact fits every layer on what it reads itself, channel is least squares per channel, as in the paper.",
+    )
+    ridge: float = _option(
+        1e-6, "Relative ridge of the least squares.", "It is relative to the mean second moment of the features."
+    )
+    prune_normalised: bool = _option(
+        False,
+        "Let axes shrink that a LayerNorm, RMSNorm or GroupNorm takes its statistics over, "
+        "such as the residual stream of a transformer.",
+    )
+    one_pass: bool = _option(
+        False, "Fit layers to the inputs of the dense network, or one after the other to those of the pruned one."
+    )
+    rows: int = _option(128, "Rows for each feature that exact recovery fits a layer on, at most.")
+    probes: int = _option(
+        16,
+        "Samples, held out, on which measured allocation runs the network with one group pruned.",
+        "Recovered networks are compared on four times as many.",
+    )
+    sweeps: int = _option(
+        1,
+        "How often exact recovery goes through all layers, as long as it helps.",
+        "A sweep that does not help is not kept.",
+    )
+
+    def __post_init__(self) -> None:
+        _check_choice("selection", self.select, SELECTIONS)
+        _check_choice("recovery", self.recovery, RECOVERIES)
+        _check_positive(self, "rows", "probes", "sweeps")
+        if not 0 <= self.ridge < float("inf"):
+            raise OptionError(f"expected a ridge of 0 or more, found {self.ridge}; for example 1e-6")
+
+
+@_documented
 @dataclass(frozen=True)
-class Options:
-    """How a model is pruned.
+class Options(RecoveryOptions):
+    """How a model is pruned."""
 
-    Attributes:
-        target: what may remain.
-        cost: what a target `drop` makes as small as it can, one of `COSTS`; None for MACs.
-        select: the ordering of units, one of `SELECTIONS`.
-        recovery: `exact` (every layer fitted on what it reads itself), `channel` (least squares per channel, the
-            paper's) or `none`.
-        allocation: how a target of MACs, parameters or latency is shared among the groups: by the least loss for the
-            cost where losses are `measured` at the outputs or computed at the consumers (`loss`), by one `cutoff` of
-            the share of variance (the paper's), or the same share of units everywhere (`uniform`).
-        round_to: the widths of pruned axes are multiples of this where the group is large enough; `AUTO` for those that
-            measurements on this machine say pay. A target of latency takes these in any case.
-        ignore: globs over group, node and weight names; what matches is left whole.
-        only: globs; when given, only groups that match are pruned.
-        samples: how many calibration samples to use; None for all.
-        seed: of every random choice.
-        batch_size: samples per calibration run.
-        one_pass: whether exact recovery fits layers to the inputs they have in the dense network, and not one after the
-            other to those of the pruned one.
-        prune_normalised: whether axes that a LayerNorm, RMSNorm or GroupNorm takes its statistics over may shrink.
-        ridge: strength of the ridge in the least squares, relative to the mean second moment.
-        providers: ONNX Runtime execution providers, short names allowed.
-        threads: of ONNX Runtime; None for its default.
-        input_shapes: sizes of dynamic inputs to count MACs with; taken from the data where not given.
-        rows: rows for each feature that exact recovery fits a layer on, at most.
-        probes: samples, held out, on which `measured` allocation runs the network with one group pruned.
-        levels: the shares of units at which it does; at 0 the group is gone where it can be, and may go then.
-        latency_batch: samples per run that latency is measured with; None for what the inputs are otherwise counted
-            with, which is one sample unless `input_shapes` says otherwise.
-        remeasure: whether to forget what was measured on this machine before.
-        trials: how many allocations are carried out to take the best of them; 0 for the one that was computed.
-        sweeps: how often exact recovery goes through all layers, at most; a sweep that does not help is not kept.
+    target: Target = field(
+        default=Target("macs", 0.5),
+        metadata=_texts(f"Fraction of the original that may remain: {', '.join(f'{kind}=F' for kind in TARGETS)}."),
+    )
+    _: KW_ONLY
+    cost: str | None = _option(
+        None, f"What a target drop=F makes as small as it can: {', '.join(COSTS)}.", "None stands for macs."
+    )
+    allocation: str = _option(
+        "measured",
+        f"How macs=F, params=F and latency=F are shared among groups: {', '.join(ALLOCATIONS)}.",
+        "By the least loss for the cost, where losses are measured at the outputs or computed at the consumers (loss); "
+        "by one cutoff of the share of variance, as in the paper; or the same share of units everywhere (uniform).",
+    )
+    round_to: int | str = _option(
+        1,
+        f"Keep multiples of N units; '{AUTO}': those that are fast on this machine, measured.",
+        "A target of latency takes these in any case. Groups that are smaller stay whole.",
+    )
+    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node or weight; repeatable.")
+    only: tuple[str, ...] = _option((), "Prune only groups that match; repeatable.")
+    samples: int | None = _option(None, "Use this many samples; all by default.")
+    seed: int = _option(0, "Of every random choice.")
+    batch_size: int = _option(32, "Samples per run.")
+    providers: tuple[str, ...] = _option(
+        ("cpu",),
+        "ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
+    )
+    threads: int | None = _option(None, "Threads of ONNX Runtime; its own choice by default.")
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = _option(
+        (),
+        "Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
+        "MACs are counted with them; they are taken from the data where not given.",
+    )
+    levels: tuple[float, ...] = _option(
+        (0.75, 0.0),
+        "The shares of units at which measured allocation runs the network with one group pruned.",
+        "At 0 the group is gone where it can be, and may go then.",
+    )
+    trials: int = _option(
+        0, "How many allocations are carried out to take the best of them.", "0 takes the one that was computed."
+    )
+    latency_batch: int | None = _option(
+        None,
+        "Samples per run that latency=F is measured with, on the dynamic first axis.",
+        "None stands for one sample, unless `input_shapes` says otherwise.",
+    )
+    remeasure: bool = _option(
+        False, "Forget what was measured on this machine before, for latency=F and --round-to auto."
+    )
 
-    """
+    @property
+    def recovery_options(self) -> RecoveryOptions:
+        """How units are ranked and recovered: what a plan keeps."""
+        return RecoveryOptions(**{option.name: getattr(self, option.name) for option in fields(RecoveryOptions)})
 
-    target: Target = field(default_factory=lambda: Target("macs", 0.5))
-    cost: str | None = None
-    select: str = "obs"
-    recovery: str = "exact"
-    allocation: str = "measured"
-    round_to: int | str = 1
-    ignore: tuple[str, ...] = ()
-    only: tuple[str, ...] = ()
-    samples: int | None = None
-    seed: int = 0
-    batch_size: int = 32
-    ridge: float = 1e-6
-    one_pass: bool = False
-    prune_normalised: bool = False
-    providers: tuple[str, ...] = ("cpu",)
-    threads: int | None = None
-    input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    rows: int = 128
-    probes: int = 16
-    levels: tuple[float, ...] = (0.75, 0.0)
-    trials: int = 0
-    sweeps: int = 1
-    latency_batch: int | None = None
-    remeasure: bool = False
+    def with_recovery(self, recovery: RecoveryOptions) -> Options:
+        """Return these options with the ranking and the recovery of a plan."""
+        return replace(self, **asdict(recovery))
+
+    @property
+    def runtime(self) -> Runtime:
+        """Where networks run, and with how many samples at once."""
+        return Runtime(self.providers, self.threads, self.batch_size)
+
+    def document(self) -> dict[str, Any]:
+        """Return the options as plain data, in the order in which reports list them."""
+        return {name: str(self.target) if name == "target" else getattr(self, name) for name in _REPORTED}
 
     @property
     def multiple(self) -> int:
@@ -142,33 +233,61 @@ class Options:
             OptionError: there is no such effort, or a value is out of its range.
 
         """
-        _one_of("effort", effort, tuple(EFFORTS))
+        _check_choice("effort", effort, tuple(EFFORTS))
         return cls(**{**EFFORTS[effort], **chosen})
 
     def __post_init__(self) -> None:
-        _one_of("selection", self.select, SELECTIONS)
-        _one_of("recovery", self.recovery, RECOVERIES)
-        _one_of("allocation", self.allocation, ALLOCATIONS)
+        super().__post_init__()
+        _check_choice("allocation", self.allocation, ALLOCATIONS)
         if self.cost is not None:
-            _one_of("cost", self.cost, COSTS)
+            _check_choice("cost", self.cost, COSTS)
             if self.target.kind != "drop":
                 raise OptionError(
                     f"expected a cost with a target drop=F, found {self.target}, which names its own; leave --cost out"
                 )
         if isinstance(self.round_to, str) and self.round_to != AUTO:
             raise OptionError(f"expected round-to of a number or '{AUTO}', found '{self.round_to}'; for example 8")
-        for name in ("round_to", "batch_size", "samples", "threads", "rows", "probes", "latency_batch", "sweeps"):
-            value = getattr(self, name)
-            if value not in (None, AUTO) and value < 1:
-                raise OptionError(
-                    f"expected {name.replace('_', '-')} of 1 or more, found {value}; give a positive number"
-                )
+        _check_positive(self, "round_to", "batch_size", "samples", "threads", "latency_batch")
         if self.seed < 0:
             raise OptionError(f"expected a seed of 0 or more, found {self.seed}; any such number will do")
-        if not 0 <= self.ridge < float("inf"):
-            raise OptionError(f"expected a ridge of 0 or more, found {self.ridge}; for example 1e-6")
 
 
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+_REPORTED = (
+    "target",
+    "cost",
+    "select",
+    "recovery",
+    "allocation",
+    "round_to",
+    "ignore",
+    "only",
+    "samples",
+    "seed",
+    "batch_size",
+    "ridge",
+    "one_pass",
+    "prune_normalised",
+    "providers",
+    "threads",
+    "input_shapes",
+    "rows",
+    "probes",
+    "levels",
+    "trials",
+    "sweeps",
+    "latency_batch",
+    "remeasure",
+)
+"""The options in the order of `document`: reports of other versions are compared with these line by line."""
+
+
+def _check_positive(options: RecoveryOptions, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value not in (None, AUTO) and value < 1:
+            raise OptionError(f"expected {name.replace('_', '-')} of 1 or more, found {value}; give a positive number")
+
+
+def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise OptionError(f"expected a {what} among {', '.join(allowed)}, found '{value}'; choose one of them")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ import numpy as np
 
 from onnx_subprune.errors import OutputError, PlanError
 from onnx_subprune.formatting import change, html_table
+from onnx_subprune.model import atomic_write
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.structure import Atom, Structure
 
 __all__ = ["Plan", "PlannedGroup"]
 
 _FORMAT = "onnx_subprune.plan/1"
+_FIRST_DEFAULTS = {"prune_normalised": False, "one_pass": True, "rows": 32, "probes": 16, "sweeps": 1}
+"""Recovery of the plans that were written before these options entered them."""
 
 
 @dataclass(frozen=True)
@@ -36,40 +40,36 @@ class Plan:
     Attributes:
         fingerprint: of the dense model.
         target: what was asked for, such as `macs=0.5`.
-        select: the ordering of units.
-        recovery: `exact`, `channel` or `none`.
-        ridge: of the least squares.
         groups: every prunable group, in graph order.
-        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
-        one_pass: whether all layers are fitted to the inputs that they have in the dense network.
-        rows: rows for each feature that a layer is fitted on, at most.
-        probes: a quarter of the samples, held out, by which the outputs of recovered networks are compared.
-        sweeps: how often all layers are fitted, at most.
+        options: how the units were ranked and how their consumers make up for them.
 
     """
 
     fingerprint: str
     target: str
-    select: str
-    recovery: str
-    ridge: float
     groups: tuple[PlannedGroup, ...]
-    prune_normalised: bool = False
-    one_pass: bool = True
-    rows: int = 32
-    probes: int = 16
-    sweeps: int = 1
+    options: RecoveryOptions = field(default_factory=RecoveryOptions)
 
     def __repr__(self) -> str:
-        before, after = sum(group.size for group in self.groups), sum(len(group.kept) for group in self.groups)
+        before, after = sum(group.size for group in self.groups), sum(self.widths.values())
         return (
             f"<Plan {self.target} for {self.fingerprint[:12]}: {after:,} of {before:,} units in {len(self.groups)} "
-            f"groups, chosen by {self.select}, recovery {self.recovery}>"
+            f"groups, chosen by {self.options.select}, recovery {self.options.recovery}>"
         )
 
     def _repr_html_(self) -> str:
         rows = [(g.name, str(g.size), str(len(g.kept)), change(g.size, len(g.kept))) for g in self.groups]
         return html_table(("group", "units", "kept", "share"), rows, self.target)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """How many units each group keeps, by its name.
+
+        >>> Plan("0123", "macs=0.5", (PlannedGroup("conv1", 4, (0, 3)), PlannedGroup("conv2", 2, (0, 1)))).widths
+        {'conv1': 2, 'conv2': 2}
+
+        """
+        return {group.name: len(group.kept) for group in self.groups}
 
     @property
     def removes(self) -> bool:
@@ -78,9 +78,8 @@ class Plan:
 
     def only(self, name: str) -> Plan:
         """Return the plan that removes what this one removes from one group, and nothing else."""
-        whole = (PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
-        pairs = zip(self.groups, whole, strict=True)
-        return replace(self, groups=tuple(mine if mine.name == name else full for mine, full in pairs))
+        groups = (g if g.name == name else PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
+        return replace(self, groups=tuple(groups))
 
     def keeps(self, structure: Structure) -> dict[Atom, np.ndarray]:
         """Return the keep masks, for the groups of `structure` that lose units.
@@ -108,7 +107,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON text, a line per group."""
-        head = {"format": _FORMAT, **{k: v for k, v in vars(self).items() if k != "groups"}}
+        head = {"format": _FORMAT, "fingerprint": self.fingerprint, "target": self.target, **asdict(self.options)}
         lines = [json.dumps({"name": g.name, "size": g.size, "kept": list(g.kept)}) for g in self.groups]
         body = ",\n    ".join(lines)
         return json.dumps(head, indent=2)[:-2] + f',\n  "groups": [\n    {body}\n  ]\n}}\n'
@@ -116,12 +115,10 @@ class Plan:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan; OutputError if that is not possible."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-            temporary.replace(target)
+            with atomic_write(target) as temporary:
+                temporary.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise OutputError(
                 f"cannot write the plan '{target}': {error.strerror}; give a path in a folder you can write to"
             ) from error
@@ -145,19 +142,7 @@ class Plan:
             raise PlanError(f"expected a plan of format {_FORMAT} at '{path}', found another; give a file from --plan")
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
-            return cls(
-                str(data["fingerprint"]),
-                str(data["target"]),
-                str(data["select"]),
-                str(data["recovery"]),
-                float(data["ridge"]),
-                groups,
-                bool(data.get("prune_normalised", False)),
-                bool(data.get("one_pass", True)),
-                int(data.get("rows", 32)),
-                int(data.get("probes", 16)),
-                int(data.get("sweeps", 1)),
-            )
+            return cls(str(data["fingerprint"]), str(data["target"]), groups, _options(data))
         except (KeyError, TypeError, ValueError) as error:
             raise PlanError(
                 f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew"
@@ -169,3 +154,17 @@ def _group(entry: Mapping[str, Any]) -> PlannedGroup:
     if kept and (kept[0] < 0 or kept[-1] >= size):
         raise ValueError(f"units kept of '{entry['name']}' are not within 0..{size - 1}")
     return PlannedGroup(str(entry["name"]), size, tuple(kept))
+
+
+def _options(data: Mapping[str, Any]) -> RecoveryOptions:
+    entries = {**_FIRST_DEFAULTS, **data}
+    return RecoveryOptions(
+        select=str(entries["select"]),
+        recovery=str(entries["recovery"]),
+        ridge=float(entries["ridge"]),
+        prune_normalised=bool(entries["prune_normalised"]),
+        one_pass=bool(entries["one_pass"]),
+        rows=int(entries["rows"]),
+        probes=int(entries["probes"]),
+        sweeps=int(entries["sweeps"]),
+    )

@@ -1,52 +1,39 @@
-"""What a pruning run gives back."""
+"""The outcome of a pruning: the model, how it came about, and all of that as data."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
-from onnx_subprune.budget import Curve, Trial
-from onnx_subprune.calibration import Statistics
+from onnx_subprune import report
+from onnx_subprune.budget import Curve
+from onnx_subprune.calibration import HELD, Dataset, Statistics, open_data
+from onnx_subprune.evaluate.comparison import Conditions, Measured, measure
 from onnx_subprune.formatting import change, count, html_table, milliseconds
-from onnx_subprune.model import Cost, save_model
+from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.progress import Watch
 from onnx_subprune.recovery.exact import Refit
+from onnx_subprune.report import Document
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from onnx_subprune.evaluate.comparison import Measured
+__all__ = ["Result"]
 
-__all__ = ["Drop", "Result"]
-
-
-@dataclass(frozen=True)
-class Drop:
-    """By how much the metric of a target `drop` fell.
-
-    Attributes:
-        metric: what it is: `top-1` on labelled data, `same class` (the share of calibration samples whose largest
-            class is that of the dense network), or `given`, a function of the caller.
-        allowed: the fall that was allowed.
-        fall: the fall measured on the result.
-        cost: what was made as small as that allows, one of `options.COSTS`.
-        tried: the shares of it that were tried, and the falls measured there.
-
-    """
-
-    metric: str
-    allowed: float
-    fall: float
-    cost: str
-    tried: tuple[Trial, ...]
+# A curve is drawn a few centimetres wide.
+_POINTS = 33
+_DIGITS = 6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,10 +80,113 @@ class Result:
     def measure(
         self, data: Any = None, *, labelled: Any = None, latency: bool = True, progress: Watch | None = None
     ) -> Measured:
-        """Measure the dense and the pruned model side by side: see `measured.measure`."""
-        from onnx_subprune.evaluate.comparison import measure  # noqa: PLC0415  (runs models, which a result alone does not)
+        """Measure the dense and the pruned model side by side, with the providers and threads of the run.
 
-        return measure(self, data, labelled=labelled, latency=latency, progress=progress)
+        Args:
+            data: calibration inputs: the first sample, or as many as `latency_batch` says, is what latency is measured
+                on (random numbers without), and all of them how close the outputs are.
+            labelled: labelled data to measure top-1 accuracy on.
+            latency: whether to measure how fast both are.
+            progress: called with the name of a phase, the steps done in it and their number.
+
+        Returns:
+            What was measured; what could not be is named with its reason.
+
+        Raises:
+            DataError: the data does not fit the model.
+
+        """
+        options = self.options
+        conditions = Conditions(
+            shapes=self.analysis.input_shapes if self.latency is None else self.latency.shapes,
+            runtime=options.runtime,
+            timed_samples=options.latency_batch or 1,
+            seed=options.seed,
+        )
+        return measure(
+            self.analysis.model,
+            self.model,
+            conditions,
+            self._opened(data, samples=options.samples, seed=options.seed),
+            labelled=self._opened(labelled),
+            latency=latency,
+            macs_share=self.pruned.macs / max(self.dense.macs, 1),
+            progress=progress,
+        )
+
+    def _opened(self, data: Any, **chosen: Any) -> Dataset | None:
+        if data is None or isinstance(data, Dataset):
+            return data
+        return open_data(data, self.analysis.inputs, **chosen)
+
+    def document(
+        self, *, measured: Measured | None = None, command: Sequence[str] = (), source: str | None = None
+    ) -> Document:
+        """Return everything there is to say about the pruning as plain data: what `--json` prints.
+
+        Args:
+            measured: the dense and the pruned model side by side, where that was asked for.
+            command: how it was asked for, as words.
+            source: where the calibration data or statistics came from.
+
+        """
+        plan, analysis = self.plan, self.analysis
+        return {
+            "format": "onnx_subprune.report/1",
+            "versions": report.versions(),
+            "command": list(command),
+            "target": plan.target,
+            "select": plan.options.select,
+            "recovery": plan.options.recovery,
+            "ridge": plan.options.ridge,
+            "options": {**self.options.document(), "target": plan.target},
+            "fingerprint": plan.fingerprint,
+            "input_shapes": {name: list(shape) for name, shape in analysis.input_shapes.items()},
+            "dense": asdict(self.dense),
+            "pruned": asdict(self.pruned),
+            "operators": {"dense": operator_counts(analysis.model), "pruned": operator_counts(self.model)},
+            "losses_at": self.losses_at if any(curve.loss is not None for curve in self.curves) else None,
+            "groups": list(self._groups()),
+            "frozen": [frozen_document(group) for group in analysis.structure.frozen],
+            "calibration": self._calibration(source),
+            "errors": dict(self.errors),
+            "fit": _fit(self.fit),
+            "latency": None if self.latency is None else asdict(self.latency),
+            **({} if self.drop is None else {"drop": asdict(self.drop)}),
+            "warnings": list(self.warnings),
+            **({} if measured is None else measured.document()),
+        }
+
+    def _groups(self) -> Iterator[Document]:
+        """Yield every prunable group: what it is, what stays of it, and what it loses.
+
+        `macs` and `macs_kept` are those of the nodes that make or read the group, so that a node counts in several
+        groups. `loss` is at the chosen width, None where none was computed; `curve` holds some of the widths, the
+        chosen among them, with the loss and the share of variance at each.
+        """
+        structure = self.analysis.structure
+        kept = self.plan.widths
+        gone = [name for name, units in kept.items() if not units]
+        widths = {group.atom: kept[group.name] for group in structure.prunable}
+        macs = structure.macs_touched(widths, structure.removal(gone) if gone else None)
+        curves = {curve.group: curve for curve in self.curves}
+        for group in structure.prunable:
+            yield {
+                **group_document(group),
+                "entries": group.entries,
+                "kept": kept[group.name],
+                "kept_share": kept[group.name] / group.size,
+                "macs_kept": macs.get(group.atom, 0),
+                **_losses(curves.get(group.name), kept[group.name]),
+            }
+
+    def _calibration(self, source: str | None) -> Document | None:
+        """Return what the statistics were taken on, and one in how many samples was held out to choose by, if any."""
+        if self.statistics is None:
+            return None
+        held_out = HELD if self.fit is not None or (self.curves and self.losses_at == "outputs") else None
+        statistics = self.statistics
+        return {"source": source, "samples": statistics.samples, "taps": len(statistics.grams), "held_out": held_out}
 
     def report(
         self,
@@ -126,26 +216,25 @@ class Result:
             OutputError: the file cannot be written.
 
         """
-        from onnx_subprune import report  # noqa: PLC0415  (tables and templates, which pruning does not need)
-
         report.check_name(path)
-        found = measured or self.measure(data, labelled=labelled, latency=latency, progress=progress)
+        measured = measured or self.measure(data, labelled=labelled, latency=latency, progress=progress)
         source = getattr(data, "source", data if isinstance(data, str) else None)
-        report.write_report(report.as_dict(self, measured=found, command=command, source=source), path)
+        report.write_report(self.document(measured=measured, command=command, source=source), path)
 
     def plot(self, what: str = "widths") -> Figure:
         """Return a matplotlib figure: `widths` before and after by group, or the loss `curves` with the chosen cut.
+
+        Args:
+            what: `widths` or `curves`.
 
         Raises:
             OptionError: there is no such figure, no curves, or no matplotlib.
 
         """
-        from onnx_subprune import report  # noqa: PLC0415  (as above)
-
-        return report.plot(self, what)
+        return report.plot(self.document(), what)
 
     def __repr__(self) -> str:
-        costs = ", ".join(f"{name} {after} ({left})" for name, _, after, left in self._costs())
+        costs = ", ".join(f"{name} {after} ({share})" for name, _, after, share in self._costs())
         return f"<Result {self.plan.target}: {costs}; {_counted(self.warnings)}>"
 
     def _repr_html_(self) -> str:
@@ -160,15 +249,39 @@ class Result:
             ("parameters", dense.parameters, pruned.parameters, ""),
             ("size", dense.bytes, pruned.bytes, "B"),
         )
-        found = [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
+        costs = [(name, count(a, unit), count(b, unit), change(a, b)) for name, a, b, unit in rows]
         if self.latency is not None:
             before, after = milliseconds(self.latency.dense_ms), milliseconds(self.latency.pruned_ms)
-            found.append(("latency", before, after, f"{self.latency.measured:.1%}"))
+            costs.append(("latency", before, after, f"{self.latency.measured:.1%}"))
         if self.drop is not None:
             fall, allowed = self.drop.fall, self.drop.allowed
-            found.append((f"fall of {self.drop.metric}", "", f"{fall:.2%}", f"{allowed:.2%} allowed"))
-        return found
+            costs.append((f"fall of {self.drop.metric}", "", f"{fall:.2%}", f"{allowed:.2%} allowed"))
+        return costs
 
 
 def _counted(warnings: Sequence[str]) -> str:
     return f"{len(warnings) or 'no'} warning{'' if len(warnings) == 1 else 's'}"
+
+
+def _losses(curve: Curve | None, kept: int) -> Document:
+    if curve is None:
+        return {"loss": None, "variance": None, "curve": None}
+    points = sorted({*np.linspace(0, curve.size, min(_POINTS, curve.size + 1)).round().astype(int).tolist(), kept})
+    return {
+        "loss": None if curve.loss is None else _rounded(curve.loss[kept]),
+        "variance": _rounded(curve.share[kept]),
+        "curve": {
+            "kept": points,
+            "loss": None if curve.loss is None else [_rounded(curve.loss[units]) for units in points],
+            "variance": [_rounded(curve.share[units]) for units in points],
+        },
+    }
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.{_DIGITS}g}")
+
+
+def _fit(fit: Refit | None) -> Document | None:
+    """Return what came of the layers that were fitted to the dense network, and why others were left."""
+    return None if fit is None else {"layers": [asdict(layer) for layer in fit.layers], "left": dict(fit.left)}

@@ -242,6 +242,7 @@ class _Expansion:
 
     def _rearranged(self, value: _Value, labels: str, shape: Sequence[int]) -> gs.Constant:
         """Return a constant with its axes in another order and merged to `shape`."""
+        assert isinstance(value.tensor, gs.Constant)
         values = constant_values(value.tensor)
         perm = [value.labels.index(label) for label in labels]
         if perm == sorted(perm) and list(shape) == list(value.tensor.shape):

@@ -38,7 +38,8 @@ class Pick:
     @property
     def tensor(self) -> gs.Variable:
         """What holds the entry."""
-        return self.node.outputs[self.index]
+        tensor: gs.Variable = self.node.outputs[self.index]
+        return tensor
 
 
 @dataclass(frozen=True)

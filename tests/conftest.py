@@ -14,8 +14,10 @@ import pytest
 
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure.infer import RAISE_RULE_ERRORS
 
@@ -70,7 +72,9 @@ def random_plan(analysis: Analysis, fraction: float = 0.5, seed: int = 0) -> Pla
         kept_units = max(1, round(fraction * group.size))
         kept = tuple(sorted(int(u) for u in rng.choice(group.size, kept_units, replace=False)))
         groups.append(PlannedGroup(group.name, group.size, kept))
-    return Plan(analysis.fingerprint, f"units={fraction}", "random", "none", 0.0, tuple(groups))
+    return Plan(
+        analysis.fingerprint, f"units={fraction}", tuple(groups), RecoveryOptions(select="random", recovery="none")
+    )
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
+
 import pytest
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.options import Options, Target
+from onnx_subprune.model import Runtime
+from onnx_subprune.options import Options, RecoveryOptions, Target
 
 
 @pytest.mark.parametrize("text", ["macs=0.5", "params=1", "units=0.25", "variance=0.99"])
@@ -39,3 +42,36 @@ BAD_OPTIONS: list[dict[str, object]] = [
 def test_an_impossible_option_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="expected"):
         Options(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"rows": 0}, {"probes": 0}, {"sweeps": 0}, {"recovery": "magic"}])
+def test_an_impossible_recovery_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match="expected"):
+        RecoveryOptions(**options)  # type: ignore[arg-type]
+
+
+def test_every_option_is_explained_beside_its_field_and_in_the_docstring() -> None:
+    for options in (Options, RecoveryOptions):
+        text = " ".join((options.__doc__ or "").split())
+        for option in fields(options):
+            assert option.metadata["help"].endswith(".")
+            assert f"{option.name}: {option.metadata['help']}" in text
+
+
+def test_a_plan_takes_over_the_recovery_and_nothing_else() -> None:
+    options = Options(Target("params", 0.4), recovery="none", rows=4, seed=3)
+    assert options.recovery_options == RecoveryOptions(recovery="none", rows=4)
+    other = RecoveryOptions(recovery="channel", ridge=0.0, sweeps=3)
+    replayed = options.with_recovery(other)
+    assert replayed.recovery_options == other
+    assert (replayed.target, replayed.seed) == (options.target, 3)
+
+
+def test_where_networks_run_is_one_value() -> None:
+    assert Options(providers=("cuda", "cpu"), threads=2, batch_size=8).runtime == Runtime(("cuda", "cpu"), 2, 8)
+
+
+def test_as_data_no_option_is_missing() -> None:
+    document = Options().document()
+    assert {**document, "target": Options().target} == {**asdict(Options()), "target": Options().target}
+    assert (next(iter(document)), document["target"]) == ("target", "macs=0.5")

@@ -19,7 +19,7 @@ from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Result, analyse, apply, calibrate, prune
 from onnx_subprune.recovery import exact as refit
-from onnx_subprune.recovery import recover as recovery
+from onnx_subprune.recovery import stages
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def test_the_target_is_met_and_the_accuracy_held(dense: onnx.ModelProto, half: R
     assert half.pruned.bytes < half.dense.bytes
     data = open_data({**demo.test, "labels": demo.labels}, input_specs(dense))
     recovered = top1(half.model, data).accuracy
-    bare = top1(apply(replace(half.plan, recovery="none"), dense).model, data).accuracy
+    bare = top1(
+        apply(replace(half.plan, options=replace(half.plan.options, recovery="none")), dense).model, data
+    ).accuracy
     assert recovered > 0.85
     assert recovered > bare + 0.05
 
@@ -189,7 +191,7 @@ def test_no_units_are_no_branch(block: onnx.ModelProto, images: dict[str, np.nda
         "Flatten",
         "Gemm",
     ]
-    bare = apply(replace(result.plan, recovery="none"), block).model
+    bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), block).model
     expected = _outputs(block, images)["y"]
     with_mean, without = (relative_error(_outputs(model, images)["y"], expected) for model in (result.model, bare))
     assert with_mean < without / 2, "the mean of the branch was expected in the bias"
@@ -208,7 +210,7 @@ def test_a_plan_that_empties_what_is_needed_is_refused(block: onnx.ModelProto, i
     plan = prune(block, images, Options(target=Target("units", 0.0))).plan
     groups = tuple(replace(group, kept=()) for group in plan.groups)
     with pytest.raises(PlanError, match="nothing of graph output 'y' would depend on the inputs; keep a unit"):
-        apply(replace(plan, groups=groups, recovery="none"), block)
+        apply(replace(plan, groups=groups, options=replace(plan.options, recovery="none")), block)
 
 
 @pytest.mark.parametrize("kind", ["macs", "params"])
@@ -242,7 +244,7 @@ def test_a_plan_of_another_model_and_one_without_data_are_refused(dense: onnx.Mo
         apply(replace(half.plan, fingerprint="0" * 64), dense)
     with pytest.raises(PlanError, match="needs calibration data or statistics"):
         apply(half.plan, dense)
-    exact = replace(half.plan, recovery="exact")
+    exact = replace(half.plan, options=replace(half.plan.options, recovery="exact"))
     for given, found in ((None, "nothing"), (half.statistics, "statistics alone")):
         with pytest.raises(PlanError, match=f"expected calibration data, found {found}; give --calib$"):
             apply(exact, dense, statistics=given)
@@ -305,7 +307,7 @@ def test_the_best_trial_is_the_first_sweep(
         sweeps.append(settings.seed)
         return refit.refit(networks, data, settings, *rest)
 
-    monkeypatch.setattr(recovery, "refit", counting)
+    monkeypatch.setattr(stages, "refit", counting)
     options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
     result = prune(dense, demo.calibration, options, statistics=half.statistics)
     # Two trials and the sweep after the better one.

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from onnx_subprune.errors import OutputError, PlanError
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
 
-PLAN = Plan("f" * 64, "macs=0.5", "zca", "channel", 1e-6, (PlannedGroup("a", 4, (0, 2)), PlannedGroup("b", 2, (0, 1))))
+CHANNEL = RecoveryOptions(select="zca", recovery="channel", one_pass=True, rows=32)
+PLAN = Plan("f" * 64, "macs=0.5", (PlannedGroup("a", 4, (0, 2)), PlannedGroup("b", 2, (0, 1))), CHANNEL)
 
 
 def test_a_plan_reads_back_equal(tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_a_group_may_keep_nothing(tmp_path: Path) -> None:
 
 def test_removes_tells_whether_a_unit_goes() -> None:
     assert PLAN.removes
-    assert not Plan("f", "macs=1", "zca", "none", 0.0, (PlannedGroup("b", 2, (0, 1)),)).removes
+    assert not Plan("f", "macs=1", (PlannedGroup("b", 2, (0, 1)),), RecoveryOptions(recovery="none")).removes
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", "{}", '{"format": "other"}'])
@@ -58,3 +60,34 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         Plan.load(tmp_path / "none.json")
     with pytest.raises(OutputError, match="cannot write the plan"):
         PLAN.save(tmp_path / "missing" / "plan.json")
+
+
+def test_a_plan_of_the_first_release_is_read_with_the_recovery_of_its_time(tmp_path: Path) -> None:
+    data = json.loads(PLAN.to_json())
+    for name in ("prune_normalised", "one_pass", "rows", "probes", "sweeps"):
+        del data[name]
+    (tmp_path / "plan.json").write_text(json.dumps(data))
+    first = RecoveryOptions(select="zca", recovery="channel", ridge=1e-6, one_pass=True, rows=32)
+    assert Plan.load(tmp_path / "plan.json").options == first
+
+
+def test_the_file_is_flat_and_its_entries_keep_their_order() -> None:
+    assert PLAN.to_json().splitlines()[:12] == [
+        "{",
+        '  "format": "onnx_subprune.plan/1",',
+        f'  "fingerprint": "{"f" * 64}",',
+        '  "target": "macs=0.5",',
+        '  "select": "zca",',
+        '  "recovery": "channel",',
+        '  "ridge": 1e-06,',
+        '  "prune_normalised": false,',
+        '  "one_pass": true,',
+        '  "rows": 32,',
+        '  "probes": 16,',
+        '  "sweeps": 1,',
+    ]
+
+
+def test_widths_are_units_that_stay() -> None:
+    assert PLAN.widths == {"a": 2, "b": 2}
+    assert PLAN.only("b").widths == {"a": 4, "b": 2}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 import onnx_subprune
 from onnx_subprune.cli.apply import apply
@@ -13,25 +12,17 @@ from onnx_subprune.cli.bench import bench
 from onnx_subprune.cli.demo import demo
 from onnx_subprune.cli.doctor import doctor
 from onnx_subprune.cli.eval import evaluate
-from onnx_subprune.cli.exits import Interrupted
 from onnx_subprune.cli.factorise import factorise
 from onnx_subprune.cli.inspect import inspect
+from onnx_subprune.cli.interrupt import CommandGroup
 from onnx_subprune.cli.prune import prune
 
 __all__ = ["app"]
 
 
-class _Group(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            raise Interrupted from interrupt
-
-
 app = typer.Typer(
     name="onnx-subprune",
-    cls=_Group,
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

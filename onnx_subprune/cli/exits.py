@@ -15,15 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from onnx_subprune.cli.interrupt import Interrupted
 from onnx_subprune.errors import SubpruneError, UserError
 
-__all__ = ["Interrupted", "main", "run"]
+__all__ = ["main", "run"]
 
-_INTERRUPTED = 130
-
-
-class Interrupted(Exception):  # noqa: N818 - not an error: the user's wish
-    """Ctrl-C, in a form that typer does not answer itself."""
+_EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -38,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except Interrupted:
-        return _fail("interrupted; nothing half-written was left under an output's name", _INTERRUPTED)
+        return _fail("interrupted; nothing half-written was left under an output's name", _EXIT_INTERRUPTED)
     except SubpruneError as error:
         return _fail(f"error: {error}", error.exit_code)
     except Exception as error:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data
-from onnx_subprune.cli.files import save_outputs
+from onnx_subprune.cli.outputs import save_outputs
 from onnx_subprune.cli.terminal import Terminal
 from onnx_subprune.errors import DataError
-from onnx_subprune.evaluate.comparison import Measured, measure
+from onnx_subprune.evaluate.comparison import Measured
 from onnx_subprune.model import input_specs, load_model
 from onnx_subprune.pipeline import Result
 from onnx_subprune.progress import Watch
@@ -55,23 +55,21 @@ class Ending:
         if not (page or latency or self.labelled is not None):
             return None
         calib = self.calib if page or latency else None
-        return measure(result, calib, labelled=self.labelled, latency=latency, progress=progress)
+        return result.measure(calib, labelled=self.labelled, latency=latency, progress=progress)
 
     def tell(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
         """Write the report and print the result."""
-        left = [] if measured is None else [f"{what} was not measured: {why}" for what, why in measured.left.items()]
-        noted = () if measured is None else measured.warnings
-        screen.warn([*result.warnings, *noted, *left])
-        document = report.as_dict(result, measured=measured, command=self.command, source=self.source)
+        failures = {} if measured is None else measured.left
+        unmeasured = [f"{metric} was not measured: {reason}" for metric, reason in failures.items()]
+        screen.warn([*result.warnings, *(() if measured is None else measured.warnings), *unmeasured])
+        document = result.document(measured=measured, command=self.command, source=self.source)
         if not self.dry and (path := self.written.get("--report")) is not None:
             report.write_report(document, path)
-        parts = [report.cost_table(result, measured), report.width_table(result)]
+        tables = [report.cost_table(document), report.width_table(document)]
         if self.latency and measured is not None and measured.timing is not None:
-            parts.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
-        drop = None if result.drop is None else report.drop_line(result.drop)
-        timed = result.latency is not None or (measured is not None and measured.timing is not None)
-        hint = None if timed else report.odd_widths_line(result)
-        screen.show(document, *parts, *filter(None, (drop, hint)))
+            tables.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
+        lines = (report.drop_line(document), report.odd_widths_line(document))
+        screen.show(document, *tables, *filter(None, lines))
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

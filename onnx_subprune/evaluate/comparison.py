@@ -6,25 +6,49 @@ What could not be measured is told with its reason: a report comes after a long 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
+import onnx
+from numpy.typing import NDArray
 
-from onnx_subprune import evaluate
-from onnx_subprune.calibration import Dataset, open_data, watched
+from onnx_subprune.calibration import Dataset, watched
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.evaluate import Fidelity, Latency, Pace, Profile, Top1
+from onnx_subprune.evaluate.bench import Latency, Pace, bench
+from onnx_subprune.evaluate.feeds import random_feeds
+from onnx_subprune.evaluate.fidelity import Fidelity, fidelity
+from onnx_subprune.evaluate.runtime_profile import Profile, profile
+from onnx_subprune.evaluate.top1 import Top1, top1
 from onnx_subprune.formatting import html_table, milliseconds
-from onnx_subprune.model import InputSpec, input_specs
+from onnx_subprune.model import Runtime, input_specs
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.result import Result
 
-__all__ = ["Measured", "Timing", "measure", "not_faster"]
+__all__ = ["Conditions", "Measured", "Timing", "measure", "not_faster"]
 
 _T = TypeVar("_T")
+_Feeds: TypeAlias = Mapping[str, NDArray[Any]]
+_Models: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
+
 # A few seconds: a report is no benchmark, `bench` is.
 _PACE = Pace(precision=0.02, most_seconds=6.0)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How models are run to be measured.
+
+    Attributes:
+        shapes: of the random inputs that are timed where there are no data.
+        runtime: where networks run, and with how many samples at once where outputs and accuracy are compared.
+        timed_samples: samples per run that is timed, where there are data.
+        seed: of random inputs.
+
+    """
+
+    shapes: Mapping[str, Sequence[int]]
+    runtime: Runtime = field(default_factory=Runtime)
+    timed_samples: int = 1
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,6 +69,23 @@ class Timing:
     shapes: Mapping[str, tuple[int, ...]]
     inputs: str
     threads: int | None
+
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        dense, pruned = self.latency
+        return {
+            "inputs": self.inputs,
+            "input_shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "threads": self.threads,
+            "dense": asdict(dense),
+            "pruned": asdict(pruned),
+            "profile": {
+                "runs": self.profiles[0].runs,
+                "dense_ms": 1e3 * self.profiles[0].seconds,
+                "pruned_ms": 1e3 * self.profiles[1].seconds,
+                "operators": _operator_rows(self.profiles),
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -68,58 +109,80 @@ class Measured:
     left: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data: `fidelity`, `top1`, `timing`, and what could not be under `not_measured`."""
+        entries: dict[str, Any] = {}
+        if self.fidelity is not None:
+            entries["fidelity"] = asdict(self.fidelity)
+        if self.top1 is not None:
+            dense, pruned = self.top1
+            entries["top1"] = {"source": self.labelled, "dense": asdict(dense), "pruned": asdict(pruned)}
+        if self.timing is not None:
+            entries["timing"] = {**self.timing.document(), "warnings": list(self.warnings)}
+        if self.left:
+            entries["not_measured"] = dict(self.left)
+        return entries
+
     def _repr_html_(self) -> str:
         rows = []
         if self.top1 is not None:
-            rows.append(("top-1", *(f"{one.accuracy:.2%}" for one in self.top1)))
+            rows.append(("top-1", *(f"{model.accuracy:.2%}" for model in self.top1)))
         if self.timing is not None:
-            rows.append(("latency", *(milliseconds(one.median_ms) for one in self.timing.latency)))
-        rows += [(what, "not measured", why) for what, why in self.left.items()]
+            rows.append(("latency", *(milliseconds(model.median_ms) for model in self.timing.latency)))
+        rows += [(metric, "not measured", reason) for metric, reason in self.left.items()]
         table = html_table(("measured", "dense", "pruned"), rows)
         return table if self.fidelity is None else table + self.fidelity._repr_html_()
 
 
 def measure(
-    result: Result, data: Any = None, *, labelled: Any = None, latency: bool = True, progress: Watch | None = None
+    dense: onnx.ModelProto,
+    pruned: onnx.ModelProto,
+    conditions: Conditions,
+    data: Dataset | None = None,
+    *,
+    labelled: Dataset | None = None,
+    latency: bool = True,
+    macs_share: float = 1.0,
+    progress: Watch | None = None,
 ) -> Measured:
-    """Measure the dense and the pruned model side by side, with the providers and threads of the run.
+    """Measure the dense and the pruned model side by side.
 
     Args:
-        result: of `prune` or `apply`.
-        data: calibration inputs: the first sample, or as many as `latency_batch` says, is what latency is measured on
-            (random numbers without), and all of them how close the outputs are.
-        labelled: labelled data to measure top-1 accuracy on.
+        dense: the reference.
+        pruned: takes the same inputs.
+        conditions: how both are run.
+        data: unlabelled inputs: the first samples are what latency is measured on (random numbers without), and all
+            of them how close the outputs are.
+        labelled: data with labels to measure top-1 accuracy on.
         latency: whether to measure how fast both are.
+        macs_share: MACs of the pruned model by those of the dense one; below 1 a model that is not faster is warned of.
         progress: called with the name of a phase, the steps done in it and their number.
 
-    Raises:
-        DataError: the data does not fit the model.
-
     """
-    specs, options = input_specs(result.analysis.model), result.options
-    dataset = _opened(data, result, samples=options.samples, seed=options.seed)
-    test = _opened(labelled, result)
-    left: dict[str, str] = {}
+    models = (dense, pruned)
+    failures: dict[str, str] = {}
 
-    def tried(what: str, work: Callable[[], _T]) -> _T | None:
-        begin(progress, f"measuring {what}")
+    def attempt(metric: str, work: Callable[[], _T]) -> _T | None:
+        begin(progress, f"measuring {metric}")
         try:
             return work()
         except SubpruneError as error:
-            left[what] = str(error)
+            failures[metric] = str(error)
             return None
 
-    near = top1 = None
-    if dataset is not None:
-        seen = watched(dataset, progress, "measuring fidelity")
-        near = tried("fidelity", lambda: _fidelity(result, seen))
-    if test is not None:
-        judged = watched(test, progress, "measuring accuracy")
-        top1 = tried("accuracy", lambda: _top1(result, judged))
-    feeds = next(iter(dataset.batches(options.latency_batch or 1))) if dataset is not None else None
-    timing = tried("latency", lambda: _timing(result, feeds, specs, progress)) if latency else None
-    slow = [] if timing is None else not_faster(timing, result.pruned.macs / max(result.dense.macs, 1))
-    return Measured(near, top1, None if test is None else test.source, timing, left, tuple(slow))
+    closeness = accuracies = timing = None
+    if data is not None:
+        samples = watched(data, progress, "measuring fidelity")
+        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions.runtime))
+    if labelled is not None:
+        examples = watched(labelled, progress, "measuring accuracy")
+        accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions.runtime))
+    if latency:
+        feeds = None if data is None else next(iter(data.batches(conditions.timed_samples)))
+        timing = attempt("latency", lambda: _timing(models, feeds, conditions, progress))
+    warnings = () if timing is None else tuple(not_faster(timing, macs_share))
+    source = None if labelled is None else labelled.source
+    return Measured(closeness, accuracies, source, timing, failures, warnings)
 
 
 def not_faster(timing: Timing, macs: float) -> list[str]:
@@ -134,42 +197,45 @@ def not_faster(timing: Timing, macs: float) -> list[str]:
     ]
 
 
-def _opened(data: Any, result: Result, **chosen: Any) -> Dataset | None:
-    if data is None or isinstance(data, Dataset):
-        return data
-    return open_data(data, input_specs(result.analysis.model), **chosen)
+def _fidelity(models: _Models, data: Dataset, runtime: Runtime) -> Fidelity:
+    return fidelity(*models, data, batch_size=runtime.batch_size, **_where(runtime))
 
 
-def _where(result: Result) -> dict[str, Any]:
-    return {"providers": result.options.providers, "threads": result.options.threads}
-
-
-def _fidelity(result: Result, dataset: Dataset) -> Fidelity:
-    size = result.options.batch_size
-    return evaluate.fidelity(result.analysis.model, result.model, dataset, batch_size=size, **_where(result))
-
-
-def _top1(result: Result, data: Dataset) -> tuple[Top1, Top1]:
-    size = result.options.batch_size
-    dense, pruned = (
-        evaluate.top1(model, data, batch_size=size, **_where(result)) for model in (result.analysis.model, result.model)
-    )
+def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1, Top1]:
+    dense, pruned = (top1(model, data, batch_size=runtime.batch_size, **_where(runtime)) for model in models)
     return dense, pruned
 
 
-def _timing(
-    result: Result, feeds: Mapping[str, np.ndarray] | None, specs: Sequence[InputSpec], progress: Watch | None
-) -> Timing:
+def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progress: Watch | None) -> Timing:
     """Time both on real inputs; on random numbers of the same shapes where there are none."""
+    where = _where(conditions.runtime)
     inputs = "the first of the calibration data"
     if feeds is None:
-        shapes = result.analysis.input_shapes if result.latency is None else result.latency.shapes
-        feeds = evaluate.random_feeds(specs, shapes, result.options.seed)
+        feeds = random_feeds(input_specs(models[0]), conditions.shapes, conditions.seed)
         inputs = "random numbers"
-    models, where = (result.analysis.model, result.model), _where(result)
-    timed = phase(progress, "timing both models, seconds at most")
-    dense, pruned = evaluate.bench(models, feeds, runs=None, pace=_PACE, progress=timed, **where)
+    rounds = phase(progress, "timing both models, seconds at most")
+    dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
     begin(progress, "profiling")
-    profiles = (evaluate.profile(models[0], feeds, **where), evaluate.profile(models[1], feeds, **where))
-    run = {name: tuple(value.shape) for name, value in feeds.items()}
-    return Timing((dense, pruned), profiles, run, inputs, result.options.threads)
+    profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
+    shapes = {name: tuple(array.shape) for name, array in feeds.items()}
+    return Timing((dense, pruned), profiles, shapes, inputs, conditions.runtime.threads)
+
+
+def _where(runtime: Runtime) -> dict[str, Any]:
+    return {"providers": runtime.providers, "threads": runtime.threads}
+
+
+def _operator_rows(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
+    """Return nodes and milliseconds of every operator in both models, those that cost most at first."""
+    sides = [{(entry.operator, entry.provider): entry for entry in times.operators} for times in profiles]
+    rows = []
+    for operator, provider in dict.fromkeys(key for side in sides for key in side):
+        row: dict[str, Any] = {"operator": operator, "provider": provider}
+        for model, side in zip(("dense", "pruned"), sides, strict=True):
+            entry = side.get((operator, provider))
+            row[model] = {
+                "nodes": 0 if entry is None else entry.nodes,
+                "ms": 0.0 if entry is None else 1e3 * entry.seconds,
+            }
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-row["dense"]["ms"] - row["pruned"]["ms"], row["operator"], row["provider"]))

@@ -1,10 +1,12 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
-from onnx_subprune.model.cost import Cost, measure_cost, node_macs
+from onnx_subprune.model.atomic import atomic_write
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
 from onnx_subprune.model.precision import has_half, in_float32, widened
+from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
@@ -20,8 +22,10 @@ from onnx_subprune.model.surgery import quiet, to_graph, to_model
 __all__ = [
     "Cost",
     "InputSpec",
+    "Runtime",
     "Scratch",
     "array_of",
+    "atomic_write",
     "attribute_of",
     "check_writable",
     "concrete_shapes",
@@ -38,6 +42,7 @@ __all__ = [
     "model_bytes",
     "node_macs",
     "open_session",
+    "operator_counts",
     "parse_input_shapes",
     "quiet",
     "run",

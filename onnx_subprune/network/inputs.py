@@ -14,11 +14,21 @@ from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model
-from onnx_subprune.network.analysis import Analysis, ModelSource, analyse, check_float
+from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.normalise import check_float
+from onnx_subprune.network.taps import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
 
-__all__ = ["Feeds", "check_statistics", "prepare", "probe", "take_statistics"]
+__all__ = [
+    "Feeds",
+    "check_pruning_statistics",
+    "check_statistics",
+    "prepare",
+    "probe",
+    "pruning_statistics",
+    "take_statistics",
+]
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 
@@ -48,7 +58,7 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
     """Return a few inputs to verify the result on: real ones where there are any."""
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
-    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
+    return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
 
 
 def take_statistics(
@@ -67,6 +77,26 @@ def take_statistics(
         threads=options.threads,
     )
     return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+
+
+def pruning_statistics(
+    analysis: Analysis, dataset: Dataset | None, options: Options, progress: Progress | None = None
+) -> Statistics:
+    """Take the statistics that pruning needs: those of every layout in which a prunable group is read.
+
+    Raises:
+        OptionError: there is no data, or no group that can be pruned.
+
+    """
+    taps = taps_of(analysis.structure)
+    if dataset is not None and not taps:
+        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
+    return take_statistics(analysis, taps, dataset, options, progress)
+
+
+def check_pruning_statistics(statistics: Statistics, analysis: Analysis, advice: str) -> None:
+    """Raise OptionError, with `advice`, where statistics are not those that pruning this model needs."""
+    check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
 def check_statistics(statistics: Statistics, analysis: Analysis, taps: Sequence[Tap], advice: str) -> None:

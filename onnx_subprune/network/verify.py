@@ -6,16 +6,20 @@ read them. If the two disagree, the structure was misread, and no model is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 
-from onnx_subprune.errors import InternalError, ModelError
+from onnx_subprune.errors import InternalError, ModelError, PlanError
 from onnx_subprune.model import has_half, has_placed, in_float32, open_session, run, widened, with_placed_as_inputs
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.rewrite import references
+from onnx_subprune.plan import Plan
 
-__all__ = ["TOLERANCE", "disagreement", "relative_error", "verify"]
+__all__ = ["TOLERANCE", "agree", "check_structure", "disagreement", "relative_error", "verify"]
 
 Probe: TypeAlias = Mapping[str, np.ndarray]
 
@@ -23,14 +27,14 @@ Probe: TypeAlias = Mapping[str, np.ndarray]
 TOLERANCE = 1e-3
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest absolute difference over the largest absolute expected value.
 
     Entries that are NaN or infinite count as equal only to the same (inf otherwise); two empty arrays differ by 0.
     """
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return float("inf")
-    a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    a, b = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf")
@@ -80,6 +84,61 @@ def _outputs(model: onnx.ModelProto, probe: Probe) -> dict[str, list[np.ndarray]
     finally:
         del model.graph.output[len(outputs) :]
     return {name: [values[one] for one in (name, before.get(name)) if one is not None] for name in outputs}
+
+
+def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
+    """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole.
+
+    Both sides of the oracle start from the network as the passes wrote it, so that is held to the user's first.
+
+    Args:
+        analysis: of the dense network.
+        plan: what is removed.
+        probe: a few inputs, the arrays by name.
+
+    Raises:
+        InternalError: two networks that must agree do not.
+
+    """
+    if disagreement(analysis.normalised, analysis.model, probe) > TOLERANCE:
+        raise InternalError(
+            "the network with its spellings unified was expected to compute what the given one does, and does not; "
+            "nothing was written, please report this"
+        )
+    if not _is_misread(analysis, plan, probe):
+        return
+    alone = {group.name: plan.only(group.name) for group in plan.groups if len(group.kept) < group.size}
+    guilty = [name for name, smaller_plan in alone.items() if _is_guilty(analysis, smaller_plan, probe)]
+    advice = " ".join(f"--ignore '{name}'" for name in guilty) or "another target"
+    raise InternalError(
+        "the network shrunk without recovery was expected to equal the dense one with the same units masked, and does "
+        f"not: its structure was misread; nothing was written; prune with {advice}, and please report this"
+    )
+
+
+def _is_guilty(analysis: Analysis, alone: Plan, probe: Probe) -> bool:
+    try:
+        return _is_misread(analysis, alone, probe)
+    except PlanError:
+        # A group that went as a whole because of others cannot go without them.
+        return False
+
+
+def _is_misread(analysis: Analysis, plan: Plan, probe: Probe) -> bool:
+    return not agree(analysis, lambda: references(analysis, plan), probe)
+
+
+def agree(analysis: Analysis, networks: Callable[[], tuple[onnx.ModelProto, onnx.ModelProto]], probe: Probe) -> bool:
+    """Whether two networks compute the same, up to rounding.
+
+    Args:
+        analysis: of the dense network; large weights that the two put into its scratch folder go again.
+        networks: writes the network in question and the one that it is held to.
+        probe: a few inputs, the arrays by name.
+
+    """
+    with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
+        return disagreement(*networks(), probe) <= TOLERANCE
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

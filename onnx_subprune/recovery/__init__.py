@@ -1,13 +1,13 @@
 """From a plan to the smaller network, with what the removed units contributed folded into what stays."""
 
 from onnx_subprune.recovery.normalisation import normalisation_readers, rescalings
-from onnx_subprune.recovery.recover import Recovered, by_channel, recovered, resumed
+from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume
 
 __all__ = [
     "Recovered",
     "by_channel",
     "normalisation_readers",
-    "recovered",
+    "recover",
     "rescalings",
-    "resumed",
+    "resume",
 ]

@@ -1,47 +1,24 @@
-"""What a run found and did: as data, as tables, and the environment it ran in."""
+"""Documents of what a run did, as JSON, as tables, as figures and as a page; and the environment it ran in."""
 
-from onnx_subprune.report.document import (
-    Document,
-    analysis_as_dict,
-    as_dict,
-    factorisation_as_dict,
-    to_json,
-)
-from onnx_subprune.report.environment import Environment, examine, versions
-from onnx_subprune.report.files import check_name, is_page, write_json, write_report
+from onnx_subprune.report.document import Document, to_json
+from onnx_subprune.report.environment import Environment, environment_table, examine, versions
 from onnx_subprune.report.live_progress import progress_bar
-from onnx_subprune.report.plots import plot
-from onnx_subprune.report.speed import latency_table, node_table, operator_table
-from onnx_subprune.report.tables import (
-    accuracy_table,
-    cost_rows,
-    cost_table,
-    drop_line,
-    environment_table,
-    fidelity_table,
-    frozen_table,
-    group_table,
-    odd_widths_line,
-    perplexity_table,
-    rank_table,
-    side_by_side,
-    totals,
-    width_table,
-)
+from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, perplexity_table
+from onnx_subprune.report.notebook_figures import plot
+from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
+from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
+from onnx_subprune.report.structure_tables import frozen_table, group_table, totals
+from onnx_subprune.report.write import check_name, is_page, write_json, write_report
 
 __all__ = [
     "Document",
     "Environment",
     "accuracy_table",
-    "analysis_as_dict",
-    "as_dict",
     "check_name",
-    "cost_rows",
     "cost_table",
     "drop_line",
     "environment_table",
     "examine",
-    "factorisation_as_dict",
     "fidelity_table",
     "frozen_table",
     "group_table",
@@ -54,7 +31,6 @@ __all__ = [
     "plot",
     "progress_bar",
     "rank_table",
-    "side_by_side",
     "to_json",
     "totals",
     "versions",

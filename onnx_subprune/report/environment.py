@@ -7,15 +7,19 @@ truth. Two builds of ONNX Runtime share one folder and overwrite each other's fi
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
 import onnx
+import onnxruntime as ort
+from rich.table import Table
 
 from onnx_subprune.errors import SubpruneError
+from onnx_subprune.model import open_session
+from onnx_subprune.report.table import table
 
-__all__ = ["Environment", "examine", "versions"]
+__all__ = ["Environment", "environment_table", "examine", "versions"]
 
 RUNTIMES = (
     "onnxruntime",
@@ -57,39 +61,37 @@ class Environment:
     @property
     def problems(self) -> list[str]:
         """What makes the environment unusable, and what to do about it."""
-        found = []
+        problems = []
         if len(self.runtimes) > 1:
             names = " and ".join(self.runtimes)
-            found.append(
+            problems.append(
                 f"expected one build of ONNX Runtime, found {names}, which overwrite each other; "
                 f"run 'pip uninstall {' '.join(self.runtimes)}', then install one of them"
             )
         refusal = self.providers.get("CPUExecutionProvider", "it is not in this build")
         if refusal is not None:
-            found.append(f"expected ONNX Runtime to run on the CPU, found: {refusal}; install it again")
+            problems.append(f"expected ONNX Runtime to run on the CPU, found: {refusal}; install it again")
         elif self.opset is None or self.ir_version is None:
-            found.append("expected ONNX Runtime to read a tiny model, found that it reads none; install it again")
-        return found
+            problems.append("expected ONNX Runtime to read a tiny model, found that it reads none; install it again")
+        return problems
 
 
 def versions() -> dict[str, str]:
     """Return the versions of this package, Python, the libraries and the installed builds of ONNX Runtime."""
     names = ("onnx-subprune", *LIBRARIES, *RUNTIMES)
-    found = {name: version for name in names if (version := _version(name)) is not None}
-    return {"python": platform.python_version(), **found}
+    installed = {name: version for name in names if (version := _version(name)) is not None}
+    return {"python": platform.python_version(), **installed}
 
 
 def examine() -> Environment:
     """Look at the environment; takes a second or two, because every provider is tried."""
-    import onnxruntime as ort  # noqa: PLC0415  (versions() must work where no runtime is installed)
-
-    found = versions()
-    runtimes = tuple(name for name in RUNTIMES if name in found)
+    installed = versions()
+    runtimes = tuple(name for name in RUNTIMES if name in installed)
     providers = {name: _refusal([name]) for name in ort.get_available_providers()}
     opsets = range(onnx.defs.onnx_opset_version(), 0, -1)
     irs = range(int(onnx.IR_VERSION), _OLDEST_IR - 1, -1)
     return Environment(
-        versions=found,
+        versions=installed,
         runtimes=runtimes,
         providers=providers,
         opset=_first(opsets, lambda opset: _refusal(["cpu"], opset=opset) is None),
@@ -106,8 +108,6 @@ def _version(name: str) -> str | None:
 
 def _refusal(providers: list[str], *, opset: int = _SAFE_OPSET, ir_version: int = _SAFE_IR) -> str | None:
     """Return why a tiny model does not open, or None if it does."""
-    from onnx_subprune.model import open_session  # noqa: PLC0415  (as in examine)
-
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "probe", [value], [result])
@@ -121,3 +121,30 @@ def _refusal(providers: list[str], *, opset: int = _SAFE_OPSET, ir_version: int 
 
 def _first(candidates: Iterable[int], accepts: Callable[[int], bool]) -> int | None:
     return next((number for number in candidates if accepts(number)), None)
+
+
+def environment_table(environment: Environment, multiples: Mapping[str, Mapping[str, int]] | None = None) -> Table:
+    """Return a table of an environment.
+
+    Args:
+        environment: what is installed, which providers load, what can be read, what is wrong.
+        multiples: of units that are known to be fast, by the providers they were measured with and by kind of work.
+
+    """
+    rows = [
+        *environment.versions.items(),
+        *((name, _loads(name, refusal)) for name, refusal in environment.providers.items()),
+        ("newest opset that can be read", str(environment.opset)),
+        ("newest IR version that can be read", str(environment.ir_version)),
+        *((f"fast multiples ({where})", _listed(by_family)) for where, by_family in (multiples or {}).items()),
+        *(("problem", problem) for problem in environment.problems),
+    ]
+    return table(("environment", ""), rows, "ll")
+
+
+def _loads(provider: str, refusal: str | None) -> str:
+    return "loads" if refusal is None else refusal.removeprefix(f"provider '{provider}' ")
+
+
+def _listed(multiples: Mapping[str, int]) -> str:
+    return ", ".join(f"{family} {multiple}" for family, multiple in multiples.items())

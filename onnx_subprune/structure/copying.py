@@ -74,7 +74,9 @@ class GraphCopy:
 
     def constant(self, constant: gs.Constant) -> gs.Constant:
         """Return the copy of a constant, which shares its values."""
-        return self._tensor(constant)
+        copy = self._tensor(constant)
+        assert isinstance(copy, gs.Constant)
+        return copy
 
     def _pointer(self, value: Any) -> Any:
         if isinstance(value, gs.Node):
@@ -94,12 +96,7 @@ class GraphCopy:
     def _tensor(self, tensor: gs.Tensor) -> gs.Tensor:
         copy = self._copies.get(id(tensor))
         if copy is None:
-            if isinstance(tensor, gs.Constant):
-                copy = gs.Constant(tensor.name, tensor._values, tensor.data_location, tensor._export_dtype)
-            else:
-                shape = list(tensor.shape) if isinstance(tensor.shape, list) else tensor.shape
-                copy = gs.Variable(tensor.name, tensor.dtype, shape, tensor.type)
-            self._copies[id(tensor)] = copy
+            copy = self._copies[id(tensor)] = _unwired_copy(tensor)
             self._unwired.append((tensor, copy))
         return copy
 
@@ -109,6 +106,15 @@ class GraphCopy:
         if isinstance(value, gs.Tensor):
             return self._tensor(value)
         return list(value) if isinstance(value, list) else value
+
+
+def _unwired_copy(tensor: gs.Tensor) -> gs.Tensor:
+    """Return a tensor like another, made and read by no node; a constant shares its values."""
+    if isinstance(tensor, gs.Constant):
+        return gs.Constant(tensor.name, tensor._values, tensor.data_location, tensor._export_dtype)
+    assert isinstance(tensor, gs.Variable)
+    shape = list(tensor.shape) if isinstance(tensor.shape, list) else tensor.shape
+    return gs.Variable(tensor.name, tensor.dtype, shape, tensor.type)
 
 
 def copied_records(records: Records, copies: GraphCopy) -> Records:

@@ -24,9 +24,9 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from onnx_subprune.threads import shared
+from onnx_subprune.subspace.residual_sums import Pairs
 
-__all__ = ["EVEN", "ROUNDING", "STRENGTHS", "WEAKEST_IN_SINGLE", "Pairs", "Refined", "refine", "total_of"]
+__all__ = ["EVEN", "ROUNDING", "STRENGTHS", "WEAKEST_IN_SINGLE", "Refined", "refine"]
 
 Matrix = NDArray[np.float64]
 Array = NDArray[Any]
@@ -35,10 +35,7 @@ STRENGTHS = (3.0, 1.0, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 ROUNDING = 1e-10
 """A share of a target's squares that is no more than the rounding of single precision."""
 
-# Up to so many features sums are taken in double precision; beyond, ridges below single precision mean nothing.
-_SMALL = 256
-# Wider Gram matrices are summed in panels of so many columns, down to the diagonal, on as many threads as there are.
-_PANEL = 256
+# Sums in single precision say nothing of weaker ridges.
 WEAKEST_IN_SINGLE = 1e-5
 # What is won by a weaker ridge must be this share of the error that is left, and more where few rows say so: each step
 # further from the weight that was there has to pay.
@@ -50,113 +47,13 @@ EVEN = 0.1
 _PATIENCE = 2
 
 
-class Pairs:
-    """Sums of products of inputs x with themselves and with the parts of a layer's error, over rows.
-
-    Args:
-        weight: [blocks, o, f], the present one.
-        bias: [blocks, o], the present one.
-        parts: how many parts a target has: the layer's own output, and what it has to make up for.
-        pivot: [blocks, f], a value near the mean of x, so that sums of x - pivot lose no digits; zero without.
-
-    Attributes:
-        count: number of rows.
-        gram: [blocks, f + 1, f + 1] float64 of z = [x - pivot; 1].
-        cross: [parts, blocks, o, f + 1] of each part of the error with z.
-        square: [blocks, o], sums of squares of the whole target.
-        missed: [blocks, o], sums of squares of the whole error.
-
-    """
-
-    def __init__(self, weight: Matrix, bias: Matrix, parts: int, pivot: Array | None = None) -> None:
-        blocks, outputs, features = weight.shape
-        self.weight, self.bias = weight, bias
-        self.pivot = np.zeros((blocks, features)) if pivot is None else pivot.astype(np.float64)
-        self.single = features > _SMALL
-        self.count = 0
-        self._gram, self._halved = np.zeros((blocks, features + 1, features + 1)), False
-        self.cross = np.zeros((parts, blocks, outputs, features + 1))
-        self.square = np.zeros((blocks, outputs))
-        self.missed = np.zeros((blocks, outputs))
-
-    @property
-    def gram(self) -> Matrix:
-        """The sums of products of z with itself."""
-        if self._halved:
-            for start in range(0, self._gram.shape[1] - 1, _PANEL):
-                stop = min(start + _PANEL, self._gram.shape[1] - 1)
-                self._gram[:, start:stop, :start] = self._gram[:, :start, start:stop].transpose(0, 2, 1)
-            self._halved = False
-        return self._gram
-
-    @property
-    def finite(self) -> bool:
-        """Whether no NaN and no infinity was among the rows."""
-        return bool(np.isfinite(self._gram[:, -1]).all() and np.isfinite(self.missed).all())
-
-    def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None) -> None:
-        """Add rows x [blocks, rows, f] and the parts of their targets, each [blocks, rows, o].
-
-        The squares of a row count `weights` [rows] times, once where there are none.
-        """
-        # What is not finite is told of by `finite`.
-        with np.errstate(invalid="ignore", over="ignore"):
-            self._add(x, parts, weights)
-
-    def _add(self, x: Array, parts: Sequence[Array], weights: Array | None) -> None:
-        kind = np.dtype(np.float32 if self.single else np.float64)
-        z = (x - self.pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
-        targets = [part.astype(kind, copy=False) for part in parts]
-        level = self.bias + np.einsum("bof,bf->bo", self.weight, self.pivot)
-        present = z @ self.weight.transpose(0, 2, 1).astype(kind) + level[:, None, :].astype(kind)
-        errors = [targets[0] - present, *targets[1:]]
-        ones = np.ones(x.shape[1], kind)
-        if weights is not None:
-            ones = np.sqrt(weights).astype(kind)
-            z, targets, errors = z * ones[:, None], [_each(p, ones) for p in targets], [_each(e, ones) for e in errors]
-        self._add_products(z, errors, ones)
-        self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
-        self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
-        self.count += x.shape[1]
-
-    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array) -> None:
-        f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
-        sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
-
-        def panel(start: int) -> None:
-            stop = min(start + _PANEL, f)
-            gram[:, :stop, start:stop] += turned[:, :stop] @ z[:, :, start:stop]
-
-        if f <= _PANEL:
-            gram[:, :f, :f] += turned @ z
-        else:
-            # The wider panels first: they are the longer ones.
-            shared(panel, range(0, f, _PANEL)[::-1])
-            self._halved = True
-        gram[:, f, :f] += sums
-        gram[:, :f, f] += sums
-        gram[:, f, f] += float(np.vdot(ones, ones))
-        for cross, error in zip(self.cross, errors, strict=True):
-            cross[:, :, :f] += error.transpose(0, 2, 1) @ z
-            cross[:, :, f] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
-
-
-def _each(values: Array, ones: Array) -> Array:
-    return values * ones[:, None]
-
-
-def total_of(parts: Sequence[Array]) -> Array:
-    """Return the sum of the parts of a target or of an error."""
-    return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])
-
-
 @dataclass(frozen=True, eq=False)
 class Refined:
     """A layer fitted anew.
 
     Attributes:
         weight: [blocks, o, f] float64.
-        bias: [blocks, o] float64.
+        bias: [blocks, o] float64, of several readers [readers, blocks, o].
         strength: λ of the ridge; infinite where the weight stayed as it was.
         factors: how far each part of the error is corrected, 0 to 1.
         before, after: share of the targets' squares that is missed on the samples that chose, with the weight
@@ -211,11 +108,12 @@ def refine(
     layers = [slice(*ends) for ends in pairwise(bounds)]
     best = [_Choice(float("inf"), (0.0,) * len(fitted.cross)) for _ in layers]
     if fitted.count and held.count and fitted.finite and held.finite:
-        open_layers = [n for n, one in enumerate(layers) if _missed(held, one) > rounding * _scale(held, one)]
+        misses = [_missed(held, outputs) > rounding * _scale(held, outputs) for outputs in layers]
+        open_layers = [number for number, misses_some in enumerate(misses) if misses_some]
         _choose(best, layers, open_layers, (fitted, held), strengths, affine=affine)
     last = [fitted] if held is fitted or not whole else [fitted, held]
     final = _Centred.of(last, affine=affine) if _any(best) else None
-    return [_refined(fitted, held, one, choice, final) for one, choice in zip(layers, best, strict=True)]
+    return [_refined(fitted, held, outputs, choice, final) for outputs, choice in zip(layers, best, strict=True)]
 
 
 def _any(choices: Sequence[_Choice]) -> bool:
@@ -244,31 +142,33 @@ def _choose(
         seen = parts @ held.gram
         waited += 1
         for number in numbers:
-            one = layers[number]
-            factors, gain = _blend(parts[:, :, one], seen[:, :, one], unseen[:, one])
-            left = _missed(held, one) - best[number].gain
-            if gain - best[number].gain > margin * max(left, 0.0):
+            outputs = layers[number]
+            factors, gain = _blend(parts[:, :, outputs], seen[:, :, outputs], unseen[:, outputs])
+            missed = _missed(held, outputs) - best[number].gain
+            if gain - best[number].gain > margin * max(missed, 0.0):
                 best[number], waited = _Choice(strength, tuple(factors.tolist()), gain), 0
 
 
-def _refined(fitted: Pairs, held: Pairs, one: slice, choice: _Choice, final: _Centred | None) -> Refined:
-    weight, bias = fitted.weight[:, one], fitted.bias[:, one]
-    missed, scale = _missed(held, one), _scale(held, one)
-    parts = final.solve(choice.strength, one) if final is not None and choice.gain > 0 else None
+def _refined(fitted: Pairs, held: Pairs, outputs: slice, choice: _Choice, final: _Centred | None) -> Refined:
+    weight, bias = fitted.weight[:, outputs], fitted.bias[..., outputs]
+    missed, scale = _missed(held, outputs), _scale(held, outputs)
+    parts = final.solve(choice.strength, outputs) if final is not None and choice.gain > 0 else None
     if parts is None:
         return Refined(weight, bias, float("inf"), (0.0,) * len(fitted.cross), missed / scale, missed / scale)
     D = np.tensordot(choice.factors, parts, axes=1)
-    shift = D[:, :, -1] - np.einsum("bof,bf->bo", D[:, :, :-1], fitted.pivot)
+    f = fitted.features
+    shifts = [D[:, :, f + n] - np.einsum("bof,bf->bo", D[:, :, :f], pivot) for n, pivot in enumerate(fitted.pivots)]
+    shift = np.stack(shifts).reshape(bias.shape)
     after = max(missed - choice.gain, 0.0) / scale
-    return Refined(weight + D[:, :, :-1], bias + shift, choice.strength, choice.factors, missed / scale, after)
+    return Refined(weight + D[:, :, :f], bias + shift, choice.strength, choice.factors, missed / scale, after)
 
 
-def _missed(pairs: Pairs, one: slice) -> float:
-    return float(pairs.missed[:, one].sum())
+def _missed(pairs: Pairs, outputs: slice) -> float:
+    return float(pairs.missed[:, outputs].sum())
 
 
-def _scale(pairs: Pairs, one: slice) -> float:
-    return max(float(pairs.square[:, one].sum()), float(np.finfo(np.float64).tiny))
+def _scale(pairs: Pairs, outputs: slice) -> float:
+    return max(float(pairs.square[:, outputs].sum()), float(np.finfo(np.float64).tiny))
 
 
 class _Centred:
@@ -276,21 +176,28 @@ class _Centred:
 
     @classmethod
     def of(cls, pairs: Sequence[Pairs], *, affine: bool) -> _Centred:
-        """Return the moments of the rows of all `pairs`, which share a pivot."""
-        gram, cross = sum(one.gram for one in pairs), sum(one.cross for one in pairs)
-        return cls(np.asarray(gram), np.asarray(cross), pairs[0].pivot, affine=affine)
+        """Return the moments of the rows of all `pairs`, which share their pivots."""
+        gram, cross = sum(sums.gram for sums in pairs), sum(sums.cross for sums in pairs)
+        return cls(np.asarray(gram), np.asarray(cross), pairs[0].pivots, affine=affine)
 
-    def __init__(self, gram: Matrix, errors: Matrix, pivot: Matrix, *, affine: bool) -> None:
-        count = np.maximum(gram[:, -1:, -1:], np.finfo(np.float64).tiny)
-        self._mean = gram[:, :-1, -1] / count[:, 0] if affine else np.zeros((gram.shape[0], gram.shape[1] - 1))
-        self._means = errors[..., -1] / count[:, 0] if affine else np.zeros(errors.shape[:3])
-        second = gram[:, :-1, :-1] / count
-        second -= self._mean[:, :, None] * self._mean[:, None, :]
-        cross = errors[..., :-1] / count - self._means[..., None] * self._mean[:, None, :]
+    def __init__(self, gram: Matrix, errors: Matrix, pivots: Matrix, *, affine: bool) -> None:
+        f, (readers, blocks) = pivots.shape[2], pivots.shape[:2]
+        counts = np.maximum(np.einsum("bii->bi", gram)[:, f:], np.finfo(np.float64).tiny)
+        count = counts.sum(axis=1)[:, None, None]
+        # Of each reader: its rows' means, [blocks, f] and [parts, blocks, o].
+        self._mean, self._means = np.zeros((readers, blocks, f)), np.zeros((readers, *errors.shape[:3]))
+        second, cross = gram[:, :f, :f] / count, errors[..., :f] / count
+        for reader in range(readers if affine else 0):
+            own = counts[:, reader, None]
+            mean = self._mean[reader] = gram[:, :f, f + reader] / own
+            means = self._means[reader] = errors[..., f + reader] / own
+            share = (own / count[:, 0])[:, :, None]
+            second -= share * (mean[:, :, None] * mean[:, None, :])
+            cross -= share * (means[..., None] * mean[:, None, :])
         variance = np.einsum("bii->bi", second).copy()
-        raw = np.einsum("bii->bi", gram)[:, :-1] / count[:, 0]
+        raw = np.einsum("bii->bi", gram)[:, :f] / count[:, 0]
         # Such a feature is constant, but for the rounding of these sums or of what it was computed in.
-        dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivot))
+        dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivots).max(axis=0))
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
         usual = np.sum(variance * live, axis=1, keepdims=True) / np.maximum(live.sum(axis=1, keepdims=True), 1)
@@ -300,9 +207,9 @@ class _Centred:
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]
 
-    def solve(self, strength: float, one: slice = slice(None)) -> Matrix | None:
-        """Return the corrections [parts, blocks, o, f + 1] of all parts; None where the moments are not sound."""
-        wanted, means = self._cross[:, :, one], self._means[:, :, one]
+    def solve(self, strength: float, layer: slice = slice(None)) -> Matrix | None:
+        """Return the corrections [parts, blocks, o, f + readers] of all parts; None where the moments are not sound."""
+        wanted, means = self._cross[:, :, layer], self._means[:, :, :, layer]
         parts, blocks, outputs, features = wanted.shape
         targets = wanted.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
         matrix = self._matrix.copy()
@@ -311,8 +218,8 @@ class _Centred:
         if solved is None:
             return None
         D = solved.reshape(blocks, features, parts, outputs).transpose(2, 0, 3, 1) / self._scale[:, None, :]
-        shift = means - np.einsum("pbof,bf->pbo", D, self._mean)
-        return np.concatenate([D, shift[..., None]], axis=3)
+        shifts = [y - np.einsum("pbof,bf->pbo", D, x) for y, x in zip(means, self._mean, strict=True)]
+        return np.concatenate([D, np.stack(shifts, axis=3)], axis=3)
 
 
 def _solved(matrix: Matrix, targets: Matrix) -> Matrix | None:
@@ -332,15 +239,15 @@ def _blend(parts: Matrix, seen: Matrix, errors: Matrix) -> tuple[NDArray[np.floa
     whole error.
     """
     slopes = np.array([float(np.vdot(part, errors)) for part in parts])
-    curves = np.array([[float(np.vdot(one, other)) for other in parts] for one in seen])
+    curves = np.array([[float(np.vdot(product_part, other)) for other in parts] for product_part in seen])
     best, gain = np.zeros(len(parts)), 0.0
     for free in product((False, True), repeat=len(parts)):
         # The least on the box is the least on one of its faces: factors that are not free are 0 or 1.
         for fixed in product((0.0, 1.0), repeat=len(parts) - sum(free)):
             factors = _face(np.array(free), fixed, slopes, curves)
-            found = float(2.0 * slopes @ factors - factors @ curves @ factors)
-            if found > gain:
-                best, gain = factors, found
+            fall = float(2.0 * slopes @ factors - factors @ curves @ factors)
+            if fall > gain:
+                best, gain = factors, fall
     return best, gain
 
 

@@ -18,7 +18,7 @@ import onnx_subprune
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.model import load_model
 from onnx_subprune.plan import Plan
-from onnx_subprune.report.page import to_html
+from onnx_subprune.report.html_page import to_html
 
 Cli = Callable[..., object]
 

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.network.analysis import analyse, references
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.rewrite import references
 
 # Heads split and put together again, sizes read from the input as PyTorch writes it; two Reshapes share a target.
 HEADS = """g (float[N,S,8] x) => (float[N,S,8] y) {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from onnx_subprune.network.analysis import analyse, restructured
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.rewrite import restructured
 from onnx_subprune.passes import Shrink
 from onnx_subprune.structure import Atom, Dim
 

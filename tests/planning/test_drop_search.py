@@ -17,7 +17,7 @@ from onnx_subprune.model import input_specs, load_model
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Result, prune
 from onnx_subprune.planning import drop_search as dropping
-from onnx_subprune.report import as_dict, drop_line
+from onnx_subprune.report import drop_line
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_the_fall_that_was_measured_is_that_of_the_result(
     assert result.drop.fall == pytest.approx(before - after)
     assert result.drop.fall <= 0.02
     assert result.pruned.macs < 0.9 * result.dense.macs
-    assert as_dict(result)["drop"]["tried"][0]["fraction"] == 0.95
-    assert f"falls by {100 * result.drop.fall:.2f} points, of 2.00 allowed" in drop_line(result.drop)
+    assert result.document()["drop"]["tried"][0]["fraction"] == 0.95
+    assert f"falls by {100 * result.drop.fall:.2f} points, of 2.00 allowed" in drop_line(result.document())
 
 
 def test_without_labels_classes_are_compared(demo: Demo, dense: onnx.ModelProto) -> None:
@@ -65,7 +65,7 @@ def test_without_labels_classes_are_compared(demo: Demo, dense: onnx.ModelProto)
     assert result.drop is not None
     assert agreement is not None
     assert result.drop.fall == pytest.approx(1 - agreement)
-    assert "of the samples change their largest class" in drop_line(result.drop)
+    assert "of the samples change their largest class" in drop_line(result.document())
 
 
 @pytest.mark.parametrize("cost", ["macs", "params"])
@@ -79,19 +79,19 @@ def test_the_search_is_over_the_cost_that_is_asked_for(demo: Demo, dense: onnx.M
     }
     now, before = costs[cost]
     assert 0.045 < now / before <= 0.05
-    assert "the metric falls by 0, of 0.02 allowed" in drop_line(result.drop)
+    assert "the metric falls by 0, of 0.02 allowed" in drop_line(result.document())
 
 
 def test_every_network_is_made_once(demo: Demo, dense: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    real = dropping.recovered
+    real = dropping.recover
 
     def counting(*given: Any, **more: Any) -> Any:
         made.append(given[1].target)
         return real(*given, **more)
 
-    monkeypatch.setattr(dropping, "recovered", counting)
-    monkeypatch.setattr(pipeline, "recovered", counting)
+    monkeypatch.setattr(dropping, "recover", counting)
+    monkeypatch.setattr(pipeline, "recover", counting)
     result = _pruned(demo, dense)
     assert result.drop is not None
     assert len(made) == len(set(made)) == len(result.drop.tried)

@@ -17,9 +17,10 @@ from onnx_subprune import pipeline
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, measure_cost, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import Options, RecoveryOptions, Target
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
 from onnx_subprune.subspace import METHODS
@@ -50,7 +51,12 @@ def plan_of(analysis: Analysis, whole: set[str], dice: random.Random, removes: b
         return () if name in whole else tuple(sorted(dice.sample(range(size), dice.randint(1, max(1, size - 1)))))
 
     groups = tuple(PlannedGroup(g.name, g.size, kept(g.name, g.size)) for g in analysis.structure.prunable)
-    return Plan(analysis.fingerprint, "units=0.5", "random", "none", 0.0, groups, analysis.prune_normalised)
+    return Plan(
+        analysis.fingerprint,
+        "units=0.5",
+        groups,
+        RecoveryOptions(select="random", recovery="none", prune_normalised=analysis.prune_normalised),
+    )
 
 
 def agree(
@@ -136,7 +142,7 @@ def twins_stand_in(model: onnx.ModelProto, dice: random.Random) -> bool:
         PlannedGroup(g.name, g.size, kept if g.name == name else tuple(range(g.size)))
         for g in analysis.structure.prunable
     )
-    plan = Plan(analysis.fingerprint, "twins", "zca", "channel", 1e-10, groups)
+    plan = Plan(analysis.fingerprint, "twins", groups, RecoveryOptions(recovery="channel", ridge=1e-10))
     data = np.random.default_rng(0).standard_normal((64, 4, 6, 6)).astype(np.float32)
     result = pipeline.apply(plan, copied, {"x": data}, Options(batch_size=2, threads=1))
     if any("was fitted on" not in warning for warning in result.warnings):

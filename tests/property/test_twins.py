@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ from generator.twins import with_twins
 
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.network.verify import disagreement
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, RecoveryOptions
 from onnx_subprune.pipeline import apply
 from onnx_subprune.plan import Plan, PlannedGroup
 
@@ -37,13 +38,12 @@ def test_pairs_of_units() -> None:
         assert made is not None
         copied, name, kept = made
         plan = Plan(
-            analyse(copied, SHAPES).fingerprint, "twins", "zca", "channel", 1e-10, (PlannedGroup(name, 8, kept),)
+            analyse(copied, SHAPES).fingerprint,
+            "twins",
+            (PlannedGroup(name, 8, kept),),
+            RecoveryOptions(recovery="channel", ridge=1e-10),
         )
-        bare, found = (
-            apply(
-                plan if how is None else Plan(**{**vars(plan), "recovery": how}), copied, data, Options(threads=1)
-            ).model
-            for how in ("none", None)
-        )
+        without = replace(plan, options=RecoveryOptions(recovery="none"))
+        bare, found = (apply(chosen, copied, data, Options(threads=1)).model for chosen in (without, plan))
         assert disagreement(bare, copied, {"x": data["x"][:4]}) > 1e-2
         assert disagreement(found, copied, {"x": data["x"][:4]}) < 1e-5

@@ -7,6 +7,7 @@ must give the same outputs on images that did not calibrate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.pipeline import Analysis, analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Group, unit_index
@@ -56,7 +58,9 @@ def redundant(model: onnx.ModelProto, choice: Mapping[str, Mapping[int, Combinat
         PlannedGroup(g.name, g.size, tuple(u for u in range(g.size) if u not in choice.get(g.name, {}))) for g in groups
     )
     analysis = analyse(dense)
-    return analysis, Plan(analysis.fingerprint, "units=0.9", "zca", "channel", 0.0, tuple(planned))
+    return analysis, Plan(
+        analysis.fingerprint, "units=0.9", tuple(planned), RecoveryOptions(recovery="channel", ridge=0.0)
+    )
 
 
 def error_of(model: onnx.ModelProto, dense: onnx.ModelProto, images: np.ndarray) -> float:
@@ -74,11 +78,11 @@ def check(model: onnx.ModelProto, choice: dict[str, dict[int, Combination]], ima
     assert error_of(result.model, analysis.model, images[half:]) < 1e-4
     assert max(result.errors.values()) < 1e-6
     # The oracle would prove nothing if the removed units did not matter.
-    bare = Plan(plan.fingerprint, plan.target, plan.select, "none", 0.0, plan.groups)
+    bare = replace(plan, options=RecoveryOptions(recovery="none"))
     assert error_of(apply(bare, analysis.model).model, analysis.model, images[half:]) > 1e-2
 
 
-@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
+@pytest.mark.parametrize("exporter", [pytest.param("ts17", marks=pytest.mark.slow), "dynamo18"])
 def test_redundant_units_of_a_resnet_leave_no_trace(
     network: Network, datasets: ModuleType, data_dir: object, exporter: str
 ) -> None:
@@ -90,7 +94,7 @@ def test_redundant_units_of_a_resnet_leave_no_trace(
     check(model, choice, datasets.cifar10("test", 192, data_dir).inputs, half=128)
 
 
-@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
+@pytest.mark.parametrize("exporter", ["ts17", pytest.param("dynamo18", marks=pytest.mark.slow)])
 def test_copied_units_of_a_depthwise_network_leave_no_trace(
     network: Network, datasets: ModuleType, data_dir: object, exporter: str
 ) -> None:

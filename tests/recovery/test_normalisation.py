@@ -13,11 +13,13 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.pipeline import calibrate
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.subspace import METHODS
 
 RNG = np.random.default_rng(5)
+CHANNEL = RecoveryOptions(recovery="channel", ridge=0.0, prune_normalised=True)
 DATA = {"x": RNG.standard_normal((64, 5, 6)).astype(np.float32)}
 HALF = Target.parse("units=0.5")
 TWO, LAST = np.array(2, np.float32), np.array([-1])
@@ -99,7 +101,7 @@ def plan_of(model: onnx.ModelProto, kept: tuple[int, ...]) -> Plan:
         PlannedGroup(g.name, g.size, kept if g.name == "emb" else tuple(range(g.size)))
         for g in analysis.structure.prunable
     )
-    return Plan(analysis.fingerprint, "units=0.5", "zca", "channel", 0.0, groups, prune_normalised=True)
+    return Plan(analysis.fingerprint, "units=0.5", groups, CHANNEL)
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_groups_that_go_as_a_whole_lose_no_statistics(kept):
         PlannedGroup(whole.name, 4, kept),
         PlannedGroup(inner.name, 2, (0, 1) if len(kept) < 4 else (0,)),
     )
-    result = apply(Plan(analysis.fingerprint, "", "zca", "channel", 0.0, groups, prune_normalised=True), model, DATA)
+    result = apply(Plan(analysis.fingerprint, "", groups, CHANNEL), model, DATA)
     assert [text for text in result.warnings if "statistics" in text] == (
         [] if len(kept) < 4 else ["the statistics of GroupNormalization at 'gn' were not restored: each of its groups "
                                   "has its own"]
@@ -198,7 +200,7 @@ def test_a_plan_replays_with_the_option_it_was_made_with(tmp_path):
     first = prune(model, DATA, Options(target=HALF, prune_normalised=True))
     first.plan.save(tmp_path / "plan.json")
     again = apply(Plan.load(tmp_path / "plan.json"), model, DATA)
-    assert again.plan.prune_normalised
+    assert again.plan.options.prune_normalised
     assert again.model.SerializeToString() == first.model.SerializeToString()
 
 

@@ -12,7 +12,6 @@ from browser import Browser, Tab
 from test_page import SECTIONS, wide
 
 from onnx_subprune import report
-from onnx_subprune.evaluate.comparison import measure
 from onnx_subprune.pipeline import Result
 
 PHONE = 390
@@ -64,9 +63,7 @@ WIDER = """[...document.body.querySelectorAll("*")]
 @pytest.fixture(scope="module", params=["small", "wide"])
 def page(request: pytest.FixtureRequest, result: Result, data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled = {**data, "labels": np.zeros(200, np.int64)}
-    document = report.as_dict(
-        result, measured=measure(result, data, labelled=labelled), command=["onnx-subprune", "x" * 400]
-    )
+    document = result.document(measured=result.measure(data, labelled=labelled), command=["onnx-subprune", "x" * 400])
     path = tmp_path_factory.mktemp("page") / "report.html"
     report.write_report(document if request.param == "small" else wide(document, 120), path)
     return path
@@ -91,7 +88,7 @@ def test_it_fits_is_legible_and_keeps_to_itself(browser: Browser, page: Path, wi
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_inspect_fits_and_is_legible(browser: Browser, result: Result, tmp_path: Path, scheme: str) -> None:
-    document = report.analysis_as_dict(result.analysis, result.dense, {"macs": 1.0, "parameters": 0.5})
+    document = result.analysis.document({"macs": 1.0, "parameters": 0.5})
     report.write_report(wide(document, 60), tmp_path / "inspect.html")
     tab = Tab(browser, tmp_path / "inspect.html", width=PHONE, scheme=scheme)
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -17,11 +17,11 @@ import pytest
 from onnx_subprune import report
 from onnx_subprune.budget import Trial
 from onnx_subprune.errors import OptionError, OutputError
-from onnx_subprune.evaluate.comparison import measure, not_faster
+from onnx_subprune.evaluate.comparison import not_faster
 from onnx_subprune.pipeline import Result, analyse, apply
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
-from onnx_subprune.report.page import to_html
-from onnx_subprune.result import Drop
+from onnx_subprune.report.html_page import to_html
 
 SECTIONS = ("summary", "warnings", "groups", "curves", "latency", "frozen", "calibration", "operators", "reproduce")
 VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
@@ -76,8 +76,8 @@ def wide(document: dict[str, Any], groups: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def document(result: Result, data: dict[str, np.ndarray]) -> dict[str, Any]:
     labelled = {**data, "labels": np.zeros(200, np.int64)}
-    measured = measure(result, data, labelled=labelled)
-    return report.as_dict(result, measured=measured, command=["onnx-subprune", "prune", "a b.onnx"], source="data.npz")
+    measured = result.measure(data, labelled=labelled)
+    return result.document(measured=measured, command=["onnx-subprune", "prune", "a b.onnx"], source="data.npz")
 
 
 def test_every_section_is_there_and_says_what_the_document_says(document: dict[str, Any]) -> None:
@@ -120,8 +120,7 @@ def test_the_page_is_that_of_the_json_document(document: dict[str, Any]) -> None
 def test_the_same_run_gives_the_same_bytes_but_for_times(result: Result, data: dict[str, np.ndarray]) -> None:
     labelled = {**data, "labels": np.zeros(200, np.int64)}
     pages = [
-        to_html(report.as_dict(result, measured=measure(result, data, labelled=labelled, latency=False)))
-        for _ in range(2)
+        to_html(result.document(measured=result.measure(data, labelled=labelled, latency=False))) for _ in range(2)
     ]
     assert pages[0] == pages[1]
     assert "measured, differs" not in pages[0]
@@ -155,39 +154,39 @@ def test_many_groups_are_folded_and_the_page_stays_small(document: dict[str, Any
 
 def test_a_plan_that_was_applied_has_no_curves(model: onnx.ModelProto, result: Result, data: Any) -> None:
     applied = apply(result.plan, model, data, result.options)
-    words = " ".join(Outline(to_html(report.as_dict(applied))).words.split())
+    words = " ".join(Outline(to_html(applied.document())).words.split())
     assert "the widths came from a plan" in words
     assert "It was not measured: ask for it with --latency" in words
 
 
 def test_what_could_not_be_measured_is_said(result: Result, data: dict[str, np.ndarray]) -> None:
-    measured = measure(result, None, labelled={**data, "labels": np.full(200, 7)}, latency=False)
+    measured = result.measure(None, labelled={**data, "labels": np.full(200, 7)}, latency=False)
     assert "labels expected from 0 to 1" in measured.left["accuracy"]
-    assert "accuracy could not be measured: " in Outline(to_html(report.as_dict(result, measured=measured))).words
+    assert "accuracy could not be measured: " in Outline(to_html(result.document(measured=measured))).words
 
 
 def test_times_are_under_timing_and_nowhere_else(result: Result, data: dict[str, np.ndarray]) -> None:
-    quiet = report.as_dict(result, measured=measure(result, data, latency=False))
-    timed = report.as_dict(result, measured=measure(result, data))
+    quiet = result.document(measured=result.measure(data, latency=False))
+    timed = result.document(measured=result.measure(data))
     assert {name: value for name, value in timed.items() if name != "timing"} == quiet
 
 
 def test_a_network_that_is_not_faster_is_warned_of(result: Result, data: dict[str, np.ndarray]) -> None:
-    measured = measure(result, data)
+    measured = result.measure(data)
     assert measured.timing is not None
     dense, pruned = measured.timing.latency
     for ratio, expected in ((1.46, ["with 67% of the MACs the pruned model takes 146%"]), (0.9, [])):
         slow = replace(pruned, ratio_to_first=ratio, ratio_interval=(ratio - 0.05, ratio + 0.05))
         found = not_faster(replace(measured.timing, latency=(dense, slow)), 0.67)
         assert [line[: len(expected[0])] for line in found] == expected
-        words = Outline(to_html(report.as_dict(result, measured=replace(measured, warnings=tuple(found))))).words
+        words = Outline(to_html(result.document(measured=replace(measured, warnings=tuple(found))))).words
         assert ("--round-to auto" in words) == bool(found)
     assert not_faster(replace(measured.timing, latency=(dense, dense)), 1.0) == []
 
 
 def test_a_target_of_latency_says_what_was_predicted_and_measured(result: Result) -> None:
     met = LatencyMet(0.612, 0.598, (0.59, 0.61), 2.0, 1.2, {"x": (8, 6)}, ("cpu",), 1, {"MatMul": 16}, 0.034)
-    words = " ".join(Outline(to_html(report.as_dict(replace(result, latency=met)))).words.split())
+    words = " ".join(Outline(to_html(replace(result, latency=met).document())).words.split())
     shown = ("59.8%", "2.00 ms → 1.20 ms", "59.0% to 61.0%", "61.2%; predictions miss", "3.4%", "x 8 x 6", "MatMul: 16")
     assert [part for part in shown if part not in words] == []
     assert "It was not measured" not in words
@@ -196,13 +195,13 @@ def test_a_target_of_latency_says_what_was_predicted_and_measured(result: Result
 def test_a_target_of_a_drop_tells_its_search(result: Result) -> None:
     tried = (Trial(0.95, 0.001, True), Trial(0.5, math.inf, False), Trial(0.7, 0.018, True))
     drop = Drop("top-1", 0.02, 0.018, "macs", tried)
-    words = " ".join(Outline(to_html(report.as_dict(replace(result, drop=drop)))).words.split())
+    words = " ".join(Outline(to_html(replace(result, drop=drop).document())).words.split())
     assert "Top-1 was allowed to fall by 2.0%. It falls by 1.8%" in words
     assert "50.0% failed no 70.0% 1.8% yes" in words
 
 
 def test_the_page_of_inspect(model: onnx.ModelProto, result: Result) -> None:
-    document = report.analysis_as_dict(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+    document = analyse(model).document({"macs": 1.0, "parameters": 0.5})
     outline = Outline(to_html(document))
     assert [name for name in ("summary", "groups", "frozen", "model") if name not in outline.ids] == []
     words = " ".join(outline.words.split())
@@ -214,7 +213,7 @@ def test_the_page_of_inspect(model: onnx.ModelProto, result: Result) -> None:
 
 
 def test_curves_hold_the_chosen_cut(result: Result) -> None:
-    (group,) = report.as_dict(result)["groups"]
+    (group,) = result.document()["groups"]
     place = group["curve"]["kept"].index(group["kept"])
     assert group["curve"]["variance"][place] == group["variance"]
     assert group["curve"]["kept"][0] == 0

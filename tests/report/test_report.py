@@ -26,7 +26,7 @@ def shown(part: RenderableType) -> list[list[str]]:
 
 
 def test_the_document_says_what_was_done(result: Result) -> None:
-    document = report.as_dict(result, command=["onnx-subprune", "prune"], source="data.npz")
+    document = result.document(command=["onnx-subprune", "prune"], source="data.npz")
     (group,) = document["groups"]
     said = {
         "name": "first",
@@ -51,8 +51,8 @@ def test_the_document_says_what_was_done(result: Result) -> None:
     assert json.loads(report.to_json(document))["groups"] == document["groups"]
 
 
-def test_the_inspect_document(model: onnx.ModelProto, result: Result) -> None:
-    document = report.analysis_as_dict(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+def test_the_inspect_document(model: onnx.ModelProto) -> None:
+    document = analyse(model).document({"macs": 1.0, "parameters": 0.5})
     assert document["prunable_share"] == {"macs": 1.0, "parameters": 0.5}
     assert [group["name"] for group in document["groups"]] == ["first"]
     assert document["input_shapes"] == {"x": [1, 6]}
@@ -108,7 +108,7 @@ def test_times_have_three_digits(value: float, text: str) -> None:
 
 
 def test_before_and_after(result: Result) -> None:
-    rows = {row[0]: row[1:] for row in shown(report.cost_table(result)) if row}
+    rows = {row[0]: row[1:] for row in shown(report.cost_table(result.document())) if row}
     assert rows["MACs"] == ["80", "40", "50.0%"]
     assert rows["parameters"] == ["80", str(result.pruned.parameters), f"{result.pruned.parameters / 80:.1%}"]
     assert rows["nodes"][0] == "3"
@@ -118,7 +118,7 @@ def test_before_and_after(result: Result) -> None:
 
 def test_widths(result: Result) -> None:
     lost = result.errors["second"]
-    assert ["first", "10", "5", "50%", f"{lost:.1%}"] in shown(report.width_table(result))
+    assert ["first", "10", "5", "50%", f"{lost:.1%}"] in shown(report.width_table(result.document()))
 
 
 def test_accuracy_is_compared_with_the_first() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.verify import relative_error
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, RecoveryOptions
 from onnx_subprune.pipeline import analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.structure import Structure
@@ -124,7 +124,7 @@ def exact() -> Callable[..., None]:
                 PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size))))
                 for g in analysis.structure.prunable
             )
-            plan = Plan(analysis.fingerprint, "by hand", "zca", recovery, 0.0, groups)
+            plan = Plan(analysis.fingerprint, "by hand", groups, RecoveryOptions(recovery=recovery, ridge=0.0))
             pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
             found = run(open_session(pruned), fresh)
             results[recovery] = max(relative_error(found[name], value) for name, value in expected.items())

@@ -11,8 +11,10 @@ import pytest
 
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
 
 Gone = Callable[..., Counter[str]]
@@ -24,7 +26,7 @@ def without(analysis: Analysis, names: Collection[str], recovery: str = "none") 
     for place, group in enumerate(analysis.structure.prunable):
         kept = tuple(range(group.size)) if place % 2 else tuple(range(max(1, group.size // 2)))
         groups.append(PlannedGroup(group.name, group.size, () if group.name in names else kept))
-    return Plan(analysis.fingerprint, "by hand", "zca", recovery, 0.0, tuple(groups))
+    return Plan(analysis.fingerprint, "by hand", tuple(groups), RecoveryOptions(recovery=recovery, ridge=0.0))
 
 
 @pytest.fixture

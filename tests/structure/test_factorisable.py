@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from onnx_subprune.model import constant_values, measure_cost, open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, factorised
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.passes import LowRank
 from onnx_subprune.structure import Layer, layers_of

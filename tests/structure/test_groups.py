@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.model import measure_cost
-from onnx_subprune.network.analysis import shrink
+from onnx_subprune.network.rewrite import shrink
 from onnx_subprune.pipeline import analyse
 from onnx_subprune.structure import features_of
 

@@ -10,7 +10,7 @@ import pytest
 
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.verify import relative_error
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, RecoveryOptions
 from onnx_subprune.pipeline import analyse, apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.subspace import intercept_is_exact
@@ -310,8 +310,9 @@ def test_whole_groups_go_without_a_correction(net):
     )  # fmt: skip
     analysis = analyse(model)
     plan = Plan(
-        analysis.fingerprint, "by hand", "zca", "channel", 0.0,
+        analysis.fingerprint, "by hand",
         tuple(PlannedGroup(g.name, g.size, (0, 1)) for g in analysis.structure.prunable if g.name == "c1"),
+        RecoveryOptions(recovery="channel", ridge=0.0),
     )  # fmt: skip
     data = {"x": RNG.standard_normal((16, 3, 6, 6)).astype(np.float32)}
     pruned = apply(plan, model, data, Options(batch_size=2, threads=1)).model
@@ -523,7 +524,7 @@ def test_a_weight_that_is_contracted_along_both_axes_is_left_and_said_so(net):
     )  # fmt: skip
     analysis = analyse(model)
     groups = tuple(PlannedGroup(g.name, g.size, tuple(range(KEPT))) for g in analysis.structure.prunable)
-    plan = Plan(analysis.fingerprint, "by hand", "zca", "channel", 0.0, groups)
+    plan = Plan(analysis.fingerprint, "by hand", groups, RecoveryOptions(recovery="channel", ridge=0.0))
     data = {"x": RNG.standard_normal((64, 3)), "z": RNG.standard_normal((64, 3, 5))}
     result = apply(plan, model, {name: values.astype(np.float32) for name, values in data.items()})
     assert any("'w2' is contracted along different axes" in warning for warning in result.warnings), result.warnings

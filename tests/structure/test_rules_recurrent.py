@@ -9,7 +9,8 @@ import onnx
 import pytest
 
 from onnx_subprune.model import measure_cost
-from onnx_subprune.network.analysis import analyse, references
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

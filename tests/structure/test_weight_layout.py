@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run, to_graph
-from onnx_subprune.network.analysis import shrink
+from onnx_subprune.network.rewrite import shrink
 from onnx_subprune.passes import overridable_initializers
 from onnx_subprune.pipeline import analyse
 from onnx_subprune.structure import infer

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.subspace.residual_ridge import STRENGTHS, Pairs, Refined, refine
+from onnx_subprune.subspace.residual_ridge import STRENGTHS, Refined, refine
+from onnx_subprune.subspace.residual_sums import Pairs
 from onnx_subprune.threads import side_by_side
 
 RNG = np.random.default_rng(5)

@@ -15,8 +15,10 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
-from onnx_subprune.network.analysis import Analysis, analyse, references
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
 
 ZOO = Path(__file__).resolve().parent
@@ -35,7 +37,7 @@ def _plan(analysis: Analysis, whole: Sequence[str]) -> Plan:
     kept = {g.name: rng.choice(g.size, max(1, round(0.75 * g.size)), replace=False) for g in structure.prunable}
     groups = [PlannedGroup(g.name, g.size, tuple(sorted(map(int, kept[g.name])))) for g in structure.prunable]
     groups = [replace(group, kept=()) if group.name in gone else group for group in groups]
-    return Plan(analysis.fingerprint, "by chance", "random", "none", 0.0, tuple(groups))
+    return Plan(analysis.fingerprint, "by chance", tuple(groups), RecoveryOptions(select="random", recovery="none"))
 
 
 @pytest.mark.parametrize("name", _entries())

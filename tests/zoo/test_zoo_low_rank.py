@@ -11,7 +11,8 @@ import pytest
 
 from onnx_subprune import subspace
 from onnx_subprune.model import constant_values, open_session, run
-from onnx_subprune.network.analysis import analyse, factorised
+from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.structure import Layer, layers_of
 

@@ -14,7 +14,7 @@ from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.model import input_specs, open_session, run
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.network.verify import relative_error
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, RecoveryOptions
 from onnx_subprune.pipeline import apply
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.result import Result
@@ -100,8 +100,14 @@ def pruned() -> Callable[..., Result]:
         groups = tuple(
             PlannedGroup(g.name, g.size, tuple(kept.get(g.name, range(g.size)))) for g in analysis.structure.prunable
         )
-        chosen = (options["recovery"], 0.0, groups, False, options.get("one_pass", False))
-        plan = Plan(analysis.fingerprint, "by hand", "zca", *chosen, sweeps=options.get("sweeps", 1))
+        recovery = RecoveryOptions(
+            recovery=options["recovery"],
+            ridge=0.0,
+            one_pass=options.get("one_pass", False),
+            rows=32,
+            sweeps=options.get("sweeps", 1),
+        )
+        plan = Plan(analysis.fingerprint, "by hand", groups, recovery)
         return apply(plan, model, drawn(model, 64) if data is None else data, Options(**options))
 
     return prune

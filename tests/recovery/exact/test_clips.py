@@ -9,7 +9,8 @@ import pytest
 
 from onnx_subprune.calibration import open_data
 from onnx_subprune.model import input_specs, open_session, run
-from onnx_subprune.recovery.exact import Networks, Settings, engine, refit
+from onnx_subprune.recovery.exact import Networks, Settings, clip_rows, paired_run, refit
+from onnx_subprune.recovery.exact.clip_rows import ClipRows
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.linear_layers import find_linears
 from onnx_subprune.recovery.exact.rows import Rows
@@ -67,7 +68,7 @@ def test_behind_a_relu_the_network_is_nearer_to_the_dense_one(net: Any, monkeypa
     data = open_data({"x": x}, input_specs(dense))
     networks = Networks(dense, pruned, lambda _, value: value)
     found = refit(networks, data, Settings(threads=1))
-    monkeypatch.setattr(engine, "clipped", lambda found, *_, **__: found)
+    monkeypatch.setattr(paired_run, "fit_behind_clip", lambda found, *_, **__: found)
     plain = refit(networks, data, Settings(threads=1))
     expected, better, good = (run(open_session(model), {"x": new})["y"] for model in (dense, found.model, plain.model))
     assert np.square(better - expected).sum() < 0.99 * np.square(good - expected).sum()
@@ -75,7 +76,7 @@ def test_behind_a_relu_the_network_is_nearer_to_the_dense_one(net: Any, monkeypa
 
 def test_rows_to_fit_behind_a_clip_come_from_everywhere_and_fit_into_memory(monkeypatch: Any) -> None:
     def kept(rows: int, features: int = 4) -> np.ndarray:
-        found = engine._Examples(Settings(), features, 10 * 64)
+        found = ClipRows(Settings(), features, 10 * 64)
         for number in range(10):
             x = np.tile(np.arange(rows, dtype=np.float32)[None, :, None], (1, 1, features)) + 1000 * number
             found.add(number % 5 == 4, Rows(x, (x,), np.zeros(rows), total=x), 64)
@@ -88,7 +89,7 @@ def test_rows_to_fit_behind_a_clip_come_from_everywhere_and_fit_into_memory(monk
     # Of few rows none is left out.
     assert len(kept(100)) == 1000
     assert len(kept(2, features=400)) == 0
-    monkeypatch.setattr(engine, "_CLIPPED_BYTES", 1000 * 3 * 16)
+    monkeypatch.setattr(clip_rows, "_CLIPPED_BYTES", 1000 * 3 * 16)
     assert 800 < len(kept(2000)) < 1200
-    monkeypatch.setattr(engine, "_CLIPPED_BYTES", 10)
+    monkeypatch.setattr(clip_rows, "_CLIPPED_BYTES", 10)
     assert len(kept(2000)) == 0

@@ -7,7 +7,7 @@ import pytest
 
 from onnx_subprune.calibration import HELD, open_data
 from onnx_subprune.model import input_specs
-from onnx_subprune.recovery.exact import Networks, Settings, engine, refit
+from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit
 from onnx_subprune.subspace.residual_ridge import refine
 
 ROWS = {
@@ -38,7 +38,7 @@ def test_fits_do_not_see_what_is_held_out(net, monkeypatch, where, count, batch)
         marks.append([one.pivot[0, 0] + one.gram[0, 0, -1] / one.count for one in (fitted, held)])
         return refine(fitted, held, **more)
 
-    monkeypatch.setattr(engine, "refine", noting)
+    monkeypatch.setattr(paired_run, "refine", noting)
     data = open_data({"x": values}, input_specs(model))
     refit(Networks(model, model, lambda _, value: value), data, Settings(batch_size=8, threads=1))
     assert marks == [[0.0, 1.0]]
@@ -52,7 +52,7 @@ def test_of_too_few_samples_parts_are_held_out(net, monkeypatch):
         counts.append((fitted.count, held.count))
         return refine(fitted, held, **more)
 
-    monkeypatch.setattr(engine, "refine", noting)
+    monkeypatch.setattr(paired_run, "refine", noting)
     data = open_data({"x": np.ones((2, 10, 4), np.float32)}, input_specs(model))
     refit(Networks(model, model, lambda _, value: value), data, Settings(threads=1))
     ((fitted, held),) = counts

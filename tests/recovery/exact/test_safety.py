@@ -11,12 +11,11 @@ import onnx
 import pytest
 
 from onnx_subprune.calibration import open_data
-from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.model import array_of, input_specs
-from onnx_subprune.options import Options
-from onnx_subprune.recovery import recover as recovery
-from onnx_subprune.recovery.exact import Networks, Refit, engine, refit
-from onnx_subprune.recovery.recover import settings
+from onnx_subprune.evaluate.output_error import OutputDistance
+from onnx_subprune.model import Runtime, array_of, input_specs
+from onnx_subprune.recovery import stages
+from onnx_subprune.recovery.exact import Networks, Refit, paired_run, refit
+from onnx_subprune.recovery.stages import settings
 from onnx_subprune.subspace.residual_ridge import Refined
 
 NET = """g (float[N,3,6,6] x) => (float[a,b] y) {
@@ -52,7 +51,7 @@ def _spoilt(monkeypatch: pytest.MonkeyPatch, strengths: Sequence[float]) -> list
         calls.append(len(calls))
         return Refit(_noisy(found.model, strengths[len(calls) - 1]), found.layers, found.left)
 
-    monkeypatch.setattr(recovery, "refit", fit)
+    monkeypatch.setattr(stages, "refit", fit)
     return calls
 
 
@@ -94,7 +93,7 @@ def test_sweeps_go_on_as_long_as_they_help(net, pruned, monkeypatch, strengths, 
     assert _same(found.model, pruned(model, KEPT, sweeps=kept).model)
 
 
-def test_departure_is_of_the_samples_held_out(net, draw):
+def test_the_distance_is_of_the_samples_held_out(net, draw):
     model = net("g (float[N,4] x) => (float[a,b] y) { [m] y = MatMul(x, w) }", w=np.eye(4, dtype=np.float32))
     double = net("g (float[N,4] x) => (float[a,b] y) { [m] y = MatMul(x, w) }", w=2 * np.eye(4, dtype=np.float32))
     values = np.ones((20, 4), np.float32)
@@ -103,15 +102,15 @@ def test_departure_is_of_the_samples_held_out(net, draw):
         w=np.eye(4, dtype=np.float32), one=np.float32(1),
     )  # fmt: skip
     values[9::10] = 3
-    departure = Departure(model, open_data({"x": values}, input_specs(model)), Options(threads=1, batch_size=5), 64)
-    assert departure.held
-    assert departure(model) == 0
-    assert departure(double) == pytest.approx(1)
+    distance = OutputDistance(model, open_data({"x": values}, input_specs(model)), Runtime(threads=1, batch_size=5), 64)
+    assert distance.holds_out
+    assert distance(model) == 0
+    assert distance(double) == pytest.approx(1)
     # Of the samples held out the second and the fourth are threes.
-    assert departure(half) == pytest.approx(2 * 4 / (2 + 2 * 9))
-    assert departure(half, 1) == 0
-    few = Departure(model, open_data({"x": values[:4]}, input_specs(model)), Options(threads=1), 64)
-    assert not few.held
+    assert distance(half) == pytest.approx(2 * 4 / (2 + 2 * 9))
+    assert distance(half, 1) == 0
+    few = OutputDistance(model, open_data({"x": values[:4]}, input_specs(model)), Runtime(threads=1), 64)
+    assert not few.holds_out
     assert few(double) == pytest.approx(1)
 
 
@@ -127,9 +126,9 @@ def test_a_layer_that_is_too_large_keeps_its_recovery_by_channel_and_the_report_
 ):
     model = net(NET, **WEIGHTS)
     if limit == "features":
-        monkeypatch.setattr(recovery, "settings", lambda options: replace(settings(options), max_features=40))
+        monkeypatch.setattr(stages, "settings", lambda options: replace(settings(options), max_features=40))
     else:
-        monkeypatch.setattr(engine, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
+        monkeypatch.setattr(paired_run, "_MOST_BYTES", 8 * 45 * (6 * 45 + 8 * 6) - 1)
     found = pruned(model, KEPT)
     assert reason in found.fit.left["c2"]
     assert {layer.name for layer in found.fit.layers} == {"c1", "g"}
@@ -143,7 +142,7 @@ def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monk
     weight = np.full((4, 4), 6e4, np.float16)
     model = net("g (float16[N,4] x) => (float16[a,b] y) { [m] y = MatMul(x, w) }", w=weight)
     monkeypatch.setattr(
-        engine, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
+        paired_run, "refine", lambda fitted, *_, **__: [Refined(2 * fitted.weight, fitted.bias, 1e-3, (1.0,), 0.5, 0.1)]
     )
     data = open_data({"x": 1e-3 * np.ones((20, 4), np.float16)}, input_specs(model))
     found = refit(Networks(model, model, lambda _, value: value), data)
@@ -151,19 +150,21 @@ def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monk
     assert found.left == {"m": "its type cannot hold the weights that were found"}
 
 
-def test_consumers_that_exact_recovery_does_not_know_are_told_of(net, pruned):
+def test_consumers_that_cannot_be_fitted_are_told_of(net, pruned):
+    """A constant that multiplies from the left, and the states that a recurrent layer reads back."""
     model = net(
-        """g (float[N,5,3] x) => (float[a,b,c,d] y) {
-            [m] h = MatMul(x, w1)
+        """g (float[N,3,5] x) => (float[a,b,c,d] y) {
+            [m] h = Conv(x, w1)
             [r] r = Relu(h)
-            [t] t = Transpose <perm=[1,0,2]> (r)
+            [k] k = MatMul(w3, r)
+            [t] t = Transpose <perm=[1,0,2]> (k)
             [l] y, e, f = LSTM <hidden_size=4> (t, w2, r2)
         }""",
-        w1=(3, 8), w2=(1, 16, 8), r2=(1, 16, 4),
+        w1=(8, 3, 1), w2=(1, 16, 5), r2=(1, 16, 4), w3=(6, 8),
     )  # fmt: skip
     found = pruned(model, {"m": range(5)})
-    assert [
-        text
-        for text in found.warnings
-        if text == "'l' keeps its recovery by channel: nodes of its kind are not fitted exactly"
-    ]
+    assert "'k' keeps its recovery by channel: its weight is the first operand of the product" in found.warnings
+    assert (
+        found.fit.left["l (recurrence)"]
+        == "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
+    )

@@ -9,9 +9,9 @@ import pytest
 
 from onnx_subprune.calibration import open_data, portions
 from onnx_subprune.model import input_specs
-from onnx_subprune.recovery.exact import Networks, Settings, engine, refit
+from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit
 from onnx_subprune.recovery.exact.linear_layers import find_linears
-from onnx_subprune.recovery.exact.sample_size import enough, spread
+from onnx_subprune.recovery.exact.sample_size import samples_needed, spread
 
 RNG = np.random.default_rng(3)
 MAP = """g (float[N,3,8,8] x) => (float[a,b] y) {
@@ -26,7 +26,7 @@ WEIGHTS = {"w1": (6, 3, 3, 3), "w2": (6, 40)}
 def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) -> int | None:
     layers, _ = find_linears(model)
     data = open_data({"x": np.zeros((samples, *shape), np.float32)}, input_specs(model))
-    return enough(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
+    return samples_needed(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_a_fit_runs_no_more_samples_than_it_needs(net, monkeypatch):
     damaged = net(MAP, **WEIGHTS)
     monkeypatch.setattr("onnx_subprune.recovery.exact.sample_size._LEAST", 20)
     runs: list[int] = []
-    real = engine.rows_of
+    real = paired_run.rows_of
 
     def noting(linears: Any, values: Any, *given: Any, **more: Any) -> Any:
         runs.append(values.samples)
         return real(linears, values, *given, **more)
 
-    monkeypatch.setattr(engine, "rows_of", noting)
+    monkeypatch.setattr(paired_run, "rows_of", noting)
     data = open_data({"x": RNG.standard_normal((200, 3, 8, 8)).astype(np.float32)}, input_specs(model))
     refit(Networks(model, damaged, lambda _, value: value), data, Settings(threads=1, batch_size=10, rows=30))
     # 16 rows for each of 6 features, beside those held out: 120 samples, for each of two layers.

@@ -1,0 +1,27 @@
+"""Groups as plain data, for documents: what can be pruned and what cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_subprune.structure import Group
+
+__all__ = ["frozen_document", "group_document"]
+
+
+def group_document(group: Group) -> dict[str, Any]:
+    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it."""
+    return {
+        "name": group.name,
+        "units": group.size,
+        "producers": [use.node.name for use in group.producers],
+        "consumers": [consumer.name for consumer in group.consumers],
+        "macs": group.macs,
+        "removable": group.removable,
+        "contractions": [contraction.name for contraction in group.contractions],
+    }
+
+
+def frozen_document(group: Group) -> dict[str, Any]:
+    """Return a group that cannot be pruned as plain data, with its reasons."""
+    return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}

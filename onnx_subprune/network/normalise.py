@@ -1,0 +1,100 @@
+"""Fewer spellings of the same function: what happens to a model before its structure is inferred."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx
+
+from onnx_subprune import passes
+from onnx_subprune.errors import ModelError
+from onnx_subprune.model import Scratch, to_graph, to_model
+from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+from onnx_subprune.structure import QUANTISED, Structure, infer
+
+__all__ = ["check_float", "infer_structure", "normalise"]
+
+_logger = logging.getLogger(__name__)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_float(model: onnx.ModelProto) -> None:
+    """Refuse a quantised model: its integer weights cannot be corrected, and their scales were fitted to all units.
+
+    Args:
+        model: as it was given.
+
+    Raises:
+        ModelError: a node of the model, of a body or of a function quantises, or computes with integers.
+
+    """
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    domains = [("" if node.domain in ONNX_DOMAINS else node.domain, node.op_type) for node in nodes]
+    quantised = Counter(op for domain, op in domains if (domain, op) in QUANTISED)
+    if quantised:
+        listed = ", ".join(f"{count} {op}" for op, count in quantised.most_common(3))
+        raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
+
+
+def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> onnx.ModelProto:
+    """Write the same function with fewer spellings; the model itself stays as it is.
+
+    Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
+    cut into their parts.
+
+    Args:
+        model: as it was given.
+        shapes: the size of every input.
+        scratch: where new weights go of a model whose weights stay in files.
+
+    """
+    inlined = passes.inline_functions(model)
+    graph = to_graph(_with_inferred_shapes(inlined))
+    constant = passes.overridable_initializers(inlined)
+    fold = passes.FoldConstants(constant)
+    passes.Sequence(
+        fold,
+        passes.InlineBranches(constant),
+        fold,
+        passes.ExpandEinsum(constant),
+        passes.FoldBatchNorm(constant),
+        passes.SkipConcat(constant),
+        passes.NameStates(constant),
+        passes.Tidy(),
+    )(graph)
+    may_be_stacked = passes.has_candidates(graph)
+    normalised = to_model(graph, inlined, scratch)
+    return _unpack_projections(normalised, shapes, scratch) if may_be_stacked else normalised
+
+
+def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> onnx.ModelProto:
+    """Cut stacked projections into their parts; the structure says which rows belong to which part."""
+    structure = infer_structure(model, shapes)
+    result = passes.UnpackProjections(structure)(structure.graph)
+    return to_model(structure.graph, model, scratch) if result.modified else model
+
+
+def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False) -> Structure:
+    """Return the groups and consumers of a normalised model.
+
+    Args:
+        model: that `normalise` returned.
+        shapes: the size of every input.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+
+    """
+    overridable = passes.overridable_initializers(model)
+    return infer(to_graph(_with_inferred_shapes(model)), dict(shapes), overridable, prune_normalised=prune_normalised)
+
+
+def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with the shapes that ONNX can infer; rules need them only behind operators without a rule."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        _logger.info("shape inference gave up (%s); operators without a rule will block more", error)
+        return model

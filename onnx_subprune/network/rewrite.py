@@ -1,0 +1,106 @@
+"""New networks out of a model taken apart: cut down to a plan, masked by it, or with layers factorised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from onnx_subprune import passes
+from onnx_subprune.model import Scratch, to_model
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.plan import Plan
+from onnx_subprune.structure import Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied
+from onnx_subprune.subspace import Correction, Factors, Rescaling
+
+__all__ = ["dense_copy", "factorised", "references", "restructured", "shrink"]
+
+Keeps: TypeAlias = Mapping[Atom, np.ndarray]
+
+
+def shrink(
+    normalised: onnx.ModelProto,
+    structure: Structure,
+    keeps: Keeps,
+    fits: Sequence[Correction] = (),
+    rescalings: Mapping[Normalisation, Rescaling] | None = None,
+    *,
+    biased: Sequence[Consumer] = (),
+    scratch: Scratch | None = None,
+) -> onnx.ModelProto:
+    """Fold corrections in and remove units; the graph of `structure` is used up.
+
+    Args:
+        normalised: the network.
+        structure: its structure, with a graph that may be edited (`restructured`).
+        keeps: for each Atom that loses units, bool [size].
+        fits: corrections of consumers, folded into their weights and biases.
+        rescalings: factor and offset of the normalisations that lose units.
+        biased: consumers that are given biases of ones, where there are no corrections to bring them.
+        scratch: where large weights go of a model whose weights stay in files.
+
+    """
+    # The graph must still be as its rules saw it: the passes edit it, and the removal of branches is read off it.
+    removal = structure.branches.removal(emptied(keeps))
+    structure.branches.close()
+    store = passes.in_memory if scratch is None else scratch.keep
+    passes.Sequence(
+        passes.FoldCorrections(structure, fits, store),
+        passes.GiveBiases(structure, biased),
+        passes.RescaleNormalised(structure, rescalings or {}),
+        passes.RewriteShapes(structure, keeps),
+        passes.Shrink(structure, keeps, store),
+        passes.DropStates(),
+    )(structure.graph)
+    if removal.gone:
+        _drop_branches(normalised, structure, keeps, removal)
+    passes.Tidy()(structure.graph)
+    return to_model(structure.graph, normalised, scratch)
+
+
+def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, removal: Removal) -> None:
+    """Put constants in the place of branches that are gone, and move these as far upstream as is exact."""
+    drop = passes.DropBranches(structure, keeps, removal)
+    drop(structure.graph)
+    passes.Sequence(
+        passes.Tidy(drop.bypassed),
+        passes.FoldConstants(passes.overridable_initializers(normalised)),
+        passes.AbsorbConstants(structure, keeps, drop.constants, removal.short),
+    )(structure.graph)
+
+
+def dense_copy(analysis: Analysis) -> onnx.ModelProto:
+    """Return the model as it was given, which may be changed."""
+    model = onnx.ModelProto()
+    model.CopyFrom(analysis.model)
+    return model
+
+
+def restructured(analysis: Analysis) -> Structure:
+    """Return the structure of the normalised network with a graph of its own, which may be edited."""
+    return analysis.structure.copy()
+
+
+def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
+    bare, masked = restructured(analysis), restructured(analysis)
+    shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
+    keeps = plan.keeps(masked)
+    passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
+    return shrunk, to_model(masked.graph, analysis.normalised, analysis.scratch)
+
+
+def factorised(analysis: Analysis, factors: Mapping[str, Callable[[Layer], Factors]]) -> onnx.ModelProto:
+    """Return the network with layers written as two; the structure of `analysis` stays whole.
+
+    Args:
+        analysis: of the dense network.
+        factors: by the name of a layer's node, from the layer to the two matrices in its place.
+
+    """
+    structure = restructured(analysis)
+    store = passes.in_memory if analysis.scratch is None else analysis.scratch.keep
+    passes.Sequence(passes.LowRank(structure, factors, store), passes.Tidy())(structure.graph)
+    return to_model(structure.graph, analysis.normalised, analysis.scratch)

@@ -1,0 +1,319 @@
+"""Both networks on their way through the samples: what layers are fitted on, their fits, and where these are written.
+
+At each step the dense and the pruned network advance as far as the layers of the step need. The rows they are fitted
+on are summed as they come by, so no more than a batch of them is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, portions
+from onnx_subprune.calibration.held_out import Portion
+from onnx_subprune.model import array_of, initializer
+from onnx_subprune.recovery.exact.activation_store import Store
+from onnx_subprune.recovery.exact.clip_rows import ClipRows
+from onnx_subprune.recovery.exact.correspondence import Surroundings
+from onnx_subprune.recovery.exact.linear_layers import Linear
+from onnx_subprune.recovery.exact.rows import Rows, Values, rows_of
+from onnx_subprune.recovery.exact.sample_size import rows_wanted, samples_needed, spread
+from onnx_subprune.recovery.exact.segments import Segments
+from onnx_subprune.recovery.exact.settings import Settings
+from onnx_subprune.recovery.exact.shortcuts import Shortcut
+from onnx_subprune.recovery.exact.steps import Step
+from onnx_subprune.recovery.exact.targets import Networks, Targets
+from onnx_subprune.subspace.clipped_regression import Limits, fit_behind_clip
+from onnx_subprune.subspace.residual_ridge import ROUNDING, Refined, refine
+from onnx_subprune.subspace.residual_sums import Pairs
+from onnx_subprune.threads import ahead
+
+__all__ = ["PairedRun"]
+
+Array = np.ndarray[Any, Any]
+
+# The sums and solutions of one layer take no more memory than this.
+_MOST_BYTES = 4 << 30
+# What half precision rounds a value to, squared and with some room.
+_HALF_ROUNDING = 1e-5
+# The rows of one run take no more memory than this, beside their copies.
+_RUN_BYTES = 1 << 28
+# A channel whose scale is smaller than this share of the largest keeps its weights.
+_SMALLEST_SCALE = 1e-6
+
+
+class PairedRun:
+    """Both networks on their way through the samples."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        surroundings: Surroundings,
+        steps: Sequence[Step],
+        data: Dataset,
+        settings: Settings,
+    ) -> None:
+        self._stores = (Store(settings.max_bytes), Store(settings.max_bytes))
+        self._dense, self._pruned = (
+            Segments(model, store, providers=settings.providers, threads=settings.threads)
+            for model, store in zip((networks.dense, networks.pruned), self._stores, strict=True)
+        )
+        self._targets = Targets(networks.dense, networks.restrict, surroundings)
+        self._scratch = networks.scratch
+        self._settings = settings
+        self._surroundings = surroundings
+        self._tensors = {tensor.name: tensor for tensor in networks.pruned.graph.initializer}
+        linears = [linear for step in steps for linear in step.linears]
+        self._open = {id(linear.node) for linear in linears}
+        self._dense.expect(self._targets.tensor(linear) for linear in linears)
+        beside = {linear.source for step in steps if step.beside for linear in step.linears}
+        self._dense.expect({surroundings.counterpart(source) for source in beside})
+        self._portions: list[Portion] = []
+        layers = [(self._targets.tensor(linear), linear) for linear in linears]
+        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings)
+        for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
+            for network in (self._dense, self._pruned):
+                network.feed(portion.feeds)
+            self._portions.append(replace(portion, feeds={}))
+        self._samples = sum(portion.samples for portion in self._portions)
+        self._together = max((portion.samples for portion in self._portions), default=1)
+        self._units = sum(portion.units for portion in self._portions)
+
+    def __enter__(self) -> PairedRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for store in self._stores:
+            store.close()
+
+    def fit(self, step: Step, rng: np.random.Generator) -> list[Refined] | str:
+        """Advance to layers that are fitted at once and fit them. A text says why they cannot be."""
+        first = step.linears[0]
+        weight = step.matrices(self._tensors)
+        shortcut = None if step.shared else self._shortcut(first)
+        self._open -= {id(linear.node) for linear in step.linears}
+        reason = self._refusal(step, shortcut, weight.shape)
+        if reason is not None:
+            return reason
+        scale = np.ones(weight.shape[:2])
+        if shortcut is not None and shortcut.scale is not None:
+            scale = shortcut.scale.reshape(scale.shape)
+        bias = step.intercepts(self._tensors)
+        limits = self._limits(step, shortcut)
+        clip_rows = None
+        if limits is not None:
+            clip_rows = ClipRows(self._settings, weight.shape[2], self._samples, len(step.readers))
+        sums = self._summed(step, shortcut, (weight * scale[:, :, None], bias * scale), clip_rows, rng)
+        if isinstance(sums, str):
+            return sums
+        fitted, held = sums
+        rounding = _HALF_ROUNDING if array_of(self._tensors[first.weight]).dtype.itemsize == 2 else ROUNDING
+        refined = refine(
+            fitted,
+            held,
+            affine=step.affine,
+            bounds=None if step.shared else _bounds(step),
+            rounding=rounding,
+            whole=fitted.count + held.count >= ROWS_PER_FEATURE * weight.shape[2],
+        )
+        if (scale != 1).any():
+            return [_unscaled(layer, scale, weight, bias) for layer in refined]
+        if limits is not None and clip_rows is not None and clip_rows.enough:
+            refined = [fit_behind_clip(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
+        return _for_each_reader(step, refined[0]) if step.shared else refined
+
+    def _limits(self, step: Step, shortcut: Shortcut | None) -> Limits | None:
+        """Return what a clip leaves of all that the layers of a step give; None where no fit goes by it."""
+        alone = step.shared or len(step.linears) == 1
+        if not alone or not step.affine or step.biases > 1:
+            return None
+        limits = {self._surroundings.limits(linear, shortcut) for linear in step.linears}
+        return limits.pop() if len(limits) == 1 else None
+
+    def _refusal(self, step: Step, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
+        _, outputs, features = shape
+        if features > self._settings.max_features:
+            return f"it reads {features} features at once, more than the {self._settings.max_features} allowed"
+        if _bytes_of(shape) > _MOST_BYTES:
+            return f"its {outputs} outputs of {features} features are more than memory is given for"
+        known = (None, None if shortcut is None else shortcut.total)
+        if any(self._surroundings.shifted(linear) not in known for linear in step.linears):
+            return "it gives what a branch gave that is gone, to a sum that is not known yet"
+        return None
+
+    def _summed(
+        self,
+        step: Step,
+        shortcut: Shortcut | None,
+        present: tuple[Array, Array],
+        clip_rows: ClipRows | None,
+        rng: np.random.Generator,
+    ) -> tuple[Pairs, Pairs] | str:
+        """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
+        weight, bias = present
+        sums: tuple[Pairs, Pairs] | None = None
+        seen = 0
+        reason = None
+        runs = ahead(self._rows(step, shortcut, weight.shape[2], rng, summed=clip_rows is not None))
+        for rows, portion in zip(runs, self._portions, strict=True):
+            if isinstance(rows, str) or reason is not None:
+                reason = reason or str(rows)
+                continue
+            if sums is None and any(read.x.shape[1] for read in rows):
+                pivot = _pivot(rows, bias) if step.affine else None
+                first, second = (Pairs(weight, bias, len(rows[0].parts), pivot) for _ in range(2))
+                sums = first, second
+            for reader, read in enumerate(rows):
+                if sums is None or not read.x.shape[1]:
+                    continue
+                for number, part in self._split(read, seen, portion):
+                    sums[number].add(part.x, part.parts, part.weights, reader if step.biases > 1 else 0)
+                    if clip_rows is not None:
+                        clip_rows.add(number, part, portion.samples)
+            seen += portion.units
+        if reason is not None or sums is None or not sums[0].count:
+            return reason or "no sample reaches it"
+        if not all(pairs.finite for pairs in sums):
+            return "what it reads or gives is not finite"
+        if not self._settings.held:
+            return sums[0], sums[0]
+        return sums if sums[1].count else "there are too few samples to hold some out"
+
+    def write(self, step: Step, refined: Sequence[Refined]) -> list[Linear]:
+        """Put fitted weights and biases into the pruned network; returns the layers whose type cannot hold them."""
+        refused: list[Linear] = []
+        written: set[str] = set()
+        for linear, layer in zip(step.linears, refined, strict=True):
+            if np.isinf(layer.strength) or linear.weight in written:
+                continue
+            weight = self._tensors[linear.weight]
+            like = array_of(weight)
+            with np.errstate(over="ignore"):
+                values = linear.stored(layer.weight, like).astype(like.dtype)
+            if not np.isfinite(values).all():
+                # Half precision cannot hold it.
+                refused.append(linear)
+                continue
+            weight.CopyFrom(initializer(values, weight.name, self._scratch))
+            written.add(linear.weight)
+        for linear, layer in zip(step.linears, refined, strict=True):
+            if linear.bias is not None and linear.weight in written:
+                bias = self._tensors[linear.bias]
+                bias.CopyFrom(initializer(linear.stored_bias(layer.bias, array_of(bias)), bias.name))
+        weights = {linear.weight for linear in refused}
+        return [linear for linear in step.linears if linear.weight in weights]
+
+    def _shortcut(self, linear: Linear) -> Shortcut | None:
+        """Return what the layer's output is added to, where both networks can compute it by now."""
+        shortcut = self._surroundings.shortcut(linear) if self._settings.sequential else None
+        if shortcut is None:
+            return None
+        if not (self._dense.has(self._surroundings.counterpart(shortcut.name)) and self._pruned.has(shortcut.name)):
+            return None
+        return None if any(id(node) in self._open for node in self._pruned.pending([shortcut.name])) else shortcut
+
+    def _rows(
+        self, step: Step, shortcut: Shortcut | None, features: int, rng: np.random.Generator, *, summed: bool
+    ) -> Iterable[list[Rows] | str]:
+        """Yield what layers are fitted on, batch by batch: the rows of each reader."""
+        readers = step.readers
+        shapes = [linears[0].view(array_of(self._tensors[linears[0].weight])).shape for linears in readers]
+        most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
+        run_bytes = _RUN_BYTES // len(readers)
+        most = min(most, max(1, run_bytes // (4 * features * step.linears[0].blocks * self._together)))
+        for (dense, pruned), portion in zip(ahead(self._sides(step, shortcut)), self._portions, strict=True):
+            rows: list[Rows] = []
+            reason: str | None = None
+            targets = [[self._targets.value(dense, linear) for linear in linears] for linears in readers]
+            normalised = all(
+                self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
+                for linears, y in zip(readers, targets, strict=True)
+            )
+            for linears, shape, y in zip(readers, shapes, targets, strict=True):
+                values = Values(pruned[linears[0].source], y, samples=portion.samples)
+                if shortcut is not None:
+                    beside = self._targets.shortcut(dense, shortcut)
+                    values = replace(values, dense_shortcut=beside, pruned_shortcut=pruned[shortcut.name])
+                read = rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng, summed=summed)
+                if isinstance(read, str):
+                    reason = reason or read
+                else:
+                    rows.append(read)
+            yield reason or rows
+
+    def _sides(
+        self, step: Step, shortcut: Shortcut | None
+    ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
+        """Yield the values of the dense and of the pruned network, batch by batch."""
+        counterpart = self._surroundings.counterpart
+        wanted = [self._targets.tensor(linear) for linear in step.linears]
+        if step.beside:
+            for values in self._dense.advance([*wanted, *(counterpart(source) for source in step.sources)]):
+                yield values, {source: self._targets.plain(values, source) for source in step.sources}
+            return
+        beside = [] if shortcut is None else [shortcut.name]
+        wanted += [counterpart(name) for name in beside]
+        if shortcut is not None and counterpart(shortcut.total) != shortcut.total:
+            wanted += [shortcut.total, counterpart(shortcut.total)]
+        yield from zip(self._dense.advance(wanted), self._pruned.advance([*step.sources, *beside]), strict=True)
+
+    def _split(self, rows: Rows, seen: int, portion: Portion) -> Iterator[tuple[int, Rows]]:
+        """Yield the rows to fit on (0) and those held out (1), where there are any."""
+        for number, mask in enumerate(self._masks(rows, seen, portion)):
+            if mask.any():
+                yield number, rows.chosen(mask)
+
+    def _masks(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
+        """Return which rows to fit on and which are held out; of too few samples to hold any out, parts are."""
+        held, count = self._settings.held, len(rows.places)
+        if not held or self._units >= held:
+            return np.full(count, not portion.held), np.full(count, portion.held)
+        pieces = -(-held // max(self._units, 1))
+        number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
+        away = number % held == held - 1
+        return ~away, away
+
+
+def _bounds(step: Step) -> list[int]:
+    """Return where the outputs of each layer begin, and where the last end."""
+    return list(accumulate((linear.outputs // linear.blocks for linear in step.linears), initial=0))
+
+
+def _pivot(rows: Sequence[Rows], bias: Array) -> Array:
+    """Return means of what is read: of each reader that has a bias of its own, else of the first that reads any."""
+    if bias.ndim == 2:
+        return _mean(next(read for read in rows if read.x.shape[1]))
+    return np.stack([_mean(read) for read in rows])
+
+
+def _mean(rows: Rows) -> Array:
+    return rows.x.mean(axis=1, dtype=np.float64) if rows.x.shape[1] else np.zeros(rows.x[:, 0:0].sum(axis=1).shape)
+
+
+def _for_each_reader(step: Step, refined: Refined) -> list[Refined]:
+    """Return a fit of a weight for each of its readers, with the bias of that reader."""
+    biases = refined.bias if refined.bias.ndim == 3 else [refined.bias] * len(step.linears)
+    return [replace(refined, bias=bias) for bias in biases]
+
+
+def _bytes_of(shape: tuple[int, ...]) -> int:
+    """Return what a layer takes: Gram matrices of two sets of rows, their sum and its factor, with copies."""
+    blocks, outputs, features = shape
+    return 8 * blocks * features * (6 * features + 8 * outputs)
+
+
+def _unscaled(fit: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
+    """Return a layer that was fitted behind a scale of its channels as it is in front of it."""
+    if np.isinf(fit.strength):
+        return replace(fit, weight=weight, bias=bias)
+    clear = np.abs(scale) > _SMALLEST_SCALE * np.abs(scale).max()
+    safe = np.where(clear, scale, 1.0)
+    return replace(
+        fit,
+        weight=np.where(clear[:, :, None], fit.weight / safe[:, :, None], weight),
+        bias=np.where(clear, fit.bias / safe, bias),
+    )

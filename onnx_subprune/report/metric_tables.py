@@ -1,0 +1,57 @@
+"""Tables of what `eval` measures, a row for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from onnx_subprune.evaluate import Fidelity, Perplexity, Top1
+from onnx_subprune.report.table import table
+
+__all__ = ["accuracy_table", "fidelity_table", "perplexity_table"]
+
+
+def accuracy_table(names: Sequence[str], accuracies: Sequence[Top1]) -> Table:
+    """Return top-1 accuracy of every model, and the difference to the first in percentage points."""
+    first = accuracies[0].accuracy
+    rows = [
+        (name, f"{top1.accuracy:.2%}", f"{100 * (top1.accuracy - first):+.2f}", f"{top1.correct} / {top1.samples}")
+        for name, top1 in zip(names, accuracies, strict=True)
+    ]
+    return table(("model", "top-1", "to the first", "correct"), rows, "lrrr")
+
+
+def perplexity_table(names: Sequence[str], perplexities: Sequence[Perplexity]) -> Table:
+    """Return perplexity of every model, and the difference to the first."""
+    first = perplexities[0].perplexity
+    rows = [
+        (
+            name,
+            f"{measured.perplexity:.4g}",
+            f"{measured.perplexity - first:+.4g}",
+            f"{measured.nll:.4f}",
+            str(measured.tokens),
+        )
+        for name, measured in zip(names, perplexities, strict=True)
+    ]
+    return table(("model", "perplexity", "to the first", "nats per token", "tokens"), rows, "lrrrr")
+
+
+def fidelity_table(names: Sequence[str], fidelities: Sequence[Fidelity]) -> Table:
+    """Return every output of the models against the same output of the reference."""
+    rows = [
+        (
+            name,
+            output,
+            f"{closeness.relative_l2:.2e}",
+            f"{closeness.cosine:.6f}",
+            f"{closeness.max_abs:.2e}",
+            "-" if closeness.agreement is None else f"{closeness.agreement:.2%}",
+            "-" if closeness.kl is None else f"{closeness.kl:.2e}",
+        )
+        for name, fidelity in zip(names, fidelities, strict=True)
+        for output, closeness in fidelity.outputs.items()
+    ]
+    columns = ("model", "output", "relative error", "cosine", "largest", "same class", "KL (nats)")
+    return table(columns, rows, "llrrrrr")

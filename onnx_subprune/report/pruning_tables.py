@@ -1,0 +1,140 @@
+"""Tables and sentences on a pruned or factorised model, made of its document: costs, widths, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from onnx_subprune.formatting import change, count, milliseconds
+from onnx_subprune.report.document import Document
+from onnx_subprune.report.table import Row, table
+
+__all__ = ["cost_table", "drop_line", "odd_widths_line", "rank_table", "width_table"]
+
+# Vectors of the CPUs in use hold 8 or 16 numbers, tensor cores of GPUs take 8 or more at once.
+_BLOCK = 8
+
+
+def cost_table(document: Document, title: str | None = None) -> Table:
+    """Return accuracy and latency where measured, costs, and nodes by operator, before and after."""
+    dense, pruned = document["dense"], document["pruned"]
+    operators = document["operators"]
+    rows = [
+        *_accuracy_rows(document),
+        *_timing_rows(document),
+        _compared("parameters", dense["parameters"], pruned["parameters"], count),
+        _compared("MACs", dense["macs"], pruned["macs"], count),
+        _compared("size", dense["bytes"], pruned["bytes"], _bytes),
+        *_latency_rows(document),
+        _compared("nodes", sum(operators["dense"].values()), sum(operators["pruned"].values()), str),
+        *_operator_rows(operators["dense"], operators["pruned"]),
+    ]
+    return table(("", "dense", "pruned", "pruned / dense"), rows, "lrrr", title)
+
+
+def width_table(document: Document) -> Table:
+    """Return units of every prunable group before and after, and the share of its readers' inputs that is lost."""
+    rows = [
+        (
+            group["name"],
+            str(group["units"]),
+            str(group["kept"]),
+            f"{group['kept'] / group['units']:.0%}",
+            _lost(group, document["errors"]),
+        )
+        for group in document["groups"]
+    ]
+    return table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
+
+
+def rank_table(document: Document) -> Table:
+    """Return the layers that can be factorised: the rank of the two in their place, MACs, and the share that is lost.
+
+    What is lost is a share of the variance of a layer's outputs.
+    """
+    rows = [
+        (
+            layer["name"],
+            f"{layer['features']} x {layer['outputs']}",
+            "-" if layer["rank"] is None else str(layer["rank"]),
+            f"{layer['macs_kept'] / layer['macs']:.0%}" if layer["macs"] else "-",
+            "-" if layer["rank"] is None else f"{1 - layer['share']:.1%}",
+        )
+        for layer in document["layers"]
+    ]
+    return table(("layer", "size", "rank", "MACs kept", "lost"), rows, "lrrrr")
+
+
+def drop_line(document: Document) -> str | None:
+    """Return one sentence on what a target `drop` measured; None for other targets."""
+    drop = document.get("drop")
+    if drop is None:
+        return None
+    fall, allowed = drop["fall"], drop["allowed"]
+    tried = f"the smallest of {len(drop['tried'])} networks by its {drop['cost']}"
+    if drop["metric"] == "top-1":
+        return f"top-1 falls by {100 * fall:.2f} points, of {100 * allowed:.2f} allowed; {tried}"
+    if drop["metric"] == "same class":
+        return f"{fall:.2%} of the samples change their largest class, of {allowed:.2%} allowed; {tried}"
+    return f"the metric falls by {fall:.4g}, of {allowed:g} allowed; {tried}"
+
+
+def odd_widths_line(document: Document) -> str | None:
+    """Return one sentence where widths came out that no kernel likes and nobody measured; None where all are fine."""
+    if document["latency"] is not None or "timing" in document:
+        return None
+    cut = [group for group in document["groups"] if 0 < group["kept"] < group["units"]]
+    widths = [(group["units"] * group["entries"], group["kept"] * group["entries"]) for group in cut]
+    odd = sum(before % _BLOCK == 0 and after % _BLOCK != 0 for before, after in widths)
+    if not odd:
+        return None
+    return (
+        f"latency was not measured (--latency does): {odd} of {len(cut)} widths are no multiples of {_BLOCK} any "
+        "more, which can be slower than the dense model; --round-to auto keeps to widths that are fast here"
+    )
+
+
+def _accuracy_rows(document: Document) -> list[Row]:
+    top1 = document.get("top1")
+    if top1 is None:
+        return []
+    dense, pruned = (top1[model]["accuracy"] for model in ("dense", "pruned"))
+    return [("top-1", f"{dense:.1%}", f"{pruned:.1%}", f"{100 * (pruned - dense):+.1f} points")]
+
+
+def _timing_rows(document: Document) -> list[Row]:
+    timing = document.get("timing")
+    if timing is None:
+        return []
+    medians = (milliseconds(timing[model]["median_ms"]) for model in ("dense", "pruned"))
+    return [("latency (median)", *medians, f"{timing['pruned']['ratio_to_first']:.1%}")]
+
+
+def _latency_rows(document: Document) -> list[Row]:
+    """Return a row where latency was the target and nothing else tells of it; the ratio is that of paired runs."""
+    latency = document.get("latency")
+    if latency is None or "timing" in document:
+        return []
+    dense_ms, pruned_ms = latency["dense_ms"], latency["pruned_ms"]
+    return [("latency", f"{dense_ms:.3f} ms", f"{pruned_ms:.3f} ms", f"{latency['measured']:.1%}")]
+
+
+def _operator_rows(dense: Mapping[str, int], pruned: Mapping[str, int]) -> list[Row]:
+    names = sorted({*dense, *pruned})
+    return [_compared(f"  {name}", dense.get(name, 0), pruned.get(name, 0), str) for name in names]
+
+
+def _compared(name: str, dense: int, pruned: int, write: Callable[[int], str]) -> Row:
+    return (name, write(dense), write(pruned), change(dense, pruned))
+
+
+def _bytes(number: int) -> str:
+    return count(number, "B")
+
+
+def _lost(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
+    """Return what the recovery leaves open at the consumer where that is most."""
+    shares = [errors[consumer] for consumer in group["consumers"] if consumer in errors]
+    return f"{max(shares):.1%}" if shares else "-"

@@ -1,0 +1,63 @@
+"""Tables and sentences on a model's structure, made of the document of `inspect`: its groups, prunable and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from onnx_subprune.formatting import count
+from onnx_subprune.report.document import Document
+from onnx_subprune.report.table import table
+
+__all__ = ["frozen_table", "group_table", "totals"]
+
+
+def group_table(document: Document) -> Table:
+    """Return the prunable groups: units, how many nodes produce them, which read them, and the share of all MACs."""
+    macs = document["dense"]["macs"]
+    rows = [
+        (
+            group["name"],
+            str(group["units"]),
+            str(len(set(group["producers"]))),
+            _first_and_number(_readers(group)),
+            count(group["macs"]),
+            f"{group['macs'] / macs:.1%}" if macs else "-",
+        )
+        for group in document["groups"]
+    ]
+    columns = ("group", "units", "producers", "consumers", "MACs", "share")
+    return table(columns, rows, "lrrlrr")
+
+
+def frozen_table(document: Document) -> Table:
+    """Return the groups that cannot be pruned, each with the first reason."""
+    rows = [(group["name"], str(group["units"]), _first_reason(group["reasons"])) for group in document["frozen"]]
+    return table(("frozen group", "units", "why"), rows, "lrl")
+
+
+def totals(document: Document) -> str:
+    """Return one sentence on what the prunable groups amount to."""
+    prunable, dense, shares = document["groups"], document["dense"], document["prunable_share"]
+    return (
+        f"{len(prunable)} of {len(prunable) + len(document['frozen'])} groups can be pruned; they touch "
+        f"{shares['parameters']:.1%} of {count(dense['parameters'])} parameters and {shares['macs']:.1%} of "
+        f"{count(dense['macs'])} MACs ({count(dense['bytes'], 'B')} on the disk)"
+    )
+
+
+def _readers(group: Mapping[str, Any]) -> list[str]:
+    """Return the nodes that read a group: its consumers, or the products of activations where these alone read it."""
+    return list(dict.fromkeys(group["consumers"] or group["contractions"]))
+
+
+def _first_and_number(names: Sequence[str]) -> str:
+    if not names:
+        return "-"
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else names[0]
+
+
+def _first_reason(reasons: Sequence[str]) -> str:
+    return reasons[0] + (f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else "")

@@ -1,0 +1,146 @@
+"""Sums over rows that a layer is corrected by: products of its inputs with themselves and with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_subprune.threads import shared
+
+__all__ = ["Pairs", "total_of"]
+
+Matrix = NDArray[np.float64]
+Array = NDArray[Any]
+
+# Up to so many features sums are taken in double precision; beyond, ridges below single precision mean nothing.
+_SMALL = 256
+# Wider Gram matrices are summed in panels of so many columns, down to the diagonal, on as many threads as there are.
+_PANEL = 256
+
+
+class Pairs:
+    """Sums of products of inputs x with themselves and with the parts of a layer's error, over rows.
+
+    A weight may have several readers whose biases are apart: then the rows of each have an intercept of their own.
+
+    Args:
+        weight: [blocks, o, f], the present one.
+        bias: the present one, [blocks, o]; of several readers [readers, blocks, o].
+        parts: how many parts a target has: the layer's own output, and what it has to make up for.
+        pivot: [blocks, f] or [readers, blocks, f], a value near the mean of x, so that sums of x - pivot lose no
+            digits; zero without.
+
+    Attributes:
+        count: number of rows.
+        gram: [blocks, f + readers, f + readers] float64 of z = [x - pivot; 1 for the reader of the row, 0 for others].
+        cross: [parts, blocks, o, f + readers] of each part of the error with z.
+        square: [blocks, o], sums of squares of the whole target.
+        missed: [blocks, o], sums of squares of the whole error.
+
+    """
+
+    def __init__(self, weight: Matrix, bias: Matrix, parts: int, pivot: Array | None = None) -> None:
+        blocks, outputs, features = weight.shape
+        self.weight, self.bias = weight, bias
+        self.readers = 1 if bias.ndim == 2 else len(bias)
+        shape = (*bias.shape[:-1], features)
+        self.pivot = np.zeros(shape) if pivot is None else pivot.astype(np.float64)
+        self.single = features > _SMALL
+        self.count = 0
+        size = features + self.readers
+        self._gram, self._halved = np.zeros((blocks, size, size)), False
+        self.cross = np.zeros((parts, blocks, outputs, size))
+        self.square = np.zeros((blocks, outputs))
+        self.missed = np.zeros((blocks, outputs))
+
+    @property
+    def features(self) -> int:
+        """Number of features of each block."""
+        return int(self.weight.shape[2])
+
+    @property
+    def pivots(self) -> Matrix:
+        """The pivots, [readers, blocks, f]."""
+        return self.pivot if self.pivot.ndim == 3 else self.pivot[None]
+
+    @property
+    def biases(self) -> Matrix:
+        """The present biases, [readers, blocks, o]."""
+        return self.bias if self.bias.ndim == 3 else self.bias[None]
+
+    @property
+    def gram(self) -> Matrix:
+        """The sums of products of z with itself."""
+        if self._halved:
+            for start in range(0, self.features, _PANEL):
+                stop = min(start + _PANEL, self.features)
+                self._gram[:, start:stop, :start] = self._gram[:, :start, start:stop].transpose(0, 2, 1)
+            self._halved = False
+        return self._gram
+
+    @property
+    def finite(self) -> bool:
+        """Whether no NaN and no infinity was among the rows."""
+        return bool(np.isfinite(self._gram[:, self.features :]).all() and np.isfinite(self.missed).all())
+
+    def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None, reader: int = 0) -> None:
+        """Add rows of one reader.
+
+        Args:
+            x: [blocks, rows, f].
+            parts: of the targets, each [blocks, rows, o].
+            weights: [rows], how often the squares of a row count; once where None.
+            reader: which of the biases is that of the rows.
+
+        """
+        # What is not finite is told of by `finite`.
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._add(x, parts, weights, reader)
+
+    def _add(self, x: Array, parts: Sequence[Array], weights: Array | None, reader: int) -> None:
+        kind = np.dtype(np.float32 if self.single else np.float64)
+        pivot = self.pivots[reader]
+        z = (x - pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
+        targets = [part.astype(kind, copy=False) for part in parts]
+        level = self.biases[reader] + np.einsum("bof,bf->bo", self.weight, pivot)
+        present = z @ self.weight.transpose(0, 2, 1).astype(kind) + level[:, None, :].astype(kind)
+        errors = [targets[0] - present, *targets[1:]]
+        ones = np.ones(x.shape[1], kind)
+        if weights is not None:
+            ones = np.sqrt(weights).astype(kind)
+            z = z * ones[:, None]
+            targets, errors = ([part * ones[:, None] for part in each] for each in (targets, errors))
+        self._add_products(z, errors, ones, self.features + reader)
+        self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
+        self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
+        self.count += x.shape[1]
+
+    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array, place: int) -> None:
+        """Add the products of z, whose entry `one` is `ones`."""
+        f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
+        sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
+
+        def panel(start: int) -> None:
+            stop = min(start + _PANEL, f)
+            gram[:, :stop, start:stop] += turned[:, :stop] @ z[:, :, start:stop]
+
+        if f <= _PANEL:
+            gram[:, :f, :f] += turned @ z
+        else:
+            # The wider panels first: they are the longer ones.
+            shared(panel, range(0, f, _PANEL)[::-1])
+            self._halved = True
+        gram[:, place, :f] += sums
+        gram[:, :f, place] += sums
+        gram[:, place, place] += float(np.vdot(ones, ones))
+        for cross, error in zip(self.cross, errors, strict=True):
+            cross[:, :, :f] += error.transpose(0, 2, 1) @ z
+            cross[:, :, place] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
+
+
+def total_of(parts: Sequence[Array]) -> Array:
+    """Return the sum of the parts of a target or of an error."""
+    return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])
