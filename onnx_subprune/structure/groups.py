@@ -55,7 +55,7 @@ class Group:
     @property
     def removable(self) -> bool:
         """Whether all units may be removed, and with them the branch that the group is part of."""
-        return self.prunable and self.branches.removal([self.atom]).reason is None
+        return self.prunable and self.branches.is_removable(self.atom)
 
     @property
     def entries(self) -> int:
