@@ -7,7 +7,7 @@ on are summed as they come by, so no more than a batch of them is in memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class Networks:
         pruned: what became of it.
         restrict: cuts the value of a dense tensor down to the units that stay, on every axis.
         scratch: where large new weights go.
+        sample_shapes: of tensors of the dense network for the first sample, kept from one pruned network to the next.
 
     """
 
@@ -61,6 +62,7 @@ class Networks:
     pruned: onnx.ModelProto
     restrict: Restrict
     scratch: Scratch | None = None
+    sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class PairedRun:
@@ -90,7 +92,7 @@ class PairedRun:
             self._dense.expect({self._meaning(one.source) for one in steps})
         self._portions: list[Portion] = []
         layers = [(self._meaning(one.output), one) for one in steps]
-        wanted = enough(networks.dense, networks.pruned, layers, data, settings)
+        wanted = enough(networks.dense, networks.pruned, layers, data, settings, sample_shapes=networks.sample_shapes)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
