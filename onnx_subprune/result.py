@@ -99,9 +99,7 @@ class Result:
         options = self.options
         conditions = Conditions(
             shapes=self.analysis.input_shapes if self.latency is None else self.latency.shapes,
-            providers=options.providers,
-            threads=options.threads,
-            batch_size=options.batch_size,
+            runtime=options.runtime,
             timed_samples=options.latency_batch or 1,
             seed=options.seed,
         )

@@ -26,7 +26,7 @@ def inspect(
 ) -> None:
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
-        given = dict(shapes(input_shapes))
+        given = dict(shapes(input_shapes or ()))
         check_outputs({"MODEL": model}, {"--report": report_file})
         proto = load_model(model, resident=False)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)

@@ -19,7 +19,7 @@ from onnx_subprune.model import open_session, run
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.settings import Settings
 
-__all__ = ["LEAST_FEATURES", "enough", "rows_wanted", "spread"]
+__all__ = ["LEAST_FEATURES", "rows_wanted", "samples_needed", "spread"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def rows_wanted(features: int, settings: Settings) -> int:
     return settings.rows * max(features, LEAST_FEATURES)
 
 
-def enough(
+def samples_needed(
     dense: onnx.ModelProto,
     pruned: onnx.ModelProto,
     layers: Sequence[tuple[str, Linear]],

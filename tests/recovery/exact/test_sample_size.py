@@ -11,7 +11,7 @@ from onnx_subprune.calibration import open_data, portions
 from onnx_subprune.model import input_specs
 from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit, sample_size
 from onnx_subprune.recovery.exact.linear_layers import find_linears
-from onnx_subprune.recovery.exact.sample_size import enough, spread
+from onnx_subprune.recovery.exact.sample_size import samples_needed, spread
 
 RNG = np.random.default_rng(3)
 MAP = """g (float[N,3,8,8] x) => (float[a,b] y) {
@@ -26,7 +26,7 @@ WEIGHTS = {"w1": (6, 3, 3, 3), "w2": (6, 40)}
 def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) -> int | None:
     layers, _ = find_linears(model)
     data = open_data({"x": np.zeros((samples, *shape), np.float32)}, input_specs(model))
-    return enough(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
+    return samples_needed(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,8 @@ def test_the_dense_network_is_probed_once_for_all_pruned_ones(net, monkeypatch):
     )
     shapes: dict[str, tuple[int, ...]] = {}
     results = [
-        enough(model, model, layers, data, Settings(threads=1, rows=1000), sample_shapes=shapes) for _ in range(3)
+        samples_needed(model, model, layers, data, Settings(threads=1, rows=1000), sample_shapes=shapes)
+        for _ in range(3)
     ]
     assert results == [1334] * 3
     assert len(opened) == 1
