@@ -74,7 +74,8 @@ class PairedRun:
         self._dense.expect({surroundings.counterpart(source) for source in beside})
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
-        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings)
+        shapes = networks.sample_shapes
+        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings, sample_shapes=shapes)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
