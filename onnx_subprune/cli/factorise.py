@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -29,9 +27,9 @@ from onnx_subprune.cli.parameters import (
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.factorisation.low_rank_pipeline import TARGETS
+from onnx_subprune.factorisation import TARGETS
 from onnx_subprune.model import operator_counts
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, Target
 
 __all__ = ["factorise"]
 
@@ -116,28 +114,8 @@ def factorise(
                 loaded.save(statistics)
             result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
-        document = _document(result, command=context.obj or (), source=calib or str(statistics))
+        document = result.document(command=context.obj or (), source=calib or str(statistics))
         result.save(out)
         if report_file is not None:
             report.write_json(document, report_file)
         screen.show(document, report.cost_table(document), report.rank_table(document))
-
-
-def _document(result: factorisation.Factorisation, *, command: Sequence[str], source: str) -> report.Document:
-    """Return everything there is to say about a factorisation as plain data."""
-    statistics = result.statistics
-    return {
-        "format": "onnx_subprune.factorise/1",
-        "versions": report.versions(),
-        "command": list(command),
-        "target": str(result.target),
-        "fingerprint": result.analysis.fingerprint,
-        "input_shapes": {name: list(shape) for name, shape in result.analysis.input_shapes.items()},
-        "dense": asdict(result.dense),
-        "pruned": asdict(result.pruned),
-        "operators": {"dense": operator_counts(result.analysis.model), "pruned": operator_counts(result.model)},
-        "layers": [{**asdict(layer), "macs_kept": layer.macs_kept} for layer in result.layers],
-        "left": dict(result.left),
-        "calibration": {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)},
-        "warnings": list(result.warnings),
-    }

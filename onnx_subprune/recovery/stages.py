@@ -21,7 +21,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.progress import phase
@@ -230,10 +230,9 @@ def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics:
     readers = readers_of(structure)
     # Where all features are gone only their mean was needed.
     fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
-    lines = (
-        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
+    return few_row_warnings(
+        statistics, ((f"'{consumer.name}' was fitted", tap_of(readers[consumer])) for consumer in fitted)
     )
-    return [line for line in lines if line is not None]
 
 
 def _unfitted_warnings(found: Refit, errors: Mapping[str, float]) -> list[str]:
