@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import onnx
 
 from onnx_subprune import report
 from onnx_subprune.formatting import count, html_table
-from onnx_subprune.model import Cost, Scratch, concrete_shapes, fingerprint, has_placed, input_specs, load_model
+from onnx_subprune.model import (
+    Cost,
+    InputSpec,
+    Scratch,
+    concrete_shapes,
+    fingerprint,
+    has_placed,
+    input_specs,
+    load_model,
+    measure_cost,
+)
 from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
@@ -44,11 +55,20 @@ class Analysis:
     prune_normalised: bool = False
     scratch: Scratch | None = None
 
-    def document(self, dense: Cost, shares: Mapping[str, float]) -> report.Document:
+    @cached_property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Names, types and shapes of the model's inputs."""
+        return input_specs(self.model)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """The cost of the model as given."""
+        return measure_cost(self.model, self.input_shapes)
+
+    def document(self, shares: Mapping[str, float]) -> report.Document:
         """Return what can be pruned and what cannot as plain data: the document of `inspect --json`.
 
         Args:
-            dense: cost of the model.
             shares: of `macs` and `parameters` that touch a prunable group, in [0, 1].
 
         """
@@ -57,7 +77,7 @@ class Analysis:
             "versions": report.versions(),
             "fingerprint": self.fingerprint,
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
-            "dense": asdict(dense),
+            "dense": asdict(self.cost),
             "prunable_share": dict(shares),
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],

@@ -137,6 +137,7 @@ def copied_records(records: Records, copies: GraphCopy) -> Records:
         squeezed=copies.records(records.squeezed),
         mac_terms=copies.records(records.mac_terms),
         statistics=copies.records(records.statistics),
+        rule_errors=list(records.rule_errors),
         normalisations=copies.records(records.normalisations),
     )
 

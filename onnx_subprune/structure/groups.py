@@ -21,7 +21,7 @@ from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_group, copied_records
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
-from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, Use
+from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, RuleError, Use
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -115,6 +115,11 @@ class Structure:
     def contractions(self) -> list[Contraction]:
         """All products of two activations, in graph order."""
         return self.records.contractions
+
+    @property
+    def rule_errors(self) -> tuple[RuleError, ...]:
+        """Rules that failed: bugs of ours, which froze what their nodes touch, in graph order."""
+        return tuple(self.records.rule_errors)
 
     @property
     def normalisations(self) -> list[Normalisation]:

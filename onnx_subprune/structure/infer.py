@@ -6,6 +6,8 @@ becomes a barrier: the axes it touches are frozen with a reason.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.errors import InternalError
 from onnx_subprune.structure.axes import (
     ONE,
     dims_of,
@@ -27,11 +30,16 @@ from onnx_subprune.structure.axes import (
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
-from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, RuleError, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
-__all__ = ["infer"]
+__all__ = ["RAISE_RULE_ERRORS", "infer"]
+
+RAISE_RULE_ERRORS = "ONNX_SUBPRUNE_RAISE_RULE_ERRORS"
+"""An environment variable: where it is set, an error in a rule ends inference instead of freezing what it touches."""
+
+_logger = logging.getLogger(__name__)
 
 # Operators that read sizes as sizes: an extent that ends anywhere else enters the computation as a number.
 _SIZE_INPUTS = {
@@ -103,10 +111,20 @@ def _visit(node: gs.Node, ctx: Context) -> None:
             _guard_sizes(node, ctx)
             rule(node, ctx)
             _check_sizes(node, ctx)
-    except (NotUnderstood, ValueError, KeyError, IndexError, ArithmeticError) as refusal:
-        # A malformed or unusual node surfaces as one of the built-in errors: it is refused like an unknown one.
-        known = isinstance(refusal, NotUnderstood)
-        _barrier(node, str(refusal) if known else f"{label(node)} has an unusual form ({refusal})", ctx)
+    except NotUnderstood as refusal:
+        _barrier(node, str(refusal), ctx)
+    except Exception as error:
+        _note_failure(node, error, ctx)
+
+
+def _note_failure(node: gs.Node, error: Exception, ctx: Context) -> None:
+    """Note a bug in a rule; the node becomes a barrier, so that it costs pruning alone. Tests want it raised."""
+    text = f"{type(error).__name__}: {error}"
+    if os.environ.get(RAISE_RULE_ERRORS):
+        raise InternalError(f"the rule for {label(node)} failed ({text}); please report this") from error
+    _logger.warning("the rule for %s failed (%s); please report this", label(node), text)
+    ctx.note(RuleError(str(node.op), str(node.name), text))
+    _barrier(node, f"the rule for {label(node)} failed ({text}); please report this", ctx)
 
 
 def _shape_arithmetic(node: gs.Node, ctx: Context) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "Record",
     "Records",
     "Role",
+    "RuleError",
     "SizeUse",
     "Squeezed",
     "Use",
@@ -223,8 +224,27 @@ class MacTerm:
     factors: tuple[Dim, ...]
 
 
+@dataclass(frozen=True)
+class RuleError:
+    """A bug of ours: the rule of `operator` raised `error` (its type and text) at the node of the name `node`."""
+
+    operator: str
+    node: str
+    error: str
+
+
 Record: TypeAlias = (
-    Use | Consumer | Contraction | SizeUse | Default | IndexUse | Squeezed | MacTerm | Statistic | Normalisation
+    Use
+    | Consumer
+    | Contraction
+    | SizeUse
+    | Default
+    | IndexUse
+    | Squeezed
+    | MacTerm
+    | Statistic
+    | Normalisation
+    | RuleError
 )
 
 
@@ -249,6 +269,7 @@ class Records:
         mac_terms: multiply-accumulates.
         statistics: nodes that take statistics over axes that may shrink.
         normalisations: what these statistics are for.
+        rule_errors: rules that failed; what their nodes touch is frozen.
 
     """
 
@@ -268,6 +289,7 @@ class Records:
     mac_terms: list[MacTerm] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     normalisations: list[Normalisation] = field(default_factory=list)
+    rule_errors: list[RuleError] = field(default_factory=list)
 
     def add(self, *records: Record) -> None:
         """Enter records, each behind those of its kind."""
@@ -352,4 +374,5 @@ _FIELDS: dict[type, str] = {
     MacTerm: "mac_terms",
     Statistic: "statistics",
     Normalisation: "normalisations",
+    RuleError: "rule_errors",
 }

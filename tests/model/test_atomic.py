@@ -101,7 +101,7 @@ def test_a_folder_is_probed_without_a_trace(tmp_path: Path) -> None:
 
 
 def _plan(path: Path) -> None:
-    Plan("f", "macs=0.5", "obs", "exact", 0.0, ()).save(path)
+    Plan("f", "macs=0.5", ()).save(path)
 
 
 def _statistics(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From the statistics to a curve for every group: who reads it, in what weight, and what is left as units go."""
+"""From the statistics to a curve for every group: its readers, their weights, and the loss as units go."""
 
 from __future__ import annotations
 
@@ -30,7 +30,16 @@ def rank_groups(
     *,
     progress: Progress | None = None,
 ) -> list[budget.Curve]:
-    """Order the units of every group and draw the curve of variance they keep."""
+    """Order the units of every group and draw the curve of variance they keep.
+
+    Args:
+        analysis: of the dense network.
+        groups: that may be pruned.
+        statistics: of all that reads them.
+        options: the ordering, its seed, and the multiple of units that widths keep to.
+        progress: called with the groups ranked and their number.
+
+    """
     readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
     spreads = normalisation_readers(
         analysis.structure, normalisation_grams(analysis.structure, statistics), statistics.samples
@@ -39,10 +48,13 @@ def rank_groups(
     for index, group in enumerate(groups):
         if progress is not None:
             progress(index, len(groups))
-        own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
-        own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
-        ranking = subspace.rank_group(group, own, options.select, options.seed + index, constant_values)
-        for reader in own:
+        group_readers = [readers[consumer] for consumer in group.consumers]
+        group_readers += [readers[contraction] for contraction in group.contractions]
+        group_readers += [
+            reader for normalisation, reader in spreads.items() if group.atom in normalisation.dim.atoms()
+        ]
+        ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index, constant_values)
+        for reader in group_readers:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.multiple // math.gcd(options.multiple, group.entries)
