@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 RUNTIME := $(if $(and $(filter Linux,$(shell uname -s)),$(filter x86_64,$(shell uname -m))),gpu,cpu)
 STAMP := $(VENV)/.installed-$(RUNTIME)
 
-.PHONY: help browser demo test test-slow lint types wheel clean
+.PHONY: help browser check demo test test-slow lint types wheel clean
 
 help:
 	@echo "make demo       prune the model in the package and compare it with the dense one"
+	@echo "make check      lint, types and the tests of what has changed, while you work"
 	@echo "make test       lint, types and the tests"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make browser    install Chromium, in which tests look at the report; without it they are skipped"
@@ -26,6 +27,11 @@ demo: $(STAMP)
 # Two workers share two cores: a BLAS with threads of its own would only get in the way of the other worker.
 test: $(STAMP) lint types
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# Types from the cache: their shares are counted in `make test`.
+check: $(STAMP) lint
+	$(BIN)/mypy
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python tools/changed_tests.py
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
@@ -44,9 +50,11 @@ endif
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --cache-dir .mypy_cache/imports
 
 types: $(STAMP)
-	$(BIN)/mypy
+	$(BIN)/mypy --any-exprs-report .mypy_cache/any
+	$(BIN)/python tools/typed.py .mypy_cache/any
 
 wheel: $(STAMP)
 	$(BIN)/python -m build --wheel

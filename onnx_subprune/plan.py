@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx_subprune.errors import OutputError, PlanError
 from onnx_subprune.formatting import change, html_table
+from onnx_subprune.model import atomic_write
 from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.structure import Atom, Structure
 
@@ -114,12 +115,10 @@ class Plan:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan; OutputError if that is not possible."""
         target = Path(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(self.to_json(), encoding="utf-8")
-            temporary.replace(target)
+            with atomic_write(target) as temporary:
+                temporary.write_text(self.to_json(), encoding="utf-8")
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise OutputError(
                 f"cannot write the plan '{target}': {error.strerror}; give a path in a folder you can write to"
             ) from error

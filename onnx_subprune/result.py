@@ -11,15 +11,16 @@ import numpy as np
 import onnx
 
 from onnx_subprune import report
-from onnx_subprune.budget import Curve, Trial
+from onnx_subprune.budget import Curve
 from onnx_subprune.calibration import HELD, Dataset, Statistics, open_data
 from onnx_subprune.evaluate.comparison import Conditions, Measured, measure
 from onnx_subprune.formatting import change, count, html_table, milliseconds
-from onnx_subprune.model import Cost, input_specs, operator_counts, save_model
+from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.progress import Watch
 from onnx_subprune.recovery.exact import Refit
@@ -28,32 +29,11 @@ from onnx_subprune.report import Document
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Drop", "Result"]
+__all__ = ["Result"]
 
 # A curve is drawn a few centimetres wide.
 _POINTS = 33
 _DIGITS = 6
-
-
-@dataclass(frozen=True)
-class Drop:
-    """By how much the metric of a target `drop` fell.
-
-    Attributes:
-        metric: what it is: `top-1` on labelled data, `same class` (the share of calibration samples whose largest
-            class is that of the dense network), or `given`, a function of the caller.
-        allowed: the fall that was allowed.
-        fall: the fall measured on the result.
-        cost: what was made as small as that allows, one of `options.COSTS`.
-        tried: the shares of it that were tried, and the falls measured there.
-
-    """
-
-    metric: str
-    allowed: float
-    fall: float
-    cost: str
-    tried: tuple[Trial, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,9 +99,7 @@ class Result:
         options = self.options
         conditions = Conditions(
             shapes=self.analysis.input_shapes if self.latency is None else self.latency.shapes,
-            providers=options.providers,
-            threads=options.threads,
-            batch_size=options.batch_size,
+            runtime=options.runtime,
             timed_samples=options.latency_batch or 1,
             seed=options.seed,
         )
@@ -139,7 +117,7 @@ class Result:
     def _opened(self, data: Any, **chosen: Any) -> Dataset | None:
         if data is None or isinstance(data, Dataset):
             return data
-        return open_data(data, input_specs(self.analysis.model), **chosen)
+        return open_data(data, self.analysis.inputs, **chosen)
 
     def document(
         self, *, measured: Measured | None = None, command: Sequence[str] = (), source: str | None = None

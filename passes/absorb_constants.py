@@ -33,7 +33,7 @@ class AbsorbConstants(Pass):
     """
 
     def __init__(self, structure: Structure, keeps: Keeps, constants: Collection[str], short: Collection[str]) -> None:
-        self._axes = structure.context.axes
+        self._axes = structure.records.axes
         self._keeps = keeps
         self._constants = constants
         self._short = short

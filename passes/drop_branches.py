@@ -76,7 +76,7 @@ class DropBranches(Pass):
             bias = np.asarray(node.inputs[2].values)
             scale = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
             value = (bias * scale).astype(bias.dtype) + value
-        rank = len(self._structure.context.axes[node.outputs[0].name])
+        rank = len(self._structure.records.axes[node.outputs[0].name])
         behind = {"Conv": rank - 2, "ConvTranspose": rank - 2, "MatMul": int(consumer.index == 0)}.get(node.op, 0)
         return value.reshape(*(1,) * (rank - value.ndim - behind), *value.shape, *(1,) * behind)
 

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.model import constant_values
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import drop_nodes, fresh_name, place_of, read_values
-from onnx_subprune.structure import constant_values
 
 __all__ = ["ExpandEinsum"]
 
@@ -242,6 +242,7 @@ class _Expansion:
 
     def _rearranged(self, value: _Value, labels: str, shape: Sequence[int]) -> gs.Constant:
         """Return a constant with its axes in another order and merged to `shape`."""
+        assert isinstance(value.tensor, gs.Constant)
         values = constant_values(value.tensor)
         perm = [value.labels.index(label) for label in labels]
         if perm == sorted(perm) and list(shape) == list(value.tensor.shape):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.model import constant_values
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
@@ -62,7 +63,7 @@ class FoldCorrections(Pass):
     def _correct_weight(self, fit: Fit) -> np.ndarray:
         """Write the corrected weight; returns what its nodes gain as a bias."""
         first = fit.consumers[0]
-        blocks = as_blocks(first, first.weight.view().astype(np.float64))
+        blocks = as_blocks(first, first.weight.view(constant_values).astype(np.float64))
         features = fit.coefficients.shape[1]
         grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
         # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
@@ -94,7 +95,7 @@ class GiveBiases(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Add one to every output."""
         for consumer in self._consumers:
-            outputs = math.prod(as_blocks(consumer, consumer.weight.view()).shape[:2])
+            outputs = math.prod(as_blocks(consumer, consumer.weight.view(constant_values)).shape[:2])
             shift_bias(graph, self._structure, consumer, np.ones(outputs))
         return bool(self._consumers)
 
@@ -122,8 +123,8 @@ def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, s
     if not _has_input(node, 2):
         name = fresh_name(graph, f"{node.name}_bias")
         _set_input(node, 2, gs.Constant(name, delta.astype(consumer.weight.dtype)))
-        structure.context.private[(id(node), 2)] = (node, 2, (consumer.outputs,))
-    elif (id(node), 2) in structure.context.private:
+        structure.records.give_own_axes(node, 2, (consumer.outputs,))
+    elif structure.records.own_axes(node, 2) is not None:
         _add_to_constant(graph, structure, node, 2, delta)
     else:
         _add_to_computed(graph, structure, consumer, delta)
@@ -137,24 +138,24 @@ def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     node.inputs[2] = gs.Variable(name, dtype=bias.dtype)
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[node.inputs[2]])
     graph.nodes.insert(place_of(graph, node), add)
-    structure.context.private[(id(add), 1)] = (add, 1, (consumer.outputs,))
+    structure.records.give_own_axes(add, 1, (consumer.outputs,))
 
 
 def _shift_recurrent(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """Add to B [directions, 2 x rows]: its first half goes with W, its second with R. Other readers of B keep it."""
-    node, weight = consumer.node, structure.context.weight(consumer.node, 1)
+    node, weight = consumer.node, structure.records.weight(consumer.node, 1)
     assert weight is not None
     directions, rows, _ = weight[1]
     shift = shift.reshape(directions.size, rows.size)
     nothing = np.zeros_like(shift)
     bias = np.concatenate([nothing, shift] if consumer.recurrence else [shift, nothing], axis=1)
-    stored = structure.context.weight(node, _RECURRENT_BIAS) if _has_input(node, _RECURRENT_BIAS) else None
+    stored = structure.records.weight(node, _RECURRENT_BIAS) if _has_input(node, _RECURRENT_BIAS) else None
     if stored is not None:
-        bias += stored[0].view()
+        bias += stored[0].view(constant_values)
     constant = gs.Constant(fresh_name(graph, f"{node.name}_bias"), bias.astype(consumer.weight.dtype))
     _set_input(node, _RECURRENT_BIAS, constant)
     axes = (directions, product(fresh(2), rows))
-    structure.context.private[(id(node), _RECURRENT_BIAS)] = (node, _RECURRENT_BIAS, axes)
+    structure.records.give_own_axes(node, _RECURRENT_BIAS, axes)
 
 
 def _has_input(node: gs.Node, index: int) -> bool:
@@ -176,12 +177,10 @@ def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index
     shared = len(bias.outputs) > 1 or any(tensor is bias for tensor in graph.outputs)
     name = fresh_name(graph, f"{bias.name}_corrected") if shared else bias.name
     node.inputs[index] = gs.Constant(name, shifted)
-    _, _, dims = structure.context.private[(id(node), index)]
     if shifted.shape != values.shape:
         # A scalar or [1] bias became one value per output.
-        out = structure.context.axes[node.outputs[0].name]
-        dims = out[len(out) - shifted.ndim :]
-        structure.context.private[(id(node), index)] = (node, index, dims)
+        out = structure.records.axes[node.outputs[0].name]
+        structure.records.give_own_axes(node, index, out[len(out) - shifted.ndim :])
 
 
 def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
@@ -197,7 +196,7 @@ def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consume
 
 def _written(structure: Structure, consumer: Consumer) -> tuple[Dim, ...]:
     """Return the axes of a value for each output of a matrix product: those of its stack, and rows or columns."""
-    stored = structure.context.tied[consumer.weight.constant.name][1]
+    stored = structure.records.tied[consumer.weight.constant.name][1]
     matrices = tuple(stored[axis] for axis in consumer.weight.perm[:-2])
     column = consumer.index == 0
     if matrices:
@@ -214,11 +213,11 @@ def _add_behind(
     name = fresh_name(graph, f"{output.name}_product")
     product = gs.Variable(name, dtype=output.dtype, shape=output.shape)
     node.outputs[0] = product
-    structure.context.axes[name] = structure.context.axes[output.name]
+    structure.records.give_axes_of(name, output.name)
     constant = gs.Constant(fresh_name(graph, f"{name}_bias"), delta.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
     graph.nodes.insert(place_of(graph, node) + 1, add)
-    structure.context.private[(id(add), 1)] = (add, 1, axes)
+    structure.records.give_own_axes(add, 1, axes)
 
 
 def _bias_add(
@@ -232,7 +231,7 @@ def _bias_add(
     if add.op != "Add":
         return None
     index = next((i for i, t in enumerate(add.inputs) if isinstance(t, gs.Constant)), None)
-    if index is None or (id(add), index) not in structure.context.private:
+    if index is None or structure.records.own_axes(add, index) is None:
         return None
     return (add, index) if _stripped(add.inputs[index].shape) == _stripped(delta.shape) else None
 

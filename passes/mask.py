@@ -69,7 +69,7 @@ class MaskConsumers(Pass):
 
     def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a mask along these axes that broadcasts against a tensor."""
-        whole = self._structure.context.axes[source]
+        whole = self._structure.records.axes[source]
         return tuple(dim.size if i in axes else 1 for i, dim in enumerate(whole))
 
     def run(self, graph: gs.Graph) -> bool:

@@ -43,12 +43,12 @@ class MaskStatistics(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite every node that takes statistics over an axis with removed units."""
         modified = False
-        for statistic in self._structure.context.statistics:
+        for statistic in self._structure.records.statistics:
             masks = {axis: keep_mask(dim, self._keeps) for axis, dim in statistic.axes}
             # Of no units at all there are no statistics: what they are taken for is gone with its readers.
             if all(mask.any() for mask in masks.values()) and not all(mask.all() for mask in masks.values()):
                 x = statistic.node.inputs[0]
-                rank = len(self._structure.context.axes.get(x.name, x.shape))
+                rank = len(self._structure.records.axes.get(x.name, x.shape))
                 _Rewriter(graph, statistic, masks, rank).rewrite()
                 modified = True
         return modified

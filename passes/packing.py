@@ -38,7 +38,8 @@ class Pick:
     @property
     def tensor(self) -> gs.Variable:
         """What holds the entry."""
-        return self.node.outputs[self.index]
+        tensor: gs.Variable = self.node.outputs[self.index]
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def packings(structure: Structure) -> list[Packing]:
     graph = structure.graph
     held = protected_names(graph)
     held |= {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
-    produced = {atom for use in structure.context.uses if use.role == "producer" for atom in use.dim.atoms()}
+    produced = {atom for use in structure.records.uses if use.role == "producer" for atom in use.dim.atoms()}
     found = (_packing(node, structure, held, produced) for node in graph.nodes if _is(node, "Reshape"))
     return [packing for packing in found if packing is not None]
 
@@ -101,7 +102,7 @@ def _is(node: gs.Node, op: str) -> bool:
 
 
 def _packing(node: gs.Node, structure: Structure, held: Collection[str], produced: set[Atom]) -> Packing | None:
-    axes = structure.context.axes.get(node.outputs[0].name)
+    axes = structure.records.axes.get(node.outputs[0].name)
     layout = _layout(node)
     readers = _readers(layout[-1].outputs[0])
     if axes is None or readers is None:
@@ -114,7 +115,7 @@ def _packing(node: gs.Node, structure: Structure, held: Collection[str], produce
     edited = (*layout, *(pick.node for pick in picks))
     if any(t.name in held for one in edited for t in one.outputs):
         return None
-    if any(t.name in structure.context.overridable for one in edited for t in one.inputs):
+    if any(t.name in structure.records.overridable for one in edited for t in one.inputs):
         # What stands there is only a default: another caller may pick another part.
         return None
     picks += tuple(_dropped(picks, order.index(stack), len(order), held))
@@ -224,11 +225,11 @@ def literal(node: gs.Node, index: int, attribute: str) -> list[int] | None:
 
 def _place(node: gs.Node, stack: int, structure: Structure, produced: set[Atom]) -> Place | None:
     """Find the static axis of a Reshape's input, written by a weight, that the stacked axis is a factor of."""
-    extents = structure.context.extents_of(node.inputs[1]) if len(node.inputs) > 1 else np.array(node.attrs["shape"])
+    extents = structure.records.extents_of(node.inputs[1]) if len(node.inputs) > 1 else np.array(node.attrs["shape"])
     if extents is None or any(isinstance(n, int) and n == 0 for n in extents.ravel().tolist()[stack + 1 :]):
         # A zero copies the size of the axis in the same place, and places behind the stacked axis will move.
         return None
-    before, after = (structure.context.axes.get(tensor.name) for tensor in (node.inputs[0], node.outputs[0]))
+    before, after = (structure.records.axes.get(tensor.name) for tensor in (node.inputs[0], node.outputs[0]))
     if before is None or after is None:
         return None
     x, y = ([dim.resolve().factors for dim in dims] for dims in (before, after))

@@ -61,9 +61,10 @@ class RescaleNormalised(Pass):
         if rescaling.offset:
             assert one.shift is not None
             if not has_shift:
-                axes = self._structure.context.private[(id(node), one.scale)][2]
+                axes = self._structure.records.own_axes(node, one.scale)
+                assert axes is not None
                 node.inputs.append(gs.Constant(fresh_name(graph, f"{node.name}_shift"), node.inputs[one.scale].values))
-                self._structure.context.private[(id(node), one.shift)] = (node, one.shift, axes)
+                self._structure.records.give_own_axes(node, one.shift, axes)
             base = 0.0 if shift is None else shift
             self._replace(graph, node, one.shift, base + scale * rescaling.offset)
         return True
@@ -98,7 +99,7 @@ class RescaleNormalised(Pass):
 
     def _own(self, node: gs.Node, index: int | None) -> np.ndarray | None:
         """Return the values of a constant that a node reads by itself, in double precision."""
-        if index is None or (id(node), index) not in self._structure.context.private:
+        if index is None or self._structure.records.own_axes(node, index) is None:
             return None
         return np.asarray(node.inputs[index].values).astype(np.float64)
 
@@ -116,7 +117,7 @@ class RescaleNormalised(Pass):
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         inner = gs.Variable(fresh_name(graph, f"{tensor.name}_bare"), dtype=tensor.dtype, shape=tensor.shape)
         node.outputs[index] = inner
-        context = self._structure.context
+        context = self._structure.records
         context.axes[inner.name] = context.axes[tensor.name]
         number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype))
         new = gs.Node(op, name=f"{inner.name}/{op.lower()}", inputs=[inner, number], outputs=[tensor])

@@ -35,7 +35,7 @@ class RewriteShapes(Pass):
     def __init__(self, structure: Structure, keeps: Mapping[Atom, np.ndarray]) -> None:
         self._structure = structure
         self._keeps = keeps
-        self._vectors = SizeVectors(structure.graph, structure.context.extents)
+        self._vectors = SizeVectors(structure.graph, structure.records.extents)
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The structure is of this graph."""
@@ -43,11 +43,11 @@ class RewriteShapes(Pass):
 
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite node by node, each input at once."""
-        for default in self._structure.context.defaults:
+        for default in self._structure.records.defaults:
             if not keep_mask(default.dim, self._keeps).all():
                 default.node.attrs[default.name] = default.value
         changes: dict[tuple[int, int | str], list[tuple[SizeUse, Edit]]] = {}
-        for use in self._structure.context.size_uses:
+        for use in self._structure.records.size_uses:
             wanted, found = evaluate(use.expected, self._keeps), evaluate(use.present, self._keeps)
             # Where nothing is left of a run-time size, the node goes with the branch that it is part of.
             if self._loses(use) if use.inferred else wanted != found and (found or fixed(use.expected) is not None):
@@ -59,8 +59,8 @@ class RewriteShapes(Pass):
                 _set_attribute(node, where, _numbers(values))
             else:
                 self._set_input(graph, node, where, values)
-        renumbered = [self._renumber(graph, use) for use in self._structure.context.index_uses]
-        named = [_name_axes(graph, use) for use in self._structure.context.squeezed]
+        renumbered = [self._renumber(graph, use) for use in self._structure.records.index_uses]
+        named = [_name_axes(graph, use) for use in self._structure.records.squeezed]
         return bool(changes) or any(renumbered) or any(named)
 
     def _loses(self, use: SizeUse) -> bool:

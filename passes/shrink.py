@@ -93,7 +93,7 @@ class Shrink(Pass):
         return any(constant is not dense for constant in made.values())
 
     def _update_shape(self, tensor: gs.Variable) -> None:
-        axes = self._structure.context.axes.get(tensor.name)
+        axes = self._structure.records.axes.get(tensor.name)
         if axes is None or tensor.shape is None or len(axes) != len(tensor.shape):
             return
         tensor.shape = [

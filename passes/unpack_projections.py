@@ -52,7 +52,7 @@ class UnpackProjections(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite one stacked projection after the other."""
         found = packings(self._structure)
-        maker = _Maker(graph, self._structure.context.extents)
+        maker = _Maker(graph, self._structure.records.extents)
         for packing in found:
             maker.begin(packing.reshape)
             gone = _rewrite(packing, maker)

@@ -66,7 +66,7 @@ def protected_names(graph: gs.Graph) -> frozenset[str]:
 
 def is_readable(tensor: gs.Tensor) -> bool:
     """Whether the tensor is a dense constant of numbers that can be computed with: not float8, 4-bit or strings."""
-    if not isinstance(tensor, gs.Constant) or _is_sparse(tensor) or isinstance(tensor.dtype, int):
+    if not isinstance(tensor, gs.Constant) or _is_sparse(tensor):
         return False
     return is_number(np.dtype(tensor.dtype))
 

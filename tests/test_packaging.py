@@ -35,26 +35,6 @@ def test_passes_is_one_folder_with_two_names() -> None:
     assert link.resolve() == ROOT / "passes"
 
 
-def test_imports_point_one_way() -> None:
-    """No package imports one above it: cli -> pipeline -> the rest -> model -> errors."""
-    layers = {"errors": 0, "model": 1, "pipeline": 3, "factorisation": 3, "verify": 3, "cli": 4}
-    for path in (ROOT / "onnx_subprune").rglob("*.py"):
-        parts = path.relative_to(ROOT / "onnx_subprune").parts
-        own = layers.get(parts[0].removesuffix(".py"), 2)
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("from onnx_subprune."):
-                other = layers.get(line.split(".")[1].split()[0], 2)
-                assert parts == ("__init__.py",) or other <= own, f"{path}: {line}"
-
-
-def test_the_pure_packages_touch_no_runtime_and_no_file() -> None:
-    for name in ("structure", "subspace", "budget"):
-        for path in (ROOT / "onnx_subprune" / name).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            assert "onnxruntime" not in text, path
-            assert "open(" not in text, path
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A copy, because setuptools leaves build/ behind and would pack what an earlier build left there.

@@ -15,11 +15,11 @@ from onnx_subprune.budget.allocate import (
 from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, kept
 from onnx_subprune.budget.knapsack import knapsack, lost_without
-from onnx_subprune.budget.latency import Fit, fit_times, sampled_widths
 from onnx_subprune.budget.loss_scaling import fit_sensitivity
 from onnx_subprune.budget.measured_target import MEETINGS, TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
 from onnx_subprune.budget.search import Found, Trial, smallest
+from onnx_subprune.budget.time_fit import Fit, fit_times, sampled_widths
 
 __all__ = [
     "MEETINGS",

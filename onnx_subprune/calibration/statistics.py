@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from onnx_subprune.calibration.accumulate import Accumulator
 from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
+from onnx_subprune.model import atomic_write
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
@@ -108,6 +109,9 @@ class Statistics:
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples.
 
+        Args:
+            other: of other samples, on the same model and taps.
+
         Raises:
             DataError: they belong to different models or hold different taps.
 
@@ -126,7 +130,10 @@ class Statistics:
         return Statistics(grams, self.samples + other.samples, self.fingerprint, self.input_shapes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file in one step: `path` holds the whole file or what it held before.
+        """Write a safetensors file, whole or not at all.
+
+        Args:
+            path: of the file.
 
         Raises:
             OutputError: the file cannot be written there.
@@ -140,11 +147,14 @@ class Statistics:
             "input_shapes": self.input_shapes,
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
-        _save_atomically(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
+        _save(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what `save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             DataError: the file is missing, damaged or not one of ours.
@@ -180,9 +190,12 @@ def accumulate(x: NDArray[Any], tap: Tap) -> Gram:
 
 
 def few_rows(done: str, gram: Gram) -> str | None:
-    """A sentence on what was `done` with a Gram of fewer than 16 rows per feature, where least squares over-fits.
+    """Return a sentence on a Gram matrix of so few rows that least squares over-fits, None where there are enough.
 
-    None where there are enough.
+    Args:
+        done: what was done with it, as the start of the sentence.
+        gram: enough are 16 rows per feature.
+
     """
     advised = ROWS_PER_FEATURE * gram.features
     if gram.count >= advised:
@@ -194,9 +207,14 @@ def few_rows(done: str, gram: Gram) -> str | None:
 
 
 def thin_taps(statistics: Statistics) -> list[str]:
-    """One sentence for every tap with few rows."""
-    found = (few_rows(f"'{key}' was measured", gram) for key, gram in sorted(statistics.grams.items()))
-    return [line for line in found if line is not None]
+    """Return one sentence for every tap with fewer than 16 rows per feature.
+
+    Args:
+        statistics: of any number of taps.
+
+    """
+    lines = (few_rows(f"'{key}' was measured", gram) for key, gram in sorted(statistics.grams.items()))
+    return [line for line in lines if line is not None]
 
 
 def _checked_gram(key: str, count: int, matrix: Matrix) -> Gram:
@@ -217,17 +235,13 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Matrix]]:
         return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
 
 
-def _save_atomically(path: Path, tensors: dict[str, Matrix], metadata: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _save(path: Path, tensors: dict[str, Matrix], metadata: dict[str, str]) -> None:
     try:
-        temporary.touch()
-        mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata)
-        # safetensors leaves a file that only its owner may read, whatever the umask says.
-        temporary.chmod(mode)
-        temporary.replace(path)
+        with atomic_write(path) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(tensors, temporary, metadata)
+            # safetensors leaves a file that only its owner may read, whatever the umask says.
+            temporary.chmod(mode)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(f"a writable path for the statistics expected, found '{path}' ({reason})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

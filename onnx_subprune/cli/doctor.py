@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from onnx_subprune import report
-from onnx_subprune.cli.options import Json, Quiet, Verbose
+from onnx_subprune.cli.parameters import Json, Quiet, Verbose
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import UserError
-from onnx_subprune.planning.latency import known_multiples
+from onnx_subprune.planning.width_multiples import known_multiples
 
 __all__ = ["doctor"]
 

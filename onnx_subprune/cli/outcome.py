@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data
-from onnx_subprune.cli.files import save_outputs
+from onnx_subprune.cli.outputs import save_outputs
 from onnx_subprune.cli.terminal import Terminal
 from onnx_subprune.errors import DataError
 from onnx_subprune.evaluate.comparison import Measured

@@ -5,7 +5,7 @@ from onnx_subprune.evaluate.feeds import random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, OutputFidelity, fidelity
 from onnx_subprune.evaluate.memory import Memory, peak_memory
 from onnx_subprune.evaluate.perplexity import Perplexity, perplexity
-from onnx_subprune.evaluate.profile import NodeTime, OperatorTime, Profile, profile
+from onnx_subprune.evaluate.runtime_profile import NodeTime, OperatorTime, Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How far a network's outputs have moved from the dense network's, on samples held out: what choices are made by."""
+"""How far a network's outputs are from those of the dense network, on samples held out: the measure of all choices."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 
 from onnx_subprune.calibration import Dataset, portions
-from onnx_subprune.model import open_session, run
-from onnx_subprune.options import Options
+from onnx_subprune.model import Runtime, run
 
-__all__ = ["Departure"]
+__all__ = ["OutputDistance"]
 
 Array = np.ndarray[Any, Any]
 
@@ -28,7 +27,7 @@ class _Reference(NamedTuple):
     outputs: Mapping[str, Array]
 
 
-class Departure:
+class OutputDistance:
     """The relative squared error of outputs, ‖p - d‖² / ‖d‖², the mean over the outputs that are numbers.
 
     The dense network is run once, when the first other one is measured.
@@ -36,29 +35,35 @@ class Departure:
     Args:
         dense: the dense network.
         dataset: calibration samples; those held out are taken, all where they are too few to hold any out.
-        options: where and how to run.
+        runtime: where networks run, and with how many samples at once.
         samples: how many at most, but for the rest of a run; fewer where the outputs are large.
 
     """
 
-    def __init__(self, dense: onnx.ModelProto, dataset: Dataset, options: Options, samples: int) -> None:
-        self._dense, self._dataset, self._options, self._samples = dense, dataset, options, samples
+    def __init__(self, dense: onnx.ModelProto, dataset: Dataset, runtime: Runtime, samples: int) -> None:
+        self._dense, self._dataset, self._runtime, self._samples = dense, dataset, runtime, samples
 
     @cached_property
-    def held(self) -> bool:
+    def holds_out(self) -> bool:
         """Whether there are samples held out, by which fits are chosen (their last solutions have seen them too)."""
-        return any(portion.held for portion in portions(self._dataset, self._options.batch_size))
+        return any(portion.held for portion in portions(self._dataset, self._runtime.batch_size))
 
     def __call__(self, model: onnx.ModelProto, samples: int | None = None) -> float:
-        """Return the error of a network, on the first `samples`; infinite where its outputs are not finite."""
-        session = open_session(model, self._options.providers, threads=self._options.threads)
+        """Return the error of a network's outputs; infinite where they are not finite.
+
+        Args:
+            model: takes the same inputs and gives the same outputs as the dense network.
+            samples: the first so many, and the rest of the last run; all by default.
+
+        """
+        session = self._runtime.session(model)
         errors: dict[str, float] = {}
         squares: dict[str, float] = {}
-        for feeds, _, expected in _first(self._references, samples):
-            found = run(session, feeds, list(expected))
-            for name, value in expected.items():
+        for feeds, _, dense in _first(self._references, samples):
+            outputs = run(session, feeds, list(dense))
+            for name, value in dense.items():
                 finite = np.isfinite(value)
-                difference = np.where(finite, found[name] - np.where(finite, value, 0), 0).astype(np.float64)
+                difference = np.where(finite, outputs[name] - np.where(finite, value, 0), 0).astype(np.float64)
                 errors[name] = errors.get(name, 0.0) + float(np.vdot(difference, difference))
                 squares[name] = squares.get(name, 0.0) + float(np.square(value[finite], dtype=np.float64).sum())
         ratios = [errors[name] / squares[name] for name in errors if squares[name] > 0]
@@ -67,18 +72,18 @@ class Departure:
 
     @cached_property
     def _references(self) -> list[_Reference]:
-        session = open_session(self._dense, self._options.providers, threads=self._options.threads)
-        found: list[_Reference] = []
-        left, held = self._samples, 0
-        for portion in portions(self._dataset, self._options.batch_size):
-            if left <= 0 or held > _MAX_BYTES:
+        session = self._runtime.session(self._dense)
+        references: list[_Reference] = []
+        samples = size = 0
+        for portion in portions(self._dataset, self._runtime.batch_size):
+            if samples >= self._samples or size > _MAX_BYTES:
                 break
-            if portion.held or not self.held:
+            if portion.held or not self.holds_out:
                 outputs = {n: value for n, value in run(session, portion.feeds).items() if value.dtype.kind == "f"}
-                found.append(_Reference(portion.feeds, portion.samples, outputs))
-                held += sum(value.nbytes for value in outputs.values())
-                left -= portion.samples
-        return found
+                references.append(_Reference(portion.feeds, portion.samples, outputs))
+                size += sum(value.nbytes for value in outputs.values())
+                samples += portion.samples
+        return references
 
 
 def _first(references: list[_Reference], samples: int | None) -> Iterator[_Reference]:

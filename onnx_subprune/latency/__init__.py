@@ -2,9 +2,9 @@
 
 from onnx_subprune.latency.cache import Record, cache_folder, kept, machine
 from onnx_subprune.latency.families import FAMILIES, families_of, family_of
-from onnx_subprune.latency.model import LatencyModel
+from onnx_subprune.latency.latency_model import LatencyModel
+from onnx_subprune.latency.layer_chains import Sizes, chain
 from onnx_subprune.latency.multiples import Decision, decided, measured_multiples
-from onnx_subprune.latency.networks import Sizes, chain
 from onnx_subprune.latency.timing import Effort, Times, take_turns, times
 
 __all__ = [

@@ -20,6 +20,8 @@ from typing import Any
 
 import onnxruntime as ort
 
+from onnx_subprune.model import atomic_write
+
 __all__ = ["Record", "cache_folder", "kept", "machine"]
 
 _logger = logging.getLogger(__name__)
@@ -126,11 +128,10 @@ class Record:
     def save(self) -> None:
         """Write what is known; a cache that cannot be written is no error."""
         document = {"format": _FORMAT, "key": self._key, "data": self.data}
-        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-            part.replace(self._path)
+            with atomic_write(self._path) as temporary:
+                temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         except OSError as error:
             _logger.info("measurements are not kept: '%s': %s", self._path, error.strerror)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.evaluate.intervals import median_interval
 from onnx_subprune.latency.families import FAMILIES
-from onnx_subprune.latency.networks import Sizes, chain
+from onnx_subprune.latency.layer_chains import Sizes, chain
 from onnx_subprune.latency.timing import Effort, times
 from onnx_subprune.model import open_session
 

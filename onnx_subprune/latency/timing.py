@@ -95,7 +95,11 @@ class Times:
         return median_interval(values if len(values) > 1 else self.paired(model))
 
     def blocks(self, number: int) -> NDArray[np.float64]:
-        """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any."""
+        """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any.
+
+        On a machine so busy that there are fewer rounds than blocks, every round is a block.
+        """
+        number = min(number, len(self.seconds))
         parts = zip(np.array_split(self.seconds, number), np.array_split(self.peaceful, number), strict=True)
         return np.array([[_typical(*run) for run in zip(times.T, calm.T, strict=True)] for times, calm in parts])
 

@@ -1,5 +1,6 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
+from onnx_subprune.model.atomic import atomic_write
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
@@ -15,7 +16,7 @@ from onnx_subprune.model.session import (
     parse_input_shapes,
     run,
 )
-from onnx_subprune.model.stored import Scratch, has_placed, values_of, with_placed_as_inputs
+from onnx_subprune.model.stored import Scratch, constant_values, has_placed, values_of, with_placed_as_inputs
 from onnx_subprune.model.surgery import quiet, to_graph, to_model
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "Runtime",
     "Scratch",
     "array_of",
+    "atomic_write",
     "attribute_of",
     "check_writable",
     "concrete_shapes",
+    "constant_values",
     "external_files",
     "fingerprint",
     "has_half",

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from operator import itemgetter
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -22,7 +22,7 @@ from onnx_subprune.model.attributes import same_constant, same_tensor, stored_te
 from onnx_subprune.model.origin import Origin, node_key
 from onnx_subprune.model.protos import assign, constant_tensor, graphs
 from onnx_subprune.model.stored import Scratch
-from onnx_subprune.model.values import decoded_shape, new_info, patched_info
+from onnx_subprune.model.values import Declared, decoded_shape, new_info, patched_info
 
 __all__ = ["export_graph"]
 
@@ -162,22 +162,22 @@ class _Writer:
         order = [self.origin.positions.get(_key(node), -1) for node in self.graph.nodes]
         latest = list(accumulate(order, max))
         first_reader = self._first_readers()
-        found = []
+        placed: list[tuple[int, onnx.NodeProto]] = []
         for name, original in self.origin.constants.items():
             if (node := self._constant_node(name, original)) is not None:
                 place = bisect.bisect_right(latest, self.origin.positions[name])
-                found.append((min(place, first_reader.get(name, place)), node))
+                placed.append((min(place, first_reader.get(name, place)), node))
         if not self.rules.free_initializers:
             new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
-            found += [(0, _as_constant_node(tensor)) for tensor in new]
-        return sorted(found, key=lambda item: item[0])
+            placed += [(0, _as_constant_node(tensor)) for tensor in new]
+        return sorted(placed, key=itemgetter(0))
 
     def _constant_node(self, name: str, original: onnx.NodeProto) -> onnx.NodeProto | None:
         constant = self.constants.get(name)
         if constant is None:
             return original if self._keeps(name) else None
         stored = constant_tensor(original)
-        if same_tensor(constant, stored):
+        if stored is not None and same_tensor(constant, stored):
             return original
         node = _as_constant_node(constant)
         _copy_fields(original, node, ("name", "domain", *_NODE_EXTRAS))
@@ -228,15 +228,17 @@ class _Writer:
         stored = {tensor.name for tensor in self.target.initializer}
         stored |= {tensor.values.name for tensor in self.target.sparse_initializer}
         inputs = {tensor.name: tensor for tensor in self.graph.inputs}
+        given = _by_name(self.origin.graph.input)
         original = [value.name for value in self.origin.graph.input]
         kept = [name for name in original if name in inputs]
         if kept != list(inputs):
             original = [*inputs, *(name for name in original if name not in inputs)]
         for name in original:
             if name in inputs or name in stored:
-                self._write_info(inputs.get(name, self.constants.get(name)), name, "input")
+                self._write_info(inputs.get(name, self.constants.get(name)), self.target.input.add(), name, given)
+        handed_out = _by_name(self.origin.graph.output)
         for tensor in self.graph.outputs:
-            self._write_info(tensor, tensor.name, "output")
+            self._write_info(tensor, self.target.output.add(), tensor.name, handed_out)
 
     def _write_value_infos(self) -> None:
         stored = {tensor.name for tensor in self.target.initializer}
@@ -244,34 +246,46 @@ class _Writer:
         for info in self.origin.graph.value_info:
             if info.name in exists or info.name not in self.origin.defined:
                 tensor = self.variables.get(info.name, self.constants.get(info.name))
-                patched_info(tensor, info, self._said(info.name), self.target.value_info.add())
+                patched_info(tensor, info, self._declared(info.name), self.target.value_info.add())
         interface = {tensor.name for tensor in [*self.graph.inputs, *self.graph.outputs]}
         for name, tensor in self.variables.items():
             if name not in interface and name not in self.origin.infos and tensor.dtype is not None:
                 new_info(tensor, self.target.value_info.add(), self.origin.symbols)
 
-    def _write_info(self, tensor: gs.Tensor | None, name: str, role: str) -> None:
-        target = getattr(self.target, role).add()
-        original = next((info for info in getattr(self.origin.graph, role) if info.name == name), None)
-        if original is not None:
-            patched_info(tensor, original, self._said(name), target)
+    def _write_info(
+        self,
+        tensor: gs.Tensor | None,
+        target: onnx.ValueInfoProto,
+        name: str,
+        originals: Mapping[str, onnx.ValueInfoProto],
+    ) -> None:
+        if name in originals:
+            patched_info(tensor, originals[name], self._declared(name), target)
         elif tensor is not None:
             new_info(tensor, target)
 
-    def _said(self, name: str) -> list[tuple[Any, Any]]:
-        said: list[tuple[Any, Any]] = [
+    def _declared(self, name: str) -> list[Declared]:
+        declared: list[Declared] = [
             (info.type.tensor_type.elem_type, decoded_shape(info)) for info in self.origin.infos.get(name, [])
         ]
         if name in self.origin.initializers:
             tensor = self.origin.initializers[name]
-            said.append((tensor.data_type, list(tensor.dims)))
-        return said
+            declared.append((tensor.data_type, list(tensor.dims)))
+        return declared
 
     def _write_annotations(self) -> None:
         exists = set(self.variables) | set(self.constants) | {tensor.name for tensor in self.target.initializer}
         for annotation in self.origin.graph.quantization_annotation:
             if annotation.tensor_name in exists or annotation.tensor_name not in self.origin.defined:
                 self.target.quantization_annotation.add().CopyFrom(annotation)
+
+
+def _by_name(infos: Iterable[onnx.ValueInfoProto]) -> dict[str, onnx.ValueInfoProto]:
+    """Return the first message for each name."""
+    named: dict[str, onnx.ValueInfoProto] = {}
+    for info in infos:
+        named.setdefault(info.name, info)
+    return named
 
 
 def _key(node: gs.Node) -> str:

@@ -9,13 +9,15 @@ result equals the model, message for message.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_subprune.errors import ModelError
@@ -38,10 +40,15 @@ _SILENT = 100
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
-    """Import `model`; Constant nodes become constants, nodes without a name of their own are given one.
+    """Import a model; Constant nodes become constants, nodes without a name of their own are given one.
 
-    The graph shares the weights of `model` until a pass replaces them; local functions stay in `model`, and nodes that
-    call them are nodes like any other. Raises ModelError where the import would not be faithful.
+    Args:
+        model: its weights are shared until a pass replaces them. Local functions stay in it, and nodes that call them
+            are nodes like any other.
+
+    Raises:
+        ModelError: the import would not be faithful.
+
     """
     _refuse(model)
     with quiet():
@@ -62,11 +69,19 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
 
 
 def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = None) -> onnx.ModelProto:
-    """Export `graph`, restoring from `like` (the model it was imported from) what the graph does not hold.
+    """Export a graph, restoring from the model it was imported from what the graph does not hold.
 
     Nodes are matched by the name of their first output. Initializers and value infos follow the graph: what it no
-    longer uses is gone, what `like` did not use either is kept. Larger new weights go to `scratch`, if given. Raises
-    ModelError for a graph that cannot be written.
+    longer uses is gone, what `like` did not use either is kept.
+
+    Args:
+        graph: as passes left it.
+        like: the model it was imported from.
+        scratch: where larger new weights go; None to hold them in the message.
+
+    Raises:
+        InternalError: two tensors of the graph share a name.
+
     """
     model = onnx.ModelProto()
     for field, value in like.ListFields():
@@ -165,16 +180,23 @@ def _all_graphs(graph: gs.Graph) -> list[gs.Graph]:
 
 
 def _normalise_tensors(graph: gs.Graph) -> None:
-    held = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
-    for tensor in [*graph.tensors().values(), *held]:
+    attributes = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
+    for tensor in [*graph.tensors().values(), *attributes]:
         if isinstance(tensor, gs.Constant):
-            if type(tensor._values) is not StoredValues:
+            if isinstance(tensor._values, LazyValues) and not isinstance(tensor._values, StoredValues):
                 tensor.values = StoredValues(tensor._values.tensor)
-        elif tensor.type != "tensor_type" or tensor.dtype == onnx.TensorProto.UNDEFINED:
-            # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
-            tensor.dtype, tensor.shape = None, None
-        elif isinstance(tensor.dtype, int):
-            tensor.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype))
+        elif isinstance(tensor, gs.Variable):
+            _normalise_type(tensor)
+
+
+def _normalise_type(tensor: gs.Variable) -> None:
+    """Note the element type as NumPy's, where GraphSurgeon noted ONNX's number of it."""
+    noted: object = tensor.dtype
+    if tensor.type != "tensor_type" or noted == onnx.TensorProto.UNDEFINED:
+        # A sequence, an optional or a map: GraphSurgeon notes a wrong element type and no shape.
+        tensor.dtype, tensor.shape = None, None
+    elif isinstance(noted, int):
+        tensor.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(noted))
 
 
 def _lower_constant_nodes(graph: gs.Graph) -> None:
@@ -195,7 +217,8 @@ def _stored_constant(node: gs.Node) -> onnx.TensorProto | None:
         return None
     ((name, value),) = node.attrs.items()
     if isinstance(value, gs.Constant):
-        return value._values.tensor
+        stored = value._values.tensor if isinstance(value._values, LazyValues) else None
+        return stored if isinstance(stored, onnx.TensorProto) else None
     if name not in ("value_float", "value_floats", "value_int", "value_ints"):
         return None
     kind = onnx.AttributeProto.AttributeType.Value(name.removeprefix("value_").upper())
@@ -220,13 +243,14 @@ def _check_links(graph: gs.Graph, outer: dict[str, gs.Tensor]) -> None:
 def _name_nodes(graph: gs.Graph) -> None:
     """Give nodes without a name, and all but the first of those that share one, a name that no other node has."""
     nodes = [node for inner in _all_graphs(graph) for node in inner.nodes]
-    taken = {node.name for node in nodes}
-    seen: Counter[str] = Counter()
+    taken, seen = {node.name for node in nodes}, set[str]()
+    numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
     for index, node in enumerate(nodes):
-        seen[node.name] += 1
-        if node.name and seen[node.name] == 1:
+        if node.name and node.name not in seen:
+            seen.add(node.name)
             continue
         stem = node.name or f"{node.op}_{index}"
-        candidates = (stem if number == 0 else f"{stem}_{number}" for number in range(len(nodes) + 1))
+        # Names are never free again, so each stem goes on counting where it stopped.
+        candidates = (f"{stem}_{number}" if number else stem for number in numbers[stem])
         node.name = next(name for name in candidates if name not in taken)
         taken.add(node.name)

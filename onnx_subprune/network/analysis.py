@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import onnx
 
 from onnx_subprune import report
 from onnx_subprune.formatting import count, html_table
-from onnx_subprune.model import Cost, Scratch, concrete_shapes, fingerprint, has_placed, input_specs, load_model
+from onnx_subprune.model import (
+    Cost,
+    InputSpec,
+    Scratch,
+    concrete_shapes,
+    fingerprint,
+    has_placed,
+    input_specs,
+    load_model,
+    measure_cost,
+)
 from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
@@ -44,21 +55,33 @@ class Analysis:
     prune_normalised: bool = False
     scratch: Scratch | None = None
 
-    def document(self, dense: Cost, shares: Mapping[str, float]) -> report.Document:
-        """Return what can be pruned and what cannot as plain data: the document of `inspect --json`.
+    @cached_property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Names, types and shapes of the model's inputs."""
+        return input_specs(self.model)
 
-        Args:
-            dense: cost of the model.
-            shares: of `macs` and `parameters` that touch a prunable group, in [0, 1].
+    @cached_property
+    def cost(self) -> Cost:
+        """The cost of the model as given."""
+        return measure_cost(self.model, self.input_shapes)
 
-        """
+    @property
+    def prunable_share(self) -> dict[str, float]:
+        """The shares of `parameters` and `macs` that go when every prunable group is emptied: those that touch one."""
+        empty = {group.atom: 0 for group in self.structure.prunable}
+        measures = {"parameters": self.structure.parameters, "macs": self.structure.macs}
+        totals = {name: measure({}) for name, measure in measures.items()}
+        return {name: 1 - measure(empty) / totals[name] if totals[name] else 0.0 for name, measure in measures.items()}
+
+    def document(self) -> report.Document:
+        """Return what can be pruned and what cannot as plain data: the document of `inspect --json`."""
         return {
             "format": "onnx_subprune.inspect/1",
             "versions": report.versions(),
             "fingerprint": self.fingerprint,
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
-            "dense": asdict(dense),
-            "prunable_share": dict(shares),
+            "dense": asdict(self.cost),
+            "prunable_share": self.prunable_share,
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
         }

@@ -20,7 +20,15 @@ from onnx_subprune.network.taps import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
 
-__all__ = ["Feeds", "check_statistics", "prepare", "probe", "pruning_statistics", "take_statistics"]
+__all__ = [
+    "Feeds",
+    "check_pruning_statistics",
+    "check_statistics",
+    "prepare",
+    "probe",
+    "pruning_statistics",
+    "take_statistics",
+]
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 
@@ -50,7 +58,7 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
     """Return a few inputs to verify the result on: real ones where there are any."""
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
-    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
+    return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
 
 
 def take_statistics(
@@ -84,6 +92,11 @@ def pruning_statistics(
     if dataset is not None and not taps:
         raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
     return take_statistics(analysis, taps, dataset, options, progress)
+
+
+def check_pruning_statistics(statistics: Statistics, analysis: Analysis, advice: str) -> None:
+    """Raise OptionError, with `advice`, where statistics are not those that pruning this model needs."""
+    check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
 def check_statistics(statistics: Statistics, analysis: Analysis, taps: Sequence[Tap], advice: str) -> None:

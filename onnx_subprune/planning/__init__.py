@@ -1,41 +1,48 @@
-"""From statistics to a plan: curves, what is lost at the outputs, widths for a target, measured latencies."""
+"""From statistics to a plan: curves, losses at the outputs, widths for a target, measured latencies."""
 
-from onnx_subprune.planning.allocation import allocate, cost_of, dead_groups, make_plan, possible
-from onnx_subprune.planning.choice import Choice, Study, choose, scaled
-from onnx_subprune.planning.curves import rank_groups
-from onnx_subprune.planning.drop_search import Fall, Smallest, fall_of, smallest_network
+from onnx_subprune.planning.allocation import allocate, dead_groups, feasible, make_plan, relative_cost
+from onnx_subprune.planning.choice import Choice, choose, choose_again
+from onnx_subprune.planning.drop_search import Drop, Fall, Smallest, fall_of, smallest_network
 from onnx_subprune.planning.latency import (
-    Clock,
+    FastWidths,
     LatencyMet,
-    Multiples,
-    fast_multiples,
-    known_multiples,
-    stepped,
+    LatencyMeter,
+    fast_widths,
+    missed_target,
+    misses_target,
     timed_shapes,
 )
-from onnx_subprune.planning.sensitivity import measured_curves
+from onnx_subprune.planning.loss_curves import rank_groups
+from onnx_subprune.planning.sensitivity import measure_losses
+from onnx_subprune.planning.study import Study
+from onnx_subprune.planning.width_multiples import WidthMultiples, fast_multiples, known_multiples, with_multiples
 
 __all__ = [
     "Choice",
-    "Clock",
+    "Drop",
     "Fall",
+    "FastWidths",
     "LatencyMet",
-    "Multiples",
+    "LatencyMeter",
     "Smallest",
     "Study",
+    "WidthMultiples",
     "allocate",
     "choose",
-    "cost_of",
+    "choose_again",
     "dead_groups",
     "fall_of",
     "fast_multiples",
+    "fast_widths",
+    "feasible",
     "known_multiples",
     "make_plan",
-    "measured_curves",
-    "possible",
+    "measure_losses",
+    "missed_target",
+    "misses_target",
     "rank_groups",
-    "scaled",
+    "relative_cost",
     "smallest_network",
-    "stepped",
     "timed_shapes",
+    "with_multiples",
 ]

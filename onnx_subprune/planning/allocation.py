@@ -1,4 +1,4 @@
-"""How many units every group keeps for a target, and which go as a whole: see docs/mathematics.md, sections 5 and 9."""
+"""How many units every group keeps for a target, and which groups go whole: docs/mathematics.md, sections 5 and 9."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import replace
 
 from onnx_subprune import budget
 from onnx_subprune.errors import OptionError, TargetError
-from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import Target
 from onnx_subprune.plan import Plan, PlannedGroup
+from onnx_subprune.planning.study import Study
 from onnx_subprune.structure import Structure
 
-__all__ = ["allocate", "cost_of", "dead_groups", "make_plan", "possible"]
+__all__ = ["allocate", "dead_groups", "feasible", "make_plan", "relative_cost"]
 
 _MEASURES: Mapping[str, Callable[[Structure], Callable[..., float]]] = {
     "macs": lambda structure: structure.macs,
     "params": lambda structure: structure.parameters,
 }
-"""What a network of given widths costs, by the kind of a target (`options.COSTS`); of latency a `Clock` says so."""
+"""The cost of a network of given widths, by the kind of a target (`options.COSTS`); latency has a `LatencyMeter`."""
 
 
 def allocate(
@@ -29,10 +29,17 @@ def allocate(
     allocation: str = "cutoff",
     cost: budget.Cost | None = None,
 ) -> tuple[dict[str, int], list[str]]:
-    """Find the widths that meet the target, with what the user should know of them.
+    """Find the widths that meet the target.
 
-    `allocation`, one of `options.ALLOCATIONS`, says how a target of MACs or parameters is shared among the groups, or
-    of whatever else `cost` says that a network of given widths costs, as a share of the dense one.
+    Args:
+        structure: of the dense network.
+        curves: of the groups that may be pruned.
+        target: that the widths meet.
+        allocation: how a target of MACs, parameters or latency is shared out, one of `options.ALLOCATIONS`.
+        cost: of a network of given widths, as a share of the dense one; by default that of the target's kind.
+
+    Returns:
+        The units that each group keeps, by its name, and warnings for the user.
 
     Raises:
         OptionError: the allocation needs losses that the curves do not have.
@@ -47,41 +54,56 @@ def allocate(
         return budget.uniform(free, 0.0), [f"'{name}' keeps a unit: {reason}" for name, reason in needed.items()]
     if target.kind == "variance":
         return budget.variance(curves, target.value), []
-    return _affordable(structure, curves, target, allocation, cost or cost_of(structure, target)), []
+    return _affordable(structure, curves, target, allocation, cost or relative_cost(structure, target)), []
 
 
-def make_plan(analysis: Analysis, curves: Sequence[budget.Curve], counts: Mapping[str, int], options: Options) -> Plan:
-    """Return which units stay; groups without a count are whole, those that only a removed branch had lose all."""
-    structure = analysis.structure
-    kept = {c.group: tuple(sorted(int(u) for u in c.order[: counts[c.group]])) for c in curves if c.group in counts}
+def make_plan(study: Study, widths: Mapping[str, int]) -> Plan:
+    """Return which units stay for the widths of some groups.
+
+    Groups without a width are whole; those that only a removed branch had lose all their units.
+
+    Args:
+        study: its curves say in which order units go.
+        widths: units that groups keep, by name.
+
+    """
+    structure, options = study.analysis.structure, study.options
+    kept = {
+        curve.group: tuple(sorted(int(unit) for unit in curve.order[: widths[curve.group]]))
+        for curve in study.curves
+        if curve.group in widths
+    }
     kept |= dict.fromkeys(dead_groups(structure, [name for name, units in kept.items() if not units]), ())
     groups = tuple(PlannedGroup(g.name, g.size, kept.get(g.name, tuple(range(g.size)))) for g in structure.prunable)
-    return Plan(analysis.fingerprint, str(options.target), groups, options.recovery_options)
+    return Plan(study.analysis.fingerprint, str(options.target), groups, options.recovery_options)
 
 
-def cost_of(structure: Structure, target: Target) -> budget.Cost:
-    """Return what a network of given widths costs, as a share of the dense one, by the kind of the target."""
-    # A latency below 1 has a clock that says what it is; all of the network is all of it by any measure.
+def relative_cost(structure: Structure, target: Target) -> budget.Cost:
+    """Return the cost of a network of given widths as a share of the dense one, by the kind of the target.
+
+    It is infinite where groups cannot lose all their units together.
+    """
+    # A latency below 1 is measured elsewhere; the whole network costs all of it by any measure.
     measure = _MEASURES.get(target.kind, _MEASURES["macs"])(structure)
     atoms = {group.name: group.atom for group in structure.prunable}
     dense = measure({})
 
     def cost(widths: Mapping[str, int]) -> float:
-        whole = [name for name, count in widths.items() if not count]
-        removal = structure.removal(whole) if whole else None
-        return measure({atoms[name]: count for name, count in widths.items()}, removal) / dense
+        emptied = [name for name, width in widths.items() if not width]
+        removal = structure.removal(emptied) if emptied else None
+        return measure({atoms[name]: width for name, width in widths.items()}, removal) / dense
 
-    return possible(structure, cost)
+    return feasible(structure, cost)
 
 
-def possible(structure: Structure, cost: budget.Cost) -> budget.Cost:
+def feasible(structure: Structure, cost: budget.Cost) -> budget.Cost:
     """Return a cost that is infinite where groups cannot lose all their units together."""
 
-    def checked(widths: Mapping[str, int]) -> float:
-        whole = [name for name, count in widths.items() if not count]
-        return cost(dict(widths)) if not whole or structure.removal(whole).reason is None else math.inf
+    def feasible_cost(widths: Mapping[str, int]) -> float:
+        emptied = [name for name, width in widths.items() if not width]
+        return cost(dict(widths)) if not emptied or structure.removal(emptied).reason is None else math.inf
 
-    return checked
+    return feasible_cost
 
 
 def _affordable(
@@ -105,22 +127,28 @@ def _affordable(
 def _allocator(
     curves: Sequence[budget.Curve], allocation: str
 ) -> tuple[budget.Allocator, Callable[[budget.Curve, int], float] | None]:
-    """Return what finds the widths, and what the last units of a group are worth."""
+    """Return the function that finds the widths, and the one that says how much the last units of a group are worth."""
     if allocation == "cutoff":
         return budget.cheapest_cutoff, None
     if allocation == "uniform":
         return budget.affordable_uniform, None
-    without = next((curve.group for curve in curves if curve.loss is None), None)
-    if without is not None:
+    unmeasured = next((curve.group for curve in curves if curve.loss is None), None)
+    if unmeasured is not None:
         raise OptionError(
-            f"expected a loss for every group, which allocation 'loss' needs, found none for '{without}'; "
+            f"expected a loss for every group, which allocation 'loss' needs, found none for '{unmeasured}'; "
             "choose another selection, or allocation 'cutoff'"
         )
     return budget.knapsack, budget.lost_without
 
 
 def dead_groups(structure: Structure, gone: list[str]) -> list[str]:
-    """Return the groups none of whose producers is left once others are gone."""
+    """Return the groups that have no producer any more once others are gone.
+
+    Args:
+        structure: of the dense network.
+        gone: names of the groups that lose all their units.
+
+    """
     live = structure.removal(gone).live
     dead = [g.name for g in structure.prunable if gone and all(id(use.node) not in live for use in g.producers)]
     return dead if structure.removal({*gone, *dead}).reason is None else []

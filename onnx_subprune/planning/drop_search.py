@@ -15,17 +15,17 @@ from typing import Any
 import onnx
 
 from onnx_subprune import budget, evaluate
-from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset, open_data
 from onnx_subprune.errors import OptionError, TargetError
-from onnx_subprune.model import input_specs
-from onnx_subprune.options import COSTS, Options, Target
+from onnx_subprune.evaluate.class_agreement import ClassAgreement
+from onnx_subprune.options import COSTS, Target
 from onnx_subprune.plan import Plan
-from onnx_subprune.planning.choice import Study, choose
-from onnx_subprune.progress import begin, phase
+from onnx_subprune.planning.choice import choose
+from onnx_subprune.planning.study import Study
+from onnx_subprune.progress import begin
 from onnx_subprune.recovery import Recovered, recover
-from onnx_subprune.result import Drop
 
-__all__ = ["Fall", "Smallest", "fall_of", "smallest_network"]
+__all__ = ["Drop", "Fall", "Smallest", "fall_of", "smallest_network"]
 
 _logger = logging.getLogger(__name__)
 
@@ -35,19 +35,54 @@ _SEARCHING = "searching for the smallest network"
 
 
 @dataclass(frozen=True)
-class Fall:
-    """By how much a network is worse than the dense one, and the name of the metric that says so (`result.Drop`)."""
+class Drop:
+    """By how much the metric of a target `drop` fell.
+
+    Attributes:
+        metric: its name: `top-1` on labelled data, `same class` (the share of calibration samples whose largest class
+            is that of the dense network), or `given`, a function of the caller.
+        allowed: the fall that was allowed.
+        fall: the fall measured on the result.
+        cost: that was made as small as the fall allows, one of `options.COSTS`.
+        tried: the shares of the cost that were tried, and the falls measured there.
+
+    """
 
     metric: str
-    of: Callable[[onnx.ModelProto], float]
+    allowed: float
+    fall: float
+    cost: str
+    tried: tuple[budget.Trial, ...]
+
+
+@dataclass(frozen=True)
+class Fall:
+    """By how much a network is worse than the dense one.
+
+    Attributes:
+        metric: its name (`Drop.metric`).
+        measure: the fall of a network.
+
+    """
+
+    metric: str
+    measure: Callable[[onnx.ModelProto], float]
 
 
 @dataclass(frozen=True, eq=False)
 class Smallest:
-    """The smallest network that was measured as allowed, how it was made, and what the user should know of its plan."""
+    """The smallest network that was measured as allowed.
+
+    Attributes:
+        plan: says which units stay in it.
+        network: as it was recovered and measured.
+        warnings: for the user.
+        drop: the search that led to it.
+
+    """
 
     plan: Plan
-    recovered: Recovered
+    network: Recovered
     warnings: Sequence[str]
     drop: Drop
 
@@ -64,42 +99,45 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
         OptionError: there is nothing to measure.
 
     """
-    dense, options = study.analysis.model, study.options
+    dense, runtime = study.analysis.model, study.options.runtime
     if callable(evaluation):
-        before = float(evaluation(dense))
-        return Fall("given", lambda model: before - float(evaluation(model)))
+        dense_value = float(evaluation(dense))
+        return Fall("given", lambda model: dense_value - float(evaluation(model)))
     if evaluation is not None:
-        data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, input_specs(dense))
+        data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, study.analysis.inputs)
 
         def accuracy(model: onnx.ModelProto) -> float:
-            return evaluate.top1(model, data, providers=options.providers, threads=options.threads).accuracy
+            return evaluate.top1(model, data, providers=runtime.providers, threads=runtime.threads).accuracy
 
-        known = accuracy(dense)
-        return Fall("top-1", lambda model: known - accuracy(model))
-    return Fall("same class", lambda model: _disagreement(study, model))
+        dense_accuracy = accuracy(dense)
+        return Fall("top-1", lambda model: dense_accuracy - accuracy(model))
+    return Fall("same class", _class_changes(study))
 
 
 def smallest_network(study: Study, fall: Fall) -> Smallest:
-    """Return the network of the smallest cost that falls by at most what the target allows; `study` is `scaled`.
+    """Return the network of the smallest cost that falls by at most the share that the target allows.
+
+    Args:
+        study: with the losses that its allocation asks for (`measure_losses`).
+        fall: by how much a network is worse than the dense one.
 
     Raises:
-        TargetError: no budget of the search does.
+        TargetError: no budget of the search leads to one.
 
     """
     allowed, cost = study.options.target.value, study.options.cost or COSTS[0]
     search = _Search(study, fall, cost)
-    found = budget.smallest(search.at, _LOWEST, _HIGHEST, allowed, evaluations=_TRIALS)
+    searched = budget.smallest(search.fall_at, _LOWEST, _HIGHEST, allowed, evaluations=_TRIALS)
     if study.progress is not None:
         study.progress(_SEARCHING, _TRIALS, _TRIALS)
-    if search.best is None or found.best is None:
-        least = min(trial.fall for trial in found.tried)
+    if search.best is None or searched.best is None:
+        least = min(trial.fall for trial in searched.tried)
         raise TargetError(
             f"expected a network that falls by at most {allowed:g}, found a fall of {least:.4f} at {_HIGHEST:g} of the "
             f"{cost}; ask for drop={least:.4f} or more",
             least,
         )
-    drop = Drop(fall.metric, allowed, found.best.fall, cost, found.tried)
-    return Smallest(*search.best, drop)
+    return Smallest(*search.best, Drop(fall.metric, allowed, searched.best.fall, cost, searched.tried))
 
 
 class _Search:
@@ -111,46 +149,42 @@ class _Search:
         self._fraction = math.inf
         self.best: tuple[Plan, Recovered, Sequence[str]] | None = None
 
-    def at(self, fraction: float) -> float:
+    def fall_at(self, fraction: float) -> float:
         """Return the fall of the network that costs this share; infinite where there is none."""
         study = self._study
         if study.progress is not None:
             study.progress(_SEARCHING, self._tried, _TRIALS)
         self._tried += 1
-        # One that was measured to be good enough is found, not the best of several at each budget.
+        # The search needs a network that was measured as good enough, not the best of several at each budget.
         options = replace(study.options, target=Target(self._cost, round(fraction, 4)), cost=None, trials=0)
+        budgeted = replace(study, options=options)
         try:
-            plan, warnings, _ = choose(replace(study, options=options))
+            plan, warnings, _ = choose(budgeted)
         except TargetError:
             return math.inf
-        fitting = phase(study.progress, "fitting layers")
-        found = recover(
-            study.analysis,
-            plan,
-            study.statistics,
-            study.dataset,
-            options,
-            departure=study.departure,
-            progress=fitting,
-        )
+        network = recover(budgeted, plan)
         begin(study.progress, "measuring the fall")
-        fallen = self._fall.of(found.model)
-        _logger.info("%s: the metric falls by %.4f", options.target, fallen)
-        if fallen <= study.options.target.value and fraction < self._fraction:
-            self._fraction, self.best = fraction, (plan, found, warnings)
-        return fallen
+        fall = self._fall.measure(network.model)
+        _logger.info("%s: the metric falls by %.4f", options.target, fall)
+        if fall <= study.options.target.value and fraction < self._fraction:
+            self._fraction, self.best = fraction, (plan, network, warnings)
+        return fall
 
 
-def _disagreement(study: Study, model: onnx.ModelProto) -> float:
+def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
+    """Return what measures the share of calibration samples whose largest class is not that of the dense network."""
     if study.dataset is None:
         raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
-    options: Options = study.options
-    found = evaluate.fidelity(
-        study.analysis.model, model, study.dataset, providers=options.providers, threads=options.threads
-    )
-    agreements = [one.agreement for one in found.outputs.values() if one.agreement is not None]
-    if not agreements:
-        raise OptionError(
-            "expected an output [samples, classes] to compare the largest class of, found none; give labelled --data"
-        )
-    return 1.0 - min(agreements)
+    runtime = replace(study.options.runtime, batch_size=DEFAULT_BATCH_SIZE)
+    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime)
+
+    def changes(model: onnx.ModelProto) -> float:
+        share = agreement(model)
+        if share is None:
+            raise OptionError(
+                "expected an output [samples, classes] to compare the largest class of, found none; give labelled "
+                "--data"
+            )
+        return 1.0 - share
+
+    return changes

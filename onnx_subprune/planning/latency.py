@@ -1,7 +1,7 @@
-"""The user's machine as the budget sees it: which multiples of units pay, and what a network takes at given widths.
+"""Latencies of a network at given widths, as shares of the dense network's: predicted, measured, and confirmed.
 
 A latency is predicted by a model that was fitted to networks cut to several widths, and measured by cutting the network
-to the widths asked for: with the biases that recovery adds, but without values worked out, on which the time does not
+to the widths asked for: with the biases that recovery adds, but with no values worked out, on which the time does not
 depend. Everything measured is kept per machine, so that the next run decides alike.
 """
 
@@ -14,36 +14,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 
 from onnx_subprune import budget
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.latency import (
-    FAMILIES,
-    Decision,
-    Effort,
-    LatencyModel,
-    Record,
-    Times,
-    families_of,
-    kept,
-    machine,
-    measured_multiples,
-    times,
-)
-from onnx_subprune.model import has_half, input_specs, model_bytes
+from onnx_subprune.latency import Effort, LatencyModel, Record, Times, machine, times
+from onnx_subprune.model import model_bytes
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.options import Options
-from onnx_subprune.progress import Progress
-from onnx_subprune.structure import Structure
+from onnx_subprune.options import AUTO, Options, Target
+from onnx_subprune.plan import Plan
+from onnx_subprune.planning.width_multiples import WidthMultiples, fast_multiples, with_multiples
+from onnx_subprune.progress import Progress, Watch, phase
 from onnx_subprune.subspace import corrected
 
-__all__ = ["Clock", "LatencyMet", "Multiples", "fast_multiples", "known_multiples", "stepped", "timed_shapes"]
+__all__ = ["FastWidths", "LatencyMet", "LatencyMeter", "fast_widths", "missed_target", "misses_target", "timed_shapes"]
 
 _logger = logging.getLogger(__name__)
 
@@ -53,14 +42,6 @@ _LEARNING = Effort(20, 30.0)
 _DECIDING = Effort(20, 2.0, sittings=3)
 # Six sittings give an interval.
 _CONFIRMING = Effort(20, 1.5, sittings=6)
-
-
-@dataclass(frozen=True)
-class Multiples:
-    """Which multiples of channels pay, by kind of work, with what the user should know."""
-
-    of: Mapping[str, int]
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,80 +74,69 @@ class LatencyMet:
     error: float
 
 
-def fast_multiples(model: onnx.ModelProto, options: Options, progress: Progress | None = None) -> Multiples:
-    """Return which multiples pay where the options run the model, from the cache or measured now."""
-    on_cpu = tuple(name.lower() for name in options.providers) in (("cpu",), ("cpuexecutionprovider",))
-    dtype = "float16" if not on_cpu and has_half(model) else "float32"
-    record = Record(
-        "multiples", {**machine(options.providers, options.threads), "dtype": dtype}, anew=options.remeasure
-    )
-    found = _decisions(record)
-    if found is None:
-        found = measured_multiples(options.providers, options.threads, dtype, progress=progress)
-        record.data = {family: vars(decision) for family, decision in found.items()}
-        record.save()
-    open_ones = [family for family, decision in found.items() if not decision.sure]
-    unsure = (
-        f"the measurements leave open which multiples pay for {', '.join(open_ones)}: the smallest were taken that are "
-        "not slower; --remeasure on a quiet machine"
-    )
-    warnings = (*record.warnings, *([unsure] if open_ones else []))
-    return Multiples({family: decision.multiple for family, decision in found.items()}, warnings)
+class FastWidths(NamedTuple):
+    """Curves of widths that are fast on this machine, and what measures latencies there, where these are asked for.
+
+    Attributes:
+        curves: of the groups that may be pruned.
+        meter: of latencies; None where the target is not one.
+        warnings: for the user, those of the meter excluded.
+
+    """
+
+    curves: list[budget.Curve]
+    meter: LatencyMeter | None
+    warnings: list[str]
 
 
-def known_multiples() -> dict[str, dict[str, int]]:
-    """Return the multiples that were measured on this machine before, by what they were measured with."""
-    found = {}
-    for key, data in kept("multiples"):
-        threads = "all threads" if key.get("threads") is None else f"{key['threads']} threads"
-        decided = _read(data)
-        if decided is not None:
-            where = ", ".join([*map(str, key.get("providers", ())), str(key.get("dtype")), threads])
-            found[where] = {family: decision.multiple for family, decision in decided.items()}
-    return found
+def fast_widths(
+    analysis: Analysis, curves: Sequence[budget.Curve], options: Options, progress: Watch | None = None
+) -> FastWidths:
+    """Return widths that are fast on this machine where the options ask for them, and what measures latencies.
+
+    Args:
+        analysis: of the dense network.
+        curves: of the groups that may be pruned.
+        options: a target of latency and `round_to="auto"` ask for fast widths; all else keeps the curves as they are.
+        progress: called with the name of a phase, the steps done in it and their number.
+
+    """
+    timed = options.cost == "latency" or (options.target.kind == "latency" and options.target.value < 1.0)
+    if not timed and options.round_to != AUTO:
+        return FastWidths(list(curves), None, [])
+    measuring = phase(progress, "measuring which widths are fast")
+    multiples = fast_multiples(analysis.model, options.runtime, measuring, remeasure=options.remeasure)
+    rounded = with_multiples(curves, analysis.structure, multiples.by_family)
+    if not timed:
+        return FastWidths(rounded, None, list(multiples.warnings))
+    meter = LatencyMeter(analysis, rounded, options, multiples, progress=phase(progress, "measuring latencies"))
+    return FastWidths(rounded, meter, [])
 
 
-def _digest(counts: Mapping[str, int]) -> str:
-    return hashlib.sha256(json.dumps(sorted(counts.items())).encode()).hexdigest()[:20]
+def misses_target(plan: Plan, latency: LatencyMet) -> bool:
+    """Whether a finished network takes longer than the target of its plan allows."""
+    return latency.measured > Target.parse(plan.target).value * (1 + budget.TOLERANCE)
 
 
-def _numbers(held: object) -> list[float]:
-    """Return the ratios of an entry of the cache; none of what is damaged."""
-    sound = isinstance(held, list) and all(isinstance(one, float) and math.isfinite(one) and one > 0 for one in held)
-    return list(held) if isinstance(held, list) and sound else []
+def missed_target(plan: Plan, latency: LatencyMet) -> list[str]:
+    """Return a warning where a finished network misses its target of latency.
 
+    Raises:
+        TargetError: it takes longer than the dense network.
 
-def _read(data: Mapping[str, Any]) -> dict[str, Decision] | None:
-    try:
-        return {family: Decision(int(one["multiple"]), bool(one["sure"])) for family, one in data.items()}
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _decisions(record: Record) -> dict[str, Decision] | None:
-    if not record.data:
-        return None
-    found = _read(record.data)
-    if found is None:
-        record.forget("a damaged entry")
-        return None
-    if set(found) != set(FAMILIES) or any(decision.multiple < 1 for decision in found.values()):
-        record.forget("other entries")
-        return None
-    return found
-
-
-def stepped(curves: Sequence[budget.Curve], structure: Structure, multiples: Mapping[str, int]) -> list[budget.Curve]:
-    """Return the curves with widths that are multiples of what pays for all that makes and reads them."""
-    groups = {group.name: group for group in structure.prunable}
-    found = []
-    for curve in curves:
-        group = groups[curve.group]
-        wanted = math.lcm(1, *(multiples[family] for family in families_of(group)))
-        # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
-        step = math.lcm(curve.round_to, wanted // math.gcd(wanted, group.entries))
-        found.append(replace(curve, round_to=step))
-    return found
+    """
+    if not misses_target(plan, latency):
+        return []
+    if latency.measured > 1.0:
+        raise TargetError(
+            f"expected to reach {plan.target}, but the finished network takes {latency.measured:.3f} of the time of "
+            "the dense one: the machine is noisy, try again when it is not, or ask for macs=F",
+            1.0,
+        )
+    return [
+        f"{plan.target} was met while the widths were chosen; measured once more the result takes "
+        f"{latency.measured:.3f} of the time of the dense network: the machine is noisy, use `bench` when it is not"
+    ]
 
 
 def timed_shapes(analysis: Analysis, batch: int | None) -> dict[str, tuple[int, ...]]:
@@ -179,7 +149,7 @@ def timed_shapes(analysis: Analysis, batch: int | None) -> dict[str, tuple[int, 
     shapes = dict(analysis.input_shapes)
     if batch is None:
         return shapes
-    for spec in input_specs(analysis.model):
+    for spec in analysis.inputs:
         if not spec.shape:
             continue
         if isinstance(spec.shape[0], int) and spec.shape[0] != batch:
@@ -191,14 +161,14 @@ def timed_shapes(analysis: Analysis, batch: int | None) -> dict[str, tuple[int, 
     return shapes
 
 
-class Clock:
+class LatencyMeter:
     """Predicts and measures what networks take, as a share of the dense network's time.
 
     Args:
         analysis: of the dense network.
         curves: of the groups that may be pruned; all others stay whole.
         options: where and how networks run.
-        multiples: that pay.
+        multiples: of channels that pay.
         progress: called with the networks that were measured to learn from, and their number.
 
     """
@@ -208,7 +178,7 @@ class Clock:
         analysis: Analysis,
         curves: Sequence[budget.Curve],
         options: Options,
-        multiples: Multiples,
+        multiples: WidthMultiples,
         *,
         progress: Progress | None = None,
     ) -> None:
@@ -218,7 +188,7 @@ class Clock:
         self._progress = progress
         self._curves = curves
         self.shapes = timed_shapes(analysis, options.latency_batch)
-        self._feeds = random_feeds(input_specs(analysis.model), self.shapes, options.seed)
+        self._feeds = random_feeds(analysis.inputs, self.shapes, options.seed)
         self._record = Record("latency", self._key(), anew=options.remeasure)
 
     @property
@@ -230,50 +200,62 @@ class Clock:
     def predicted(self) -> LatencyModel:
         """The predicted share of the dense network's time for given widths."""
         widths = budget.sampled_widths(self._curves)
-        ratios = self._known(len(widths))
+        ratios = self._sampled_ratios(len(widths))
         if ratios is None:
-            ratios = self._learnt(widths)
+            ratios = self._sample(widths)
             self._record.data["sampled"] = ratios
             self._record.save()
         model = LatencyModel(self._analysis.structure, widths, ratios)
         _logger.info("the latency model is off by %.1f%% at networks left out of its fit", 100 * model.error)
         return model
 
-    def measured(self, counts: Mapping[str, int], repeats: int = 1) -> float:
-        """Return what the network with these widths really takes: the mean of so many measurements, of all if more."""
-        ratios = self._held(counts)
+    def measure(self, widths: Mapping[str, int], repeats: int = 1) -> float:
+        """Return the measured latency of the network with these widths, as a share of the dense network's.
+
+        Args:
+            widths: units of every group that may be pruned.
+            repeats: measurements to take the mean of, those in the cache included; all of these where they are more.
+
+        """
+        ratios = self._cached_ratios(widths)
         if len(ratios) < repeats:
-            cut = self._cut(counts)
+            cut = self._cut(widths)
             ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(repeats - len(ratios))]
-            self._hold(counts, ratios)
+            self._cache_ratios(widths, ratios)
         ratio = float(np.mean(ratios))
-        _logger.info("latency: predicted %.4f, measured %.4f", self.predicted(counts), ratio)
+        _logger.info("latency: predicted %.4f, measured %.4f", self.predicted(widths), ratio)
         return ratio
 
-    def remember(self, counts: Mapping[str, int], finished: LatencyMet) -> None:
+    def remember(self, widths: Mapping[str, int], finished: LatencyMet) -> None:
         """Count the measurement of a finished network among those of its widths."""
-        own = self._own(counts)
-        self._hold(own, [*self._held(own), finished.measured])
+        prunable = self._prunable_widths(widths)
+        self._cache_ratios(prunable, [*self._cached_ratios(prunable), finished.measured])
 
-    def _own(self, counts: Mapping[str, int]) -> dict[str, int]:
+    def _prunable_widths(self, widths: Mapping[str, int]) -> dict[str, int]:
         """Return the widths of the groups that may be pruned."""
-        return {curve.group: counts[curve.group] for curve in self._curves}
+        return {curve.group: widths[curve.group] for curve in self._curves}
 
-    def _held(self, counts: Mapping[str, int]) -> list[float]:
-        known = self._record.data.get("measured")
-        return _numbers(known.get(_digest(counts))) if isinstance(known, dict) else []
+    def _cached_ratios(self, widths: Mapping[str, int]) -> list[float]:
+        measured = self._record.data.get("measured")
+        return _sound_ratios(measured.get(_digest(widths))) if isinstance(measured, dict) else []
 
-    def _hold(self, counts: Mapping[str, int], ratios: list[float]) -> None:
-        known = self._record.data.get("measured")
-        self._record.data["measured"] = {**(known if isinstance(known, dict) else {}), _digest(counts): ratios}
+    def _cache_ratios(self, widths: Mapping[str, int], ratios: list[float]) -> None:
+        measured = self._record.data.get("measured")
+        self._record.data["measured"] = {**(measured if isinstance(measured, dict) else {}), _digest(widths): ratios}
         self._record.save()
 
-    def confirmed(self, model: onnx.ModelProto, counts: Mapping[str, int]) -> LatencyMet:
-        """Measure a finished network; `counts` are its widths."""
+    def confirm(self, model: onnx.ModelProto, widths: Mapping[str, int]) -> LatencyMet:
+        """Measure a finished network.
+
+        Args:
+            model: that is given back.
+            widths: of all its groups.
+
+        """
         options = self._options
         timed = self._times([model], _CONFIRMING)
         return LatencyMet(
-            predicted=self.predicted(self._own(counts)),
+            predicted=self.predicted(self._prunable_widths(widths)),
             measured=float(timed.ratios[1]),
             interval=timed.interval(1),
             dense_ms=float(timed.milliseconds[0]),
@@ -281,7 +263,7 @@ class Clock:
             shapes=self.shapes,
             providers=options.providers,
             threads=options.threads,
-            multiples=dict(self._multiples.of),
+            multiples=dict(self._multiples.by_family),
             error=self.predicted.error,
         )
 
@@ -297,18 +279,18 @@ class Clock:
             "groups": [[curve.group, curve.size, curve.round_to, curve.minimum] for curve in self._curves],
         }
 
-    def _known(self, number: int) -> list[float] | None:
+    def _sampled_ratios(self, number: int) -> list[float] | None:
         """The ratios of the sampled networks in the cache; None where there are none."""
-        held = self._record.data.get("sampled")
-        if held is None:
+        sampled = self._record.data.get("sampled")
+        if sampled is None:
             return None
-        ratios = _numbers(held)
+        ratios = _sound_ratios(sampled)
         if len(ratios) == number:
             return ratios
         self._record.forget("a damaged entry")
         return None
 
-    def _learnt(self, widths: Sequence[Mapping[str, int]]) -> list[float]:
+    def _sample(self, widths: Sequence[Mapping[str, int]]) -> list[float]:
         """Measure the network at several widths, as many at once as memory allows."""
         together = max(1, _TOGETHER // max(1, model_bytes(self._analysis.model)) - 1)
         ratios: list[float] = []
@@ -316,10 +298,10 @@ class Clock:
             part = widths[start : start + together]
             effort = replace(_LEARNING, seconds=_LEARNING.seconds * len(part) / len(widths))
             models: list[onnx.ModelProto] = []
-            for one in part:
+            for network_widths in part:
                 if self._progress is not None:
                     self._progress(start + len(models), len(widths))
-                models.append(self._cut(one))
+                models.append(self._cut(network_widths))
             ratios += [float(ratio) for ratio in self._times(models, effort).ratios[1:]]
             if self._progress is not None:
                 self._progress(len(ratios), len(widths))
@@ -330,14 +312,26 @@ class Clock:
         dense = self._analysis.model
         return times([dense, *models], self._feeds, providers=options.providers, threads=options.threads, effort=effort)
 
-    def _cut(self, counts: Mapping[str, int]) -> onnx.ModelProto:
+    def _cut(self, widths: Mapping[str, int]) -> onnx.ModelProto:
         """The network with the first units of every group, and with the nodes that recovery would leave it with."""
         analysis = self._analysis
         bare = restructured(analysis)
         keeps = {
-            group.atom: np.arange(group.size) < counts[group.name]
+            group.atom: np.arange(group.size) < widths[group.name]
             for group in bare.prunable
-            if counts.get(group.name, group.size) < group.size
+            if widths.get(group.name, group.size) < group.size
         }
         biased = [] if self._options.recovery == "none" else corrected(bare, keeps)
         return shrink(analysis.normalised, bare, keeps, biased=biased, scratch=analysis.scratch)
+
+
+def _digest(widths: Mapping[str, int]) -> str:
+    return hashlib.sha256(json.dumps(sorted(widths.items())).encode()).hexdigest()[:20]
+
+
+def _sound_ratios(entry: object) -> list[float]:
+    """Return the ratios of an entry of the cache; none where it is damaged."""
+    if not isinstance(entry, list):
+        return []
+    sound = all(isinstance(ratio, float) and math.isfinite(ratio) and ratio > 0 for ratio in entry)
+    return list(entry) if sound else []

@@ -15,52 +15,66 @@ from math import isfinite
 import onnx
 
 from onnx_subprune import budget
-from onnx_subprune.calibration import Statistics
-from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.options import Options
+from onnx_subprune.errors import OptionError
+from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.planning.allocation import make_plan
-from onnx_subprune.progress import Progress
+from onnx_subprune.planning.study import Study
+from onnx_subprune.progress import phase
 from onnx_subprune.recovery import by_channel, recover
 from onnx_subprune.threads import ahead, side_by_side
 
-__all__ = ["measured_curves"]
+__all__ = ["measure_losses"]
 
 
-def measured_curves(
-    analysis: Analysis,
-    curves: Sequence[budget.Curve],
-    statistics: Statistics,
-    departure: Departure,
-    options: Options,
-    *,
-    progress: Progress | None = None,
-) -> list[budget.Curve]:
-    """Return the curves with losses that are errors at the outputs."""
-    alone = by_channel(options)
-    found: dict[str, dict[int, float]] = {}
-    least = {c.group: int(analysis.structure.removal([c.group]).reason is not None) for c in curves}
-    widths = [(curve, width) for curve in curves for width in _widths(curve, options.levels, least[curve.group])]
+def measure_losses(study: Study) -> Study:
+    """Return the study with losses that are errors at the outputs, where its allocation asks for them.
+
+    Args:
+        study: with losses at the consumers.
+
+    Raises:
+        OptionError: they are to be measured and there is no data to measure them on.
+
+    """
+    if not study.measures_losses:
+        return study
+    if study.distance is None:
+        raise OptionError(
+            "expected calibration data, found statistics alone: allocation 'measured' runs samples; give --calib, or "
+            "ask for --effort fast or another --allocation"
+        )
+    errors = _errors_alone(study, study.distance)
+    curves = [replace(curve, minimum=0) if 0 in errors.get(curve.group, ()) else curve for curve in study.curves]
+    measured = {group: list(points.items()) for group, points in errors.items()}
+    return replace(study, curves=budget.fit_sensitivity(curves, measured))
+
+
+def _errors_alone(study: Study, distance: OutputDistance) -> dict[str, dict[int, float]]:
+    """Return the finite errors at the outputs with one group pruned alone, by group and width."""
+    options, structure = study.options, study.analysis.structure
+    alone = replace(study, options=by_channel(options))
+    fewest = {c.group: int(structure.removal([c.group]).reason is not None) for c in study.curves}
+    points = [(c, width) for c in study.curves for width in _widths(c, options.levels, fewest[c.group])]
 
     def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:
-        plan = make_plan(analysis, curves, {curve.group: width}, options)
-        return recover(analysis, plan, statistics, None, alone).model
+        return recover(alone, make_plan(study, {curve.group: width})).model
 
+    progress = phase(study.progress, "measuring sensitivities")
+    errors: dict[str, dict[int, float]] = {}
     # One network is cut while the last one runs.
-    with side_by_side(options.threads), closing(ahead(pruned(*each) for each in widths)) as models:
-        for index, ((curve, width), model) in enumerate(zip(widths, models, strict=True)):
+    with side_by_side(options.threads), closing(ahead(pruned(*point) for point in points)) as models:
+        for index, ((curve, width), model) in enumerate(zip(points, models, strict=True)):
             if progress is not None:
-                progress(index, len(widths))
-            error = departure(model, options.probes)
+                progress(index, len(points))
+            error = distance(model, options.probes)
             if isfinite(error):
-                found.setdefault(curve.group, {})[width] = error
+                errors.setdefault(curve.group, {})[width] = error
     if progress is not None:
-        progress(len(widths), len(widths))
-    free = [replace(curve, minimum=0) if 0 in found.get(curve.group, ()) else curve for curve in curves]
-    return budget.fit_sensitivity(free, {name: list(errors.items()) for name, errors in found.items()})
+        progress(len(points), len(points))
+    return errors
 
 
-def _widths(curve: budget.Curve, levels: Sequence[float], least: int) -> list[int]:
+def _widths(curve: budget.Curve, levels: Sequence[float], fewest: int) -> list[int]:
     """Return the widths to measure: at least one unit less than all."""
     widths = {min(curve.size - 1, round(level * curve.size)) for level in levels}
-    return sorted({max(least, width) for width in widths} - {curve.size})
+    return sorted({max(fewest, width) for width in widths} - {curve.size})

@@ -18,16 +18,16 @@ import onnx
 from onnx_subprune import calibration, subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import OptionError
-from onnx_subprune.evaluate.output_error import Departure
-from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.evaluate.output_error import OutputDistance
+from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
-from onnx_subprune.progress import Progress
-from onnx_subprune.recovery.exact import Networks, Refit, Settings, refit
+from onnx_subprune.progress import phase
+from onnx_subprune.recovery.exact import Networks, Refit, Settings, projection_of, refit
 from onnx_subprune.recovery.normalisation import rescalings
-from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
+from onnx_subprune.structure import RECURRENT, Atom, Dim, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
 __all__ = ["Recovered", "by_channel", "recover", "resume", "settings"]
@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 # Two networks whose errors at the outputs differ by less are as good as each other.
 _NOISE, _ROUNDING = 0.01, 1e-9
-_OTHER = "nodes of its kind are not fitted exactly"
+_UNSTORED = "the smaller network does not store its weight"
 _UNCHECKED = (
     f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
 )
@@ -66,35 +66,23 @@ class Recovered:
     fit: Refit | None = None
 
 
-def recover(
-    analysis: Analysis,
-    plan: Plan,
-    statistics: Statistics | None,
-    dataset: Dataset | None,
-    options: Options,
-    *,
-    departure: Departure | None = None,
-    progress: Progress | None = None,
-) -> Recovered:
+def recover(calibrated: Calibrated, plan: Plan) -> Recovered:
     """Cut a network down to a plan and recover as the options say.
 
-    With a `departure`, exact recovery is kept only where its outputs are no worse than those of recovery by channel,
-    and each sweep after the first only where it makes them better.
+    Where there is a `distance`, exact recovery is kept only where its outputs are no worse than those of recovery by
+    channel, and each sweep after the first only where it makes them better; without one the fits are trusted.
 
     Args:
-        analysis: of the dense network.
+        calibrated: the dense network, its statistics (None recovers nothing) and the samples that exact recovery runs
+            both networks on.
         plan: says which units stay.
-        statistics: Gram matrices of the dense network; None recovers nothing.
-        dataset: samples that exact recovery runs both networks on.
-        options: `recovery` and how it is done.
-        departure: measures how far the outputs are off on samples held out; None trusts the fits.
-        progress: called with the layers fitted and their number.
 
     Raises:
         OptionError: exact recovery without data.
         PlanError: the plan does not fit the network.
 
     """
+    analysis, statistics, options = calibrated.analysis, calibrated.statistics, calibrated.options
     structure = restructured(analysis)
     keeps = plan.keeps(structure)
     fits, warnings = _channel_fits(structure, keeps, statistics, options)
@@ -107,91 +95,85 @@ def recover(
     errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
     if options.recovery != "exact":
         return Recovered(model, errors, tuple(warnings))
-    if dataset is None:
+    if calibrated.dataset is None:
         raise OptionError(
             "expected calibration data, found statistics alone: exact recovery runs the samples again; give --calib, "
             "or ask for --effort fast or --recovery channel"
         )
     cut = Recovered(model, errors, tuple(warnings))
-    fit = _Sweep(analysis, _Restriction(structure, keeps), dataset, options, progress)
-    return (
-        fit(cut, 0)
-        if departure is None
-        else _further_sweeps(_first_sweep(cut, fit, departure), fit, departure, options.sweeps)
-    )
+    sweep = _Sweep(calibrated, calibrated.dataset, _Restriction(structure, keeps))
+    if calibrated.distance is None:
+        return sweep(cut, 0)
+    return _further_sweeps(_first_sweep(cut, sweep, calibrated.distance), sweep, calibrated.distance)
 
 
-def resume(
-    begun: Recovered,
-    analysis: Analysis,
-    plan: Plan,
-    dataset: Dataset,
-    options: Options,
-    *,
-    departure: Departure,
-    progress: Progress | None = None,
-) -> Recovered:
+def resume(begun: Recovered, calibrated: Calibrated, plan: Plan) -> Recovered:
     """Return what `recover` would, from what it gave for the same plan and one sweep.
 
     Args:
         begun: the network after one sweep.
-        analysis, plan, dataset, options, departure, progress: as for `recover`.
+        calibrated: as for `recover`; without samples there are no more sweeps.
+        plan: says which units stay.
 
     """
-    structure = restructured(analysis)
-    fit = _Sweep(analysis, _Restriction(structure, plan.keeps(structure)), dataset, options, progress)
-    return _further_sweeps(begun, fit, departure, options.sweeps)
+    if calibrated.dataset is None or calibrated.distance is None:
+        return begun
+    structure = restructured(calibrated.analysis)
+    sweep = _Sweep(calibrated, calibrated.dataset, _Restriction(structure, plan.keeps(structure)))
+    return _further_sweeps(begun, sweep, calibrated.distance)
 
 
 @dataclass(frozen=True, eq=False)
 class _Sweep:
     """Fits all layers of a network once more, one sweep after the other."""
 
-    analysis: Analysis
-    restrict: Callable[[str, np.ndarray], np.ndarray]
+    calibrated: Calibrated
     dataset: Dataset
-    options: Options
-    progress: Progress | None
+    restrict: Callable[[str, np.ndarray], np.ndarray]
 
-    def __call__(self, found: Recovered, sweep: int) -> Recovered:
-        networks = Networks(self.analysis.normalised, found.model, self.restrict, self.analysis.scratch)
+    def __call__(self, network: Recovered, number: int) -> Recovered:
+        analysis, options = self.calibrated.analysis, self.calibrated.options
+        networks = Networks(
+            analysis.normalised, network.model, self.restrict, analysis.scratch, self.calibrated.sample_shapes
+        )
         # Every sweep draws rows of its own.
-        how = replace(settings(self.options), seed=self.options.seed + sweep)
-        fit = refit(networks, self.dataset, how, self.progress)
-        errors = {**found.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in found.errors}
-        warnings = (*found.warnings, *(() if sweep else _unfitted_warnings(fit, errors)))
+        how = replace(settings(options), seed=options.seed + number)
+        fit = refit(networks, self.dataset, how, phase(self.calibrated.progress, "fitting layers"))
+        errors = {**network.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in network.errors}
+        warnings = (*network.warnings, *(() if number else _unfitted_warnings(fit, errors)))
         return Recovered(fit.model, errors, warnings, fit)
 
 
-def _first_sweep(cut: Recovered, fit: _Sweep, departure: Departure) -> Recovered:
+def _first_sweep(cut: Recovered, sweep: _Sweep, distance: OutputDistance) -> Recovered:
     """Return the network after one sweep of fits, or before it where that did not make its outputs better."""
-    first = fit(cut, 0)
-    if not departure.held:
+    first = sweep(cut, 0)
+    if not distance.holds_out:
         return replace(first, warnings=(*first.warnings, _UNCHECKED))
-    by_channel, error = departure(cut.model), departure(first.model)
+    by_channel, error = distance(cut.model), distance(first.model)
     _logger.info("error at the outputs: by channel %.3g, exact %.3g", by_channel, error)
     if error > (1.0 + _NOISE) * by_channel + _ROUNDING:
         return replace(cut, warnings=(*cut.warnings, _KEPT.format(_percent(by_channel), _percent(error))))
     return first
 
 
-def _further_sweeps(first: Recovered, fit: _Sweep, departure: Departure, sweeps: int) -> Recovered:
+def _further_sweeps(first: Recovered, sweep: _Sweep, distance: OutputDistance) -> Recovered:
     """Return a network that was fitted once after as many more sweeps as make its outputs better."""
-    if sweeps < 2 or first.fit is None or not departure.held:
+    sweeps = sweep.calibrated.options.sweeps
+    if sweeps < 2 or first.fit is None or not distance.holds_out:
         return first
-    best, error = first, departure(first.model)
-    for sweep in range(1, sweeps):
-        again = fit(best, sweep)
-        now = departure(again.model)
-        _logger.info("error at the outputs after %d sweeps: %.3g", sweep + 1, now)
-        if now >= error:
+    best, error = first, distance(first.model)
+    for number in range(1, sweeps):
+        network = sweep(best, number)
+        network_error = distance(network.model)
+        _logger.info("error at the outputs after %d sweeps: %.3g", number + 1, network_error)
+        if network_error >= error:
             break
-        best, error = again, now
+        best, error = network, network_error
     return best
 
 
-def _percent(departure: float) -> str:
-    return f"{100 * np.sqrt(departure):.3g}%"
+def _percent(distance: float) -> str:
+    return f"{100 * np.sqrt(distance):.3g}%"
 
 
 def by_channel(options: Options) -> Options:
@@ -215,7 +197,7 @@ class _Restriction:
     """Cuts values of dense tensors down to the units that stay."""
 
     def __init__(self, structure: Structure, keeps: Keeps) -> None:
-        self._axes = structure.context.axes
+        self._axes = structure.records.axes | _projection_axes(structure)
         self._keeps = keeps
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
@@ -230,6 +212,16 @@ class _Restriction:
             masks = [None if dim.dynamic else keep_mask(dim, self._keeps) for dim in self._axes.get(name, ())]
             self._masks[name] = [None if mask is None or mask.all() else mask for mask in masks]
         return self._masks[name]
+
+
+def _projection_axes(structure: Structure) -> dict[str, tuple[Dim, ...]]:
+    """Return the axes of what linear maps give out of sight, inside a fused attention or a recurrent layer."""
+    axes = structure.records.axes
+    return {
+        projection_of(consumer.name): (*axes[consumer.source][:-1], consumer.outputs)
+        for consumer in structure.consumers
+        if consumer.kind in ("Attention", *RECURRENT) and not consumer.recurrence
+    }
 
 
 def _channel_fits(
@@ -250,15 +242,15 @@ def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics:
     readers = readers_of(structure)
     # Where all features are gone only their mean was needed.
     fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
-    lines = (
-        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
+    return few_row_warnings(
+        statistics, ((f"'{consumer.name}' was fitted", tap_of(readers[consumer])) for consumer in fitted)
     )
-    return [line for line in lines if line is not None]
 
 
-def _unfitted_warnings(found: Refit, errors: Mapping[str, float]) -> list[str]:
+def _unfitted_warnings(fit: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
-    fitted = {layer.name for layer in found.layers}
-    there = {node.name for node in found.model.graph.node}
-    why = {name: found.left.get(name, _OTHER) for name in errors if name in there - fitted}
-    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in why.items()]
+    fitted = {layer.name for layer in fit.layers}
+    nodes = {node.name for node in fit.model.graph.node}
+    left = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
+    reasons = {name: reason for name, reason in left.items() if name not in fitted}
+    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in reasons.items()]

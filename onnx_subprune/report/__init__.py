@@ -2,9 +2,9 @@
 
 from onnx_subprune.report.document import Document, to_json
 from onnx_subprune.report.environment import Environment, environment_table, examine, versions
-from onnx_subprune.report.figures import plot
 from onnx_subprune.report.live_progress import progress_bar
 from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, perplexity_table
+from onnx_subprune.report.notebook_figures import plot
 from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
 from onnx_subprune.report.structure_tables import frozen_table, group_table, totals

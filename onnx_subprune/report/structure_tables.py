@@ -11,7 +11,7 @@ from onnx_subprune.formatting import count
 from onnx_subprune.report.document import Document
 from onnx_subprune.report.table import table
 
-__all__ = ["frozen_table", "group_table", "readers", "totals"]
+__all__ = ["frozen_table", "group_table", "totals"]
 
 
 def group_table(document: Document) -> Table:
@@ -22,7 +22,7 @@ def group_table(document: Document) -> Table:
             group["name"],
             str(group["units"]),
             str(len(set(group["producers"]))),
-            _first_and_number(readers(group)),
+            _first_and_number(_readers(group)),
             count(group["macs"]),
             f"{group['macs'] / macs:.1%}" if macs else "-",
         )
@@ -30,11 +30,6 @@ def group_table(document: Document) -> Table:
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
     return table(columns, rows, "lrrlrr")
-
-
-def readers(group: Mapping[str, Any]) -> list[str]:
-    """Return the nodes that read a group: its consumers, or the products of activations where these alone read it."""
-    return list(dict.fromkeys(group["consumers"] or group["contractions"]))
 
 
 def frozen_table(document: Document) -> Table:
@@ -51,6 +46,11 @@ def totals(document: Document) -> str:
         f"{shares['parameters']:.1%} of {count(dense['parameters'])} parameters and {shares['macs']:.1%} of "
         f"{count(dense['macs'])} MACs ({count(dense['bytes'], 'B')} on the disk)"
     )
+
+
+def _readers(group: Mapping[str, Any]) -> list[str]:
+    """Return the nodes that read a group: its consumers, or the products of activations where these alone read it."""
+    return list(dict.fromkeys(group["consumers"] or group["contractions"]))
 
 
 def _first_and_number(names: Sequence[str]) -> str:

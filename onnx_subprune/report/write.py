@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_subprune.errors import OptionError, OutputError
+from onnx_subprune.model import atomic_write
 from onnx_subprune.report.document import to_json
 from onnx_subprune.report.html_page import to_html
 
@@ -42,13 +43,10 @@ def write_json(document: Mapping[str, Any], path: str | os.PathLike[str]) -> Non
 
 def _write(text: str, path: str | os.PathLike[str]) -> None:
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(target)
+        with atomic_write(target) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise OutputError(
             f"cannot write the report '{target}': {error.strerror}; give a path in a folder you can write to"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,20 +1,28 @@
 """Which channels belong together, what may be removed, and why the rest may not."""
 
-from onnx_subprune.structure.axes.polynomials import Monomials
-from onnx_subprune.structure.axes.size_expressions import dims_of, evaluate, fixed
-from onnx_subprune.structure.axes.unification import (
+from onnx_subprune.structure.axes import (
     ONE,
     Atom,
     Concat,
     Dim,
     Keeps,
+    Monomials,
+    dims_of,
+    evaluate,
+    fixed,
     fresh,
     keep_mask,
     product,
     unit_index,
 )
 from onnx_subprune.structure.branches import Removal, emptied
-from onnx_subprune.structure.context import (
+from onnx_subprune.structure.dtypes import is_float
+from onnx_subprune.structure.factorisable import Layer, layers_of
+from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
+from onnx_subprune.structure.groups import Group, Structure
+from onnx_subprune.structure.infer import infer
+from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
+from onnx_subprune.structure.records import (
     DEFAULT_DOMAINS,
     PASSED_THROUGH,
     RECURRENT,
@@ -23,20 +31,16 @@ from onnx_subprune.structure.context import (
     Contraction,
     IndexUse,
     MacTerm,
+    ReadValues,
+    Records,
+    RuleError,
     SizeUse,
     Squeezed,
     Use,
     Weight,
-    constant_values,
 )
-from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.factorisable import Layer, layers_of
-from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
-from onnx_subprune.structure.groups import Group, Structure
-from onnx_subprune.structure.infer import infer
-from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
 from onnx_subprune.structure.rules.quantised import QUANTISED
-from onnx_subprune.structure.weight_layout import as_blocks, from_blocks
+from onnx_subprune.structure.weight_blocks import as_blocks, from_blocks
 
 __all__ = [
     "DEFAULT_DOMAINS",
@@ -58,7 +62,10 @@ __all__ = [
     "MacTerm",
     "Monomials",
     "Normalisation",
+    "ReadValues",
+    "Records",
     "Removal",
+    "RuleError",
     "SizeUse",
     "Spread",
     "Squeezed",
@@ -67,7 +74,6 @@ __all__ = [
     "Use",
     "Weight",
     "as_blocks",
-    "constant_values",
     "dims_of",
     "emptied",
     "evaluate",

@@ -6,264 +6,83 @@ a barrier: all that it touches is frozen with that reason. So a gap in a rule co
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.size_expressions import Extent, Size, dense, dims_of
-from onnx_subprune.structure.axes.symbolic_sizes import Doubt, Symbols
-from onnx_subprune.structure.axes.unification import ONE, Dim, freeze, fresh, unify
-from onnx_subprune.structure.dtypes import is_float
-from onnx_subprune.structure.normalisations import Normalisation, Statistic
+from onnx_subprune.structure.axes import Dim, Doubt, Extent, Size, Symbols, dense, dims_of, freeze, fresh, unify
+from onnx_subprune.structure.normalisations import Statistic
+from onnx_subprune.structure.records import PASSED_THROUGH, Axes, Record, Records, Role, SizeUse, Use, Weight, label
 
-__all__ = [
-    "DEFAULT_DOMAINS",
-    "PASSED_THROUGH",
-    "RECURRENT",
-    "RECURRENT_STATES",
-    "Consumer",
-    "Context",
-    "Contraction",
-    "Default",
-    "IndexUse",
-    "MacTerm",
-    "NotUnderstood",
-    "Role",
-    "SizeUse",
-    "Squeezed",
-    "Use",
-    "Weight",
-    "captured",
-    "constant_values",
-    "label",
-]
-
-Role = Literal["producer", "carrier", "consumer"]
-PASSED_THROUGH = ("Identity", "Transpose", "Cast")
-DEFAULT_DOMAINS = (None, "", "ai.onnx")
-_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
-RECURRENT = ("LSTM", "GRU", "RNN")
-# Their inputs that hold the first states: hidden, and of an LSTM the cell's.
-RECURRENT_STATES = (5, 6)
+__all__ = ["Context", "NotUnderstood"]
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a refusal, not an error: it becomes a reason the user reads
     """The node cannot be related index by index; the message is the reason."""
 
 
-def label(node: gs.Node) -> str:
-    """Return how a node is named to the user: operator and name."""
-    return f"{node.op} '{node.name}'"
-
-
-def captured(node: gs.Node) -> Iterator[Any]:
-    """Yield the tensors that a node's subgraphs read."""
-    for value in node.attrs.values():
-        if isinstance(value, gs.Graph):
-            for inner in value.nodes:
-                yield from inner.inputs
-                yield from captured(inner)
-            yield from value.outputs
-
-
-def constant_values(constant: gs.Constant) -> np.ndarray:
-    """Return a constant's values; of those that stay in a file a map that is made anew each time and not kept."""
-    stored = constant._values
-    return np.asarray(stored.load() if getattr(stored, "in_file", False) else constant.values)
-
-
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way."""
-
-    constant: gs.Constant
-    perm: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def view(self) -> np.ndarray:
-        """Return the values in the layout that the node sees, in the stored dtype."""
-        return constant_values(self.constant).transpose(self.perm)
-
-    def store(self, values: np.ndarray) -> np.ndarray:
-        """Return `values`, given in the node's layout, in the stored layout."""
-        return np.ascontiguousarray(values.transpose(np.argsort(self.perm)))
-
-
-@dataclass(frozen=True, eq=False)
-class Use:
-    """A constant's axis that holds a Dim at one input of one node; `axis` counts in the stored layout.
-
-    Where the role is that of some factors only (the multiplier of a depthwise weight), `part` is these.
-    """
-
-    role: Role
-    node: gs.Node
-    index: int
-    constant: gs.Constant
-    axis: int
-    dim: Dim
-    part: Dim | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Consumer:
-    """A linear map that contracts the axis `axis` of the activation `source` with a constant weight.
-
-    The weight's view has `blocks` consecutive blocks (groups of a grouped Conv, matrices of a stack). `features` is the
-    Dim of blocks x inputs per block: the whole contracted axis, or, where the blocks lie on axes `stack` of their own,
-    these and the contracted one. `outputs` is the Dim of the axis it writes.
-    """
-
-    node: gs.Node
-    source: str
-    axis: int
-    features: Dim
-    outputs: Dim
-    weight: Weight
-    index: int
-    blocks: Dim = ONE
-    padded: bool = False
-    stack: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The node's name; a recurrent layer contracts its own states as well as its input."""
-        return f"{self.node.name} (recurrence)" if self.recurrence else str(self.node.name)
-
-    @property
-    def recurrence(self) -> bool:
-        """Whether the node contracts its own earlier output `source`."""
-        return self.node.op in RECURRENT and self.index == 2
-
-    @property
-    def kind(self) -> str:
-        """The operator, or the one that the node is a fused form of."""
-        return str(_FUSED.get(self.node.op, self.node.op))
-
-    @property
-    def contracted(self) -> int:
-        """The axis of the stored weight that is contracted."""
-        return self.weight.perm[self.contracted_view]
-
-    @property
-    def contracted_view(self) -> int:
-        """The axis of the weight, as the node sees it, that is contracted."""
-        if self.kind == "Conv":
-            return 1
-        if self.kind == "ConvTranspose":
-            return 0
-        if self.node.op in RECURRENT:
-            return 2
-        turned = bool(self.node.attrs.get("transB" if self.index == 1 else "transA"))
-        last = turned if self.index == 1 else not turned
-        return len(self.weight.perm) - (1 if last else 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Contraction:
-    """A product of two activations that sums over one axis of each (queries times keys): `sides` are (tensor, axis).
-
-    A unit adds one term to the sum, so it may go from both sides at once; there is no weight to correct. Where the axes
-    hold `blocks` that are summed over apart (the heads of a fused attention), `features` is blocks x terms.
-    """
-
-    node: gs.Node
-    sides: tuple[tuple[str, int], tuple[str, int]]
-    features: Dim
-    blocks: Dim = ONE
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return str(self.node.name)
-
-
-@dataclass(frozen=True)
-class SizeUse:
-    """An integer of a node that has to equal `expected`: element `position` of an input (int) or attribute (str).
-
-    `present` is what the graph gives there as it stands. Where `spare`, -1 says the same as the number: all other
-    sizes of the Reshape are given; once `inferred`, it is written so.
-    """
-
-    node: gs.Node
-    where: int | str
-    position: int | None
-    expected: Extent
-    present: Extent
-    spare: bool = False
-    inferred: bool = False
-
-
-@dataclass(frozen=True)
-class Default:
-    """An attribute that a node has not, with the value this stands for as long as `dim` is whole: what shrinks differs.
-
-    The scale of a fused attention is one over the square root of the size of its heads, unless it is given.
-    """
-
-    node: gs.Node
-    name: str
-    value: float | tuple[int, ...]
-    dim: Dim
-
-
-@dataclass(frozen=True)
-class IndexUse:
-    """Literal positions of the axis `dim`, at input `index` of a node."""
-
-    node: gs.Node
-    index: int
-    dim: Dim
-
-
-@dataclass(frozen=True)
-class Squeezed:
-    """A Squeeze that drops every axis of one entry; `axes` are those it drops in the dense network."""
-
-    node: gs.Node
-    axes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class MacTerm:
-    """Multiply-accumulates of a node: the product of the sizes of `factors`."""
-
-    node: gs.Node
-    factors: tuple[Dim, ...]
-
-
 @dataclass
 class Context:
-    """Everything learnt so far about one graph."""
+    """A graph on its way through the rules.
 
-    opset: int
-    overridable: Collection[str] = ()
+    Attributes:
+        records: what was learnt so far.
+        prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        symbols: the axes that names of sizes stand for.
+        doubts: axes that are in step under a condition, which the rest of the graph may settle.
+        reductions: what runs over an axis, until it is known what for.
+
+    """
+
+    records: Records
     prune_normalised: bool = False
-    axes: dict[str, tuple[Dim, ...]] = field(default_factory=dict)
-    extents: dict[str, np.ndarray] = field(default_factory=dict)
-    tied: dict[str, tuple[gs.Constant, tuple[Dim, ...]]] = field(default_factory=dict)
-    private: dict[tuple[int, int], tuple[gs.Node, int, tuple[Dim, ...]]] = field(default_factory=dict)
-    uses: list[Use] = field(default_factory=list)
-    consumers: list[Consumer] = field(default_factory=list)
-    contractions: list[Contraction] = field(default_factory=list)
-    size_uses: list[SizeUse] = field(default_factory=list)
-    defaults: list[Default] = field(default_factory=list)
-    index_uses: list[IndexUse] = field(default_factory=list)
-    squeezed: list[Squeezed] = field(default_factory=list)
-    doubts: list[Doubt] = field(default_factory=list)
     symbols: Symbols = field(default_factory=Symbols)
-    mac_terms: list[MacTerm] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
     reductions: list[Statistic] = field(default_factory=list)
-    statistics: list[Statistic] = field(default_factory=list)
-    normalisations: list[Normalisation] = field(default_factory=list)
 
-    def input(self, node: gs.Node, index: int) -> tuple[Dim, ...]:
-        """Return the axes of an input. A constant met here is a carrier with axes of its own for this use."""
+    @property
+    def opset(self) -> int:
+        """The opset of ONNX that the graph is written in."""
+        return self.records.opset
+
+    @property
+    def axes(self) -> dict[str, Axes]:
+        """The axes of every tensor met so far, by name."""
+        return self.records.axes
+
+    @property
+    def extents(self) -> dict[str, np.ndarray]:
+        """The integers that tensors hold, by name."""
+        return self.records.extents
+
+    def note(self, *records: Record) -> None:
+        """Write down what was learnt."""
+        self.records.add(*records)
+
+    def input(self, node: gs.Node, index: int, rank: int | None = None) -> Axes:
+        """Return the axes of an input. A constant met here is a carrier with axes of its own for this use.
+
+        Args:
+            node: it reads the input.
+            index: of the input.
+            rank: how many axes it has to have; None for any number.
+
+        Raises:
+            NotUnderstood: there is no such input, its shape is not known, or it has another rank.
+
+        """
+        if index >= len(node.inputs):
+            raise NotUnderstood(f"{label(node)} lacks input {index}")
+        axes = self._axes_of_input(node, index)
+        if rank is not None and len(axes) != rank:
+            name = node.inputs[index].name
+            raise NotUnderstood(f"{label(node)} reads '{name}' of {len(axes)} axes, where {rank} are expected")
+        return axes
+
+    def _axes_of_input(self, node: gs.Node, index: int) -> Axes:
         tensor = node.inputs[index]
         if self.is_constant(tensor):
             if node.op in PASSED_THROUGH:
@@ -280,36 +99,19 @@ class Context:
 
     def has(self, node: gs.Node, index: int) -> bool:
         """Whether the optional input is there."""
-        return index < len(node.inputs) and not node.inputs[index].is_empty()
+        return self.records.has(node, index)
 
-    def tie(self, constant: gs.Constant) -> tuple[Dim, ...]:
+    def is_constant(self, tensor: Any) -> bool:
+        """Whether a tensor is a stored value that the caller of the model cannot replace."""
+        return self.records.is_constant(tensor)
+
+    def tie(self, constant: gs.Constant) -> Axes:
         """Return the axes of a stored weight, the same for all its uses."""
-        if constant.name not in self.tied:
-            self.tied[constant.name] = (constant, tuple(fresh(int(n)) for n in constant.shape))
-        return self.tied[constant.name][1]
+        return self.records.tie(constant)
 
-    def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
+    def weight(self, node: gs.Node, index: int) -> tuple[Weight, Axes] | None:
         """Return the constant behind an input and its axes as the node sees them; None for an activation."""
-        tensor, steps = node.inputs[index], []
-        while not self.is_constant(tensor):
-            producer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-            if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in DEFAULT_DOMAINS:
-                return None
-            steps.append(producer)
-            tensor = producer.inputs[0]
-        perm, dtype = list(range(len(tensor.shape))), np.dtype(tensor.dtype)
-        for step in reversed(steps):
-            if step.op == "Transpose":
-                order = step.attrs.get("perm")
-                perm = perm[::-1] if order is None else [perm[i] for i in order]
-            elif step.op == "Cast":
-                dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(step.attrs["to"])))
-                if not is_float(dtype):
-                    return None
-        if not is_float(tensor.dtype) or not is_float(dtype):
-            return None
-        dims = self.tie(tensor)
-        return Weight(tensor, tuple(perm), dtype), tuple(dims[i] for i in perm)
+        return self.records.weight(node, index)
 
     def output(self, node: gs.Node, axes: Sequence[Dim], index: int = 0) -> None:
         """Set the axes of an output."""
@@ -320,7 +122,35 @@ class Context:
         self, role: Role, node: gs.Node, index: int, constant: gs.Constant, dims: Sequence[tuple[int, Dim]]
     ) -> None:
         """Record the part that axes of a constant play at a node."""
-        self.uses.extend(Use(role, node, index, constant, axis, dim) for axis, dim in dims)
+        self.note(*(Use(role, node, index, constant, axis, dim) for axis, dim in dims))
+
+    def axis(self, node: gs.Node, axes: Sequence[Dim], default: int, name: str = "axis") -> int:
+        """Return the axis that an attribute names, counted from the front; NotUnderstood for one that is not there."""
+        return self.counted(node, axes, int(node.attrs.get(name, default)))
+
+    def counted(self, node: gs.Node, axes: Sequence[Dim], axis: int) -> int:
+        """Return an axis counted from the front, where a negative number counts from the end; NotUnderstood outside."""
+        if not -len(axes) <= axis < len(axes):
+            raise NotUnderstood(f"{label(node)} names axis {axis} of a tensor of {len(axes)} axes")
+        return axis % len(axes)
+
+    def required(self, node: gs.Node, name: str) -> Any:
+        """Return an attribute; NotUnderstood where the node does not have it."""
+        if name not in node.attrs:
+            raise NotUnderstood(f"{label(node)} lacks its attribute '{name}'")
+        return node.attrs[name]
+
+    def count(self, node: gs.Node, name: str) -> int:
+        """Return an attribute that is a number of parts; NotUnderstood where it is missing or not positive."""
+        number = int(self.required(node, name))
+        if number < 1:
+            raise NotUnderstood(f"{label(node)} has {number} as its '{name}'")
+        return number
+
+    def same_rank(self, node: gs.Node, *inputs: Sequence[Dim]) -> None:
+        """Raise NotUnderstood where inputs differ in their number of axes."""
+        if len({len(axes) for axes in inputs}) > 1:
+            raise NotUnderstood(f"{label(node)} reads inputs of {[len(axes) for axes in inputs]} axes")
 
     def ints(self, node: gs.Node, index: int, attribute: str | None = None) -> list[int]:
         """Return a literal integer list from an input or, in older opsets, an attribute; NotUnderstood otherwise."""
@@ -338,12 +168,7 @@ class Context:
 
     def extents_of(self, tensor: Any) -> np.ndarray | None:
         """Return the extents a tensor holds (object array), or None where it is not made of integers known so far."""
-        if self.is_constant(tensor) and tensor.name not in self.extents:
-            if tensor.dtype not in (np.int64, np.int32, np.bool_) or int(np.prod(tensor.shape)) > 1024:
-                return None
-            values = np.asarray(tensor.values)
-            self.extents[tensor.name] = np.array([int(v) for v in values.ravel()], dtype=object).reshape(values.shape)
-        return self.extents.get(tensor.name)
+        return self.records.extents_of(tensor)
 
     def expect(
         self,
@@ -361,7 +186,7 @@ class Context:
             present = int(value if position is None else value[position])
         elif present is None:
             present = self.extent_list(node, int(where))[position or 0]
-        self.size_uses.append(SizeUse(node, where, position, extent, present, spare))
+        self.note(SizeUse(node, where, position, extent, present, spare))
 
     def expect_size(self, node: gs.Node, where: int | str, position: int | None, dim: Dim) -> None:
         """Record that an integer of a node is the size of `dim`."""
@@ -378,7 +203,7 @@ class Context:
     def normalise(self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None) -> None:
         """Note that a node takes statistics over `axes` of its first input: they shrink only where the user asks."""
         if self.prune_normalised:
-            self.statistics.append(Statistic(node, tuple(axes.items())))
+            self.note(Statistic(node, tuple(axes.items())))
             return
         for dim in axes.values():
             freeze(dim, f"{what or label(node)} normalises over this axis; --prune-normalised lets it shrink")
@@ -405,17 +230,13 @@ class Context:
             for dim in dims_of(extent):
                 self.freeze(dim, node, "computes with the size of this axis")
 
-    def is_constant(self, tensor: Any) -> bool:
-        """Whether a tensor is a stored value that the caller of the model cannot replace."""
-        return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
-
-    def _carry(self, node: gs.Node, index: int, tensor: gs.Constant) -> tuple[Dim, ...]:
-        key = (id(node), index)
-        if key not in self.private:
-            dims = tuple(fresh(int(n)) for n in tensor.shape)
-            self.private[key] = (node, index, dims)
-            self.use("carrier", node, index, tensor, list(enumerate(dims)))
-        return self.private[key][2]
+    def _carry(self, node: gs.Node, index: int, tensor: gs.Constant) -> Axes:
+        axes = self.records.own_axes(node, index)
+        if axes is None:
+            axes = tuple(fresh(int(n)) for n in tensor.shape)
+            self.records.give_own_axes(node, index, axes)
+            self.use("carrier", node, index, tensor, list(enumerate(axes)))
+        return axes
 
     @staticmethod
     def _literal(node: gs.Node, value: Extent) -> int:

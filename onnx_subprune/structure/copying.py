@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.branches import Branches
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.records import Records
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from onnx_subprune.structure.groups import Group
-
-__all__ = ["GraphCopy", "copied_context", "copied_group"]
+__all__ = ["GraphCopy", "copied_records"]
 
 # The fields of records that point into a graph, or at a record that does.
 _POINTERS = ("node", "constant", "weight", "spread")
@@ -74,7 +71,9 @@ class GraphCopy:
 
     def constant(self, constant: gs.Constant) -> gs.Constant:
         """Return the copy of a constant, which shares its values."""
-        return self._tensor(constant)
+        copy = self._tensor(constant)
+        assert isinstance(copy, gs.Constant)
+        return copy
 
     def _pointer(self, value: Any) -> Any:
         if isinstance(value, gs.Node):
@@ -94,12 +93,7 @@ class GraphCopy:
     def _tensor(self, tensor: gs.Tensor) -> gs.Tensor:
         copy = self._copies.get(id(tensor))
         if copy is None:
-            if isinstance(tensor, gs.Constant):
-                copy = gs.Constant(tensor.name, tensor._values, tensor.data_location, tensor._export_dtype)
-            else:
-                shape = list(tensor.shape) if isinstance(tensor.shape, list) else tensor.shape
-                copy = gs.Variable(tensor.name, tensor.dtype, shape, tensor.type)
-            self._copies[id(tensor)] = copy
+            copy = self._copies[id(tensor)] = _unwired_copy(tensor)
             self._unwired.append((tensor, copy))
         return copy
 
@@ -111,39 +105,35 @@ class GraphCopy:
         return list(value) if isinstance(value, list) else value
 
 
-def copied_context(context: Context, copies: GraphCopy) -> Context:
+def _unwired_copy(tensor: gs.Tensor) -> gs.Tensor:
+    """Return a tensor like another, made and read by no node; a constant shares its values."""
+    if isinstance(tensor, gs.Constant):
+        return gs.Constant(tensor.name, tensor._values, tensor.data_location, tensor._export_dtype)
+    assert isinstance(tensor, gs.Variable)
+    shape = list(tensor.shape) if isinstance(tensor.shape, list) else tensor.shape
+    return gs.Variable(tensor.name, tensor.dtype, shape, tensor.type)
+
+
+def copied_records(records: Records, copies: GraphCopy) -> Records:
     """Return what was learnt about a graph as said of its copy."""
-    private = (
-        (copies.node(node), index, axes) for node, index, axes in context.private.values()
+    own = (
+        (copies.node(node), index, axes) for node, index, axes in records.own.values()
     )  # fmt: skip
     return replace(
-        context,
-        axes=dict(context.axes),
-        extents=dict(context.extents),
-        tied={name: (copies.constant(constant), axes) for name, (constant, axes) in context.tied.items()},
-        private={(id(node), index): (node, index, axes) for node, index, axes in private},
-        uses=copies.records(context.uses),
-        consumers=copies.records(context.consumers),
-        contractions=copies.records(context.contractions),
-        size_uses=copies.records(context.size_uses),
-        defaults=copies.records(context.defaults),
-        index_uses=copies.records(context.index_uses),
-        squeezed=copies.records(context.squeezed),
-        doubts=list(context.doubts),
-        mac_terms=copies.records(context.mac_terms),
-        reductions=copies.records(context.reductions),
-        statistics=copies.records(context.statistics),
-        normalisations=copies.records(context.normalisations),
-    )
-
-
-def copied_group(group: Group, branches: Branches, copies: GraphCopy) -> Group:
-    """Return a group of the copy; its Atom is the same."""
-    return replace(
-        group,
-        producers=tuple(copies.records(group.producers)),
-        carriers=tuple(copies.records(group.carriers)),
-        consumers=tuple(copies.records(group.consumers)),
-        contractions=tuple(copies.records(group.contractions)),
-        branches=branches,
+        records,
+        axes=dict(records.axes),
+        extents=dict(records.extents),
+        tied={name: (copies.constant(constant), axes) for name, (constant, axes) in records.tied.items()},
+        own={(id(node), index): (node, index, axes) for node, index, axes in own},
+        uses=copies.records(records.uses),
+        consumers=copies.records(records.consumers),
+        contractions=copies.records(records.contractions),
+        size_uses=copies.records(records.size_uses),
+        defaults=copies.records(records.defaults),
+        index_uses=copies.records(records.index_uses),
+        squeezed=copies.records(records.squeezed),
+        mac_terms=copies.records(records.mac_terms),
+        statistics=copies.records(records.statistics),
+        rule_errors=list(records.rule_errors),
+        normalisations=copies.records(records.normalisations),
     )

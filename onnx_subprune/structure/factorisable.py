@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Consumer, Context
 from onnx_subprune.structure.groups import Structure
-from onnx_subprune.structure.weight_layout import as_blocks
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Consumer, ReadValues, Records, Weight
+from onnx_subprune.structure.weight_blocks import as_blocks
 
 __all__ = ["Layer", "layers_of"]
 
@@ -31,6 +31,7 @@ class Layer:
         outputs: how many values it gives at one position.
         features: products in each sum.
         spare: whether the node has a constant bias, one value per output, that nobody else reads.
+        added: the constant that the node itself adds to its product, or None.
 
     """
 
@@ -38,6 +39,7 @@ class Layer:
     outputs: int
     features: int
     spare: bool
+    added: Weight | None = None
 
     @property
     def name(self) -> str:
@@ -65,9 +67,14 @@ class Layer:
         """The largest rank that saves anything; 0 where none does."""
         return (self.features * self.outputs - 1) // (self.features + self.outputs)
 
-    def matrix(self) -> np.ndarray:
-        """Return W [outputs, features] in float64."""
-        weight = self.consumer.weight.view().astype(np.float64)
+    def matrix(self, read: ReadValues) -> np.ndarray:
+        """Return W [outputs, features] in float64.
+
+        Args:
+            read: returns the values of a constant.
+
+        """
+        weight = self.consumer.weight.view(read).astype(np.float64)
         return as_blocks(self.consumer, weight).reshape(self.outputs, self.features)
 
     @property
@@ -75,11 +82,19 @@ class Layer:
         """What the node multiplies W x with."""
         return _alpha(self.consumer)
 
-    def bias(self, context: Context) -> np.ndarray:
-        """Return what the node itself adds to alpha W x, [outputs]."""
-        found = _bias(context, self.consumer)
-        assert found is not None
-        return found
+    def bias(self, read: ReadValues) -> np.ndarray:
+        """Return what the node itself adds to alpha W x, float64 [outputs].
+
+        Args:
+            read: returns the values of a constant.
+
+        """
+        if self.added is None:
+            return np.zeros(self.outputs)
+        values = self.added.view(read).astype(np.float64)
+        if self.consumer.kind == "Gemm":
+            values = values * float(self.consumer.node.attrs.get("beta", 1.0))
+        return np.broadcast_to(values.ravel(), (self.outputs,))
 
 
 def layers_of(structure: Structure) -> tuple[list[Layer], dict[str, str]]:
@@ -89,9 +104,9 @@ def layers_of(structure: Structure) -> tuple[list[Layer], dict[str, str]]:
     consumers = {id(consumer.node): consumer for consumer in structure.consumers}
     layers: list[Layer] = []
     reasons: dict[str, str] = {}
-    for node in {id(term.node): term.node for term in structure.context.mac_terms}.values():
+    for node in {id(term.node): term.node for term in structure.records.mac_terms}.values():
         consumer = consumers.get(id(node))
-        reason = _without_weight(node) if consumer is None else _against(structure.context, consumer, uses, outputs)
+        reason = _without_weight(node) if consumer is None else _against(structure.records, consumer, uses, outputs)
         layer = _layer(structure, consumer) if consumer is not None and reason is None else None
         if layer is not None and layer.most:
             layers.append(layer)
@@ -106,7 +121,7 @@ def _without_weight(node: gs.Node) -> str:
     return "it multiplies by no constant weight that is understood"
 
 
-def _against(context: Context, consumer: Consumer, uses: Mapping[str, int], outputs: set[str]) -> str | None:
+def _against(records: Records, consumer: Consumer, uses: Mapping[str, int], outputs: set[str]) -> str | None:
     """Return why a linear map stays as it is, or None."""
     if consumer.node.op not in _OPERATORS or consumer.node.domain not in DEFAULT_DOMAINS:
         return f"only {', '.join(_OPERATORS)} are factorised, it is of {consumer.node.op}"
@@ -116,7 +131,7 @@ def _against(context: Context, consumer: Consumer, uses: Mapping[str, int], outp
         return f"its weight '{consumer.weight.constant.name}' is used elsewhere too"
     if not _alpha(consumer):
         return "its product is multiplied by 0"
-    if _bias(context, consumer) is None:
+    if _adds(records, consumer) and not _has_value_per_output(_added(records, consumer), consumer):
         return "what it adds to its product is no constant with a value per output"
     return None
 
@@ -135,35 +150,38 @@ def _alpha(consumer: Consumer) -> float:
     return float(consumer.node.attrs.get("alpha", 1.0)) if consumer.kind == "Gemm" else 1.0
 
 
-def _bias(context: Context, consumer: Consumer) -> np.ndarray | None:
-    """Return what the node adds to its product, [outputs]; None where that is computed or differs in a row."""
-    node, size = consumer.node, consumer.outputs.size
-    if consumer.kind == "MatMul" or not context.has(node, 2):
-        return np.zeros(size)
-    known = context.weight(node, 2)
-    if known is None:
-        return None
-    values = known[0].view().astype(np.float64)
-    if consumer.kind == "Gemm":
-        values = values * float(node.attrs.get("beta", 1.0))
-        values = values.reshape((1,) * (2 - values.ndim) + values.shape)
-        if values.shape[1 - consumer.index] != 1:
-            return None
-    return np.broadcast_to(values.ravel(), (size,))
+def _adds(records: Records, consumer: Consumer) -> bool:
+    """Whether the node adds something to its product."""
+    return consumer.kind != "MatMul" and records.has(consumer.node, 2)
+
+
+def _added(records: Records, consumer: Consumer) -> Weight | None:
+    """Return the constant that the node adds to its product; None where there is none, or it is computed."""
+    known = records.weight(consumer.node, 2) if _adds(records, consumer) else None
+    return None if known is None else known[0]
+
+
+def _has_value_per_output(added: Weight | None, consumer: Consumer) -> bool:
+    """Whether what a node adds is constant, and the same in every row of the product."""
+    if added is None or consumer.kind != "Gemm":
+        return added is not None
+    shape = (1, 1, *(added.constant.shape[axis] for axis in added.perm))[-2:]
+    return bool(shape[1 - consumer.index] == 1)
 
 
 def _layer(structure: Structure, consumer: Consumer) -> Layer:
     weight = consumer.weight
     size = int(np.prod(weight.constant.shape, dtype=np.int64))
     outputs = consumer.outputs.size
-    return Layer(consumer, outputs, size // outputs, _has_spare_bias(structure, consumer, outputs))
+    spare = _has_spare_bias(structure, consumer, outputs)
+    return Layer(consumer, outputs, size // outputs, spare, _added(structure.records, consumer))
 
 
 def _has_spare_bias(structure: Structure, consumer: Consumer, size: int) -> bool:
     """Whether a shift of the outputs takes no new parameters, as far as that is sure."""
     node = consumer.node
     if consumer.kind == "Conv" or (consumer.kind == "Gemm" and consumer.index == 1):
-        bias = node.inputs[2] if structure.context.has(node, 2) else None
+        bias = node.inputs[2] if structure.records.has(node, 2) else None
     else:
         readers = node.outputs[0].outputs
         add = readers[0] if len(readers) == 1 and readers[0].op == "Add" else None

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_subprune.structure.axes.unification import ONE, Atom, Dim, Keeps, keep_mask, unit_index
-from onnx_subprune.structure.context import Consumer, Contraction
+from onnx_subprune.structure.axes import ONE, Atom, Dim, Keeps, keep_mask, unit_index
 from onnx_subprune.structure.groups import Structure
 from onnx_subprune.structure.normalisations import Normalisation
 from onnx_subprune.structure.position_weights import normalised_sum
+from onnx_subprune.structure.records import Consumer, Contraction
 
 __all__ = ["Features", "features_of", "normalised_features", "sides_of"]
 

@@ -8,7 +8,7 @@ weights), consumers (weights that contract it) and contractions (products of two
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TypeAlias
@@ -16,13 +16,12 @@ from typing import TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.products import Products
-from onnx_subprune.structure.axes.unification import Atom, Dim, Keeps, fresh, keep_mask, unit_index
+from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
-from onnx_subprune.structure.context import Consumer, Context, Contraction, Use
-from onnx_subprune.structure.copying import GraphCopy, copied_context, copied_group
+from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
+from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, RuleError, Use
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -43,6 +42,17 @@ class Group:
     macs: int
     branches: Branches = field(repr=False)
 
+    def copied(self, copies: GraphCopy, branches: Branches) -> Group:
+        """Return the same group of a copied graph, whose `branches` these are; its Atom is the same."""
+        return replace(
+            self,
+            producers=tuple(copies.records(self.producers)),
+            carriers=tuple(copies.records(self.carriers)),
+            consumers=tuple(copies.records(self.consumers)),
+            contractions=tuple(copies.records(self.contractions)),
+            branches=branches,
+        )
+
     @property
     def size(self) -> int:
         """Number of units."""
@@ -56,7 +66,7 @@ class Group:
     @property
     def removable(self) -> bool:
         """Whether all units may be removed, and with them the branch that the group is part of."""
-        return self.prunable and self.branches.removal([self.atom]).reason is None
+        return self.prunable and self.branches.is_removable(self.atom)
 
     @property
     def entries(self) -> int:
@@ -80,7 +90,7 @@ class Structure:
     """The axes of a graph and the groups found in it."""
 
     graph: gs.Graph
-    context: Context
+    records: Records
     groups: tuple[Group, ...]
     branches: Branches
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
@@ -92,10 +102,10 @@ class Structure:
         constants are shared, and so are Atoms: keep masks and widths of this structure are those of the copy.
         """
         copies = GraphCopy(self.graph)
-        context = copied_context(self.context, copies)
-        branches = Branches(copies.graph, context)
-        groups = tuple(copied_group(group, branches, copies) for group in self.groups)
-        return Structure(copies.graph, context, groups, branches)
+        records = copied_records(self.records, copies)
+        branches = Branches(copies.graph, records)
+        groups = tuple(group.copied(copies, branches) for group in self.groups)
+        return Structure(copies.graph, records, groups, branches)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -110,18 +120,23 @@ class Structure:
     @property
     def consumers(self) -> list[Consumer]:
         """All linear maps with a constant weight, in graph order."""
-        return self.context.consumers
+        return self.records.consumers
 
     @property
     def contractions(self) -> list[Contraction]:
         """All products of two activations, in graph order."""
-        return self.context.contractions
+        return self.records.contractions
+
+    @property
+    def rule_errors(self) -> tuple[RuleError, ...]:
+        """Rules that failed: bugs of ours, which froze what their nodes touch, in graph order."""
+        return tuple(self.records.rule_errors)
 
     @property
     def normalisations(self) -> list[Normalisation]:
         """Normalisations over a group which may lose units, whose statistics can be put right then, in graph order."""
         atoms = {group.atom for group in self.prunable}
-        known = (one for one in self.context.normalisations if one.unrestored is None)
+        known = (one for one in self.records.normalisations if one.unrestored is None)
         return [one for one in known if atoms & set(one.dim.atoms())]
 
     @property
@@ -159,7 +174,7 @@ class Structure:
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
         """Return for every Atom the multiply-accumulates of the nodes that make or read it; arguments as for `macs`."""
         live = None if removal is None else removal.live
-        return _macs_touched(self.context, lambda product: product.value(counts, live))
+        return _macs_touched(self.records, lambda product: product.value(counts, live))
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters when each Atom in `counts` keeps that many units.
@@ -173,18 +188,11 @@ class Structure:
 
     @cached_property
     def _products(self) -> Products:
-        return Products((id(term.node), term.factors) for term in self.context.mac_terms)
+        return Products((id(term.node), term.factors) for term in self.records.mac_terms)
 
-    def constant_axes(self, node: gs.Node, index: int) -> tuple[Dim, ...] | None:
+    def constant_axes(self, node: gs.Node, index: int) -> Axes | None:
         """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
-        tensor = node.inputs[index]
-        if not isinstance(tensor, gs.Constant):
-            return None
-        private = self.context.private.get((id(node), index))
-        if private is not None:
-            return private[2]
-        tied = self.context.tied.get(tensor.name)
-        return None if tied is None else tied[1]
+        return self.records.constant_axes(node, index)
 
     def masks(self, axes: Iterable[Dim], keeps: Keeps) -> list[np.ndarray]:
         """Return the keep mask of every axis."""
@@ -202,22 +210,22 @@ class Structure:
         return list(found.values())
 
 
-def collect(graph: gs.Graph, ctx: Context) -> Structure:
+def collect(graph: gs.Graph, records: Records) -> Structure:
     """Gather the groups of a graph whose rules have run."""
     roles: dict[Atom, dict[str, list[Use]]] = {}
-    for use in ctx.uses:
+    for use in records.uses:
         for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
-    readers = (_readers(ctx), _contracted(ctx))
-    cost = _macs_touched(ctx, lambda product: product.value({}))
+    readers = (_readers(records), _contracted(records))
+    cost = _macs_touched(records, lambda product: product.value({}))
     name = _namer()
-    branches = Branches(graph, ctx)
+    branches = Branches(graph, records)
     groups = [
         _group(name(uses["producer"][0].node.name), atom, uses, readers, macs=cost.get(atom, 0), branches=branches)
         for atom, uses in roles.items()
         if uses["producer"] and not atom.dynamic
     ]
-    return Structure(graph, ctx, tuple(groups), branches)
+    return Structure(graph, records, tuple(groups), branches)
 
 
 def _group(
@@ -231,19 +239,19 @@ def _group(
     return Group(name, atom, producers, carriers, consumers, contractions, reasons, macs, branches)
 
 
-def _contracted(ctx: Context) -> dict[Atom, list[Contraction]]:
+def _contracted(records: Records) -> dict[Atom, list[Contraction]]:
     pairs: dict[Atom, list[Contraction]] = {}
-    for contraction in ctx.contractions:
+    for contraction in records.contractions:
         passed = set(contraction.blocks.atoms())
         for atom in dict.fromkeys(atom for atom in contraction.features.atoms() if atom not in passed):
             pairs.setdefault(atom, []).append(contraction)
     return pairs
 
 
-def _readers(ctx: Context) -> dict[Atom, list[Consumer]]:
+def _readers(records: Records) -> dict[Atom, list[Consumer]]:
     """Map Atoms to the consumers that contract them; a grouped Conv only passes the index of its groups on."""
     readers: dict[Atom, list[Consumer]] = {}
-    for consumer in ctx.consumers:
+    for consumer in records.consumers:
         passed = set(consumer.blocks.atoms())
         for atom in dict.fromkeys(consumer.features.atoms()):
             if atom not in passed:
@@ -251,9 +259,9 @@ def _readers(ctx: Context) -> dict[Atom, list[Consumer]]:
     return readers
 
 
-def _macs_touched(ctx: Context, value: Callable[[Products], int]) -> dict[Atom, int]:
+def _macs_touched(records: Records, value: Callable[[Products], int]) -> dict[Atom, int]:
     cost: dict[Atom, int] = {}
-    for term in ctx.mac_terms:
+    for term in records.mac_terms:
         macs = value(Products([(id(term.node), term.factors)]))
         for atom in {atom for dim in term.factors for atom in dim.atoms()}:
             cost[atom] = cost.get(atom, 0) + macs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim
+from onnx_subprune.structure.axes import Dim
 
 __all__ = ["Normalisation", "Spread", "Statistic"]
 

@@ -143,7 +143,7 @@ def _as_read(structure: Structure, consumer: Consumer, gram: NDArray[np.float64]
     node, first = consumer.node, RECURRENT_STATES[0]
     if not consumer.recurrence or (len(node.inputs) > first and not node.inputs[first].is_empty()):
         return gram
-    steps = structure.context.axes[consumer.source][1 if node.attrs.get("layout", 0) else 0].size
+    steps = structure.records.axes[consumer.source][1 if node.attrs.get("layout", 0) else 0].size
     read = gram.copy()
     read[:, -1, -1] *= max(steps, 2) / (max(steps, 2) - 1)
     return read

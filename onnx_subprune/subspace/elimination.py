@@ -161,8 +161,8 @@ class Elimination:
         root = scipy.linalg.cholesky(rows[:, index], lower=True, check_finite=False)
         Z = scipy.linalg.solve_triangular(root, rows, lower=True, check_finite=False)
         V = scipy.linalg.solve_triangular(root, self._W[:, index].T, lower=True, check_finite=False).T
-        [syrk] = blas.get_blas_funcs(["syrk"], [self._P])
-        [gemm] = blas.get_blas_funcs(["gemm"], [self._W])
+        syrk = blas.get_blas_funcs("syrk", [self._P])
+        gemm = blas.get_blas_funcs("gemm", [self._W])
         self._P = syrk(-1.0, Z, beta=1.0, c=self._P, trans=1, lower=1, overwrite_c=1)
         self._W = gemm(-1.0, V, Z, beta=1.0, c=self._W, overwrite_c=1)
         if (~self._live).mean() > _STALE:

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError
-from onnx_subprune.structure import Features, Group, constant_values, unit_index
+from onnx_subprune.structure import Features, Group, unit_index
 from onnx_subprune.subspace.obs import Term, loss_of_order, obs_sweep
 from onnx_subprune.subspace.ordering import (
     cumulative_variance,
@@ -31,6 +33,8 @@ from onnx_subprune.subspace.ordering import (
 )
 
 __all__ = ["Moments", "Ranking", "Reader", "rank_group"]
+
+Values: TypeAlias = Callable[[gs.Constant], NDArray[Any]]
 
 
 class Moments:
@@ -104,13 +108,22 @@ class Ranking:
     loss: NDArray[np.float64]
 
 
-def rank_group(group: Group, readers: Sequence[Reader], method: str, seed: int) -> Ranking:
-    """Rank the units of a group with at least one reader by one of `ordering.METHODS` (`seed` is for random)."""
+def rank_group(group: Group, readers: Sequence[Reader], method: str, seed: int, values: Values) -> Ranking:
+    """Rank the units of a group with at least one reader.
+
+    Args:
+        group: whose units are ranked.
+        readers: all that read the group.
+        method: one of `ordering.METHODS`.
+        seed: of the random ordering.
+        values: gives the values of a constant; the weights that produce a group may lie in files.
+
+    """
     sums = [_unit_sums(group, reader) for reader in readers if not reader.corrected]
     if method == "obs":
         order, loss = obs_sweep(_terms(group, readers), group.size, uncorrected=sums)
         return Ranking(order, _share_of_loss(loss), loss)
-    order = rank(_unit_scores(group, readers, method, seed))
+    order = rank(_unit_scores(group, readers, method, seed, values))
     share = joint_share([_share(group, reader, order) for reader in readers])
     return Ranking(order, share, loss_of_order(_terms(group, readers), order, uncorrected=sums))
 
@@ -124,7 +137,7 @@ def _terms(group: Group, readers: Sequence[Reader]) -> Iterator[Term]:
             together.setdefault(key, []).append(reader)
     for alike in together.values():
         units = alike[0].features.units(group.atom)
-        weight = np.concatenate([np.sqrt(one.positions) * one.weight() for one in alike], axis=1)
+        weight = np.concatenate([np.sqrt(reader.positions) * reader.weight() for reader in alike], axis=1)
         if not np.isfinite(weight).all():
             raise DataError(f"expected finite weights behind '{group.name}', found NaN or infinity; check the model")
         for block, covariance in enumerate(alike[0].moments.covariance):
@@ -159,11 +172,13 @@ def _share(group: Group, reader: Reader, order: NDArray[np.intp]) -> NDArray[np.
     return np.asarray(np.mean(curves, axis=0))
 
 
-def _unit_scores(group: Group, readers: Sequence[Reader], method: str, seed: int) -> NDArray[np.float64]:
+def _unit_scores(
+    group: Group, readers: Sequence[Reader], method: str, seed: int, values: Values
+) -> NDArray[np.float64]:
     if method == "random":
         return random_scores(group.size, seed)
     if method == "magnitude":
-        return _magnitudes(group)
+        return _magnitudes(group, values)
     rows = []
     for reader in readers:
         scores = _feature_scores(reader, method)
@@ -177,18 +192,18 @@ def _feature_scores(reader: Reader, method: str) -> NDArray[np.float64]:
     if method == "saw":
         return np.stack([saw_scores(weight) for weight in reader.weight()])
     if method == "wanda":
-        return np.stack([wanda_scores(*one) for one in zip(reader.weight(), reader.squares(), strict=True)])
+        return np.stack([wanda_scores(*block) for block in zip(reader.weight(), reader.squares(), strict=True)])
     return reader.moments.scores(method)
 
 
-def _magnitudes(group: Group) -> NDArray[np.float64]:
+def _magnitudes(group: Group, values: Values) -> NDArray[np.float64]:
     """Sum the L1 norms of all weights that produce a unit (onto residual streams several layers write)."""
     total = np.zeros(group.size)
     for use in group.producers:
-        values = np.moveaxis(constant_values(use.constant), use.axis, 0)
+        weight = np.moveaxis(values(use.constant), use.axis, 0)
         units = unit_index(use.dim, group.atom)
         mine = units >= 0
-        total += np.bincount(units[mine], weights=magnitude_scores(values)[mine], minlength=group.size)
+        total += np.bincount(units[mine], weights=magnitude_scores(weight)[mine], minlength=group.size)
     return total
 
 

@@ -23,10 +23,11 @@ def units(counts: dict[str, int]) -> float:
     return float(sum(counts.values()))
 
 
-def test_it_is_within_a_hair_of_the_optimum(make_problem: Make) -> None:
-    """Of 480 small problems nearly all are solved exactly, and none is far off."""
+@pytest.mark.parametrize("problems", [24, pytest.param(80, marks=pytest.mark.slow)])
+def test_it_is_within_a_hair_of_the_optimum(make_problem: Make, problems: int) -> None:
+    """Of small problems, at six targets each, nearly all are solved exactly, and none is far off."""
     excess = []
-    for seed in range(80):
+    for seed in range(problems):
         problem = make_problem(seed)
         costs, losses = problem.everything()
         for share in QUARTERS:
@@ -40,8 +41,9 @@ def test_it_is_within_a_hair_of_the_optimum(make_problem: Make) -> None:
     assert np.max(excess) < 0.01
 
 
-def test_a_larger_target_never_loses_more(make_problem: Make) -> None:
-    for seed in range(30):
+@pytest.mark.parametrize("problems", [10, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_larger_target_never_loses_more(make_problem: Make, problems: int) -> None:
+    for seed in range(problems):
         problem = make_problem(seed, largest=12)
         top = problem.cost({c.group: c.size for c in problem.curves})
         least = problem.cost({c.group: int(rungs(c, 1)[0]) for c in problem.curves})
@@ -124,8 +126,13 @@ def test_it_asks_for_the_cost_at_most_a_few_thousand_times(make_problem: Make) -
     target = 0.5 * problem.cost({c.group: c.size for c in problem.curves})
     once = knapsack(problem.curves, cost, target)
     assert asked < 5000
-    assert once == knapsack(problem.curves, cost, target)
     assert problem.loss(once.counts) < 0.8 * problem.loss(cheapest_cutoff(problem.curves, cost, target).counts)
+
+
+def test_it_chooses_alike_twice(make_problem: Make) -> None:
+    problem = make_problem(3, groups=20, largest=60)
+    target = 0.5 * problem.cost({c.group: c.size for c in problem.curves})
+    assert knapsack(problem.curves, problem.cost, target) == knapsack(problem.curves, problem.cost, target)
 
 
 def test_ladders_know_their_widths(make_lossy: Make) -> None:

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from onnx_subprune.latency import Effort, Times, chain, take_turns, times, timing
-from onnx_subprune.latency.networks import Sizes
+from onnx_subprune.latency.layer_chains import Sizes
 from onnx_subprune.model import open_session
 
 
@@ -94,3 +94,9 @@ def test_real_models_are_timed_on_one_thread_and_on_more() -> None:
         assert found.seconds.shape[1] == 2
         assert (found.seconds > 0).all()
         assert found.ratios[0] == 1.0
+
+
+def test_fewer_rounds_than_blocks_are_a_block_each() -> None:
+    seconds = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    timed = Times(seconds, np.ones_like(seconds, np.bool_))
+    np.testing.assert_array_equal(timed.blocks(8), seconds)

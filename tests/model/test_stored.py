@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_subprune import Options, Target, pipeline
-from onnx_subprune.cli.files import check_outputs
+from onnx_subprune.cli.outputs import check_outputs
 from onnx_subprune.errors import ModelError, OptionError, OutputError
 from onnx_subprune.model import external, fingerprint, load_model, open_session, run, save_model, to_graph, to_model
 from onnx_subprune.model.stored import SMALLEST_PLACED, Scratch, StoredValues, has_placed, is_placed

@@ -15,13 +15,14 @@ from onnx import numpy_helper
 from onnx_subprune import budget
 from onnx_subprune.demo import load_demo
 from onnx_subprune.errors import OptionError, TargetError
-from onnx_subprune.latency import Decision, Effort, Times
-from onnx_subprune.model import load_model, measure_cost
+from onnx_subprune.latency import FAMILIES, Decision, Effort, Times
+from onnx_subprune.model import Runtime, load_model, measure_cost
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Analysis, apply, prune
-from onnx_subprune.planning import latency as clock
-from onnx_subprune.planning.latency import Clock, Multiples, fast_multiples, stepped, timed_shapes
+from onnx_subprune.planning import latency, width_multiples
+from onnx_subprune.planning.latency import LatencyMeter, timed_shapes
+from onnx_subprune.planning.width_multiples import WidthMultiples, fast_multiples, with_multiples
 
 CHEAP = {"threads": 1}
 
@@ -45,10 +46,9 @@ class Pretended:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretended]:
     def use(**options: float) -> Pretended:
         machine = Pretended(**options)
-        monkeypatch.setattr(clock, "times", machine)
-        monkeypatch.setattr(
-            clock, "measured_multiples", lambda *_, **__: {name: Decision(8, sure=True) for name in clock.FAMILIES}
-        )
+        monkeypatch.setattr(latency, "times", machine)
+        decisions = {family: Decision(8, sure=True) for family in FAMILIES}
+        monkeypatch.setattr(width_multiples, "measured_multiples", lambda *_, **__: decisions)
         return machine
 
     return use
@@ -75,13 +75,13 @@ def test_a_prediction_is_what_was_measured(
     pretended: Callable[..., Pretended], analysis: Analysis, curves: list[budget.Curve]
 ) -> None:
     machine = pretended()
-    ticking = Clock(analysis, curves, Options(threads=1), Multiples({}))
+    meter = LatencyMeter(analysis, curves, Options(threads=1), WidthMultiples({}))
     for share in (0.9, 0.6, 0.35):
         counts = {curve.group: round(share * curve.size) for curve in curves}
-        assert ticking.predicted(counts) == pytest.approx(ticking.measured(counts), rel=0.05)
-    assert ticking.predicted({}) == pytest.approx(1.0, abs=0.02)
+        assert meter.predicted(counts) == pytest.approx(meter.measure(counts), rel=0.05)
+    assert meter.predicted({}) == pytest.approx(1.0, abs=0.02)
     asked = machine.asked
-    ticking.measured(counts)
+    meter.measure(counts)
     assert machine.asked == asked
 
 
@@ -89,7 +89,7 @@ def test_a_prediction_does_not_fall_when_a_width_grows(
     pretended: Callable[..., Pretended], analysis: Analysis, curves: list[budget.Curve]
 ) -> None:
     pretended()
-    predicted = Clock(analysis, curves, Options(threads=1), Multiples({})).predicted
+    predicted = LatencyMeter(analysis, curves, Options(threads=1), WidthMultiples({})).predicted
     counts = {curve.group: curve.size // 2 for curve in curves}
     for curve in curves:
         costs = [predicted({**counts, curve.group: count}) for count in range(1, curve.size + 1)]
@@ -100,7 +100,7 @@ def test_a_branch_that_is_gone_takes_no_time(
     pretended: Callable[..., Pretended], analysis: Analysis, curves: list[budget.Curve]
 ) -> None:
     pretended()
-    predicted = Clock(analysis, curves, Options(threads=1), Multiples({})).predicted
+    predicted = LatencyMeter(analysis, curves, Options(threads=1), WidthMultiples({})).predicted
     for group in analysis.structure.removable:
         assert predicted({group.name: 0}) < predicted({group.name: 1}) + 1e-12
 
@@ -130,7 +130,7 @@ def test_a_model_that_the_machine_does_not_follow_is_corrected(
 ) -> None:
     pretended(constant=0.05)
     timed("latency=0.8")
-    monkeypatch.setattr(clock, "times", Pretended(constant=0.3))
+    monkeypatch.setattr(latency, "times", Pretended(constant=0.3))
     found = timed("latency=0.6")
     assert found.latency.predicted < 0.55
     assert found.latency.measured <= 0.6 * 1.03
@@ -155,7 +155,7 @@ def test_a_finished_network_that_misses_the_target_counts_and_widths_are_chosen_
 ) -> None:
     pretended()
     before = timed("latency=0.6")
-    monkeypatch.setattr(clock, "times", Slower(1.08))
+    monkeypatch.setattr(latency, "times", Slower(1.08))
     found = timed("latency=0.6", remeasure=True)
     assert found.pruned.macs < before.pruned.macs
     assert found.latency.measured < 1.08 * before.latency.measured
@@ -167,7 +167,7 @@ def test_a_finished_network_that_is_slower_than_the_dense_one_is_refused(
     pretended: Callable[..., Pretended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretended()
-    monkeypatch.setattr(clock, "times", Slower(2.5))
+    monkeypatch.setattr(latency, "times", Slower(2.5))
     with pytest.raises(TargetError, match=r"the finished network takes|ask for latency="):
         timed("latency=0.6")
 
@@ -192,7 +192,7 @@ def test_what_is_timed_has_the_nodes_of_what_is_given_back(
             return super().__call__(models, *rest, **more)
 
     pretended()
-    monkeypatch.setattr(clock, "times", Noting())
+    monkeypatch.setattr(latency, "times", Noting())
     data = {"x": rng.standard_normal((64, 8)).astype(np.float32)}
     options = Options.of_effort("fast", target=Target.parse("latency=0.7"), recovery=recovery, threads=1)
     found = prune(model, data, options)
@@ -270,10 +270,10 @@ def test_damaged_measurements_are_told_of_and_made_anew(
 def test_widths_are_multiples_of_what_pays_for_all_that_touch_them(
     analysis: Analysis, curves: list[budget.Curve]
 ) -> None:
-    one = dict.fromkeys(clock.FAMILIES, 1)
-    plain = stepped(curves, analysis.structure, one)
+    one = dict.fromkeys(FAMILIES, 1)
+    plain = with_multiples(curves, analysis.structure, one)
     assert [curve.round_to for curve in plain] == [1] * len(curves)
-    wide = stepped([replace(curve, round_to=3) for curve in curves], analysis.structure, {**one, "conv": 8})
+    wide = with_multiples([replace(curve, round_to=3) for curve in curves], analysis.structure, {**one, "conv": 8})
     assert any(curve.round_to == 24 for curve in wide)
     assert all(curve.round_to % 3 == 0 for curve in wide)
 
@@ -283,16 +283,16 @@ def test_multiples_are_measured_once(monkeypatch: pytest.MonkeyPatch, analysis: 
 
     def measured(*given: Any, **_: Any) -> dict[str, Decision]:
         calls.append(given)
-        return {name: Decision(4, sure=name != "conv") for name in clock.FAMILIES}
+        return {name: Decision(4, sure=name != "conv") for name in FAMILIES}
 
-    monkeypatch.setattr(clock, "measured_multiples", measured)
-    first = fast_multiples(analysis.model, Options(threads=1))
-    assert first == fast_multiples(analysis.model, Options(threads=1))
-    assert first.of == dict.fromkeys(clock.FAMILIES, 4)
+    monkeypatch.setattr(width_multiples, "measured_multiples", measured)
+    first = fast_multiples(analysis.model, Runtime(threads=1))
+    assert first == fast_multiples(analysis.model, Runtime(threads=1))
+    assert first.by_family == dict.fromkeys(FAMILIES, 4)
     assert "leave open which multiples pay for conv" in first.warnings[0]
     assert len(calls) == 1
-    fast_multiples(analysis.model, Options(threads=2))
-    fast_multiples(analysis.model, Options(threads=1, remeasure=True))
+    fast_multiples(analysis.model, Runtime(threads=2))
+    fast_multiples(analysis.model, Runtime(threads=1), remeasure=True)
     assert len(calls) == 3
 
 

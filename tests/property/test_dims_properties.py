@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from onnx_subprune.structure.axes.unification import (
+from onnx_subprune.structure.axes import (
     Atom,
     Dim,
     carve,

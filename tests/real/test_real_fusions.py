@@ -15,10 +15,17 @@ from onnx_subprune.pipeline import prune
 Network = Callable[[str], onnx.ModelProto]
 Calibration = Callable[[str, int], dict[str, np.ndarray]]
 NAMES = ("resnet56_cifar10_ts17", "resnet32_cifar10_dynamo18", "efficientnet_lite0_ts17", "efficientnet_lite0_dynamo18")
+SLOW = {("efficientnet_lite0_ts17", "channel"), ("efficientnet_lite0_dynamo18", "exact")}
 
 
-@pytest.mark.parametrize("recovery", ["channel", "exact"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "recovery"),
+    [
+        pytest.param(name, recovery, marks=[pytest.mark.slow] if (name, recovery) in SLOW else [])
+        for name in NAMES
+        for recovery in ("channel", "exact")
+    ],
+)
 def test_fusions_and_layout_are_those_of_the_dense_network(
     name: str, recovery: str, network: Network, calibration: Calibration
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from onnx_subprune.calibration import open_data
 from onnx_subprune.evaluate import top1
-from onnx_subprune.factorisation.low_rank_pipeline import factorise
+from onnx_subprune.factorisation import factorise
 from onnx_subprune.model import input_specs
 from onnx_subprune.options import Options, Target
 
@@ -20,7 +20,7 @@ Network = Callable[[str], onnx.ModelProto]
 Calibration = Callable[[str, int], dict[str, np.ndarray]]
 
 
-@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
+@pytest.mark.parametrize("exporter", ["ts17", pytest.param("dynamo18", marks=pytest.mark.slow)])
 def test_half_of_the_macs_of_resnet56(
     exporter: str, network: Network, calibration: Calibration, datasets: ModuleType, data_dir: Path
 ) -> None:

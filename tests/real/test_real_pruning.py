@@ -42,7 +42,7 @@ def untouched(network: Network, calibration: Calibration) -> Untouched:
 
     @cache
     def result(name: str) -> Result:
-        count = 8 if name.startswith("efficientnet") else 64
+        count = 4 if name.startswith("efficientnet") else 64
         return prune(network(name), calibration(name, count), Options.of_effort("fast", target=Target("macs", 1.0)))
 
     return result
@@ -95,11 +95,23 @@ def test_a_target_is_met_to_within_the_granularity(
     assert result.dense == untouched(name).dense == measure_cost(network(name), result.analysis.input_shapes)
 
 
-@pytest.mark.parametrize("name", ["resnet32_cifar10_ts17", "resnet32_cifar10_dynamo18"])
+# A few groups, samples and rows are enough to tell two runs apart; the whole network with all defaults is the slow one.
+LAST_STAGE = {"only": ("/layer3/*/conv1/*",), "samples": 16, "rows": 8, "probes": 4, "levels": (0.5,)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet32_cifar10_ts17", Options(Target("macs", 0.85), seed=3, **LAST_STAGE)),
+        pytest.param("resnet32_cifar10_ts17", Options(Target("macs", 0.5), samples=48, seed=3), marks=pytest.mark.slow),
+        pytest.param(
+            "resnet32_cifar10_dynamo18", Options(Target("macs", 0.5), samples=48, seed=3), marks=pytest.mark.slow
+        ),
+    ],
+)
 def test_the_same_seed_gives_the_same_bytes(
-    network: Network, calibration: Calibration, tmp_path: Path, name: str
+    network: Network, calibration: Calibration, tmp_path: Path, name: str, options: Options
 ) -> None:
-    options = Options(Target("macs", 0.5), samples=48, seed=3)
     for file in ("first.onnx", "second.onnx"):
         prune(network(name), calibration(name, 96), options).save(tmp_path / file)
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
@@ -130,23 +142,29 @@ def images(data_dir: Path, datasets: ModuleType, network: Network) -> Dataset:
     return open_data({"input": found.inputs, "labels": found.labels}, specs)
 
 
-@pytest.fixture(scope="module")
-def recovered(network: Network, calibration: Calibration) -> Result:
-    """Return ResNet-56 without half its inner units, recovered."""
-    options = Options(Target("units", 0.5), only=INNER)
-    return prune(network("resnet56_cifar10_ts17"), calibration("resnet56_cifar10_ts17", 512), options)
+@pytest.fixture(
+    scope="module",
+    params=[("resnet32_cifar10_ts17", 64), pytest.param(("resnet56_cifar10_ts17", 512), marks=pytest.mark.slow)],
+    ids=lambda case: case[0],
+)
+def recovered(request: pytest.FixtureRequest, network: Network, calibration: Calibration) -> tuple[str, Result]:
+    """Return a network's name, and the network without half its inner units, recovered."""
+    name, count = request.param
+    return name, prune(network(name), calibration(name, count), Options(Target("units", 0.5), only=INNER))
 
 
 # The floor and the ceiling guard against regressions; they are not results, and nothing is tuned to them.
-def test_recovery_keeps_most_of_the_accuracy(recovered: Result, images: Dataset) -> None:
-    assert recovered.pruned.macs / recovered.dense.macs == pytest.approx(0.5, abs=0.01)
-    assert top1(recovered.model, images).accuracy >= 0.62
+def test_recovery_keeps_most_of_the_accuracy(recovered: tuple[str, Result], images: Dataset) -> None:
+    _, result = recovered
+    assert result.pruned.macs / result.dense.macs == pytest.approx(0.5, abs=0.01)
+    assert top1(result.model, images).accuracy >= 0.62
 
 
-def test_without_recovery_the_accuracy_falls(network: Network, recovered: Result, images: Dataset) -> None:
+def test_without_recovery_the_accuracy_falls(network: Network, recovered: tuple[str, Result], images: Dataset) -> None:
+    name, result = recovered
     options = Options(Target("units", 0.5), only=INNER, recovery="none")
-    bare = prune(network("resnet56_cifar10_ts17"), None, options, statistics=recovered.statistics)
-    assert bare.plan.groups == recovered.plan.groups
+    bare = prune(network(name), None, options, statistics=result.statistics)
+    assert bare.plan.groups == result.plan.groups
     assert top1(bare.model, images).accuracy <= 0.5
 
 
@@ -161,8 +179,8 @@ def test_exporters_agree_on_the_dense_network(network: Network, images: Dataset,
 def test_a_block_goes_and_its_mean_stays(network: Network, calibration: Calibration, images: Dataset) -> None:
     """One residual block fewer: its two convolutions and an activation; the mean of what it added is worth keeping."""
     name = "resnet56_cifar10_ts17"
-    options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",))
-    result = prune(network(name), calibration(name, 128), options)
+    options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",), rows=8)
+    result = prune(network(name), calibration(name, 64), options)
     bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), network(name)).model
     operators = [[node.op_type for node in model.graph.node] for model in (network(name), result.model)]
     assert [names.count("Conv") for names in operators] == [55, 53]

@@ -82,7 +82,7 @@ def check(model: onnx.ModelProto, choice: dict[str, dict[int, Combination]], ima
     assert error_of(apply(bare, analysis.model).model, analysis.model, images[half:]) > 1e-2
 
 
-@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
+@pytest.mark.parametrize("exporter", [pytest.param("ts17", marks=pytest.mark.slow), "dynamo18"])
 def test_redundant_units_of_a_resnet_leave_no_trace(
     network: Network, datasets: ModuleType, data_dir: object, exporter: str
 ) -> None:
@@ -94,7 +94,7 @@ def test_redundant_units_of_a_resnet_leave_no_trace(
     check(model, choice, datasets.cifar10("test", 192, data_dir).inputs, half=128)
 
 
-@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
+@pytest.mark.parametrize("exporter", ["ts17", pytest.param("dynamo18", marks=pytest.mark.slow)])
 def test_copied_units_of_a_depthwise_network_leave_no_trace(
     network: Network, datasets: ModuleType, data_dir: object, exporter: str
 ) -> None:

@@ -17,8 +17,8 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import Latency
 from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.pipeline import Result
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
-from onnx_subprune.result import Drop
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 

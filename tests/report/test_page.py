@@ -18,11 +18,10 @@ from onnx_subprune import report
 from onnx_subprune.budget import Trial
 from onnx_subprune.errors import OptionError, OutputError
 from onnx_subprune.evaluate.comparison import not_faster
-from onnx_subprune.network.group_documents import analysis_document
 from onnx_subprune.pipeline import Result, analyse, apply
+from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.report.html_page import to_html
-from onnx_subprune.result import Drop
 
 SECTIONS = ("summary", "warnings", "groups", "curves", "latency", "frozen", "calibration", "operators", "reproduce")
 VOID = {"meta", "br", "wbr", "link", "img", "hr", "input"}
@@ -201,8 +200,8 @@ def test_a_target_of_a_drop_tells_its_search(result: Result) -> None:
     assert "50.0% failed no 70.0% 1.8% yes" in words
 
 
-def test_the_page_of_inspect(model: onnx.ModelProto, result: Result) -> None:
-    document = analysis_document(analyse(model), result.dense, {"macs": 1.0, "parameters": 0.5})
+def test_the_page_of_inspect(model: onnx.ModelProto) -> None:
+    document = analyse(model).document()
     outline = Outline(to_html(document))
     assert [name for name in ("summary", "groups", "frozen", "model") if name not in outline.ids] == []
     words = " ".join(outline.words.split())

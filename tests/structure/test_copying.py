@@ -69,7 +69,7 @@ def test_records_of_the_copy_point_into_its_graph(net: Net) -> None:
     structure = analyse(_chain(net)).structure
     copy = structure.copy()
     nodes = {id(node) for node in copy.graph.nodes}
-    known = copy.context
+    known = copy.records
     assert all(id(use.node) in nodes for use in (*known.uses, *known.consumers, *known.mac_terms))
     assert all(consumer in copy.consumers for group in copy.groups for consumer in group.consumers)
     assert [group.name for group in copy.groups] == [group.name for group in structure.groups]
@@ -83,7 +83,7 @@ def test_edits_of_the_copy_leave_the_original_alone(net: Net) -> None:
 
     def state(structure: Structure) -> tuple[object, ...]:
         model = to_model(structure.graph, analysis.normalised)
-        return model.SerializeToString(deterministic=True), sorted(structure.context.axes), structure.macs({})
+        return model.SerializeToString(deterministic=True), sorted(structure.records.axes), structure.macs({})
 
     before, copy = state(structure), structure.copy()
     keeps = {copy.groups[0].atom: np.arange(8) < 5}

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.model import measure_cost, open_session, run
+from onnx_subprune.model import constant_values, measure_cost, open_session, run
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import relative_error
@@ -85,8 +85,8 @@ def seen(analysis: Analysis, x: np.ndarray) -> tuple[Layer, Spectrum, np.ndarray
     probe.graph.output.append(onnx.ValueInfoProto(name=name))
     y = rows(run(open_session(probe), {"x": x})[name], axis)
     if layer.narrow:
-        return layer, input_spectrum(layer.matrix(), gram(rows(x, layer.consumer.axis))), y
-    spectrum = output_spectrum(gram(y), layer.bias(analysis.structure.context))
+        return layer, input_spectrum(layer.matrix(constant_values), gram(rows(x, layer.consumer.axis))), y
+    spectrum = output_spectrum(gram(y), layer.bias(constant_values))
     return layer, Spectrum(spectrum.variances, spectrum.directions, spectrum.mean / layer.alpha), y
 
 
@@ -111,7 +111,9 @@ def test_a_layer_gives_its_outputs_projected_about_their_mean(
     # What follows the layer, a bias of a MatMul, is the same constant for each output.
     after = rows(dense, axis) - y
     for rank in (1, 3, layer.most):
-        result = factorised(analysis, {layer.name: lambda one, r=rank: factors(one.matrix(), spectrum, r)})
+        result = factorised(
+            analysis, {layer.name: lambda one, r=rank: factors(one.matrix(constant_values), spectrum, r)}
+        )
         onnx.checker.check_model(result, full_check=True)
         U, mean = spectrum.directions[:, :rank], y.mean(axis=1, keepdims=True)
         expected = U @ (U.T @ (y - mean)) + mean + after
@@ -130,7 +132,7 @@ def test_at_full_rank_a_layer_is_the_dense_one(
     model, x = single(name)
     analysis = analyse(model)
     layer, spectrum, _ = seen(analysis, x)
-    whole = factorised(analysis, {layer.name: lambda one: factors(one.matrix(), spectrum, one.full)})
+    whole = factorised(analysis, {layer.name: lambda one: factors(one.matrix(constant_values), spectrum, one.full)})
     assert [node.op_type for node in whole.graph.node].count(layer.consumer.kind) == 2
     other = np.random.default_rng(6).standard_normal(x.shape).astype(np.float32)
     expected, found = (run(open_session(one), {"x": other})["y"] for one in (model, whole))
@@ -141,7 +143,7 @@ def test_new_weights_are_of_the_stored_type(single: Callable[[str], tuple[onnx.M
     model, x = single("conv, stored in half")
     analysis = analyse(model)
     layer, spectrum, _ = seen(analysis, x)
-    result = factorised(analysis, {layer.name: lambda one: factors(one.matrix(), spectrum, 3)})
+    result = factorised(analysis, {layer.name: lambda one: factors(one.matrix(constant_values), spectrum, 3)})
     stored = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in result.graph.initializer}
     half = onnx.TensorProto.FLOAT16
     assert stored["w_first"] == (half, (3, 6, 3, 3))
@@ -167,11 +169,12 @@ def test_an_old_gemm_must_have_a_summand(net: Net) -> None:
     analysis = analyse(model)
     x = np.random.default_rng(5).standard_normal((9, 8)).astype(np.float32)
     layer, spectrum, _ = seen(analysis, x)
-    whole = factorised(analysis, {layer.name: lambda one: factors(one.matrix(), spectrum, one.full)})
+    whole = factorised(analysis, {layer.name: lambda one: factors(one.matrix(constant_values), spectrum, one.full)})
     onnx.checker.check_model(whole, full_check=True)
     expected, found = (run(open_session(one), {"x": x})["y"] for one in (model, whole))
     assert relative_error(found, expected) < ORACLE
-    cost = measure_cost(factorised(analysis, {layer.name: lambda one: factors(one.matrix(), spectrum, 3)}))
+    narrow = factorised(analysis, {layer.name: lambda one: factors(one.matrix(constant_values), spectrum, 3)})
+    cost = measure_cost(narrow)
     assert measure_cost(model).parameters - cost.parameters == 64 - 3 * 16
 
 

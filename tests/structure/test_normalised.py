@@ -142,8 +142,8 @@ def test_a_normalised_stream_shrinks_if_asked(net, holds, spelling):
     model = stream(net, *(OPERATORS | WRITTEN_OUT)[spelling])
     structure = holds(model, {"emb": 8, "up": 12}, prune_normalised=True)
     assert {consumer.name for consumer in structure.prunable[0].consumers} == {"up", "head"}
-    assert [one.kind for one in structure.context.normalisations] == [spelling.partition(":")[0].split()[0]] or (
-        spelling.startswith("L2") and structure.context.normalisations[0].kind == "L2 normalisation"
+    assert [one.kind for one in structure.records.normalisations] == [spelling.partition(":")[0].split()[0]] or (
+        spelling.startswith("L2") and structure.records.normalisations[0].kind == "L2 normalisation"
     )
 
 

@@ -169,7 +169,7 @@ def test_every_producer_has_as_many_entries_as_its_axis(net, holds):
         w1=(12, 3, 1, 1), wd=(24, 1, 2, 2), wt=(24, 3, 2, 2), wu=(12, 2, 1, 1), w2=(4, 24, 1, 1),
     )  # fmt: skip
     structure = holds(model, {"c1": 4, "c1#2": 3, "d": 2, "t": 3, "u": 2})
-    for use in structure.context.uses:
+    for use in structure.records.uses:
         assert use.dim.size == use.constant.shape[use.axis], use
 
 

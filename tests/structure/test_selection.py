@@ -12,7 +12,7 @@ from onnx_subprune import Options, Target, analyse, prune
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.pipeline import calibrate
-from onnx_subprune.planning.curves import rank_groups
+from onnx_subprune.planning.loss_curves import rank_groups
 from onnx_subprune.subspace import METHODS
 
 RNG = np.random.default_rng(11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -14,7 +15,7 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
-from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan
@@ -45,11 +46,40 @@ NORMALISED = (
 SLOW = [name for name in NAMES if name not in NORMALISED]
 
 
+def twins() -> set[str]:
+    """Return one spelling of every network that both exporters of PyTorch wrote: the slow tests run it.
+
+    The other spelling runs every day; the exporters take turns. Fused graphs and other exporters have no twin.
+    """
+    pairs = [
+        (f"{name}_ts17", f"{name}_dynamo18")
+        for name in sorted(name.removesuffix("_ts17") for name in NAMES if name.endswith("_ts17"))
+        if f"{name}_dynamo18" in NAMES
+    ]
+    return {pair[turn % 2] for turn, pair in enumerate(pairs)}
+
+
 def parameters() -> list[Any]:
+    slow = twins()
     return [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=WRONG[name])] if name in WRONG else [])
+        pytest.param(
+            name,
+            marks=[
+                *([pytest.mark.xfail(strict=True, reason=WRONG[name])] if name in WRONG else []),
+                *([pytest.mark.slow] if name in slow else []),
+            ],
+        )
         for name in NAMES
     ]
+
+
+def test_every_architecture_is_in_the_everyday_run(entries: dict[str, Any]) -> None:
+    everyday = {entry.architecture for name, entry in entries.items() if name not in twins()}
+    assert everyday == {entry.architecture for entry in entries.values()}
+    exporters = Counter(entries[name].source["exporter"] for name in set(NAMES) - twins())
+    assert set(exporters) == {entry.source["exporter"] for entry in entries.values()}
+    both = ("torch 2.13.0 TorchScript", "torch 2.13.0 dynamo")
+    assert min(exporters[exporter] for exporter in both) > 60
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +104,12 @@ def test_shrinking_equals_masking(
     zoo_table: ModuleType,
     page: dict[str, Any],
     plan_at_random: Callable[..., Plan],
+    check_inspection: Callable[[Analysis], None],
 ) -> None:
     entry = entries[name]
     model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{name}.onnx.xz"))
     analysis = analyse(model, entry.shapes(0))
+    check_inspection(analysis)
     published = float(page[name].prunable.rstrip("%"))
     assert 100 * zoo_table.share(analysis.structure) > published - 0.1, "less is prunable than docs/zoo.md says"
     plan = plan_at_random(analysis, 0.75)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune import subspace
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import constant_values, open_session, run
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.network.rewrite import factorised
 from onnx_subprune.network.verify import relative_error
@@ -30,7 +30,7 @@ def whole(layer: Layer) -> subspace.Factors:
     x = np.random.default_rng(0).standard_normal((size, 2 * size))
     x[-1] = 1.0
     zero = np.zeros(layer.outputs)
-    matrix = layer.matrix()
+    matrix = layer.matrix(constant_values)
     spectrum = subspace.input_spectrum(matrix, x @ x.T) if layer.narrow else subspace.output_spectrum(x @ x.T, zero)
     return subspace.factors(matrix, spectrum, layer.full)
 

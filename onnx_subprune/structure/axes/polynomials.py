@@ -1,19 +1,19 @@
-"""Products of axis lengths for given widths, all of them at once, made ready to be evaluated many times.
+"""Products of axis lengths, and their sums such as MACs and parameters, made ready to be evaluated many times.
 
 A budget asks thousands of times what a network costs. So the Dims are resolved once, and equal ones are evaluated once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.structure.axes.unification import Atom, Dim
+from onnx_subprune.structure.axes.terms import Atom, Dim
 
-__all__ = ["Monomials"]
+__all__ = ["Monomials", "Products"]
 
 
 class Monomials:
@@ -37,9 +37,46 @@ class Monomials:
         return len(self._index)
 
     def values(self, counts: Mapping[Atom, int]) -> NDArray[np.int64]:
-        """The products [terms] when each Atom in `counts` keeps that many units."""
+        """Return the products, int64 [terms], when each Atom in `counts` keeps that many units."""
         lengths = np.array([*(length.value(counts) for length in self._lengths), 1], np.int64)
         return np.asarray(lengths[self._index].prod(axis=1))
+
+
+class Products:
+    """A sum of terms, each the product of the lengths of some axes, and of an owner that may go away.
+
+    Args:
+        terms: pairs of an owner and axes.
+
+    """
+
+    def __init__(self, terms: Iterable[tuple[Hashable, Sequence[Dim]]]) -> None:
+        pairs = list(terms)
+        self._owners = [owner for owner, _ in pairs]
+        self._monomials = Monomials([axes for _, axes in pairs])
+        self._alive: dict[frozenset[Hashable], NDArray[np.bool_]] = {}
+
+    def value(self, counts: Mapping[Atom, int], live: Collection[Hashable] | None = None) -> int:
+        """Return the sum when each Atom in `counts` keeps that many units.
+
+        Args:
+            counts: units of Atoms; an Atom without an entry stays whole.
+            live: the owners whose terms count; None for all.
+
+        >>> from onnx_subprune.structure.axes.terms import fresh
+        >>> rows, columns = fresh(4), fresh(3)
+        >>> products = Products([("weight", (rows, columns)), ("bias", (rows,))])
+        >>> products.value({}), products.value({rows.factors[0]: 2}), products.value({}, {"bias"})
+        (16, 8, 4)
+
+        """
+        values = self._monomials.values(counts)
+        return int(values.sum() if live is None else values[self._is_alive(frozenset(live))].sum())
+
+    def _is_alive(self, live: frozenset[Hashable]) -> NDArray[np.bool_]:
+        if live not in self._alive:
+            self._alive[live] = np.array([owner in live for owner in self._owners], np.bool_)
+        return self._alive[live]
 
 
 @dataclass(frozen=True)
@@ -64,4 +101,4 @@ def _length_of(dim: Dim) -> _Length:
     factors = dim.resolve().factors
     atoms = tuple(factor for factor in factors if isinstance(factor, Atom))
     concats = (factor for factor in factors if not isinstance(factor, Atom))
-    return _Length(atoms, tuple(tuple(_length_of(part) for part in one.parts) for one in concats))
+    return _Length(atoms, tuple(tuple(_length_of(part) for part in concat.parts) for concat in concats))

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
-from onnx_subprune.structure.axes.unification import Dim, Factor, Keeps, keep_mask
+from onnx_subprune.structure.axes.masks import Keeps, keep_mask
+from onnx_subprune.structure.axes.terms import Dim, Factor
 
 __all__ = [
     "Extent",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from onnx_subprune.structure.axes.unification import Dim
+from onnx_subprune.structure.axes.terms import Dim
 
 __all__ = ["Doubt", "Symbols"]
 

@@ -7,18 +7,13 @@ Two axes that must keep the same indices are *unified*. Unification only ever re
 term it turned out to be (a product, when a Reshape splits it; a concatenation, when a Split cuts it), and everything
 that already mentions the Atom sees the refinement. Since the sizes of terms never change, one pass over the graph in
 topological order reaches the fixpoint. What cannot be aligned is *frozen* with a reason that a user can read.
-
-Removing units from Atoms gives each Dim a keep mask: the product is the outer AND of its factors' masks, the
-concatenation is the concatenation of its parts' masks. Nothing else is needed to shrink any tensor.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Sequence
 
 from onnx_subprune.structure.axes.terms import (
     ONE,
@@ -27,37 +22,13 @@ from onnx_subprune.structure.axes.terms import (
     Dim,
     Factor,
     concat,
-    covers,
     fresh,
     pair_covered,
     product,
-    purely_dynamic,
     resolved,
 )
 
-__all__ = [
-    "ONE",
-    "Atom",
-    "Concat",
-    "Dim",
-    "Factor",
-    "Keeps",
-    "concat",
-    "covers",
-    "freeze",
-    "fresh",
-    "keep_mask",
-    "pair_covered",
-    "product",
-    "purely_dynamic",
-    "same_size",
-    "set_apart",
-    "split",
-    "unify",
-    "unit_index",
-]
-
-Keeps = Mapping["Atom", np.ndarray]
+__all__ = ["carve", "freeze", "same_size", "set_apart", "split", "unify"]
 
 
 def freeze(dim: Dim, reason: str) -> None:
@@ -74,7 +45,22 @@ def set_apart(dim: Dim) -> None:
 
 
 def unify(a: Dim, b: Dim, where: str) -> None:
-    """Make two axes keep the same indices; what cannot be aligned is frozen, naming `where` it met."""
+    """Make two axes keep the same indices; what cannot be aligned is frozen.
+
+    Args:
+        a: an axis.
+        b: another; the Atoms of both are bound to the finest terms that they have in common.
+        where: the node that made them meet; it is named in the reason where they freeze.
+
+    >>> flat, heads, channels = fresh(6), fresh(2), fresh(3)
+    >>> unify(flat, product(heads, channels), "Reshape '/r'")
+    >>> flat.resolve() == product(heads, channels)
+    True
+    >>> unify(heads, fresh(5), "Add '/a'")
+    >>> heads.factors[0].reasons
+    ["axes of different size meet at Add '/a'"]
+
+    """
     a, b = a.resolve(), b.resolve()
     if a == b:
         return
@@ -89,15 +75,29 @@ def unify(a: Dim, b: Dim, where: str) -> None:
     elif len(b.factors) == 1 and isinstance(b.factors[0], Atom):
         _bind(b.factors[0], a, where)
     elif len(a.factors) == len(b.factors) == 1:
-        _align_parts(a, b, where)
+        _unify_concats(a, b, where)
     else:
-        _align_factors(a, b, where)
+        _unify_products(a, b, where)
 
 
 def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
-    """Cut `dim` into consecutive pieces of `sizes` (which add up to its size), refining Atoms where a cut falls.
+    """Cut an axis into consecutive pieces, refining Atoms where a cut falls.
 
-    Returns None, having changed nothing that matters, where a cut falls inside an inner factor of a product.
+    Args:
+        dim: the axis.
+        sizes: of the pieces; they add up to its size.
+
+    Returns:
+        The pieces, or None where a cut falls inside an inner factor of a product; then nothing that matters changed.
+
+    >>> whole = fresh(7)
+    >>> [piece.size for piece in split(whole, [3, 4])]
+    [3, 4]
+    >>> [atom.size for atom in whole.atoms()]
+    [3, 4]
+    >>> split(product(fresh(6), fresh(4)), [6, 18]) is None
+    True
+
     """
     dim = dim.resolve()
     if len(sizes) == 1:
@@ -117,19 +117,6 @@ def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
     return _split_concat(head, sizes)
 
 
-def keep_mask(dim: Dim, keeps: Keeps) -> np.ndarray:
-    """Return which entries of `dim` stay, bool [dim.size]; Atoms absent from `keeps` stay whole."""
-    mask = np.ones(1, dtype=bool)
-    for factor in dim.resolve().factors:
-        if isinstance(factor, Atom):
-            kept = keeps.get(factor)
-            part = np.ones(factor.size, dtype=bool) if kept is None else kept
-        else:
-            part = np.concatenate([keep_mask(p, keeps) for p in factor.parts])
-        mask = np.logical_and.outer(mask, part).ravel()
-    return mask
-
-
 def same_size(a: Dim, b: Dim) -> bool:
     """Conclude what follows from two axes having the same size at run time; returns whether anything does.
 
@@ -142,7 +129,7 @@ def same_size(a: Dim, b: Dim) -> bool:
     for wide, narrow in ((a, b), (b, a)):
         unknown = [factor for factor in wide.factors if factor.dynamic]
         pairs = pair_covered(unknown, [factor for factor in narrow.factors if factor.dynamic])
-        if pairs is not None and _conclude(unknown, pairs):
+        if pairs is not None and _bind_covered(unknown, pairs):
             return True
     return False
 
@@ -151,9 +138,10 @@ def _static(dim: Dim) -> int:
     return math.prod(factor.size for factor in dim.factors if not factor.dynamic)
 
 
-def _conclude(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
-    left = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
-    changed = [(cover, ONE) for cover in left] + [(c, Dim((n,))) for c, n in pairs if c != n]
+def _bind_covered(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
+    """Bind run-time sizes to what was broadcast to them, and those without a partner to 1."""
+    unpaired = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
+    changed = [(cover, ONE) for cover in unpaired] + [(c, Dim((n,))) for c, n in pairs if c != n]
     if any(not isinstance(cover, Atom) or cover.size != dim.size for cover, dim in changed):
         return False
     for cover, dim in changed:
@@ -178,7 +166,7 @@ def _bind(atom: Atom, term: Dim, where: str) -> None:
         set_apart(term)
 
 
-def _align_parts(a: Dim, b: Dim, where: str) -> None:
+def _unify_concats(a: Dim, b: Dim, where: str) -> None:
     """Unify two concatenations, cutting the longer part wherever their boundaries differ."""
     left, right = (deque(d.factors[0].parts) for d in (a, b))  # type: ignore[union-attr]
     while left and right:
@@ -198,11 +186,11 @@ def _align_parts(a: Dim, b: Dim, where: str) -> None:
         unify(x, y, where)
 
 
-def _align_factors(a: Dim, b: Dim, where: str) -> None:
+def _unify_products(a: Dim, b: Dim, where: str) -> None:
     """Unify two products, carving the larger factor wherever their boundaries differ."""
     left, right = deque(a.factors), deque(b.factors)
     while left and right:
-        x, y = _front(left), _front(right)
+        x, y = _refined_front(left), _refined_front(right)
         if x == y:
             left.popleft()
             right.popleft()
@@ -211,7 +199,7 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
         if known and x.size == y.size:
             unify(Dim((left.popleft(),)), Dim((right.popleft(),)), where)
             continue
-        if not known and _align_around(left, right, where):
+        if not known and _unify_behind_run_time_sizes(left, right, where):
             return
         queue = left if x.size > y.size else right
         carved = carve(queue[0], min(x.size, y.size), where) if known else None
@@ -223,7 +211,7 @@ def _align_factors(a: Dim, b: Dim, where: str) -> None:
         queue.extendleft(reversed(carved[0] + carved[1]))
 
 
-def _align_around(left: deque[Factor], right: deque[Factor], where: str) -> bool:
+def _unify_behind_run_time_sizes(left: deque[Factor], right: deque[Factor], where: str) -> bool:
     """Unify the static factors behind run-time sizes: where their products are equal, those of the sizes are too."""
     (lead, rest), (lead2, rest2) = _run_time_lead(left), _run_time_lead(right)
     if not lead.factors or not lead2.factors or rest.dynamic or rest2.dynamic or rest.size != rest2.size:
@@ -241,14 +229,20 @@ def _run_time_lead(factors: Iterable[Factor]) -> tuple[Dim, Dim]:
     return Dim(whole[:count]), Dim(whole[count:])
 
 
-def _front(queue: deque[Factor]) -> Factor:
+def _refined_front(queue: deque[Factor]) -> Factor:
     """Return the first factor, after splitting it as far as it has been refined by now."""
     queue.extendleft(reversed(resolved(queue.popleft())))
     return queue[0]
 
 
 def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
-    """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible."""
+    """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible.
+
+    >>> head, rest = carve(fresh(12).factors[0], 3, "Reshape '/r'")
+    >>> [factor.size for factor in head], [factor.size for factor in rest]
+    ([3], [4])
+
+    """
     head: list[Factor] = []
     rest = deque(resolved(factor))
     while outer > 1:
@@ -308,15 +302,3 @@ def _split_concat(whole: Concat, sizes: Sequence[int]) -> list[Dim] | None:
             missing -= part.size
         pieces.append(concat(*taken))
     return pieces
-
-
-def unit_index(dim: Dim, atom: Atom) -> np.ndarray:
-    """Return for every entry of `dim` the unit of `atom` it belongs to, or -1; int64 [dim.size]."""
-    index = np.full(1, -1, dtype=np.int64)
-    for factor in dim.resolve().factors:
-        if isinstance(factor, Atom):
-            part = np.arange(factor.size) if factor is atom else np.full(factor.size, -1)
-        else:
-            part = np.concatenate([unit_index(p, atom) for p in factor.parts])
-        index = np.maximum.outer(index, part).ravel()
-    return index

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import DEFAULT_DOMAINS, Context
+from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.records import DEFAULT_DOMAINS
 from onnx_subprune.structure.rules import (
     attention,
     contrib,

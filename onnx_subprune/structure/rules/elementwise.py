@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim, covers, fresh
-from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.axes import ONE, Dim, covers, fresh
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["ELEMENTWISE", "RULES", "UNARY", "VARIADIC", "broadcast"]
 
@@ -77,6 +78,8 @@ def variadic(node: gs.Node, ctx: Context) -> None:
     """Broadcast all inputs."""
     if node.attrs.get("broadcast"):
         raise NotUnderstood(f"{label(node)} broadcasts in the way of opset 6")
+    if not node.inputs:
+        raise NotUnderstood(f"{label(node)} has no input")
     ctx.output(node, broadcast(node, [ctx.input(node, i) for i in range(len(node.inputs))], ctx))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim, fresh, product
-from onnx_subprune.structure.context import Consumer, Context, MacTerm, NotUnderstood, Use, Weight, label
+from onnx_subprune.structure.axes import Dim, fresh, product
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import Consumer, MacTerm, Use, Weight, label
 from onnx_subprune.structure.rules.elementwise import broadcast
 from onnx_subprune.structure.rules.spatial import slide
 
@@ -19,13 +20,14 @@ def conv(node: gs.Node, ctx: Context) -> None:
     group = _groups(node, w[0].size)
     _channels(w[0], group, node, ctx)
     features = product(group, w[1])
+    ctx.same_rank(node, x, w)
     ctx.unify(x[1], features, node)
     _pass_bias(node, 2, w[0], ctx)
     spatial = slide(node, x[2:], [dim.size for dim in w[2:]], ctx)
     y = (x[0], w[0], *spatial)
     ctx.output(node, y)
     _record(node, ctx, weight, produces=(0, w[0]), contracts=(1, w[1]), group=group)
-    ctx.mac_terms.append(MacTerm(node, (*y, w[1], *w[2:])))
+    ctx.note(MacTerm(node, (*y, w[1], *w[2:])))
 
 
 def fused_conv(node: gs.Node, ctx: Context) -> None:
@@ -42,19 +44,22 @@ def conv_transpose(node: gs.Node, ctx: Context) -> None:
     weight, w = _constant_weight(node, ctx)
     group = _groups(node, w[0].size)
     _channels(w[0], group, node, ctx)
+    ctx.same_rank(node, x, w)
     ctx.unify(x[1], w[0], node)
     outputs = product(group, w[1])
     _pass_bias(node, 2, outputs, ctx)
     spatial = slide(node, x[2:], [dim.size for dim in w[2:]], ctx, transposed=True)
     ctx.output(node, (x[0], outputs, *spatial))
     _record(node, ctx, weight, produces=(1, w[1]), contracts=(0, w[0]), group=group)
-    ctx.mac_terms.append(MacTerm(node, (x[0], w[0], *x[2:], w[1], *w[2:])))
+    ctx.note(MacTerm(node, (x[0], w[0], *x[2:], w[1], *w[2:])))
 
 
 def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ...]]:
     known = ctx.weight(node, 1)
     if known is None:
         raise NotUnderstood(f"{label(node)} has a weight that is computed")
+    if len(known[1]) < 2:
+        raise NotUnderstood(f"{label(node)} has a weight of {len(known[1])} axes")
     for dim in known[1][2:]:
         ctx.freeze(dim, node, "slides this axis as its kernel")
     return known
@@ -62,7 +67,7 @@ def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ..
 
 def _groups(node: gs.Node, channels: int) -> Dim:
     count = int(node.attrs.get("group", 1))
-    if count > 1 and channels % count:
+    if count < 1 or channels % count:
         raise NotUnderstood(f"{label(node)} has {count} groups over {channels} channels")
     return fresh(count)
 
@@ -76,7 +81,7 @@ def _channels(axis: Dim, group: Dim, node: gs.Node, ctx: Context) -> None:
 
 def _pass_bias(node: gs.Node, index: int, channels: Dim, ctx: Context) -> None:
     if ctx.has(node, index):
-        (bias,) = ctx.input(node, index)
+        (bias,) = ctx.input(node, index, rank=1)
         ctx.unify(bias, channels, node)
 
 
@@ -100,7 +105,7 @@ def _record(
     ctx.use("producer", node, 1, weight.constant, [(weight.perm[written], made)])
     ctx.use("consumer", node, 1, weight.constant, [(weight.perm[read], contracted)])
     source = node.inputs[0].name
-    ctx.consumers.append(Consumer(node, source, 1, features, outputs, weight, 1, group, _pads(node)))
+    ctx.note(Consumer(node, source, 1, features, outputs, weight, 1, group, _pads(node)))
 
 
 def _record_depthwise(node: gs.Node, ctx: Context, weight: Weight, group: Dim, outputs: Dim) -> None:
@@ -109,8 +114,8 @@ def _record_depthwise(node: gs.Node, ctx: Context, weight: Weight, group: Dim, o
     transposed = node.op == "ConvTranspose"
     channels = group if transposed else outputs
     made = (weight.perm[1], multiplier) if transposed else (weight.perm[0], outputs)
-    ctx.uses.append(Use("carrier", node, 1, weight.constant, weight.perm[0], channels, part=group))
-    ctx.uses.append(Use("producer", node, 1, weight.constant, *made, part=multiplier))
+    ctx.note(Use("carrier", node, 1, weight.constant, weight.perm[0], channels, part=group))
+    ctx.note(Use("producer", node, 1, weight.constant, *made, part=multiplier))
 
 
 def _pads(node: gs.Node) -> bool:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import ONE, Dim, product
-from onnx_subprune.structure.context import Consumer, Context, Contraction, MacTerm, NotUnderstood, Role, Weight, label
+from onnx_subprune.structure.axes import ONE, Dim, product
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import Consumer, Contraction, MacTerm, Role, Weight, label
 from onnx_subprune.structure.rules.elementwise import broadcast
 
 __all__ = ["CONTRIB", "RULES"]
@@ -82,8 +83,8 @@ def _multiply_constant(node: gs.Node, ctx: Context, known: Known, index: int) ->
     features = product(blocks, w[there.inner])
     source = node.inputs[1 - index].name
     consumer = Consumer(node, source, here.inner, features, w[there.kept], weight, index, blocks, stack=stack)
-    ctx.consumers.append(consumer)
-    ctx.mac_terms.append(MacTerm(node, (*y, w[there.inner])))
+    ctx.note(consumer)
+    ctx.note(MacTerm(node, (*y, w[there.inner])))
     return y
 
 
@@ -108,9 +109,9 @@ def _multiply_activations(node: gs.Node, ctx: Context, stacked: bool) -> Axes:
             ctx.freeze(dim, node, "contracts this axis with a stack of constants")
     ctx.unify(a[left.inner], b[right.inner], node)
     sides = ((node.inputs[0].name, left.inner), (node.inputs[1].name, right.inner))
-    ctx.contractions.append(Contraction(node, sides, a[left.inner]))
+    ctx.note(Contraction(node, sides, a[left.inner]))
     y = (*batch, a[left.kept], b[right.kept])
-    ctx.mac_terms.append(MacTerm(node, (*y, a[left.inner])))
+    ctx.note(MacTerm(node, (*y, a[left.inner])))
     return y
 
 

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.context import Context, NotUnderstood, label
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["CONTRIB", "QUANTISED", "RULES"]
 

@@ -10,18 +10,9 @@ from dataclasses import dataclass
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes.unification import Dim, fresh, product, set_apart
-from onnx_subprune.structure.context import (
-    RECURRENT,
-    RECURRENT_STATES,
-    Consumer,
-    Context,
-    MacTerm,
-    NotUnderstood,
-    Use,
-    Weight,
-    label,
-)
+from onnx_subprune.structure.axes import Dim, fresh, product, set_apart
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import RECURRENT, RECURRENT_STATES, Consumer, MacTerm, Use, Weight, label
 
 __all__ = ["RULES"]
 
@@ -56,7 +47,7 @@ class _Layer:
 
 def recurrent(node: gs.Node, ctx: Context) -> None:
     """Relate X [S, N, I], W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], states [D, N, H], P [D, 3*H], Y [S, D, N, H]."""
-    x = ctx.input(node, 0)
+    x = ctx.input(node, 0, rank=3)
     (weight, w), (feedback, r) = _constant_weight(node, _W, ctx), _constant_weight(node, _R, ctx)
     layer = _layer(node, x, r[2].size, w[0], ctx)
     if w[1].size != layer.rows.size or not node.outputs[0].name:
@@ -73,7 +64,7 @@ def recurrent(node: gs.Node, ctx: Context) -> None:
     for index, axes in enumerate((layer.states, layer.state, layer.state)):
         ctx.output(node, axes, index)
     once = (layer.steps, layer.batch, layer.directions, layer.rows)
-    ctx.mac_terms.extend(MacTerm(node, (*once, dim)) for dim in (w[2], layer.hidden))
+    ctx.note(*(MacTerm(node, (*once, dim)) for dim in (w[2], layer.hidden)))
 
 
 def _layer(node: gs.Node, x: tuple[Dim, ...], units: int, directions: Dim, ctx: Context) -> _Layer:
@@ -112,6 +103,7 @@ def _pass_parameters(node: gs.Node, layer: _Layer, ctx: Context) -> None:
 
 
 def _unify_all(node: gs.Node, found: tuple[Dim, ...], known: tuple[Dim, ...], ctx: Context) -> None:
+    ctx.same_rank(node, found, known)
     for one, other in zip(found, known, strict=True):
         ctx.unify(one, other, node)
 
@@ -129,7 +121,7 @@ def _bias(node: gs.Node, ctx: Context) -> tuple[Dim, ...]:
 
 
 def _record(node: gs.Node, ctx: Context, index: int, weight: Weight, layer: _Layer) -> None:
-    ctx.uses.append(Use("producer", node, index, weight.constant, weight.perm[1], layer.rows, part=layer.hidden))
+    ctx.note(Use("producer", node, index, weight.constant, weight.perm[1], layer.rows, part=layer.hidden))
 
 
 def _consumers(node: gs.Node, ctx: Context, weights: tuple[Weight, Weight], layer: _Layer, inputs: Dim) -> None:
@@ -138,11 +130,11 @@ def _consumers(node: gs.Node, ctx: Context, weights: tuple[Weight, Weight], laye
     for index, read, dim in ((_W, weight, inputs), (_R, feedback, layer.hidden)):
         ctx.use("consumer", node, index, read.constant, [(read.perm[2], dim)])
     outputs = product(layer.directions, layer.rows)
-    ctx.consumers.append(Consumer(node, node.inputs[0].name, 2, inputs, outputs, weight, _W))
+    ctx.note(Consumer(node, node.inputs[0].name, 2, inputs, outputs, weight, _W))
     own = product(layer.directions, layer.hidden)
     stack = () if layer.directions.size == 1 else (2 if layer.batch_first else 1,)
     states = node.outputs[0].name
-    ctx.consumers.append(Consumer(node, states, 3, own, outputs, feedback, _R, blocks=layer.directions, stack=stack))
+    ctx.note(Consumer(node, states, 3, own, outputs, feedback, _R, blocks=layer.directions, stack=stack))
 
 
 RULES = dict.fromkeys(RECURRENT, recurrent)

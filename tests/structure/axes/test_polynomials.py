@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import math
 
-from onnx_subprune.structure.axes.products import Products
-from onnx_subprune.structure.axes.unification import Atom, Dim, concat, fresh, product
+from onnx_subprune.structure.axes import Atom, Dim, Products, concat, fresh, product
 
 
 def atom(dim: Dim) -> Atom:

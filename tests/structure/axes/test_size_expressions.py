@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.structure.axes.size_expressions import (
+from onnx_subprune.structure.axes import (
+    ONE,
     Monomial,
     Operation,
     Size,
     Unknown,
     apply,
+    concat,
     dims_of,
     evaluate,
     fixed,
+    fresh,
     in_step,
     monomial,
+    product,
     total,
 )
-from onnx_subprune.structure.axes.unification import ONE, concat, fresh, product
 
 
 @pytest.mark.parametrize(

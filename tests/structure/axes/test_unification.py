@@ -7,21 +7,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from onnx_subprune.structure.axes.unification import (
-    ONE,
+from onnx_subprune.structure.axes import (
     Atom,
     Concat,
     Dim,
     carve,
     concat,
-    covers,
     freeze,
     fresh,
     keep_mask,
     product,
     split,
     unify,
-    unit_index,
 )
 
 
@@ -32,29 +29,6 @@ def _atom(dim: Dim) -> Atom:
 
 def _reasons(*dims: Dim) -> list[list[str]]:
     return [atom.reasons for dim in dims for atom in dim.atoms()]
-
-
-def test_an_axis_of_one_entry_needs_no_atom():
-    assert fresh(1) is ONE
-    assert fresh(1, dynamic=True) != ONE
-    assert ONE.size == 1
-    assert list(ONE.atoms()) == []
-
-
-def test_sizes_multiply_and_add():
-    a, b = fresh(3), fresh(4)
-    assert product(a, b).size == 12
-    assert concat(a, b).size == 7
-    assert product(concat(a, b), a).size == 21
-    assert not product(a, b).dynamic
-    assert concat(a, product(b, fresh(2, dynamic=True))).dynamic
-
-
-def test_nested_terms_resolve_flat():
-    a, b, c = fresh(2), fresh(3), fresh(4)
-    assert product(product(a, b), c).resolve().factors == (*a.factors, *b.factors, *c.factors)
-    assert concat(concat(a, b), c).resolve() == concat(a, b, c).resolve()
-    assert concat(a) is a
 
 
 def test_two_atoms_become_one():
@@ -164,14 +138,6 @@ def test_a_size_known_at_run_time_is_one_where_the_rest_has_the_static_size():
     assert all(reasons for reasons in _reasons(c, d))
 
 
-def test_a_size_covers_what_was_broadcast_to_it():
-    n, m = fresh(2, dynamic=True), fresh(2, dynamic=True)
-    wide = fresh(2, dynamic=True, covers=(n, m))
-    wider = fresh(2, dynamic=True, covers=(wide, fresh(2, dynamic=True)))
-    assert all(covers(wider, dim) for dim in (n, m, wide, wider, ONE))
-    assert not any(covers(dim, wide) for dim in (n, m, ONE))
-
-
 def test_sizes_known_at_run_time_in_another_order_end_in_a_freeze():
     """With one entry at hand the order of the factors cannot be told from the sizes."""
     n = fresh(1, dynamic=True)
@@ -240,12 +206,3 @@ def test_carve_of_equal_parts_ties_them_and_freezes_their_index():
     assert {_atom(p) for p in parts} == {part}
     assert carve(Concat((product(fresh(2), fresh(3)), fresh(3))), 3, "Reshape") is not None
     assert carve(Concat((product(fresh(3), fresh(2)), fresh(3))), 3, "Reshape") is None
-
-
-def test_entries_and_their_units():
-    a, b = fresh(2), fresh(3)
-    dim = concat(product(a, b), a, fresh(2))
-    np.testing.assert_array_equal(unit_index(dim, _atom(a)), [0, 0, 0, 1, 1, 1, 0, 1, -1, -1])
-    np.testing.assert_array_equal(unit_index(dim, _atom(b)), [0, 1, 2, 0, 1, 2, -1, -1, -1, -1])
-    keeps = {_atom(a): np.array([False, True]), _atom(b): np.array([True, True, False])}
-    np.testing.assert_array_equal(keep_mask(dim, keeps), np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 1], bool))

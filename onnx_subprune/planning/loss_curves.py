@@ -1,4 +1,4 @@
-"""From the statistics to a curve for every group: who reads it, in what weight, and what is left as units go."""
+"""From the statistics to a curve for every group: its readers, their weights, and the loss as units go."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_subprune import budget, subspace
 from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
@@ -29,7 +30,16 @@ def rank_groups(
     *,
     progress: Progress | None = None,
 ) -> list[budget.Curve]:
-    """Order the units of every group and draw the curve of variance they keep."""
+    """Order the units of every group and draw the curve of variance they keep.
+
+    Args:
+        analysis: of the dense network.
+        groups: that may be pruned.
+        statistics: of all that reads them.
+        options: the ordering, its seed, and the multiple of units that widths keep to.
+        progress: called with the groups ranked and their number.
+
+    """
     readers = _weighted(analysis.structure, statistics) | _multiplied(analysis.structure, statistics)
     spreads = normalisation_readers(
         analysis.structure, normalisation_grams(analysis.structure, statistics), statistics.samples
@@ -38,10 +48,13 @@ def rank_groups(
     for index, group in enumerate(groups):
         if progress is not None:
             progress(index, len(groups))
-        own = [readers[one] for one in group.consumers] + [readers[one] for one in group.contractions]
-        own += [reader for one, reader in spreads.items() if group.atom in one.dim.atoms()]
-        ranking = subspace.rank_group(group, own, options.select, options.seed + index)
-        for reader in own:
+        group_readers = [readers[consumer] for consumer in group.consumers]
+        group_readers += [readers[contraction] for contraction in group.contractions]
+        group_readers += [
+            reader for normalisation, reader in spreads.items() if group.atom in normalisation.dim.atoms()
+        ]
+        ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index, constant_values)
+        for reader in group_readers:
             reader.moments.release()
         # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
         step = options.multiple // math.gcd(options.multiple, group.entries)
@@ -113,6 +126,6 @@ def _applications(consumer: Consumer, features: Features) -> float:
 
 def _rows(consumer: Consumer, features: Features) -> np.ndarray:
     """Return the consumer's weight with outputs, positions and taps as rows: [blocks, rows, features]."""
-    blocks = as_blocks(consumer, consumer.weight.view().astype(np.float64))
+    blocks = as_blocks(consumer, consumer.weight.view(constant_values).astype(np.float64))
     split = blocks.reshape(features.blocks, blocks.shape[1], features.outer, features.count, -1)
     return np.moveaxis(split, 3, -1).reshape(features.blocks, -1, features.count)

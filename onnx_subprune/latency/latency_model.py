@@ -71,8 +71,8 @@ class LatencyModel:
 
 def _terms(structure: Structure) -> Iterator[_Term]:
     """Yield multiply-accumulates of products and the entries that other nodes write, where their axes are known."""
-    products = {id(term.node) for term in structure.context.mac_terms}
-    for term in structure.context.mac_terms:
+    products = {id(term.node) for term in structure.records.mac_terms}
+    for term in structure.records.mac_terms:
         yield _Term(id(term.node), family_of(term.node) or WORK, term.factors)
     for node in structure.graph.nodes:
         if id(node) not in products:
@@ -81,8 +81,8 @@ def _terms(structure: Structure) -> Iterator[_Term]:
 
 def _written(structure: Structure, node: gs.Node) -> Iterator[tuple[Dim, ...]]:
     for tensor in node.outputs:
-        if tensor.name in structure.context.axes:
-            yield structure.context.axes[tensor.name]
+        if tensor.name in structure.records.axes:
+            yield structure.records.axes[tensor.name]
 
 
 def _fixed(axes: Sequence[Dim], prunable: set[Atom]) -> int:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,8 @@ import onnx
 import pytest
 
 from onnx_subprune.errors import DataError, InternalError, OptionError
-from onnx_subprune.evaluate import NodeTime, Profile, profile
+from onnx_subprune.evaluate import NodeTime, Profile, profile, runtime_profile
 
-# The package's name `profile` is the function.
-MODULE = importlib.import_module("onnx_subprune.evaluate.profile")
 CPU = "CPUExecutionProvider"
 
 CONVOLUTION = """
@@ -100,14 +97,14 @@ def test_own_time_is_that_without_what_ran_inside_on_the_same_thread():
         event("Empty", 100, 0),
         event("After", 100, 5),
     ]
-    assert MODULE._own_time(events) == [40, 0, 20, 40, 30, 0, 5]
+    assert runtime_profile._own_time(events) == [40, 0, 20, 40, 30, 0, 5]
 
 
 def test_runs_for_warm_up_do_not_count_and_one_slow_run_does_not_either():
     events = []
     for number, length in enumerate((900, 10, 10, 800, 12)):
         events += [event("Add", 1000 * number + 1, length), whole(1000 * number, length + 2)]
-    found = MODULE._summed(events, 4, (CPU,))
+    found = runtime_profile._summed(events, 4, (CPU,))
     assert [(node.name, pytest.approx(11e-6)) for node in found.nodes] == [("Add", found.nodes[0].seconds)]
     assert found.seconds == pytest.approx(13e-6)
     assert found.seconds_between == pytest.approx(2e-6)
@@ -115,7 +112,7 @@ def test_runs_for_warm_up_do_not_count_and_one_slow_run_does_not_either():
 
 def test_a_profile_that_is_cut_off_is_no_profile():
     with pytest.raises(InternalError, match="3 runs expected"):
-        MODULE._summed([whole(0, 5), whole(10, 5)], 3, (CPU,))
+        runtime_profile._summed([whole(0, 5), whole(10, 5)], 3, (CPU,))
 
 
 def test_nothing_is_left_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

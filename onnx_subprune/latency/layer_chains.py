@@ -68,7 +68,7 @@ class _Builder:
         self._generator = generator
         self._dtype = dtype
 
-    def add(self, operator: str, tensor: str, *shape: int, **attributes: object) -> str:
+    def add(self, operator: str, tensor: str, *shape: int, **attributes: int | list[int]) -> str:
         """Add a node that reads a tensor, and a weight if a shape is given; return what it writes."""
         inputs = [tensor]
         if shape:
@@ -76,7 +76,9 @@ class _Builder:
             inputs.append(f"w{len(self.weights)}")
             self.weights.append(numpy_helper.from_array(values.astype(self._dtype), inputs[1]))
         output = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        node = helper.make_node(operator, inputs, [output], name=output)
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in sorted(attributes.items()))
+        self.nodes.append(node)
         return output
 
 

@@ -1,0 +1,140 @@
+"""A file that is replaced is there whole or not at all, and nothing is left beside it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.errors import OutputError
+from onnx_subprune.latency.cache import Record
+from onnx_subprune.model.atomic import atomic_write, probe_writable
+from onnx_subprune.plan import Plan
+from onnx_subprune.report import write_json
+
+
+def test_the_old_file_stands_until_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    with atomic_write(target) as temporary:
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+        assert temporary.parent == tmp_path
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, MemoryError])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+
+    def write_half() -> None:
+        with atomic_write(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write_half()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_step_before_the_replacement_sees_the_whole_file_and_may_refuse(tmp_path: Path) -> None:
+    target, seen = tmp_path / "file", list[str]()
+
+    def refuse() -> None:
+        seen.extend(path.read_text() for path in tmp_path.iterdir())
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"), atomic_write(target, before=refuse) as temporary:
+        temporary.write_text("whole")
+    assert seen == ["whole"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
+    with atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("text")
+    assert order == ["fsync", "replace", "fsync"]
+
+
+def test_no_two_temporary_files_have_one_name(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file") as one, atomic_write(tmp_path / "file") as other:
+        assert one != other
+    assert (tmp_path / "file").exists()
+
+
+def test_a_file_that_is_there_already_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, trap = tmp_path / "victim", tmp_path / "trap"
+    victim.write_text("precious")
+    trap.symlink_to(victim)
+    monkeypatch.setattr("onnx_subprune.model.atomic._beside", lambda _: trap)
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("over it")
+    assert victim.read_text() == "precious"
+    assert trap.is_symlink()
+
+
+def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "file"):
+        pass
+    (tmp_path / "other").touch()
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_a_folder_is_probed_without_a_trace(tmp_path: Path) -> None:
+    probe_writable(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        probe_writable(tmp_path / "missing" / "file")
+
+
+def _plan(path: Path) -> None:
+    Plan("f", "macs=0.5", ()).save(path)
+
+
+def _statistics(path: Path) -> None:
+    Statistics({"x": Gram(1, np.eye(3)[None])}, 1, "f").save(path)
+
+
+def _report(path: Path) -> None:
+    write_json({}, path)
+
+
+@pytest.mark.parametrize("save", [_plan, _statistics, _report])
+def test_what_cannot_take_its_name_leaves_nothing_behind(tmp_path: Path, save: Callable[[Path], None]) -> None:
+    (tmp_path / "taken.json").mkdir()
+    (tmp_path / "taken.json" / "file").touch()
+    with pytest.raises(OutputError, match=r"taken\.json"):
+        save(tmp_path / "taken.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.json"]
+
+
+def test_a_measurement_that_cannot_be_kept_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(tmp_path))
+    record = Record("kind", {"a": 1})
+    record.data = {"b": 2}
+    record.save()
+    (path,) = tmp_path.rglob("*.json")
+
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    record.data = {"b": 3}
+    record.save()
+    assert list(path.parent.iterdir()) == [path]
+    assert Record("kind", {"a": 1}).data == {"b": 2}

@@ -1,0 +1,3 @@
+class Function:
+    name: str
+    domain: str
