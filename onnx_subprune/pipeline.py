@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import PlanError
+from onnx_subprune.model.decisions import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
@@ -182,6 +183,7 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
+    restore_draws(network.model, analysis.model)
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))

@@ -76,9 +76,9 @@ class Plan:
         """Whether any unit goes."""
         return any(len(group.kept) < group.size for group in self.groups)
 
-    def only(self, name: str) -> Plan:
-        """Return the plan that removes what this one removes from one group, and nothing else."""
-        groups = (g if g.name == name else PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
+    def only(self, *names: str) -> Plan:
+        """Return the plan that removes what this one removes from these groups, and nothing else."""
+        groups = (g if g.name in names else PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
         return replace(self, groups=tuple(groups))
 
     def keeps(self, structure: Structure) -> dict[Atom, np.ndarray]:

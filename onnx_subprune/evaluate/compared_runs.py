@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.model import Runtime, open_session, run
 from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of, opened_for_comparison
 
 __all__ = ["ComparedNetwork", "ReferenceNetwork", "ReferenceRun"]
@@ -30,19 +31,19 @@ class ReferenceRun:
 
     Attributes:
         feeds: its inputs.
-        points: values at the comparison points that are numbers.
+        values: of the comparison points and of the outputs that are no decisions, as far as they hold numbers.
         decisions: values of its decisions.
 
     """
 
     feeds: Mapping[str, Array]
-    points: Mapping[str, Array]
+    values: Mapping[str, Array]
     decisions: Mapping[str, Array]
 
     @property
     def nbytes(self) -> int:
-        """Size of what is held besides the inputs, in bytes."""
-        return sum(value.nbytes for value in (*self.points.values(), *self.decisions.values()))
+        """Size of the values and decisions, in bytes."""
+        return sum(value.nbytes for value in (*self.values.values(), *self.decisions.values()))
 
 
 class ReferenceNetwork:
@@ -51,7 +52,7 @@ class ReferenceNetwork:
     Args:
         model: the network.
         runtime: where it runs.
-        at: tensors to compare at instead of those that follow from its outputs.
+        at: tensors to compare at, in the place of those that follow from its outputs.
 
     """
 
@@ -66,23 +67,36 @@ class ReferenceNetwork:
         return self.comparisons.points
 
     @cached_property
-    def _session(self) -> Any:
-        names = [point.tensor for point in self.points] + [each.tensor for each in self.comparisons.decisions]
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs that are no decisions."""
+        decisions = {decision.tensor for decision in self.comparisons.decisions}
+        return tuple(value.name for value in self._model.graph.output if value.name not in decisions)
+
+    @cached_property
+    def _session(self) -> ort.InferenceSession:
+        names = [*self.outputs, *(point.tensor for point in self.points)]
+        names += [decision.tensor for decision in self.comparisons.decisions]
         return self.runtime.session(opened_for_comparison(self._model, list(dict.fromkeys(names))))
 
     @cached_property
     def decision_types(self) -> dict[str, int]:
-        """Element types of the decisions by name."""
+        """Element types (`TensorProto.DataType`) of the decisions by name."""
         decisions = {decision.tensor for decision in self.comparisons.decisions}
-        return {
-            value.name: _element_type(value.type) for value in self._session.get_outputs() if value.name in decisions
-        }
+        outputs = self._session.get_outputs()
+        return {value.name: _element_type(value.type) for value in outputs if value.name in decisions}
 
     def run(self, feeds: Mapping[str, Array]) -> ReferenceRun:
-        """Run the network once; ModelError or DataError as `model.run`."""
+        """Run the network once.
+
+        Raises:
+            DataError: the feeds do not fit the network.
+            ModelError: the network fails on them.
+
+        """
         values = run(self._session, feeds)
-        points = {p.tensor: values[p.tensor] for p in self.points if np.asarray(values[p.tensor]).dtype.kind == "f"}
-        return ReferenceRun(feeds, points, {name: values[name] for name in self.decision_types})
+        decisions = {name: values.pop(name) for name in self.decision_types}
+        numbers = {name: value for name, value in values.items() if _is_numeric(value)}
+        return ReferenceRun(feeds, numbers, decisions)
 
 
 class ComparedNetwork:
@@ -91,26 +105,50 @@ class ComparedNetwork:
     Args:
         model: takes the same inputs and gives the same outputs as the reference.
         reference: the other network.
+        at: outputs to compare at, in the place of the points of the reference.
+        optimise: whether ONNX Runtime may fuse its operators.
 
     """
 
-    def __init__(self, model: onnx.ModelProto, reference: ReferenceNetwork) -> None:
-        made = {name for node in model.graph.node for name in node.output}
-        made |= {value.name for value in model.graph.input}
-        self._decisions = {name: kind for name, kind in reference.decision_types.items() if name in made}
-        names = [p.tensor for p in reference.points if p.tensor in made and p.tensor not in self._decisions]
-        # A point that is gone with its branch is replaced by the outputs that it stood for.
-        own = {value.name for value in model.graph.output}
-        for point in reference.points:
-            if point.tensor not in made:
-                names += [name for name in point.outputs if name in own and name not in self._decisions]
-        self.points = tuple(dict.fromkeys(names))
-        self._session = reference.runtime.session(opened_for_comparison(model, self.points, self._decisions))
+    def __init__(
+        self, model: onnx.ModelProto, reference: ReferenceNetwork, *, at: Sequence[str] = (), optimise: bool = True
+    ) -> None:
+        there = {name for node in model.graph.node for name in node.output}
+        there |= {value.name for value in model.graph.input}
+        self._outputs = frozenset(reference.outputs)
+        self._decisions = {name for name in reference.decision_types if name in there}
+        points = dict.fromkeys(at)
+        for point in () if at else reference.points:
+            # A point that is gone with its branch is replaced by the outputs that it stands for.
+            names = [point.tensor] if point.tensor in there else point.outputs
+            points.update(dict.fromkeys(name for name in names if name in there and name not in self._decisions))
+        self._points = tuple(points) or reference.outputs
+        types = {name: kind for name, kind in reference.decision_types.items() if name in self._decisions}
+        opened, runtime = opened_for_comparison(model, self._points, types), reference.runtime
+        self._session = open_session(opened, runtime.providers, threads=runtime.threads, optimise=optimise)
 
     def run(self, reference: ReferenceRun) -> dict[str, Array]:
-        """Return the values at the points, on the inputs and with the decisions of a run of the reference."""
-        decisions = {name: reference.decisions[name] for name in self._decisions}
-        return run(self._session, {**reference.feeds, **decisions}, self.points)
+        """Return the values at the points, on the inputs and with the decisions of a run of the reference.
+
+        Left out is a point that is no output and has units less than in the reference: what its readers make of it
+        is compared.
+
+        Raises:
+            DataError, ModelError: as for `ReferenceNetwork.run`.
+
+        """
+        decisions = {name: reference.decisions[name] for name in sorted(self._decisions)}
+        names = [name for name in self._points if name in reference.values]
+        values = run(self._session, {**reference.feeds, **decisions}, names)
+        return {
+            name: value
+            for name, value in values.items()
+            if name in self._outputs or value.shape == reference.values[name].shape
+        }
+
+
+def _is_numeric(value: object) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def _element_type(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from onnx_subprune.calibration import Dataset, portions
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork, ReferenceRun
+from onnx_subprune.model import Runtime
 
 __all__ = ["OutputDistance"]
 
@@ -20,28 +21,32 @@ _MAX_BYTES = 1 << 28
 
 
 class _Reference(NamedTuple):
-    """Inputs of one run, how many samples they are, and the dense network's outputs that are numbers."""
+    """One run of the dense network, and how many samples it is of."""
 
-    feeds: Mapping[str, Array]
+    run: ReferenceRun
     samples: int
-    outputs: Mapping[str, Array]
 
 
 class OutputDistance:
-    """The relative squared error of outputs, ‖p - d‖² / ‖d‖², the mean over the outputs that are numbers.
+    """The relative squared error at the comparison points, ‖p - d‖² / ‖d‖², the mean over the points.
 
-    The dense network is run once, when the first other one is measured.
+    The points are the outputs, but for those of networks that decide or saturate (`model.decisions`). The dense network
+    is run once, when the first other one is measured.
 
     Args:
         dense: the dense network.
         dataset: calibration samples; those held out are taken, all where they are too few to hold any out.
         runtime: where networks run, and with how many samples at once.
         samples: how many at most, but for the rest of a run; fewer where the outputs are large.
+        at: tensors to compare at, in the place of the points that follow from the outputs.
 
     """
 
-    def __init__(self, dense: onnx.ModelProto, dataset: Dataset, runtime: Runtime, samples: int) -> None:
-        self._dense, self._dataset, self._runtime, self._samples = dense, dataset, runtime, samples
+    def __init__(
+        self, dense: onnx.ModelProto, dataset: Dataset, runtime: Runtime, samples: int, at: Sequence[str] = ()
+    ) -> None:
+        self._dense = ReferenceNetwork(dense, runtime, at)
+        self._dataset, self._runtime, self._samples = dataset, runtime, samples
 
     @cached_property
     def holds_out(self) -> bool:
@@ -56,14 +61,16 @@ class OutputDistance:
             samples: the first so many, and the rest of the last run; all by default.
 
         """
-        session = self._runtime.session(model)
+        network = ComparedNetwork(model, self._dense)
         errors: dict[str, float] = {}
         squares: dict[str, float] = {}
-        for feeds, _, dense in _first(self._references, samples):
-            outputs = run(session, feeds, list(dense))
-            for name, value in dense.items():
+        for reference, _ in _first(self._references, samples):
+            for name, output in network.run(reference).items():
+                value = reference.values[name]
+                if value.dtype.kind != "f":
+                    continue
                 finite = np.isfinite(value)
-                difference = np.where(finite, outputs[name] - np.where(finite, value, 0), 0).astype(np.float64)
+                difference = np.where(finite, output - np.where(finite, value, 0), 0).astype(np.float64)
                 errors[name] = errors.get(name, 0.0) + float(np.vdot(difference, difference))
                 squares[name] = squares.get(name, 0.0) + float(np.square(value[finite], dtype=np.float64).sum())
         ratios = [errors[name] / squares[name] for name in errors if squares[name] > 0]
@@ -72,16 +79,14 @@ class OutputDistance:
 
     @cached_property
     def _references(self) -> list[_Reference]:
-        session = self._runtime.session(self._dense)
         references: list[_Reference] = []
         samples = size = 0
         for portion in portions(self._dataset, self._runtime.batch_size):
             if samples >= self._samples or size > _MAX_BYTES:
                 break
             if portion.held or not self.holds_out:
-                outputs = {n: value for n, value in run(session, portion.feeds).items() if value.dtype.kind == "f"}
-                references.append(_Reference(portion.feeds, portion.samples, outputs))
-                size += sum(value.nbytes for value in outputs.values())
+                references.append(_Reference(self._dense.run(portion.feeds), portion.samples))
+                size += references[-1].run.nbytes
                 samples += portion.samples
         return references
 

@@ -19,12 +19,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import onnx
 
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, references
 
-__all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of", "opened_for_comparison"]
+__all__ = [
+    "RANDOM",
+    "ComparisonPoint",
+    "Comparisons",
+    "Decision",
+    "comparisons_of",
+    "opened_for_comparison",
+    "restore_draws",
+    "seeded",
+]
 
 _FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -86,7 +96,7 @@ _SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
 _MOVING = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 _WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 _SIZES = ("Shape", "Size")
-_RANDOM = (
+RANDOM = (
     "Bernoulli",
     "Multinomial",
     "RandomNormal",
@@ -94,6 +104,10 @@ _RANDOM = (
     "RandomUniform",
     "RandomUniformLike",
 )
+"""Operators that draw numbers."""
+
+# Seeds are stored as float32, which holds all integers up to here.
+_SEEDS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -159,12 +173,14 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
         return Comparisons(tuple(ComparisonPoint(name, (), "asked for") for name in at), tuple(scope.decisions))
     points: dict[str, tuple[list[str], str | None]] = {}
     for output in (value.name for value in model.graph.output):
-        own = _before_saturation(output, makers, scope.varying) if output in scope.varying else {}
-        for tensor, reason in (own or ({output: None} if output in scope.varying else {})).items():
+        own: Mapping[str, str | None] = {}
+        if output in scope.varying:
+            own = _before_saturation(output, makers, scope.varying) or {output: None}
+        for tensor, reason in own.items():
             points.setdefault(tensor, ([], reason))[0].append(output)
         for decision in _decisions_behind(output, makers, decisions):
             for source in decision.sources:
-                walked = _before_saturation(source, makers, scope.varying) or {source: None}
+                walked = _before_saturation(source, makers, scope.varying) or (source,)
                 for tensor in walked:
                     reason = f"{decision.operator} '{decision.node}' decides by it"
                     points.setdefault(tensor, ([], reason))[0].append(output)
@@ -180,8 +196,8 @@ def opened_for_comparison(
 ) -> onnx.ModelProto:
     """Return the network with other outputs, decisions as inputs, and random operators that draw alike everywhere.
 
-    A random operator is given a seed by its place among the random ones, so that networks with the same random
-    operators draw the same numbers. Where nothing changes the model itself is returned, otherwise a copy.
+    A random operator is given a seed by the name of its output, so that networks with the same random operators draw
+    the same numbers. Where nothing changes the model itself is returned, otherwise a copy.
 
     Args:
         model: the network.
@@ -189,8 +205,8 @@ def opened_for_comparison(
         decisions: element types by the names of tensors that are to be inputs.
 
     """
-    random = any(node.op_type in _RANDOM for node in _all_nodes(model.graph))
-    if not decisions and not random and list(outputs) == [value.name for value in model.graph.output]:
+    unchanged = not decisions and list(outputs) == [value.name for value in model.graph.output]
+    if unchanged and not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -199,11 +215,43 @@ def opened_for_comparison(
     known = {value.name: value for value in (*model.graph.output, *model.graph.input)}
     del graph.output[:]
     graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    for number, node in enumerate(node for node in _all_nodes(graph) if node.op_type in _RANDOM):
-        kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, onnx.helper.make_attribute("seed", float(number + 1))])
+    _seed_draws(result)
     return result
+
+
+def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose random operators draw the same numbers in every session; the model itself if it has none."""
+    if not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    _seed_draws(result)
+    return result
+
+
+def _seed_draws(model: onnx.ModelProto) -> None:
+    """Give every random operator of a network a seed that follows from the name of its output, in place."""
+    for node in _all_nodes(model.graph):
+        if node.op_type in RANDOM:
+            _set_seed(node, float(crc32(node.output[0].encode()) % _SEEDS + 1))
+
+
+def restore_draws(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Give the random operators of a network the seeds, or none, that they have in another, in place."""
+    seeds = {
+        node.output[0]: next((float(each.f) for each in node.attribute if each.name == "seed"), None)
+        for node in _all_nodes(original.graph)
+        if node.op_type in RANDOM
+    }
+    for node in _all_nodes(model.graph):
+        if node.op_type in RANDOM:
+            _set_seed(node, seeds.get(node.output[0]))
+
+
+def _set_seed(node: onnx.NodeProto, seed: float | None) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
+    del node.attribute[:]
+    node.attribute.extend(kept if seed is None else [*kept, onnx.helper.make_attribute("seed", seed)])
 
 
 def _take(graph: onnx.GraphProto, decisions: Mapping[str, int]) -> None:

@@ -11,6 +11,7 @@ import onnx
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, to_graph, to_model
+from onnx_subprune.model.decisions import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
@@ -52,7 +53,8 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
         scratch: where new weights go of a model whose weights stay in files.
 
     """
-    inlined = passes.inline_functions(model)
+    # Networks that are compared draw the same numbers; the result is given its own seeds back.
+    inlined = seeded(passes.inline_functions(model))
     graph = to_graph(_with_inferred_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)

@@ -6,25 +6,38 @@ read them. If the two disagree, the structure was misread, and no model is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 
-from onnx_subprune.errors import InternalError, ModelError, PlanError
+from onnx_subprune.errors import DataError, InternalError, ModelError, PlanError
+from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
 from onnx_subprune.model import has_half, has_placed, in_float32, open_session, run, widened, with_placed_as_inputs
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
 
-__all__ = ["TOLERANCE", "agree", "check_structure", "disagreement", "relative_error", "verify"]
+__all__ = [
+    "TOLERANCE",
+    "agree",
+    "check_normalised",
+    "check_structure",
+    "disagreement",
+    "relative_error",
+    "rounding_of",
+    "verify",
+]
 
 Probe: TypeAlias = Mapping[str, np.ndarray]
 
 # Float32 rounding through a deep network; a unit removed wrongly shows at 1e-2 and above.
 TOLERANCE = 1e-3
+# A network of the same structure rounds in other places, and at most about as much.
+_ROUNDINGS = 10.0
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -48,11 +61,11 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe) -> float:
-    """Return the largest relative error of an output of `shrunk` against `masked`; the oracle holds below 1e-3.
+    """Return the largest relative error of `shrunk` against `masked` where the two can be compared.
 
-    It is infinite where `shrunk` does not run. Networks in half precision are compared in float32: their own rounding
-    is far above that. An output of a Sigmoid is compared before it: where all of it is near zero, what is a rounding
-    error there is one of any size behind.
+    The oracle holds below 1e-3. The error is infinite where `shrunk` does not run. Networks in half precision are
+    compared in float32: their own rounding is far above that. Where networks decide (`model.decisions`), the decisions
+    of `masked` are given to both.
 
     Args:
         shrunk: units removed without recovery.
@@ -62,28 +75,59 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
     """
     if has_half(masked):
         shrunk, masked, probe = in_float32(shrunk), in_float32(masked), widened(probe)
-    expected = _outputs(masked, probe)
+    reference = ReferenceNetwork(masked)
+    expected = reference.run(probe)
     try:
-        found = _outputs(shrunk, probe)
-    except ModelError:
+        values = ComparedNetwork(shrunk, reference).run(expected)
+    except (DataError, ModelError):
         # Where axes that belong together were cut apart the network cannot run at all; the user's model can.
         return float("inf")
-    last = {name: min(len(values), len(found[name])) - 1 for name, values in expected.items()}
-    return max(relative_error(found[name][last[name]], values[last[name]]) for name, values in expected.items())
+    return max((relative_error(value, expected.values[name]) for name, value in values.items()), default=0.0)
 
 
-def _outputs(model: onnx.ModelProto, probe: Probe) -> dict[str, list[np.ndarray]]:
-    """Return each output of a network, and behind it what a Sigmoid makes it of."""
-    outputs = [value.name for value in model.graph.output]
-    made = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Sigmoid"}
-    computed = {name for node in model.graph.node for name in node.output}
-    before = {name: made[name] for name in outputs if name in made and made[name] in computed}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted({*before.values()} - {*outputs}))
-    try:
-        values = run(open_session(model), probe)
-    finally:
-        del model.graph.output[len(outputs) :]
-    return {name: [values[one] for one in (name, before.get(name)) if one is not None] for name in outputs}
+def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+    """Return how far a network moves by rounding alone, as `disagreement` measures it.
+
+    The network runs once more, its operators unfused and its float inputs moved by one unit in the last place: what
+    differs then says nothing about how it was read.
+
+    Args:
+        model: the network.
+        probe: a few inputs, the arrays by name.
+
+    """
+    if has_half(model):
+        model, probe = in_float32(model), widened(probe)
+    reference = ReferenceNetwork(model)
+    expected = reference.run(probe)
+    moved = {name: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for name, x in probe.items()}
+    unfused = ComparedNetwork(model, reference, optimise=False)
+    values = unfused.run(replace(expected, feeds=moved))
+    return max((relative_error(value, expected.values[name]) for name, value in values.items()), default=0.0)
+
+
+def check_normalised(analysis: Analysis, probe: Probe) -> float:
+    """Hold the network as the passes wrote it to the user's, before any work is spent on it.
+
+    Args:
+        analysis: of the dense network.
+        probe: a few inputs, the arrays by name.
+
+    Returns:
+        The relative error up to which networks are taken for the same: `TOLERANCE`, more where rounding alone moves
+        the dense network further.
+
+    Raises:
+        InternalError: the two do not agree.
+
+    """
+    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe))
+    if disagreement(analysis.normalised, analysis.model, probe) > tolerance:
+        raise InternalError(
+            "the network with its spellings unified was expected to compute what the given one does, and does not; "
+            "nothing was written, please report this"
+        )
+    return tolerance
 
 
 def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
@@ -100,52 +144,65 @@ def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
         InternalError: two networks that must agree do not.
 
     """
-    if disagreement(analysis.normalised, analysis.model, probe) > TOLERANCE:
-        raise InternalError(
-            "the network with its spellings unified was expected to compute what the given one does, and does not; "
-            "nothing was written, please report this"
-        )
-    if not _is_misread(analysis, plan, probe):
+    tolerance = check_normalised(analysis, probe)
+    if not _is_misread(analysis, plan, probe, tolerance):
         return
-    alone = {group.name: plan.only(group.name) for group in plan.groups if len(group.kept) < group.size}
-    guilty = [name for name, smaller_plan in alone.items() if _is_guilty(analysis, smaller_plan, probe)]
-    advice = " ".join(f"--ignore '{name}'" for name in guilty) or "another target"
+    names = [group.name for group in plan.groups if len(group.kept) < group.size]
+    advice = " ".join(f"--ignore '{name}'" for name in _guilty(analysis, plan, names, probe, tolerance))
     raise InternalError(
         "the network shrunk without recovery was expected to equal the dense one with the same units masked, and does "
-        f"not: its structure was misread; nothing was written; prune with {advice}, and please report this"
+        f"not: its structure was misread; nothing was written; prune with {advice or 'another target'}, and please "
+        "report this"
     )
 
 
-def _is_guilty(analysis: Analysis, alone: Plan, probe: Probe) -> bool:
+def _guilty(analysis: Analysis, plan: Plan, names: Sequence[str], probe: Probe, tolerance: float) -> list[str]:
+    """Return the groups that are misread also without the others, found by halving."""
+    if not names or not _is_guilty(analysis, plan.only(*names), probe, tolerance):
+        return []
+    if len(names) == 1:
+        return list(names)
+    half = len(names) // 2
+    parts = (_guilty(analysis, plan, part, probe, tolerance) for part in (names[:half], names[half:]))
+    return [name for part in parts for name in part]
+
+
+def _is_guilty(analysis: Analysis, alone: Plan, probe: Probe, tolerance: float) -> bool:
     try:
-        return _is_misread(analysis, alone, probe)
+        return _is_misread(analysis, alone, probe, tolerance)
     except PlanError:
         # A group that went as a whole because of others cannot go without them.
         return False
 
 
-def _is_misread(analysis: Analysis, plan: Plan, probe: Probe) -> bool:
-    return not agree(analysis, lambda: references(analysis, plan), probe)
+def _is_misread(analysis: Analysis, plan: Plan, probe: Probe, tolerance: float) -> bool:
+    return not agree(analysis, lambda: references(analysis, plan), probe, tolerance)
 
 
-def agree(analysis: Analysis, networks: Callable[[], tuple[onnx.ModelProto, onnx.ModelProto]], probe: Probe) -> bool:
+def agree(
+    analysis: Analysis,
+    networks: Callable[[], tuple[onnx.ModelProto, onnx.ModelProto]],
+    probe: Probe,
+    tolerance: float = TOLERANCE,
+) -> bool:
     """Whether two networks compute the same, up to rounding.
 
     Args:
         analysis: of the dense network; large weights that the two put into its scratch folder go again.
         networks: writes the network in question and the one that it is held to.
         probe: a few inputs, the arrays by name.
+        tolerance: largest relative error that is rounding.
 
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*networks(), probe) <= TOLERANCE
+        return disagreement(*networks(), probe) <= tolerance
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:
     """Check that a pruned model is valid ONNX, runs, and gives outputs of the shapes of the dense one, without new NaN.
 
-    ONNX Runtime's own optimiser writes operators that ONNX does not know: where the dense model is not valid to the
-    letter, a run has to do.
+    Shapes that a network decides on itself are those of the dense one's decisions. ONNX Runtime's own optimiser writes
+    operators that ONNX does not know: where the dense model is not valid to the letter, a run has to do.
 
     Raises:
         InternalError: a check failed.
@@ -154,9 +211,13 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
     complaint = _complaint(model)
     if complaint is not None and _complaint(dense) is None:
         raise InternalError(f"the pruned model is not valid ONNX: {complaint}; please report this")
-    expected = run(open_session(dense), probe)
-    for name, value in run(open_session(model), probe).items():
-        wanted = expected[name]
+    reference = ReferenceNetwork(dense)
+    expected = reference.run(probe)
+    given = ComparedNetwork(model, reference, at=reference.outputs).run(expected)
+    if expected.decisions:
+        run(open_session(model), probe)
+    for name, value in given.items():
+        wanted = expected.values[name]
         if value.shape != wanted.shape or (np.isfinite(wanted).all() and not np.isfinite(value).all()):
             raise InternalError(
                 f"output '{name}' of the pruned model was expected to be finite and of shape {wanted.shape}, found "
