@@ -3,8 +3,8 @@
 The paper's budget (arXiv 2405.17506) is one cut-off for the whole network: every group keeps the fewest units whose
 cumulative share of variance reaches it. A cost target looks for the largest cut-off that is affordable. The widths
 change only where the cut-off passes a value of some curve, and they never grow as it falls, so a bisection over those
-finitely many values finds it. What is left is then spent on single steps, the largest share of variance first. Where
-even the smallest widths cost too much, whole groups go.
+finitely many values finds it. The rest of the budget is then spent on single steps, the largest share of variance
+first. Where even the smallest widths cost too much, whole groups go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnx_subprune.budget.curves import Curve, kept
+from onnx_subprune.budget.curves import Curve, never_empty
 from onnx_subprune.errors import OptionError, TargetError
 
 __all__ = [
@@ -181,7 +181,7 @@ def drop_branches(
     except TargetError:
         pass
     # Those whose minimum is 0 too: together they may be more than can go.
-    counts, gone = _at_cutoff(kept(curves), 0.0, round_to), list[str]()
+    counts, gone = _at_cutoff(never_empty(curves), 0.0, round_to), list[str]()
     nearest = float(cost(counts))
     value = worth or _share
     for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):
@@ -193,8 +193,8 @@ def drop_branches(
                 break
     none = dict.fromkeys(gone, 0)
     rest = [curve for curve in curves if curve.group not in none]
-    found = allocate(rest, lambda widths: cost({**widths, **none}), target_cost, round_to=round_to)
-    return Allocation({**found.counts, **none}, found.cutoff, found.cost)
+    allocation = allocate(rest, lambda widths: cost({**widths, **none}), target_cost, round_to=round_to)
+    return Allocation({**allocation.counts, **none}, allocation.cutoff, allocation.cost)
 
 
 def _share(curve: Curve, count: int) -> float:

@@ -65,5 +65,5 @@ def few_row_warnings(statistics: Statistics, fits: Iterable[tuple[str, Tap]]) ->
 
 def normalisation_grams(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
     """Return the moments of the output of each normalisation over a prunable group."""
-    taps = {one: tap_of(normalised_features(structure, one)) for one in structure.normalisations}
-    return {normalisation: statistics.grams[tap.key] for normalisation, tap in taps.items()}
+    taps = {norm: tap_of(normalised_features(structure, norm)) for norm in structure.normalisations}
+    return {norm: statistics.grams[tap.key] for norm, tap in taps.items()}
