@@ -86,7 +86,18 @@ def blend(
 ) -> Counts:
     """Widths in the proportions of `(1 - share) * first + share * second`, as large as the target affords.
 
-    Raises as `candidates` does.
+    Args:
+        curves: one per group.
+        first: units by group.
+        second: units by group.
+        cost: of the network with the given widths.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        share: of the second in the proportions, in [0, 1].
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    Raises:
+        OptionError, TargetError: as `candidates`.
+
     """
     towards = {c.group: (1.0 - share) * first[c.group] + share * second[c.group] for c in curves}
     return in_proportion(curves, towards, cost, target_cost, round_to=round_to).counts

@@ -69,5 +69,14 @@ class Curve:
 
 
 def never_empty(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of groups that keep a unit at least."""
+    """The same curves with a minimum of one unit or more.
+
+    Args:
+        curves: one per group.
+
+    >>> curve = Curve("conv1", 4, np.arange(4), np.linspace(0, 1, 5), minimum=0)
+    >>> never_empty([curve])[0].minimum
+    1
+
+    """
     return [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]

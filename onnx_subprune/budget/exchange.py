@@ -67,7 +67,15 @@ def _better(ladders: Ladders, state: State, limit: float, reach: int, extra: flo
 
 
 def settle(ladders: Ladders, moves: Sequence[Moves], slack: float, limit: float) -> State | None:
-    """The choice of least loss whose real cost is within the limit; where it is too high, that much less is spent."""
+    """The choice of least loss whose real cost is within the limit; where it is too high, that much less is spent.
+
+    Args:
+        ladders: the groups.
+        moves: of each group.
+        slack: by how much the changes of cost may add up.
+        limit: the largest cost allowed.
+
+    """
     for _ in range(_RETRIES):
         moved = choose(moves, slack)
         if moved is None or (excess := ladders.cost(moved) - limit) <= 0.0:
@@ -77,7 +85,16 @@ def settle(ladders: Ladders, moves: Sequence[Moves], slack: float, limit: float)
 
 
 def moves_within(ladders: Ladders, state: State, group: int, low: int, high: int) -> Moves:
-    """The rungs from `low` to `high` that the group may move to, its present one among them; the others stay."""
+    """The rungs that a group may move to, its present one among them, while the others stay.
+
+    Args:
+        ladders: the groups.
+        state: their rungs.
+        group: which may move, by index.
+        low: its lowest rung.
+        high: its highest.
+
+    """
 
     def cost(rung: int) -> float:
         return ladders.cost((*state[:group], rung, *state[group + 1 :]))
@@ -102,7 +119,15 @@ def _spread(low: int, present: int, high: int) -> NDArray[np.intp]:
 
 
 def choose(moves: Sequence[Moves], slack: float) -> State | None:
-    """The rungs of least loss whose changes of cost sum to at most `slack`, to within rounding; None if none do."""
+    """The rungs of least loss whose changes of cost sum to at most `slack`, to within rounding; None if none do.
+
+    A multiple-choice knapsack, solved by dynamic programming over a grid of costs.
+
+    Args:
+        moves: of each group.
+        slack: by how much the changes of cost may add up.
+
+    """
     spare = slack - sum(float(np.min(o.change)) for o in moves)
     if spare < -_EPSILON * abs(slack):
         return None

@@ -69,7 +69,13 @@ def knapsack(
 
 
 def lost_without(curve: Curve, count: int) -> float:
-    """What is lost if the last `count` units of a group go."""
+    """The loss of a group's last units.
+
+    Args:
+        curve: of the group, with losses.
+        count: how many units are left of it.
+
+    """
     return float(losses_of(curve)[0] - losses_of(curve)[count])
 
 

@@ -128,6 +128,11 @@ def sampled_widths(curves: Sequence[Curve], seed: int = 0) -> list[dict[str, int
 
     A few shares that are the same everywhere, down to the smallest widths; mixtures in which every group has a share of
     its own; and mixtures in which the share changes slowly along the graph, which tell early layers from late ones.
+
+    Args:
+        curves: one per group.
+        seed: of the mixtures.
+
     """
     generator = np.random.default_rng(seed)
     groups = len(curves)

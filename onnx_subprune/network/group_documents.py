@@ -10,7 +10,12 @@ __all__ = ["frozen_document", "group_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
-    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it."""
+    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it.
+
+    Args:
+        group: that can be pruned.
+
+    """
     return {
         "name": group.name,
         "units": group.size,
@@ -23,5 +28,10 @@ def group_document(group: Group) -> dict[str, Any]:
 
 
 def frozen_document(group: Group) -> dict[str, Any]:
-    """Return a group that cannot be pruned as plain data, with its reasons."""
+    """Return a group that cannot be pruned as plain data, with its reasons.
+
+    Args:
+        group: that is frozen.
+
+    """
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
