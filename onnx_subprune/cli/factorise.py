@@ -28,8 +28,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation import TARGETS
-from onnx_subprune.model import operator_counts
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import Options
 
 __all__ = ["factorise"]
 
