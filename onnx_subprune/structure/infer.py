@@ -7,7 +7,6 @@ becomes a barrier: the axes it touches are frozen with a reason.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -34,10 +33,10 @@ from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, RuleError,
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
-__all__ = ["RAISE_RULE_ERRORS", "infer"]
+__all__ = ["infer"]
 
-RAISE_RULE_ERRORS = "ONNX_SUBPRUNE_RAISE_RULE_ERRORS"
-"""An environment variable: where it is set, an error in a rule ends inference instead of freezing what it touches."""
+RAISES_RULE_ERRORS = False
+"""Whether an error in a rule ends the inference, as tests want it, or freezes what the node touches."""
 
 _logger = logging.getLogger(__name__)
 
@@ -120,7 +119,7 @@ def _visit(node: gs.Node, ctx: Context) -> None:
 def _note_failure(node: gs.Node, error: Exception, ctx: Context) -> None:
     """Note a bug in a rule; the node becomes a barrier, so that it costs pruning alone. Tests want it raised."""
     text = f"{type(error).__name__}: {error}"
-    if os.environ.get(RAISE_RULE_ERRORS):
+    if RAISES_RULE_ERRORS:
         raise InternalError(f"the rule for {label(node)} failed ({text}); please report this") from error
     _logger.warning("the rule for %s failed (%s); please report this", label(node), text)
     ctx.note(RuleError(str(node.op), str(node.name), text))
