@@ -19,7 +19,7 @@ from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.structure.infer import RAISE_RULE_ERRORS
+from onnx_subprune.structure import rule_errors
 
 ORACLE = 1e-4
 _numbers = count()
@@ -36,7 +36,7 @@ def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 @pytest.fixture(autouse=True)
 def raised_rule_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let an error in an operator rule fail the test; for users it freezes what the node touches."""
-    monkeypatch.setenv(RAISE_RULE_ERRORS, "1")
+    monkeypatch.setattr(rule_errors, "RAISED", True)
 
 
 @pytest.fixture(scope="session")
