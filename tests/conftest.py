@@ -24,6 +24,9 @@ from onnx_subprune.structure import rule_errors
 ORACLE = 1e-4
 _numbers = count()
 
+# An error in an operator rule fails the test; for users it freezes what the node touches.
+rule_errors.RAISED = True
+
 
 @pytest.fixture(autouse=True)
 def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -31,12 +34,6 @@ def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.getbasetemp() / f"cache-{next(_numbers)}"
     monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def raised_rule_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an error in an operator rule fail the test; for users it freezes what the node touches."""
-    monkeypatch.setattr(rule_errors, "RAISED", True)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,9 @@ class _Sweep:
 
     def __call__(self, network: Recovered, number: int) -> Recovered:
         analysis, options = self.calibrated.analysis, self.calibrated.options
-        networks = Networks(analysis.normalised, network.model, self.restrict, analysis.scratch)
+        networks = Networks(
+            analysis.normalised, network.model, self.restrict, analysis.scratch, self.calibrated.sample_shapes
+        )
         # Every sweep draws rows of its own.
         how = replace(settings(options), seed=options.seed + number)
         fit = refit(networks, self.dataset, how, phase(self.calibrated.progress, "fitting layers"))
@@ -249,6 +251,6 @@ def _unfitted_warnings(fit: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
     fitted = {layer.name for layer in fit.layers}
     nodes = {node.name for node in fit.model.graph.node}
-    kept = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
-    reasons = {name: reason for name, reason in kept.items() if name not in fitted}
+    left = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
+    reasons = {name: reason for name, reason in left.items() if name not in fitted}
     return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in reasons.items()]

@@ -283,7 +283,7 @@ class _Finder:
         if elsewhere is not None:
             return f"its bias '{bias}' {elsewhere}"
         if self._readers[bias] != [node] and not self._is_shared_alike(bias, weight.tensor.name):
-            return f"its bias '{bias}' has readers that do not share its weight"
+            return f"its bias '{bias}' is not shared as its weight is"
         return None if self._is_whole(node, weight, bias) else "its bias is broadcast"
 
     def _is_shared_alike(self, bias: str, weight: str) -> bool:

@@ -47,7 +47,16 @@ _SMALLEST_SCALE = 1e-6
 
 
 class PairedRun:
-    """Both networks on their way through the samples."""
+    """Both networks on their way through the samples.
+
+    Args:
+        networks: both of them; fits are written into the pruned one.
+        surroundings: of the pruned network.
+        steps: what will be fitted, in this order.
+        data: calibration samples.
+        settings: how layers are fitted.
+
+    """
 
     def __init__(
         self,
@@ -74,7 +83,8 @@ class PairedRun:
         self._dense.expect({surroundings.counterpart(source) for source in beside})
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
-        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings)
+        shapes = networks.sample_shapes
+        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings, sample_shapes=shapes)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
@@ -91,18 +101,26 @@ class PairedRun:
             store.close()
 
     def fit(self, step: Step, rng: np.random.Generator) -> list[Refined] | str:
-        """Advance to layers that are fitted at once and fit them. A text says why they cannot be."""
-        first = step.linears[0]
-        weight = step.matrices(self._tensors)
-        shortcut = None if step.shared else self._shortcut(first)
+        """Advance to layers that are fitted at once and fit them.
+
+        Args:
+            step: the layers.
+            rng: draws positions.
+
+        Returns:
+            A fit for each layer; or a text that says why they cannot be fitted.
+
+        """
+        shortcut = None if step.shared else self._shortcut(step.linears[0])
         self._open -= {id(linear.node) for linear in step.linears}
+        weight = step.matrices(self._tensors)
         reason = self._refusal(step, shortcut, weight.shape)
         if reason is not None:
             return reason
+        bias = step.intercepts(self._tensors)
         scale = np.ones(weight.shape[:2])
         if shortcut is not None and shortcut.scale is not None:
             scale = shortcut.scale.reshape(scale.shape)
-        bias = step.intercepts(self._tensors)
         limits = self._limits(step, shortcut)
         clip_rows = None
         if limits is not None:
@@ -110,16 +128,8 @@ class PairedRun:
         sums = self._summed(step, shortcut, (weight * scale[:, :, None], bias * scale), clip_rows, rng)
         if isinstance(sums, str):
             return sums
-        fitted, held = sums
-        rounding = _HALF_ROUNDING if array_of(self._tensors[first.weight]).dtype.itemsize == 2 else ROUNDING
-        refined = refine(
-            fitted,
-            held,
-            affine=step.affine,
-            bounds=None if step.shared else _bounds(step),
-            rounding=rounding,
-            whole=fitted.count + held.count >= ROWS_PER_FEATURE * weight.shape[2],
-        )
+        rounding = _HALF_ROUNDING if step.stored_bytes(self._tensors) == 2 else ROUNDING
+        refined = _refined(step, sums, rounding)
         if (scale != 1).any():
             return [_unscaled(layer, scale, weight, bias) for layer in refined]
         if limits is not None and clip_rows is not None and clip_rows.enough:
@@ -278,6 +288,19 @@ class PairedRun:
         return ~away, away
 
 
+def _refined(step: Step, sums: tuple[Pairs, Pairs], rounding: float) -> list[Refined]:
+    """Return the fits of a step's weights."""
+    fitted, held = sums
+    return refine(
+        fitted,
+        held,
+        affine=step.affine,
+        bounds=None if step.shared else _bounds(step),
+        rounding=rounding,
+        whole=fitted.count + held.count >= ROWS_PER_FEATURE * fitted.features,
+    )
+
+
 def _bounds(step: Step) -> list[int]:
     """Return where the outputs of each layer begin, and where the last end."""
     return list(accumulate((linear.outputs // linear.blocks for linear in step.linears), initial=0))
@@ -291,7 +314,8 @@ def _pivot(rows: Sequence[Rows], bias: Array) -> Array:
 
 
 def _mean(rows: Rows) -> Array:
-    return rows.x.mean(axis=1, dtype=np.float64) if rows.x.shape[1] else np.zeros(rows.x[:, 0:0].sum(axis=1).shape)
+    blocks, count, features = rows.x.shape
+    return rows.x.mean(axis=1, dtype=np.float64) if count else np.zeros((blocks, features))
 
 
 def _for_each_reader(step: Step, refined: Refined) -> list[Refined]:

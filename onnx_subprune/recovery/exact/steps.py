@@ -62,6 +62,10 @@ class Step:
         """Whether biases may change: those that are there are fitted all, or none is."""
         return all(linear.bias is not None for linear in self.linears)
 
+    def stored_bytes(self, stored: Stored) -> int:
+        """Return how many bytes an entry of the first weight takes."""
+        return int(array_of(stored[self.linears[0].weight]).dtype.itemsize)
+
     def matrices(self, stored: Stored) -> Array:
         """Return the weights, [blocks, outputs, features]."""
         if self.shared:
