@@ -75,8 +75,8 @@ Load average before it started: {load:.1f}.
 Pruning with {samples} calibration images takes **{ratio:.2f}** times as long as plain inference on the same images
 (the median of {pairs} paired runs between {low:.2f} and {high:.2f}; the goal is at most {goal:g}). Plain inference
 takes {plain:.2f} s. Both run in turns with the same session options, batches of {batch} and the same threads.
-Other load on the machine changes this ratio. What the efforts cost, which fit every layer besides, and where their time
-goes stands with the [results](results.md#what-it-costs).
+Other load on the machine changes this ratio. The efforts also fit every layer; their cost, and where their time
+goes, stands with the [results](results.md#what-it-costs).
 """
 MEMORY_TEXT = """\
 ## Memory

@@ -1,4 +1,4 @@
-"""The sampler says in which room of the package the time was spent."""
+"""The sampler says in which package the time was spent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import perf_counter
 from types import FunctionType
 
 import pytest
-from accuracy.sampler import Sampler, room_of
+from accuracy.sampler import Sampler, package_of
 
 
 def busy(seconds: float) -> None:
@@ -23,17 +23,17 @@ def within(module: str, inner: Callable[[float], None]) -> Callable[[float], Non
     return FunctionType(code, {"__name__": module, "inner": inner})
 
 
-def test_time_is_told_by_room() -> None:
+def test_time_is_told_by_package() -> None:
     with Sampler(0.001) as sampler:
         within("onnx_subprune.budget.allocate", busy)(0.3)
         within("onnx_subprune.calibration.engine", within("onnx_subprune.model.session", busy))(0.1)
         busy(0.1)
-    rooms = sampler.rooms()
-    assert next(iter(rooms)) == "budget"
-    assert set(rooms) == {"budget", "runs of the network", "elsewhere"}
-    assert sum(rooms.values()) == pytest.approx(sampler.seconds)
+    packages = sampler.packages()
+    assert next(iter(packages)) == "budget"
+    assert set(packages) == {"budget", "runs of the network", "elsewhere"}
+    assert sum(packages.values()) == pytest.approx(sampler.seconds)
     assert sampler.seconds >= 0.5
 
 
 def test_frames_of_no_package_are_elsewhere() -> None:
-    assert room_of(sys._getframe()) == room_of(None) == "elsewhere"
+    assert package_of(sys._getframe()) == package_of(None) == "elsewhere"

@@ -1,7 +1,7 @@
-"""Where the time of a run goes, by the rooms of the package: a thread looks at the stack of another now and then.
+"""Where the time of a run goes, by package: a thread looks at the stack of another now and then.
 
-Nothing is patched, so the rooms may be rebuilt as they like. Products of numpy and runs of ONNX Runtime let go of the
-interpreter's lock, so the looks are even in time; what a room calls outside the package counts as the room's.
+Nothing is patched, so packages may be rebuilt freely. Products of numpy and runs of ONNX Runtime let go of the
+interpreter's lock, so the looks are even in time; the time of a library counts as that of the package that calls it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType, TracebackType
 __all__ = ["Sampler"]
 
 PACKAGE, ELSEWHERE = "onnx_subprune", "elsewhere"
-# Modules whose time is told apart from their room's.
+# Modules whose time is told apart from that of their package.
 NAMED = {"onnx_subprune.model.session": "runs of the network"}
 
 
@@ -50,18 +50,18 @@ class Sampler:
         """The whole time."""
         return self._whole
 
-    def rooms(self) -> dict[str, float]:
-        """Seconds by room, the largest first."""
+    def packages(self) -> dict[str, float]:
+        """Seconds by package, the largest first."""
         looks = sum(self._looks.values()) or 1
-        return {room: self._whole * count / looks for room, count in self._looks.most_common()}
+        return {package: self._whole * count / looks for package, count in self._looks.most_common()}
 
     def _watch(self, thread: int) -> None:
         while not self._stop.wait(self._interval):
-            self._looks[room_of(sys._current_frames().get(thread))] += 1
+            self._looks[package_of(sys._current_frames().get(thread))] += 1
 
 
-def room_of(frame: FrameType | None) -> str:
-    """The room of the innermost frame of the package."""
+def package_of(frame: FrameType | None) -> str:
+    """The package of the innermost frame of the package."""
     while frame is not None:
         name = str(frame.f_globals.get("__name__", ""))
         if name.startswith(f"{PACKAGE}."):

@@ -60,7 +60,7 @@ def _timed(opened: Opened, data: Dataset, options: Options) -> Figure:
             with Sampler() as sampler:
                 prune(opened.model, data, options).save(Path(folder) / "pruned.onnx")
             whole.append(sampler.seconds)
-            rooms.append(sampler.rooms())
+            rooms.append(sampler.packages())
             logger.info("inference %.2f s, pruning %.2f s", plain[-1], whole[-1])
     ratios = [pruning / seconds for pruning, seconds in zip(whole, plain, strict=True)]
     shares = [

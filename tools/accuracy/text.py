@@ -8,7 +8,7 @@ INTRODUCTION = """\
 How much accuracy is left when a network shrinks and nothing is trained: every network and every method at the same
 sizes, on the test data that each table names. Calibration sees no labels and no test data. A share of the MACs (or of
 the parameters) is measured on the file that comes out, in the same way for every program; where it is not within 0.0026
-of what was asked for, the table says at which share the figure was taken.
+of the share that was asked for, the table says at which share the figure was taken.
 
 - `onnxsim.pruning` (onnxsim 0.8.1) removes the same share of the channels of every layer it understands, which is
   searched so that the size comes out. *Norm* ranks by the weights, *Wanda* by weights times activations. Its head
@@ -44,11 +44,11 @@ the methods differ by less than the benchmark tells: on sentences of the develop
 embeddings after exact recovery are half as far from the dense ones (1 - cosine .014 and .040) as after recovery by
 channel (.026 and .075).
 
-**What was tried and not kept**: pruning in steps (70%, 50%, 30%, each from statistics of the last); losses by the
+**Tried and not kept**: pruning in steps (70%, 50%, 30%, each from statistics of the last); losses by the
 Kullback-Leibler divergence of the classes; three or four widths for every group's measured loss, and 8, 32 or 64
 samples for it in the place of 16; images mixed with each other and augmented; a classifier fitted by logistic
-regression to the dense network's soft classes; the joint fits above. What was kept, with its share, stands in
-[the mathematics](mathematics.md#11-exact-and-sequential-recovery).
+regression to the dense network's soft classes; the joint fits above. The parts that were kept, with their shares,
+stand in [the mathematics](mathematics.md#11-exact-and-sequential-recovery).
 """
 NOTES = "What the methods without a figure say:\n"
 SAMPLES_TEXT = """\
@@ -66,8 +66,8 @@ COST = """\
 ## What it costs
 
 The whole of pruning (load to save) over plain inference of the same calibration samples, in turns, with the same
-session options: the median of three pairs. Where the time goes is sampled from the stack, by the rooms of the package;
-*runs of the network* are those of ONNX Runtime, whichever room asks for them; *threads* is time in which the room that
+session options: the median of three pairs. Where the time goes is sampled from the stack, by package;
+*runs of the network* are those of ONNX Runtime, whoever asks for them; *threads* is time in which the package that
 sums waits for runs and rows that are made beside it. [cost.md](cost.md) says more about time,
 memory and latency.
 """

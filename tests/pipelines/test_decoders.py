@@ -14,7 +14,7 @@ from onnx_subprune import Options, Target, analyse, prune
 from onnx_subprune.model import open_session, run
 from onnx_subprune.pipeline import Result
 
-ZOO = Path(__file__).resolve().parent / "zoo"
+ZOO = Path(__file__).resolve().parents[1] / "zoo"
 sys.path.insert(0, str(ZOO.parents[1] / "tools"))
 try:
     from zoo.skeleton import read_skeleton, refill

@@ -20,7 +20,7 @@ from onnx_subprune.network.verify import disagreement, relative_error
 from onnx_subprune.passes import FoldBatchNorm
 from onnx_subprune.plan import Plan
 
-ZOO = Path(__file__).resolve().parent / "zoo"
+ZOO = Path(__file__).resolve().parents[1] / "zoo"
 sys.path.insert(0, str(ZOO.parents[1] / "tools"))
 try:
     from zoo import read_entries, read_skeleton, refill
