@@ -18,7 +18,7 @@ from onnx_subprune.structure.records import Records
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["GraphCopy", "copied_group", "copied_records"]
+__all__ = ["GraphCopy", "copied_records"]
 
 # The fields of records that point into a graph, or at a record that does.
 _POINTERS = ("node", "constant", "weight", "spread")
