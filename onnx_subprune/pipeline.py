@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import onnx
-
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import PlanError
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.verify import check_structure, verify
@@ -182,9 +181,7 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
     """Stamp and verify a network; without one, or where no unit goes, the result is the model as it was given."""
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
-        dense = onnx.ModelProto()
-        dense.CopyFrom(analysis.model)
-        network = Recovered(dense, {}, ())
+        network = Recovered(dense_copy(analysis), {}, ())
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))

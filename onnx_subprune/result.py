@@ -15,7 +15,7 @@ from onnx_subprune.budget import Curve
 from onnx_subprune.calibration import HELD, Dataset, Statistics, open_data
 from onnx_subprune.evaluate.comparison import Conditions, Measured, measure
 from onnx_subprune.formatting import change, count, html_table, milliseconds
-from onnx_subprune.model import Cost, input_specs, operator_counts, save_model
+from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.group_documents import frozen_document, group_document
 from onnx_subprune.options import Options
@@ -99,9 +99,7 @@ class Result:
         options = self.options
         conditions = Conditions(
             shapes=self.analysis.input_shapes if self.latency is None else self.latency.shapes,
-            providers=options.providers,
-            threads=options.threads,
-            batch_size=options.batch_size,
+            runtime=options.runtime,
             timed_samples=options.latency_batch or 1,
             seed=options.seed,
         )
@@ -119,7 +117,7 @@ class Result:
     def _opened(self, data: Any, **chosen: Any) -> Dataset | None:
         if data is None or isinstance(data, Dataset):
             return data
-        return open_data(data, input_specs(self.analysis.model), **chosen)
+        return open_data(data, self.analysis.inputs, **chosen)
 
     def document(
         self, *, measured: Measured | None = None, command: Sequence[str] = (), source: str | None = None

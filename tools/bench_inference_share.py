@@ -85,10 +85,11 @@ def measured(options: Options, images: int) -> tuple[float, list[Calls]]:
         counted("graph imports", gs.import_onnx) as imports,
         counted("shape inferences", onnx.shape_inference.infer_shapes) as shapes,
         counted("measurements of costs", model.measure_cost) as costs,
+        counted("sessions opened", model.open_session) as sessions,
     ):
         start = process_time()
         pipeline.prune(path, data, options)
-        return process_time() - start, [inferences, imports, shapes, costs]
+        return process_time() - start, [inferences, imports, shapes, costs, sessions]
 
 
 def table(total: float, counts: Sequence[Calls]) -> str:

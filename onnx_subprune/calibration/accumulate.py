@@ -112,7 +112,16 @@ class Accumulator:
 
 
 def position_weights(relative: Array) -> Array:
-    """Return one over the mean square of each position of a tensor with features last: [positions], float64."""
+    """Return one over the mean square of each position, as a normalisation divides by it: [positions], float64.
+
+    Args:
+        relative: features last. A position whose mean square is below a hundredth of the median counts as if it had
+            that: padding with zeros must not count more than all else.
+
+    >>> position_weights(np.array([[1.0, 1.0], [2.0, 2.0], [0.0, 0.0]]))
+    array([  1.  ,   0.25, 100.  ])
+
+    """
     rows = relative.reshape(-1, relative.shape[-1])
     squares = np.square(rows, dtype=np.float32).mean(axis=1, dtype=np.float64)
     # Positions of zeros, as padding leaves them, must not count more than all others together.
@@ -144,24 +153,16 @@ def _view(x: Array, tap: Tap) -> Array:
     return x.reshape(pre * tap.outer, tap.blocks, size // entries, tap.inner, post)
 
 
-def _unstacked(x: Array, stack: int, axis: int) -> tuple[Array, int]:
-    """Return `x` with the entries of `stack` as runs of the axis behind it, and the new place of `axis`."""
-    place = axis - (stack < axis)
-    moved = np.moveaxis(x, stack, place)
-    return moved.reshape(*moved.shape[:place], -1, *moved.shape[place + 2 :]), place
-
-
 def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None, weights: Array | None = None) -> None:
     """Add one block [pre, features, inner, post]: products in the leading square, sums in the last row.
 
     Each of the `pre` positions counts by its weight, if there are any; then inner and post are 1.
     """
-    done = 0
+    start = 0
     for run in _runs(x):
         if weights is not None:
-            some = weights[done : done + len(run)]
-            done += len(run)
-            _add_weighted(moments, _converted(run[:, :, 0, 0], shift), some)
+            _add_weighted(moments, _converted(run[:, :, 0, 0], shift), weights[start : start + len(run)])
+            start += len(run)
         elif run.shape[2:] == (1, 1):
             rows = _converted(run[:, :, 0, 0], shift)
             moments[:-1, :-1] += rows.T @ rows
@@ -185,8 +186,8 @@ def _runs(x: Array, positions: int = _RUN_POSITIONS) -> Iterator[Array]:
     limit = max(1, min(positions, _RUN_ENTRIES // features) // inner)
     wide, long = min(post, limit), max(1, limit // max(post, 1))
     for start in range(0, pre, long):
-        for left in range(0, post, wide):
-            yield x[start : start + long, :, :, left : left + wide]
+        for column in range(0, post, wide):
+            yield x[start : start + long, :, :, column : column + wide]
 
 
 def _working(dtype: np.dtype[Any]) -> np.dtype[Any]:

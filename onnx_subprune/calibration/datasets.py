@@ -36,10 +36,16 @@ class Dataset(ABC):
 
     @abstractmethod
     def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """Yield dicts of contiguous arrays by input name, up to `batch_size` samples each, from the start.
+        """Yield dicts of contiguous arrays by input name, from the first sample.
 
-        A model with a fixed batch axis gets batches of exactly that size instead. The items may be taken on another
-        thread than the one that asks for them. Raises DataError for a sample that does not fit the model.
+        They may be taken on another thread than the one that asks for them.
+
+        Args:
+            batch_size: samples in each but the last; a model with a fixed batch axis gets batches of that size instead.
+
+        Raises:
+            DataError: a sample does not fit the model.
+
         """
 
     @property
@@ -48,7 +54,12 @@ class Dataset(ABC):
         return not self._layout.whole and self._layout.batch is None
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
-        """Number of samples in a batch: the first axis, or one where the inputs share no batch axis."""
+        """Return how many samples a batch holds: its first axis, or one where the inputs share no batch axis.
+
+        Args:
+            feeds: a batch, by input name.
+
+        """
         return 1 if self._layout.whole else len(next(iter(feeds.values())))
 
 
@@ -60,7 +71,7 @@ class Column:
     rows: Array | None = None
 
     def take(self, start: int, stop: int) -> Array:
-        """Samples start to stop (exclusive)."""
+        """Return the samples from `start` to before `stop`."""
         chosen = self.array[start:stop] if self.rows is None else self.array[self.rows[start:stop]]
         return np.asarray(chosen)
 
@@ -122,7 +133,14 @@ class WatchedDataset(Dataset):
 
 
 def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
-    """Return the same data; its passes are the steps of the phase `name`."""
+    """Return the same data, whose passes are steps of a phase.
+
+    Args:
+        data: what is read.
+        watch: who is told; None to return `data` itself.
+        name: of the phase.
+
+    """
     progress = phase(watch, name)
     return data if progress is None else WatchedDataset(data, progress)
 
@@ -208,10 +226,10 @@ class StreamDataset(Dataset):
     def _check_labels(self, seen: int, *, exhausted: bool) -> None:
         if self._labels is None:
             return
-        found = len(self._labels)
-        if found < seen or (exhausted and found != seen):
+        count = len(self._labels)
+        if count < seen or (exhausted and count != seen):
             raise DataError(
-                f"{self.source}: a label for each of {seen} samples expected, found {found}; "
+                f"{self.source}: a label for each of {seen} samples expected, found {count}; "
                 "give as many labels as samples"
             )
 
@@ -221,26 +239,33 @@ def _rank(value: Any) -> int:
 
 
 def regroup(items: Iterable[Feeds], size: int) -> Iterator[Feeds]:
-    """Cut and join batches to `size` samples each; samples whose shapes differ past the first axis are never joined.
+    """Cut and join batches to one size; samples whose shapes differ past the first axis are never joined.
 
-    A batch is smaller only where the shapes change and at the end.
+    Args:
+        items: batches of any size.
+        size: samples in each; fewer only where the shapes change and at the end.
+
+    >>> batches = [{"x": np.arange(2)}, {"x": np.arange(2, 5)}]
+    >>> [batch["x"].tolist() for batch in regroup(batches, 3)]
+    [[0, 1, 2], [3, 4]]
+
     """
-    held: list[Feeds] = []
+    parts: list[Feeds] = []
     count = 0
     for feeds in items:
-        if held and _trailing_shapes(held[0]) != _trailing_shapes(feeds):
-            yield _joined(held)
-            held, count = [], 0
+        if parts and _trailing_shapes(parts[0]) != _trailing_shapes(feeds):
+            yield _joined(parts)
+            parts, count = [], 0
         start, stop = 0, len(next(iter(feeds.values())))
         while start < stop:
             taken = min(size - count, stop - start)
-            held.append({name: array[start : start + taken] for name, array in feeds.items()})
+            parts.append({name: array[start : start + taken] for name, array in feeds.items()})
             start, count = start + taken, count + taken
             if count == size:
-                yield _joined(held)
-                held, count = [], 0
-    if held:
-        yield _joined(held)
+                yield _joined(parts)
+                parts, count = [], 0
+    if parts:
+        yield _joined(parts)
 
 
 def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds]:
@@ -256,14 +281,14 @@ def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds
     _report_dropped(kept, dropped, size, source)
 
 
-def _usable(found: int, batch: int | None, source: str) -> int:
-    """How many of `found` samples can be fed to a model whose batch is fixed at `batch` (None: all)."""
-    if not found:
+def _usable(samples: int, batch: int | None, source: str) -> int:
+    """Return how many samples can be fed to a model whose batch is fixed at `batch` (None: all)."""
+    if not samples:
         raise DataError(f"{source}: at least one sample expected, found none; give some calibration data")
     if batch is None:
-        return found
-    _report_dropped(found // batch, found % batch, batch, source)
-    return found - found % batch
+        return samples
+    _report_dropped(samples // batch, samples % batch, batch, source)
+    return samples - samples % batch
 
 
 def _report_dropped(kept: int, dropped: int, size: int, source: str) -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -62,7 +63,7 @@ class _Job:
         if feeds is None:
             raise DataError(f"{self.data.source}: at least one sample expected, found none; give some calibration data")
         single = self._sizes(sorted({name for needed in tensors.values() for name in needed}), feeds)
-        sizes = {name: sum(single[each] for each in needed) for name, needed in tensors.items()}
+        sizes = {tensor: sum(single[name] for name in needed) for tensor, needed in tensors.items()}
         total, samples = sum(sizes.values()), self.data.samples_in(feeds)
         if total > _FEW_PASSES * max_bytes:
             return _Plan(1, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
@@ -82,10 +83,10 @@ class _Job:
         self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
     ) -> int:
         """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
-        relative = {one.tap.relative for own in users.values() for one in own} - {""}
+        accumulators = list(chain.from_iterable(users.values()))
+        relative = {accumulator.tap.relative for accumulator in accumulators} - {""}
         fetched = self._computed(dict.fromkeys([*users, *sorted(relative)]))
         session = self._fetching(fetched)
-        accumulators = [one for own in users.values() for one in own]
         seen = 0
         for feeds, values in ahead(self._runs(session, fetched, batch_size)):
             shared(partial(_add, {**feeds, **values}), accumulators)
@@ -157,8 +158,13 @@ def calibrate(
         )
     job = _Job(model, data, providers, threads)
     accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
-    users = {tap.tensor: [a for t, a in accumulators.items() if t.tensor == tap.tensor] for tap in accumulators}
-    needed = {name: {each for one in own for each in one.tap.tensors} for name, own in users.items()}
+    users: dict[str, list[Accumulator]] = {}
+    for tap, accumulator in accumulators.items():
+        users.setdefault(tap.tensor, []).append(accumulator)
+    needed = {
+        tensor: {name for accumulator in readers for name in accumulator.tap.tensors}
+        for tensor, readers in users.items()
+    }
     plan = job.plan(needed, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
@@ -180,15 +186,15 @@ def _add(values: Mapping[str, np.ndarray], accumulator: Accumulator) -> None:
 
 def _packed(sizes: Mapping[str, int], limit: int) -> list[tuple[str, ...]]:
     """Tensors in runs whose sizes add up to at most `limit`, or one tensor alone where it is larger."""
-    groups: list[list[str]] = []
-    held = 0
+    runs: list[list[str]] = []
+    total = 0
     for name, size in sizes.items():
-        if not groups or (size and held + size > limit):
-            groups.append([])
-            held = 0
-        groups[-1].append(name)
-        held += size
-    return [tuple(group) for group in groups]
+        if not runs or (size and total + size > limit):
+            runs.append([])
+            total = 0
+        runs[-1].append(name)
+        total += size
+    return [tuple(run) for run in runs]
 
 
 def _counter(progress: Progress | None, samples: int | None, passes: int) -> Callable[[int], None]:

@@ -39,10 +39,15 @@ class Portion:
 
 
 def portions(data: Dataset, batch_size: int, every: int = HELD) -> Iterator[Portion]:
-    """Yield all samples in runs of at most `batch_size`, each held out as a whole or not at all.
+    """Yield all samples in runs, each held out as a whole or not at all.
 
-    Every so-many-th sample is held out, none where `every` is 0. Where the model fixes the size of a batch, or its
-    inputs share no batch axis, it is every so-many-th run.
+    Where the model fixes the size of a batch, or its inputs share no batch axis, whole runs are counted, not samples.
+
+    Args:
+        data: read once, from the start.
+        batch_size: the most samples of a run.
+        every: one sample in so many is held out; 0 to hold none out.
+
     """
     seen = 0
     for feeds in data.batches(batch_size):

@@ -75,9 +75,9 @@ def _names_batch(dims: Iterable[int | str | None]) -> bool:
     return any(isinstance(dim, str) and ("batch" in dim.lower() or dim in ("N", "B")) for dim in dims)
 
 
-def check_names(found: Iterable[str], specs: Sequence[InputSpec], source: str) -> None:
+def check_names(given: Iterable[str], specs: Sequence[InputSpec], source: str) -> None:
     """Raise DataError unless the names are those of the inputs, no more and no fewer."""
-    names, wanted = set(found), [spec.name for spec in specs]
+    names, wanted = set(given), [spec.name for spec in specs]
     listing = ", ".join(f"'{name}'" for name in wanted)
     if missing := [name for name in wanted if name not in names]:
         others = ", ".join(f"'{name}'" for name in sorted(names - set(wanted))) or "nothing else"
@@ -130,13 +130,18 @@ def check_array(spec: InputSpec, expected: Shape, shape: tuple[int, ...], dtype:
         )
 
 
-def castable(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Whether values of `found` mean the same in `wanted`: float to float, integer to a wider integer, text."""
-    if found == wanted or (found.kind in "US" and wanted.kind == "O"):
+def castable(given: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether values of one type mean the same in another: float to float, integer to a wider integer, text.
+
+    >>> castable(np.dtype("f8"), np.dtype("f4")), castable(np.dtype("i8"), np.dtype("i4"))
+    (True, False)
+
+    """
+    if given == wanted or (given.kind in "US" and wanted.kind == "O"):
         return True
-    if found.kind == "f" and _is_float(wanted):
+    if given.kind == "f" and _is_float(wanted):
         return True
-    return found.kind in "iub" and wanted.kind in "iu" and np.can_cast(found, wanted, "safe")
+    return given.kind in "iub" and wanted.kind in "iu" and np.can_cast(given, wanted, "safe")
 
 
 def converted(array: Array, dtype: np.dtype[Any]) -> Array:
@@ -172,8 +177,8 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
-def _advice(found: np.dtype[Any], spec: InputSpec) -> str:
-    if found.kind in "iub" and _is_float(spec.dtype):
+def _advice(given: np.dtype[Any], spec: InputSpec) -> str:
+    if given.kind in "iub" and _is_float(spec.dtype):
         return "scale and normalise it as for inference, then store floats"
     return f"convert it with .astype('{spec.dtype}') where that loses nothing"
 

@@ -72,9 +72,9 @@ def open_arrays(
     source: str = "dict",
 ) -> Dataset:
     """Return a data set of arrays by input name, samples first; see `open_data`."""
-    held = _by_input({name: np.asarray(array) for name, array in arrays.items()}, specs)
-    given = given_specs(specs, held)
-    return _completed(_from_mapping(held, layout_of(given), samples, seed, source), specs, given)
+    named = _by_input({name: np.asarray(array) for name, array in arrays.items()}, specs)
+    given = given_specs(specs, named)
+    return _completed(_from_mapping(named, layout_of(given), samples, seed, source), specs, given)
 
 
 def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Dataset:
@@ -184,9 +184,9 @@ def _named(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[s
 def _common_length(shapes: Mapping[str, tuple[int, ...]], source: str) -> int:
     lengths = {name: shape[0] if shape else 0 for name, shape in shapes.items()}
     if len(set(lengths.values())) > 1:
-        found = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
+        listing = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
         raise DataError(
-            f"{source}: the same number of samples expected in every array, found {found}; make the first axes equal"
+            f"{source}: the same number of samples expected in every array, found {listing}; make the first axes equal"
         )
     return next(iter(lengths.values()))
 

@@ -109,6 +109,9 @@ class Statistics:
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples.
 
+        Args:
+            other: of other samples, on the same model and taps.
+
         Raises:
             DataError: they belong to different models or hold different taps.
 
@@ -127,7 +130,10 @@ class Statistics:
         return Statistics(grams, self.samples + other.samples, self.fingerprint, self.input_shapes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a safetensors file in one step: `path` holds the whole file or what it held before.
+        """Write a safetensors file, whole or not at all.
+
+        Args:
+            path: of the file.
 
         Raises:
             OutputError: the file cannot be written there.
@@ -146,6 +152,9 @@ class Statistics:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Statistics:
         """Read what `save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             DataError: the file is missing, damaged or not one of ours.
@@ -181,9 +190,12 @@ def accumulate(x: NDArray[Any], tap: Tap) -> Gram:
 
 
 def few_rows(done: str, gram: Gram) -> str | None:
-    """A sentence on what was `done` with a Gram of fewer than 16 rows per feature, where least squares over-fits.
+    """Return a sentence on a Gram matrix of so few rows that least squares over-fits, None where there are enough.
 
-    None where there are enough.
+    Args:
+        done: what was done with it, as the start of the sentence.
+        gram: enough are 16 rows per feature.
+
     """
     advised = ROWS_PER_FEATURE * gram.features
     if gram.count >= advised:
@@ -195,9 +207,14 @@ def few_rows(done: str, gram: Gram) -> str | None:
 
 
 def thin_taps(statistics: Statistics) -> list[str]:
-    """One sentence for every tap with few rows."""
-    found = (few_rows(f"'{key}' was measured", gram) for key, gram in sorted(statistics.grams.items()))
-    return [line for line in found if line is not None]
+    """Return one sentence for every tap with fewer than 16 rows per feature.
+
+    Args:
+        statistics: of any number of taps.
+
+    """
+    lines = (few_rows(f"'{key}' was measured", gram) for key, gram in sorted(statistics.grams.items()))
+    return [line for line in lines if line is not None]
 
 
 def _checked_gram(key: str, count: int, matrix: Matrix) -> Gram:

@@ -74,10 +74,10 @@ def from_script(path: Path, function: str) -> Items:
     if not path.is_file():
         raise DataError(f"a Python file expected at '{path}', found none; check the path")
     module = _imported(path)
-    found = getattr(module, function, None)
-    if not callable(found):
+    items = getattr(module, function, None)
+    if not callable(items):
         raise DataError(f"a function '{function}' expected in '{path}', found none; define it or name another")
-    return cast("Items", found)
+    return cast("Items", items)
 
 
 def _imported(path: Path) -> Any:
@@ -145,13 +145,13 @@ def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
     if any(spec.name == _LABELS for spec in layout.specs):
         return None
     members = {path: open_npz(path).get(_LABELS) for path in files if path.suffix == ".npz"}
-    found = [member for member in members.values() if member is not None]
-    if found and len(found) != len(files):
+    labels = [member for member in members.values() if member is not None]
+    if labels and len(labels) != len(files):
         without = next(path for path in files if members.get(path) is None)
         raise DataError(
             f"labels expected in every file of '{folder}', found none in '{without.name}'; add or remove them"
         )
-    return np.concatenate([np.atleast_1d(member.load()) for member in found]) if found else None
+    return np.concatenate([np.atleast_1d(member.load()) for member in labels]) if labels else None
 
 
 def _test_data_set(folder: Path, layout: Layout) -> dict[str, Array]:

@@ -47,7 +47,12 @@ class Tap:
 
     @property
     def key(self) -> str:
-        """The name of this tap's statistics: `tensor@axis/blocks/inner[/outer][/stack][/relative]`."""
+        """The name of this tap's statistics: `tensor@axis/blocks/inner[/outer][/stack][/relative]`.
+
+        >>> Tap("h", 1).key, Tap("h", -1, inner=4, relative="s").key
+        ('h@1/1/1', 'h@-1/1/4/relative to s')
+
+        """
         key = f"{self.tensor}@{self.axis}/{self.blocks}/{self.inner}"
         key = key if self.outer == 1 else f"{key}/{self.outer}"
         key = "/stack".join((key, *map(str, self.stack)))
@@ -60,9 +65,11 @@ class Tap:
 
 
 def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy of `model` in which `tensors` are graph outputs, after the outputs it has.
+    """Return a copy of a model in which tensors are graph outputs, after the outputs it has.
 
-    Graph inputs are allowed and left as they are: whoever runs the model holds their values already.
+    Args:
+        model: left as it is.
+        tensors: names. Graph inputs are left as they are: whoever runs the model has their values.
 
     Raises:
         ModelError: a tensor is neither an input nor computed at the top level of the graph.
@@ -81,9 +88,13 @@ def expose(model: onnx.ModelProto, tensors: Iterable[str]) -> onnx.ModelProto:
 
 
 def probe_shapes(model: onnx.ModelProto, tensors: Iterable[str]) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return a copy of `model` whose only outputs are the shapes of `tensors`, and the output name for each tensor.
+    """Return a copy of a model whose only outputs are the shapes of tensors, and the output name for each tensor.
 
     Running it costs no memory for the tensors themselves: the runtime frees them as it goes.
+
+    Args:
+        model: left as it is.
+        tensors: names.
 
     Raises:
         ModelError: a tensor is neither an input nor computed at the top level of the graph.

@@ -43,6 +43,9 @@ def is_fillable(spec: InputSpec) -> bool:
 def token_input(specs: Sequence[InputSpec]) -> InputSpec:
     """Return the input that takes token ids [n, t]: `input_ids`, or the only one that is not filled in.
 
+    Args:
+        specs: the inputs of the model.
+
     Raises:
         ModelError: there is none.
 
@@ -51,8 +54,8 @@ def token_input(specs: Sequence[InputSpec]) -> InputSpec:
     named = [spec for spec in rest if spec.name == _TOKENS] or (rest if len(rest) == 1 else [])
     if named and named[0].dtype.kind in "iu" and len(named[0].shape) == 2:
         return named[0]
-    found = ", ".join(f"'{spec.name}' {spec.dtype} {list(spec.shape)}" for spec in specs) or "no inputs"
-    raise ModelError(f"an integer input '{_TOKENS}' [batch, sequence] expected, found {found}; use another metric")
+    inputs = ", ".join(f"'{spec.name}' {spec.dtype} {list(spec.shape)}" for spec in specs) or "no inputs"
+    raise ModelError(f"an integer input '{_TOKENS}' [batch, sequence] expected, found {inputs}; use another metric")
 
 
 def given_specs(specs: Sequence[InputSpec], names: Collection[str]) -> tuple[InputSpec, ...]:
@@ -87,8 +90,8 @@ class FilledDataset(Dataset):
         self._inner, self._specs, self._given = inner, tuple(specs), tuple(given)
         self._layout = inner._layout
         self.source, self.samples, self.labels = inner.source, inner.samples, inner.labels
-        held = {spec.name for spec in given}
-        missing = [spec.name for spec in specs if spec.name not in held]
+        names = {spec.name for spec in given}
+        missing = [spec.name for spec in specs if spec.name not in names]
         # Padded ids would need a mask of their own: whoever gave none should know.
         level = logging.WARNING if "attention_mask" in missing else logging.INFO
         _logger.log(level, "%s: not in the data and filled in for whole sequences: %s", self.source, _listed(missing))

@@ -86,12 +86,12 @@ def _from_npy(path: Path) -> dict[str, Array]:
 
 def _from_json(path: Path) -> dict[str, Array]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        windows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"'{path}' expected to hold lists of token ids as JSON, found: {error}; save it again"
         ) from error
-    return {_UNNAMED: _from_lists(found, str(path))}
+    return {_UNNAMED: _from_lists(windows, str(path))}
 
 
 _FILES = {".npz": _from_npz, ".npy": _from_npy, ".json": _from_json}

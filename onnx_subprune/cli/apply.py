@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from onnx_subprune import pipeline
@@ -17,6 +14,7 @@ from onnx_subprune.cli.parameters import (
     Json,
     Model,
     Out,
+    PlanArgument,
     Providers,
     Quiet,
     ReportFile,
@@ -26,8 +24,7 @@ from onnx_subprune.cli.parameters import (
     Threads,
     Timed,
     Verbose,
-    names,
-    shapes,
+    parsed,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.options import Options
@@ -38,15 +35,15 @@ __all__ = ["apply"]
 
 def apply(
     context: typer.Context,
-    plan: Annotated[Path, typer.Argument(metavar="PLAN", help="What `prune --plan` wrote.", show_default=False)],
+    plan: PlanArgument,
     model: Model,
     out: Out,
     *,
     calib: Calib = None,
     statistics: StatisticsFile = None,
     samples: Samples = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    seed: Seed = Options.seed,
+    batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
@@ -59,12 +56,14 @@ def apply(
     """Replay PLAN on MODEL; with the same data and options OUT is the model that `prune` wrote."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         options = Options(
-            samples=samples,
-            seed=seed,
-            batch_size=batch_size,
-            providers=names(providers),
-            threads=threads,
-            input_shapes=shapes(input_shapes),
+            **parsed(
+                samples=samples,
+                seed=seed,
+                batch_size=batch_size,
+                providers=providers,
+                threads=threads,
+                input_shapes=input_shapes,
+            )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)

@@ -13,13 +13,13 @@ import typer
 from onnx_subprune import pipeline, report
 from onnx_subprune.calibration import open_data
 from onnx_subprune.cli.outputs import check_outputs
-from onnx_subprune.cli.parameters import Json, Quiet, Threads, Verbose
+from onnx_subprune.cli.parameters import Json, Quiet, Threads, Verbose, option, parsed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError
 from onnx_subprune.evaluate.comparison import Measured
 from onnx_subprune.model import input_specs, save_model
-from onnx_subprune.options import Options, Target
+from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
 __all__ = ["demo"]
@@ -28,17 +28,17 @@ _SOURCE = "512 unlabelled training images of Fashion-MNIST in the package"
 _FILES = ("dense.onnx", "pruned.onnx", "report.html", "report.json", "calibration.npz", "test.npz")
 _TEST = "1,000 test images of Fashion-MNIST in the package"
 
+Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the models, the data and the report.")]
+DemoTarget = Annotated[str, option("target", "KIND=F", None, help="As for `prune`.")]
+DemoMultiple = Annotated[int, option("round_to", "N", None, help="Keep multiples of N units: what vector units like.")]
+
 
 def demo(
     context: typer.Context,
     *,
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder for the models, the data and the report.")
-    ] = Path("onnx-subprune-demo"),
-    target: Annotated[str, typer.Option("--target", metavar="KIND=F", help="As for `prune`.")] = "macs=0.5",
-    round_to: Annotated[
-        int, typer.Option("--round-to", metavar="N", help="Keep multiples of N units: what vector units like.")
-    ] = 16,
+    out: Folder = Path("onnx-subprune-demo"),
+    target: DemoTarget = "macs=0.5",
+    round_to: DemoMultiple = 16,
     threads: Threads = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -46,7 +46,7 @@ def demo(
 ) -> None:
     """Prune the model in the package to half its MACs and compare the two on 1,000 test images."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
-        options = Options(target=Target.parse(target), round_to=round_to, threads=threads)
+        options = Options(**parsed(target=target, round_to=round_to, threads=threads))
         paths = _paths(out)
         material = load_demo()
         with screen.progress() as progress:

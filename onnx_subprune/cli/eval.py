@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import onnx
 import typer
@@ -25,7 +25,7 @@ from onnx_subprune.cli.parameters import (
     Seed,
     Threads,
     Verbose,
-    names,
+    parsed,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
@@ -36,30 +36,35 @@ from onnx_subprune.progress import Watch
 __all__ = ["evaluate"]
 
 
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="top1 (needs labels), fidelity (outputs against those of the first MODEL), or perplexity (token ids).",
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        metavar="T",
+        help="For perplexity: cut one stream of token ids into windows of this length.",
+        show_default=False,
+    ),
+]
+Outcome: TypeAlias = tuple[Sequence[Path], Sequence[metrics.Top1 | metrics.Fidelity | metrics.Perplexity], Table]
+
+
 def evaluate(
     models: Models,
     *,
     data: Data,
-    metric: Annotated[
-        str,
-        typer.Option(
-            "--metric",
-            metavar="NAME",
-            help="top1 (needs labels), fidelity (outputs against those of the first MODEL), or perplexity (token ids).",
-        ),
-    ] = "top1",
-    window: Annotated[
-        int | None,
-        typer.Option(
-            "--window",
-            metavar="T",
-            help="For perplexity: cut one stream of token ids into windows of this length.",
-            show_default=False,
-        ),
-    ] = None,
+    metric: Metric = "top1",
+    window: Window = None,
     samples: Samples = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    seed: Seed = Options.seed,
+    batch_size: BatchSize = Options.batch_size,
     providers: Providers = None,
     threads: Threads = None,
     json: Json = False,
@@ -69,23 +74,25 @@ def evaluate(
     """Measure models on the same data."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         options = Options(
-            samples=samples, seed=seed, batch_size=batch_size, providers=names(providers), threads=threads
+            **parsed(samples=samples, seed=seed, batch_size=batch_size, providers=providers, threads=threads)
         )
         if metric not in _METRICS:
             raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
         if window is not None and metric != "perplexity":
             raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
         with screen.progress() as progress:
-            shown, found, table = _METRICS[metric](models, _Source(data, window, progress), options)
-        entries = [{"model": str(path), **_entry(one, found[0])} for path, one in zip(shown, found, strict=True)]
+            measured, values, table = _METRICS[metric](models, _Source(data, window, progress), options)
+        entries = [
+            {"model": str(path), **_entry(value, values[0])} for path, value in zip(measured, values, strict=True)
+        ]
         document = {"format": "onnx_subprune.eval/1", "metric": metric, "data": data, "models": entries}
         screen.show(document, table)
 
 
-def _entry(found: Any, first: Any) -> dict[str, Any]:
-    entry = asdict(found)
-    if isinstance(found, metrics.Perplexity):
-        entry["difference"] = found.perplexity - first.perplexity
+def _entry(value: Any, first: Any) -> dict[str, Any]:
+    entry = asdict(value)
+    if isinstance(value, metrics.Perplexity):
+        entry["difference"] = value.perplexity - first.perplexity
     return entry
 
 
@@ -110,38 +117,34 @@ class _Source:
         return watched(opened, self.progress, "measuring")
 
 
-def _top1(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
-    found = [
-        metrics.top1(proto, source.open(proto, options), **_where(options))
+def _top1(models: Sequence[Path], source: _Source, options: Options) -> Outcome:
+    values = [
+        metrics.top1(proto, source.open(proto, options), **vars(options.runtime))
         for proto in (load_model(path, resident=False) for path in models)
     ]
-    return models, found, report.accuracy_table([str(path) for path in models], found)
+    return models, values, report.accuracy_table([str(path) for path in models], values)
 
 
-def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
+def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> Outcome:
     if len(models) < 2:
         raise OptionError(
             "expected a reference and at least one model to compare with it, found one model; "
             "give the dense model first, then the pruned one"
         )
     dense = load_model(models[0], resident=False)
-    found = [
-        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **_where(options))
+    values = [
+        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **vars(options.runtime))
         for path in models[1:]
     ]
-    return models[1:], found, report.fidelity_table([str(path) for path in models[1:]], found)
+    return models[1:], values, report.fidelity_table([str(path) for path in models[1:]], values)
 
 
-def _perplexity(models: Sequence[Path], source: _Source, options: Options) -> tuple[Sequence[Path], list[Any], Table]:
-    found = [
-        metrics.perplexity(proto, source.tokens(proto, options), **_where(options))
+def _perplexity(models: Sequence[Path], source: _Source, options: Options) -> Outcome:
+    values = [
+        metrics.perplexity(proto, source.tokens(proto, options), **vars(options.runtime))
         for proto in (load_model(path, resident=False) for path in models)
     ]
-    return models, found, report.perplexity_table([str(path) for path in models], found)
+    return models, values, report.perplexity_table([str(path) for path in models], values)
 
 
 _METRICS = {"top1": _top1, "fidelity": _fidelity, "perplexity": _perplexity}
-
-
-def _where(options: Options) -> dict[str, Any]:
-    return {"providers": options.providers, "batch_size": options.batch_size, "threads": options.threads}

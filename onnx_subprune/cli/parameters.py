@@ -1,52 +1,149 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options of the commands, each written once, and what their text stands for.
+
+An option that is a field of `Options` has the name and the help of that field.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from onnx_subprune.errors import OptionError
 from onnx_subprune.model import parse_input_shapes
+from onnx_subprune.options import COSTS, EFFORTS, Options, Target
 
 __all__ = [
+    "CALIBRATION",
+    "OUTPUT",
+    "PRUNING",
     "RUNTIME",
+    "Allocation",
     "BatchSize",
     "Calib",
+    "CostName",
     "Data",
+    "DryRun",
+    "Effort",
+    "Ignore",
     "InputShapes",
     "Json",
+    "LabelledData",
+    "LatencyBatch",
     "Model",
     "Models",
+    "OnePass",
+    "Only",
     "Out",
+    "OutOrNothing",
+    "PlanArgument",
+    "PlanFile",
     "Providers",
     "PruneNormalised",
     "Quiet",
+    "Recovery",
+    "Remeasure",
     "ReportFile",
+    "Ridge",
+    "RoundTo",
     "Samples",
     "Seed",
+    "Select",
     "StatisticsFile",
+    "Sweeps",
+    "TargetText",
     "Threads",
     "Timed",
     "Verbose",
-    "multiple",
     "names",
+    "option",
+    "parsed",
     "shapes",
-    "strength",
 ]
 
-_CALIBRATION = "Calibration"
-RUNTIME = "Runtime"
-_OUTPUT = "Output"
+PRUNING, CALIBRATION, RUNTIME, OUTPUT = "Pruning", "Calibration", "Runtime", "Output"
+"""Headings that options stand under."""
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.", show_default=False)]
-Models = Annotated[
-    list[Path], typer.Argument(metavar="MODEL...", help="ONNX models; the first is the reference.", show_default=False)
+_HELP: Mapping[str, str] = {field.name: field.metadata["help"] for field in fields(Options)}
+
+
+def option(field: str, metavar: str | None, panel: str | None, *flags: str, **settings: Any) -> Any:
+    """Return the option of the command line that sets a field of `Options`.
+
+    Args:
+        field: its name, from which the option's name follows where there are no `flags`.
+        metavar: stands for the value.
+        panel: the heading.
+        flags: names of the option.
+        settings: of `typer.Option`, such as another `help` where a command means something else by the field.
+
+    """
+    names = flags or (f"--{field.replace('_', '-')}",)
+    return typer.Option(*names, **{"metavar": metavar, "help": _HELP[field], "rich_help_panel": panel, **settings})
+
+
+def _argument(metavar: str, text: str) -> Any:
+    return typer.Argument(metavar=metavar, help=text, show_default=False)
+
+
+def _file(flag: str, text: str, panel: str) -> Any:
+    return typer.Option(flag, metavar="FILE", help=text, rich_help_panel=panel, show_default=False)
+
+
+# What is pruned and where it goes.
+Model = Annotated[Path, _argument("MODEL", "The ONNX model.")]
+Models = Annotated[list[Path], _argument("MODEL...", "ONNX models; the first is the reference.")]
+Out = Annotated[Path, _argument("OUT", "Where the pruned model goes.")]
+OutOrNothing = Annotated[Path | None, _argument("OUT", "Where the pruned model goes; may be left out with --dry-run.")]
+PlanArgument = Annotated[Path, _argument("PLAN", "What `prune --plan` wrote.")]
+
+# How it is pruned.
+TargetText = Annotated[str, option("target", "KIND=F", PRUNING, show_default=False)]
+CostName = Annotated[str | None, option("cost", "NAME", PRUNING, show_default=COSTS[0])]
+Effort = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        metavar="NAME",
+        help=f"{', '.join(EFFORTS)}: what the options below are where they are not given.",
+        rich_help_panel=PRUNING,
+    ),
 ]
-Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where the pruned model goes.", show_default=False)]
+LabelledData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Labelled data to measure top-1 accuracy on, before and after; a target drop=F is measured on it.",
+        rich_help_panel=PRUNING,
+        show_default=False,
+    ),
+]
+Select = Annotated[str | None, option("select", "NAME", PRUNING)]
+Recovery = Annotated[str | None, option("recovery", "NAME", PRUNING)]
+OnePass = Annotated[bool | None, option("one_pass", None, PRUNING, "--one-pass/--sequential")]
+Sweeps = Annotated[int | None, option("sweeps", "N", PRUNING)]
+Allocation = Annotated[str | None, option("allocation", "NAME", PRUNING)]
+RoundTo = Annotated[str, option("round_to", "N", PRUNING)]
+Ignore = Annotated[list[str] | None, option("ignore", "GLOB", PRUNING, show_default=False)]
+Only = Annotated[list[str] | None, option("only", "GLOB", PRUNING, show_default=False)]
+Ridge = Annotated[float, option("ridge", "F", PRUNING)]
+PruneNormalised = Annotated[bool, option("prune_normalised", None, PRUNING)]
+
+# On which data.
+Calib = Annotated[
+    str | None,
+    typer.Option(
+        "--calib",
+        metavar="DATA",
+        help="Unlabelled calibration data: .npz (a key per input), a folder of .npy/.npz, "
+        "a folder with test_data_set_*, or file.py:function.",
+        rich_help_panel=CALIBRATION,
+        show_default=False,
+    ),
+]
 Data = Annotated[
     str,
     typer.Option(
@@ -57,104 +154,41 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Calib = Annotated[
-    str | None,
-    typer.Option(
-        "--calib",
-        metavar="DATA",
-        help="Unlabelled calibration data: .npz (a key per input), a folder of .npy/.npz, "
-        "a folder with test_data_set_*, or file.py:function.",
-        rich_help_panel=_CALIBRATION,
-        show_default=False,
-    ),
-]
 StatisticsFile = Annotated[
     Path | None,
-    typer.Option(
-        "--statistics",
-        metavar="FILE",
-        help="Calibration statistics (.safetensors): written with --calib, read without it.",
-        rich_help_panel=_CALIBRATION,
-        show_default=False,
-    ),
+    _file("--statistics", "Calibration statistics (.safetensors): written with --calib, read without it.", CALIBRATION),
 ]
-Samples = Annotated[
-    int | None,
-    typer.Option(
-        "--samples",
-        metavar="N",
-        help="Use this many samples; all by default.",
-        rich_help_panel=_CALIBRATION,
-        show_default=False,
-    ),
-]
-Seed = Annotated[
-    int, typer.Option("--seed", metavar="N", min=0, help="Of every random choice.", rich_help_panel=_CALIBRATION)
-]
-BatchSize = Annotated[
-    int, typer.Option("--batch-size", metavar="N", help="Samples per run.", rich_help_panel=_CALIBRATION)
-]
-InputShapes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input-shapes",
-        metavar="NAME:DIMS",
-        help="Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
-        rich_help_panel=RUNTIME,
-        show_default=False,
-    ),
-]
-Providers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--providers",
-        metavar="NAME",
-        help="ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
-        rich_help_panel=RUNTIME,
-        show_default="cpu",
-    ),
-]
-PruneNormalised = Annotated[
-    bool,
-    typer.Option(
-        "--prune-normalised",
-        help="Let axes shrink that a LayerNorm, RMSNorm or GroupNorm takes its statistics over, "
-        "such as the residual stream of a transformer.",
-        rich_help_panel="Pruning",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        metavar="N",
-        help="Threads of ONNX Runtime; its own choice by default.",
-        rich_help_panel=RUNTIME,
-        show_default=False,
-    ),
-]
+Samples = Annotated[int | None, option("samples", "N", CALIBRATION, show_default=False)]
+Seed = Annotated[int, option("seed", "N", CALIBRATION, min=0)]
+BatchSize = Annotated[int, option("batch_size", "N", CALIBRATION)]
+
+# On which machine.
+InputShapes = Annotated[list[str] | None, option("input_shapes", "NAME:DIMS", RUNTIME, show_default=False)]
+Providers = Annotated[list[str] | None, option("providers", "NAME", RUNTIME, show_default="cpu")]
+Threads = Annotated[int | None, option("threads", "N", RUNTIME, show_default=False)]
+LatencyBatch = Annotated[int | None, option("latency_batch", "N", RUNTIME, show_default="1")]
+Remeasure = Annotated[bool, option("remeasure", None, RUNTIME)]
+
+# What is written and printed.
+PlanFile = Annotated[Path | None, _file("--plan", "Write which units stay, for `apply`.", OUTPUT)]
 ReportFile = Annotated[
     Path | None,
-    typer.Option(
-        "--report",
-        metavar="FILE",
-        help="Write all there is to say: FILE.html, one page that needs nothing else, or FILE.json.",
-        rich_help_panel=_OUTPUT,
-        show_default=False,
-    ),
+    _file("--report", "Write all there is to say: FILE.html, one page that needs nothing else, or FILE.json.", OUTPUT),
 ]
 Timed = Annotated[
     bool | None,
     typer.Option(
         "--latency/--no-latency",
         help="Measure how fast both models are; by default where --report asks for a page.",
-        rich_help_panel=_OUTPUT,
+        rich_help_panel=OUTPUT,
         show_default=False,
     ),
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=OUTPUT)
+]
 Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document on stdout and nothing else.", rich_help_panel=_OUTPUT),
+    bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.", rich_help_panel=OUTPUT)
 ]
 Verbose = Annotated[
     int,
@@ -164,33 +198,58 @@ Verbose = Annotated[
         count=True,
         metavar="",
         help="Say more on stderr; -vv says everything.",
-        rich_help_panel=_OUTPUT,
+        rich_help_panel=OUTPUT,
         show_default=False,
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="No progress and no warnings on stderr.", rich_help_panel=_OUTPUT)
+    bool, typer.Option("-q", "--quiet", help="No progress and no warnings on stderr.", rich_help_panel=OUTPUT)
 ]
 
 
-def multiple(round_to: str) -> int | str:
-    """Return what `--round-to` names: a number, or a word that `Options` knows or refuses."""
-    return int(round_to) if round_to.strip().lstrip("-").isdecimal() else round_to.strip()
+def parsed(**given: Any) -> dict[str, Any]:
+    """Return the fields of `Options` that were given on the command line, in the form that `Options` takes.
+
+    >>> parsed(target="macs=0.5", round_to="8", providers=["cuda,cpu"], samples=None)
+    {'target': Target(kind='macs', value=0.5), 'round_to': 8, 'providers': ('cuda', 'cpu')}
+
+    Raises:
+        OptionError: a text is not understood.
+
+    """
+    return {
+        field: _READERS[field](value) if field in _READERS else value
+        for field, value in given.items()
+        if value is not None
+    }
 
 
-def names(providers: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the execution providers that `--providers` names; the CPU where it names none."""
-    given = ",".join(providers or ()).split(",")
-    return tuple(name for text in given if (name := text.strip())) or ("cpu",)
+def names(providers: Sequence[str]) -> tuple[str, ...]:
+    """Return the execution providers that `--providers` names; the CPU where it names none.
+
+    >>> names(["cuda, cpu", "openvino"]), names([" "])
+    (('cuda', 'cpu', 'openvino'), ('cpu',))
+
+    """
+    return tuple(name for text in ",".join(providers).split(",") if (name := text.strip())) or ("cpu",)
 
 
-def shapes(texts: Sequence[str] | None) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def shapes(texts: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """Return the sizes that `--input-shapes` gives; OptionError if one does not look like x:1,3,224,224."""
-    return tuple(parse_input_shapes(texts or ()).items())
+    return tuple(parse_input_shapes(texts).items())
 
 
-def strength(ridge: float) -> float:
-    """Return `ridge`; OptionError unless it is a finite number of at least zero."""
-    if not (math.isfinite(ridge) and ridge >= 0):
-        raise OptionError(f"expected a ridge of 0 or more, found {ridge}; for example 1e-6")
-    return ridge
+def _multiple(round_to: str | int) -> int | str:
+    """Return a number, or a word that `Options` knows or refuses."""
+    text = str(round_to).strip()
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "target": Target.parse,
+    "round_to": _multiple,
+    "ignore": tuple,
+    "only": tuple,
+    "providers": names,
+    "input_shapes": shapes,
+}

@@ -20,7 +20,7 @@ from onnx_subprune.evaluate.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluate.runtime_profile import Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
 from onnx_subprune.formatting import html_table, milliseconds
-from onnx_subprune.model import input_specs
+from onnx_subprune.model import Runtime, input_specs
 from onnx_subprune.progress import Watch, begin, phase
 
 __all__ = ["Conditions", "Measured", "Timing", "measure", "not_faster"]
@@ -39,18 +39,14 @@ class Conditions:
 
     Attributes:
         shapes: of the random inputs that are timed where there are no data.
-        providers: execution providers, most wanted first.
-        threads: intra-op threads; None for the runtime's own choice.
-        batch_size: samples per run where outputs and accuracy are compared.
+        runtime: where networks run, and with how many samples at once where outputs and accuracy are compared.
         timed_samples: samples per run that is timed, where there are data.
         seed: of random inputs.
 
     """
 
     shapes: Mapping[str, Sequence[int]]
-    providers: Sequence[str] = ("cpu",)
-    threads: int | None = None
-    batch_size: int = 32
+    runtime: Runtime = field(default_factory=Runtime)
     timed_samples: int = 1
     seed: int = 0
 
@@ -177,10 +173,10 @@ def measure(
     closeness = accuracies = timing = None
     if data is not None:
         samples = watched(data, progress, "measuring fidelity")
-        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions))
+        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions.runtime))
     if labelled is not None:
         examples = watched(labelled, progress, "measuring accuracy")
-        accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions))
+        accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions.runtime))
     if latency:
         feeds = None if data is None else next(iter(data.batches(conditions.timed_samples)))
         timing = attempt("latency", lambda: _timing(models, feeds, conditions, progress))
@@ -201,31 +197,32 @@ def not_faster(timing: Timing, macs: float) -> list[str]:
     ]
 
 
-def _fidelity(models: _Models, data: Dataset, conditions: Conditions) -> Fidelity:
-    return fidelity(*models, data, batch_size=conditions.batch_size, **_where(conditions))
+def _fidelity(models: _Models, data: Dataset, runtime: Runtime) -> Fidelity:
+    return fidelity(*models, data, batch_size=runtime.batch_size, **_where(runtime))
 
 
-def _accuracies(models: _Models, data: Dataset, conditions: Conditions) -> tuple[Top1, Top1]:
-    dense, pruned = (top1(model, data, batch_size=conditions.batch_size, **_where(conditions)) for model in models)
+def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1, Top1]:
+    dense, pruned = (top1(model, data, batch_size=runtime.batch_size, **_where(runtime)) for model in models)
     return dense, pruned
 
 
 def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progress: Watch | None) -> Timing:
     """Time both on real inputs; on random numbers of the same shapes where there are none."""
+    where = _where(conditions.runtime)
     inputs = "the first of the calibration data"
     if feeds is None:
         feeds = random_feeds(input_specs(models[0]), conditions.shapes, conditions.seed)
         inputs = "random numbers"
     rounds = phase(progress, "timing both models, seconds at most")
-    dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **_where(conditions))
+    dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
     begin(progress, "profiling")
-    profiles = (profile(models[0], feeds, **_where(conditions)), profile(models[1], feeds, **_where(conditions)))
+    profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
-    return Timing((dense, pruned), profiles, shapes, inputs, conditions.threads)
+    return Timing((dense, pruned), profiles, shapes, inputs, conditions.runtime.threads)
 
 
-def _where(conditions: Conditions) -> dict[str, Any]:
-    return {"providers": conditions.providers, "threads": conditions.threads}
+def _where(runtime: Runtime) -> dict[str, Any]:
+    return {"providers": runtime.providers, "threads": runtime.threads}
 
 
 def _operator_rows(profiles: Sequence[Profile]) -> list[dict[str, Any]]:

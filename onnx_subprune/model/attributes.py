@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx.numpy_helper import to_array
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
@@ -56,7 +57,7 @@ def same_constant(left: gs.Constant, right: gs.Constant) -> bool:
     return left._values is right._values or _same_array(_array(left), _array(right))
 
 
-def _same_array(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:
+def _same_array(left: NDArray[Any], right: NDArray[Any]) -> bool:
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     if left.dtype != object:
@@ -65,7 +66,7 @@ def _same_array(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool
     return bool(np.array_equal(left, right))
 
 
-def _array(constant: gs.Constant) -> np.ndarray[Any, Any]:
+def _array(constant: gs.Constant) -> NDArray[Any]:
     values = values_of(constant._values)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(onnx_type(constant.export_dtype))
     return values if values.dtype == wanted else values.astype(wanted)

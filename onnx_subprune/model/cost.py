@@ -16,10 +16,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
+from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
 from onnx_subprune.model.attention_cost import AttentionCost, PackedCost
@@ -122,9 +124,21 @@ _PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
 
 
 def measure_cost(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Cost:
-    """Return the cost of `model` for inputs of `input_shapes` (a dynamic dim of an input not named there counts as 1).
+    """Return what a model costs for inputs of given shapes.
 
-    Raises OptionError for shapes that do not fit the inputs, ModelError if a shape the MACs need cannot be found.
+    Args:
+        model: local functions count where they are called.
+        input_shapes: by input name; a dynamic axis of an input that is not named counts as 1.
+
+    Raises:
+        OptionError: a shape does not fit its input.
+        ModelError: a shape that the MACs need cannot be found.
+
+    >>> from onnx import parser
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x, float[3, 5] w) => (y) { y = MatMul(x, w) }'
+    >>> measure_cost(parser.parse_model(text), {"x": (2, 3)}).macs
+    30
+
     """
     macs = sum(node_macs(model, input_shapes).values())
     return Cost(macs, _parameters(model), estimated_bytes(model))
@@ -144,7 +158,16 @@ def _parameters(model: onnx.ModelProto) -> int:
 def node_macs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int]:
     """Return the MACs of every node that has any, by the name of its first output; local functions are inlined.
 
-    Shapes come from ONNX shape inference and, where that does not reach, from one run on zeros. Raises as measure_cost.
+    Shapes come from ONNX shape inference and, where that does not reach, from one run on zeros.
+
+    Args:
+        model: see `measure_cost`.
+        input_shapes: see `measure_cost`.
+
+    Raises:
+        OptionError: a shape does not fit its input.
+        ModelError: a shape that the MACs need cannot be found.
+
     """
     plain = onnx.inliner.inline_local_functions(model) if model.functions else model
     fed = concrete_shapes(input_specs(plain), input_shapes)
@@ -227,13 +250,12 @@ def _shapes_on_zeros(model: onnx.ModelProto, fed: Mapping[str, _Shape], names: S
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     specs = input_specs(probe)
     shapes = concrete_shapes(specs, fed)
-    found = run(
-        open_session(probe, optimise=False), {spec.name: _zeros(shapes[spec.name], spec.dtype) for spec in specs}
-    )
-    return {name: tuple(value.shape) for name, value in found.items()}
+    zeros = {spec.name: _zeros(shapes[spec.name], spec.dtype) for spec in specs}
+    values = run(open_session(probe, optimise=False), zeros)
+    return {name: tuple(value.shape) for name, value in values.items()}
 
 
-def _zeros(shape: _Shape, dtype: np.dtype) -> np.ndarray:
+def _zeros(shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.full(shape, "", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
+from operator import itemgetter
 
 import onnx
 import onnx_graphsurgeon as gs
@@ -22,7 +22,7 @@ from onnx_subprune.model.attributes import same_constant, same_tensor, stored_te
 from onnx_subprune.model.origin import Origin, node_key
 from onnx_subprune.model.protos import assign, constant_tensor, graphs
 from onnx_subprune.model.stored import Scratch
-from onnx_subprune.model.values import decoded_shape, new_info, patched_info
+from onnx_subprune.model.values import Declared, decoded_shape, new_info, patched_info
 
 __all__ = ["export_graph"]
 
@@ -162,15 +162,15 @@ class _Writer:
         order = [self.origin.positions.get(_key(node), -1) for node in self.graph.nodes]
         latest = list(accumulate(order, max))
         first_reader = self._first_readers()
-        found = []
+        placed: list[tuple[int, onnx.NodeProto]] = []
         for name, original in self.origin.constants.items():
             if (node := self._constant_node(name, original)) is not None:
                 place = bisect.bisect_right(latest, self.origin.positions[name])
-                found.append((min(place, first_reader.get(name, place)), node))
+                placed.append((min(place, first_reader.get(name, place)), node))
         if not self.rules.free_initializers:
             new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
-            found += [(0, _as_constant_node(tensor)) for tensor in new]
-        return sorted(found, key=lambda item: item[0])
+            placed += [(0, _as_constant_node(tensor)) for tensor in new]
+        return sorted(placed, key=itemgetter(0))
 
     def _constant_node(self, name: str, original: onnx.NodeProto) -> onnx.NodeProto | None:
         constant = self.constants.get(name)
@@ -246,7 +246,7 @@ class _Writer:
         for info in self.origin.graph.value_info:
             if info.name in exists or info.name not in self.origin.defined:
                 tensor = self.variables.get(info.name, self.constants.get(info.name))
-                patched_info(tensor, info, self._said(info.name), self.target.value_info.add())
+                patched_info(tensor, info, self._declared(info.name), self.target.value_info.add())
         interface = {tensor.name for tensor in [*self.graph.inputs, *self.graph.outputs]}
         for name, tensor in self.variables.items():
             if name not in interface and name not in self.origin.infos and tensor.dtype is not None:
@@ -260,18 +260,18 @@ class _Writer:
         originals: Mapping[str, onnx.ValueInfoProto],
     ) -> None:
         if name in originals:
-            patched_info(tensor, originals[name], self._said(name), target)
+            patched_info(tensor, originals[name], self._declared(name), target)
         elif tensor is not None:
             new_info(tensor, target)
 
-    def _said(self, name: str) -> list[tuple[Any, Any]]:
-        said: list[tuple[Any, Any]] = [
+    def _declared(self, name: str) -> list[Declared]:
+        declared: list[Declared] = [
             (info.type.tensor_type.elem_type, decoded_shape(info)) for info in self.origin.infos.get(name, [])
         ]
         if name in self.origin.initializers:
             tensor = self.origin.initializers[name]
-            said.append((tensor.data_type, list(tensor.dims)))
-        return said
+            declared.append((tensor.data_type, list(tensor.dims)))
+        return declared
 
     def _write_annotations(self) -> None:
         exists = set(self.variables) | set(self.constants) | {tensor.name for tensor in self.target.initializer}

@@ -37,13 +37,13 @@ def load_external_data(model: onnx.ModelProto, folder: Path, *, resident: bool =
     stored = enumerate(tensors(model))
     external = [(index < len(model.graph.initializer), tensor) for index, tensor in stored if is_external(tensor)]
     places = [_place(tensor, folder) for _, tensor in external]
-    left = not resident and sum(where.length for where in places) >= SMALLEST_LEFT
+    stays = not resident and sum(where.length for where in places) >= SMALLEST_LEFT
     for file in dict.fromkeys(where.file for where in places):
         with file.open("rb") as stream:
             for (main, tensor), where in zip(external, places, strict=True):
                 if where.file != file:
                     continue
-                if left and main and where.length >= SMALLEST_PLACED:
+                if stays and main and where.length >= SMALLEST_PLACED:
                     place(tensor, where)
                 else:
                     _load(tensor, where, stream)

@@ -19,7 +19,14 @@ def fingerprint(model: onnx.ModelProto) -> str:
     """Return the SHA-256 of what `model` computes and how its tensors are called: graph, weights and opsets.
 
     Documentation, metadata, node names and the way weights are encoded (raw, typed, external) do not enter, so it is
-    the same after a save and a load. Raises ModelError if external data is not loaded.
+    the same after a save and a load.
+
+    Args:
+        model: with its weights, in memory or in files where `load_model` left them.
+
+    Raises:
+        ModelError: external data is not loaded.
+
     """
     digest = hashlib.sha256()
     for part in _model_parts(model):

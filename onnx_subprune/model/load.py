@@ -24,13 +24,18 @@ _PathLike = str | os.PathLike[str]
 
 
 def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
-    """Read the ONNX model at `path` with its external data in memory.
+    """Read an ONNX model with its external data.
 
-    With `resident` False the weights of a model with more than 256 MiB of external data stay in their files; only this
-    process can read the message then, and only while the files stay as they are.
+    Args:
+        path: of the `.onnx` file; external data may lie in its folder or below.
+        resident: whether all weights are held in memory. Otherwise those of a model with 256 MiB of external data or
+            more stay in their files: only this process can read the message then, and only while the files stay as
+            they are.
 
-    Raises ModelError if the file is missing or no ONNX model, if its external data is missing, too short or outside
-    the model's folder, if it has no outputs, or if its IR or opset version is beyond the installed ONNX Runtime.
+    Raises:
+        ModelError: the file is missing or no ONNX model; its external data is missing, too short or outside its
+            folder; it has no outputs; its IR or opset version is beyond the installed ONNX Runtime.
+
     """
     model = _parse(path)
     if not model.graph.output:
@@ -41,7 +46,12 @@ def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
 
 
 def external_files(path: _PathLike) -> set[Path]:
-    """Return the files beside the model at `path` that hold its weights; none for what is no model."""
+    """Return the files beside a model that hold its weights.
+
+    Args:
+        path: of the model; for a file that is no model there are none.
+
+    """
     try:
         return files_of(_parse(path), Path(path).parent)
     except ModelError:

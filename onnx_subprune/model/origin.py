@@ -56,15 +56,15 @@ class Origin:
     @cached_property
     def infos(self) -> dict[str, list[onnx.ValueInfoProto]]:
         """All that is said of a tensor's type and shape, by name."""
-        found: dict[str, list[onnx.ValueInfoProto]] = {}
+        infos: dict[str, list[onnx.ValueInfoProto]] = {}
         for info in (*self.graph.input, *self.graph.output, *self.graph.value_info):
-            found.setdefault(info.name, []).append(info)
-        return found
+            infos.setdefault(info.name, []).append(info)
+        return infos
 
     @cached_property
     def symbols(self) -> set[str]:
         """Names of sizes that inputs, outputs and value infos speak of."""
-        infos = [info for found in self.infos.values() for info in found]
+        infos = [info for same in self.infos.values() for info in same]
         return {dim.dim_param for info in infos for dim in info.type.tensor_type.shape.dim if dim.dim_param}
 
     @cached_property

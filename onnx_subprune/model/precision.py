@@ -24,13 +24,23 @@ _TYPE_ATTRIBUTES = frozenset({"to", "dtype"})
 
 
 def has_half(model: onnx.ModelProto) -> bool:
-    """Whether a stored tensor of the model, or one that it takes, is of float16 or bfloat16."""
+    """Whether a stored tensor or an input is of float16 or bfloat16.
+
+    Args:
+        model: bodies and local functions are looked into.
+
+    """
     kinds = {tensor.data_type for tensor in tensors(model)}
     return bool(_HALF & (kinds | {value.type.tensor_type.elem_type for value in model.graph.input}))
 
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy that stores, takes, gives and computes float32 wherever the model has float16 or bfloat16."""
+    """Return a copy that stores, takes, gives and computes float32 wherever the model has float16 or bfloat16.
+
+    Args:
+        model: left as it is. Weights that stay in files stay there, and are read through a Cast.
+
+    """
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     for tensor in tensors(twin):
@@ -48,7 +58,15 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def widened(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return inputs for the float32 twin of the model that takes `feeds`."""
+    """Return inputs for the float32 twin of a model.
+
+    Args:
+        feeds: what the model itself takes, by input name.
+
+    >>> widened({"x": np.ones(2, np.float16), "ids": np.array([7])})
+    {'x': array([1., 1.], dtype=float32), 'ids': array([7])}
+
+    """
     return {
         name: array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
         for name, array in feeds.items()
@@ -74,11 +92,12 @@ def _wide(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 def _widen_type(kind: onnx.TypeProto) -> None:
     """Widen a tensor type, also within a sequence or an optional."""
-    which = kind.WhichOneof("value")
-    if which in ("sequence_type", "optional_type"):
-        _widen_type(getattr(kind, which).elem_type)
-    elif which in ("tensor_type", "sparse_tensor_type") and getattr(kind, which).elem_type in _HALF:
-        getattr(kind, which).elem_type = onnx.TensorProto.FLOAT
+    for container in (kind.sequence_type, kind.optional_type):
+        if container.HasField("elem_type"):
+            _widen_type(container.elem_type)
+    for tensor in (kind.tensor_type, kind.sparse_tensor_type):
+        if tensor.elem_type in _HALF:
+            tensor.elem_type = onnx.TensorProto.FLOAT
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

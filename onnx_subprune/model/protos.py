@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
+from numpy.typing import NDArray
 
 __all__ = [
     "ONNX_DOMAINS",
@@ -155,7 +156,7 @@ def _weight_bytes(model: onnx.ModelProto, *, external: bool = False) -> int:
     return sum(tensor_bytes(tensor) for tensor in stored)
 
 
-def dense(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
+def dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
     """Return the dense array of a sparse tensor; its indices are linear, or one row of coordinates per value."""
     values = onnx.numpy_helper.to_array(sparse.values)
     indices = onnx.numpy_helper.to_array(sparse.indices)

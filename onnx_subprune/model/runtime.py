@@ -28,5 +28,14 @@ class Runtime:
     batch_size: int = 32
 
     def session(self, model: onnx.ModelProto) -> ort.InferenceSession:
-        """Open a session of a model on these providers; ModelError if the runtime refuses it."""
+        """Open a session on these providers.
+
+        Args:
+            model: what to run.
+
+        Raises:
+            OptionError: a provider is unknown or did not load.
+            ModelError: ONNX Runtime refuses the model.
+
+        """
         return open_session(model, self.providers, threads=self.threads)

@@ -26,7 +26,15 @@ _PathLike = str | os.PathLike[str]
 
 
 def check_writable(path: _PathLike) -> None:
-    """Raise the OutputError that saving a model at `path` would end in, before the long work starts."""
+    """Try whether a model could be saved, before the long work starts; nothing is left there.
+
+    Args:
+        path: where it would be saved.
+
+    Raises:
+        OutputError: the one that saving would end in.
+
+    """
     target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
@@ -51,10 +59,16 @@ def _os_errors(path: _PathLike) -> Iterator[None]:
 
 
 def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROTOBUF_LIMIT) -> None:
-    """Write `model` to `path` atomically; the same model always gives the same bytes.
+    """Write a model, whole or not at all; the same model always gives the same bytes.
 
-    A model of more than `threshold` bytes, or whose weights stay in files, goes with its weights in `<name>.data`
-    beside it. Raises OutputError if the file cannot be written; what stood at `path` before is then still there.
+    Args:
+        model: one whose weights stay in files is written with its weights beside it.
+        path: of the file; a link is followed.
+        threshold: bytes above which the weights go to `<name>.data` beside the model.
+
+    Raises:
+        OutputError: the file cannot be written; what stood there before still does.
+
     """
     # A link is followed, so that what it names is replaced and not the link.
     target = Path(os.path.realpath(path))
@@ -82,5 +96,10 @@ def _save_with_data(model: onnx.ModelProto, target: Path) -> None:
 
 
 def model_bytes(model: onnx.ModelProto) -> int:
-    """Return the bytes that `model` takes on the disk, its external data included."""
+    """Return the bytes that a model takes on the disk.
+
+    Args:
+        model: its external data counts.
+
+    """
     return estimated_bytes(model)

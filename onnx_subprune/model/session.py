@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,17 +52,29 @@ _FIRST_WITH_FOLDERS = (1, 21)
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A graph input that must be fed: a dim is an int, a symbol, or None where the model says nothing."""
+    """A graph input that must be fed.
+
+    Attributes:
+        name: of the input.
+        shape: a size, a symbol, or None where the model says nothing, for each axis.
+        dtype: of its elements.
+
+    """
 
     name: str
     shape: tuple[int | str | None, ...]
-    dtype: np.dtype
+    dtype: np.dtype[Any]
 
 
 def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
     """Return the inputs that must be fed, in order: graph inputs that are not initializers.
 
-    Raises ModelError for an input that is not a tensor, or whose rank or element type is not given.
+    Args:
+        model: whose inputs are declared.
+
+    Raises:
+        ModelError: an input is no tensor, or its rank or element type is not given.
+
     """
     initial = {tensor.name for tensor in model.graph.initializer}
     initial |= {tensor.values.name for tensor in model.graph.sparse_initializer}
@@ -96,13 +109,21 @@ def open_session(
     profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
 ) -> ort.InferenceSession:
-    """Open `model` (a proto or a path) on `providers`, most wanted first (`cpu`, `cuda`, ... or ORT's full names).
+    """Open a session of ONNX Runtime that runs on every provider that was named.
 
-    `threads` bounds the intra-op threads (None: ORT's choice); with `optimise` False the graph runs as written.
-    With `profile_to`, the start of a file name, ORT clocks every node; `end_profiling` of the session writes the file.
-    Weights that stay in files are mapped by ORT too, unless it is to hold them `packed` for its kernels, as it does
-    those of any other model: a copy of them in memory, for operators that run faster.
-    Raises OptionError if a provider is unknown or did not load, ModelError if ONNX Runtime refuses the model.
+    Args:
+        model: a message, or the path of a file.
+        providers: the most wanted first: `cpu`, `cuda` ..., or ONNX Runtime's full names.
+        threads: intra-op threads; None for the runtime's own choice.
+        optimise: whether the runtime may rewrite the graph; otherwise it runs as written.
+        profile_to: start of the name of a file for the time of every node, which `end_profiling` of the session writes.
+        packed: whether weights that stay in files are laid out for the kernels, as those of other models are: a copy
+            in memory, for operators that run faster. Otherwise the runtime maps the files.
+
+    Raises:
+        OptionError: a provider is unknown or did not load, or `threads` is below 1.
+        ModelError: ONNX Runtime refuses the model.
+
     """
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
@@ -210,12 +231,12 @@ def _quiet_loading() -> Iterator[None]:
     """Keep the noise of a provider that cannot be loaded off stdout and stderr: the error raised says it all."""
     ort.set_default_logger_severity(_SEVERITY_FATAL)
     try:
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as noise:
             if hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
             yield
-        if said.getvalue():
-            logger.debug("onnxruntime: %s", said.getvalue().strip())
+        if noise.getvalue():
+            logger.debug("onnxruntime: %s", noise.getvalue().strip())
     finally:
         ort.set_default_logger_severity(_SEVERITY_ERROR)
 
@@ -223,9 +244,17 @@ def _quiet_loading() -> Iterator[None]:
 def run(
     session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """Run once and return the values of `outputs` (None: all of the model's) by name.
+    """Run a session once and return the values of its outputs by name.
 
-    Raises DataError if the feeds do not fit the model's inputs, ModelError if the model fails on them.
+    Args:
+        session: of the model.
+        feeds: an array for each input, by name.
+        outputs: the names of the outputs to fetch; None for all.
+
+    Raises:
+        DataError: the feeds do not fit the inputs.
+        ModelError: the model fails on them.
+
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
     try:
@@ -253,9 +282,20 @@ def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None
 def concrete_shapes(
     specs: Iterable[InputSpec], overrides: Mapping[str, Sequence[int]] | None = None, default: int = 1
 ) -> dict[str, tuple[int, ...]]:
-    """Return a full shape per input: dynamic dims become `default` unless `overrides` gives the input's shape.
+    """Return a shape without unknowns for each input.
 
-    Raises OptionError for an unknown input name, another rank, or a size that contradicts a static dim.
+    Args:
+        specs: the inputs of a model.
+        overrides: shapes by input name.
+        default: the size of dynamic axes of inputs for which no shape is given.
+
+    Raises:
+        OptionError: an unknown input name, another rank, or a size that contradicts a fixed one.
+
+    >>> specs = [InputSpec("ids", ("batch", "length"), np.dtype(np.int64)), InputSpec("x", (None, 3), np.dtype("f"))]
+    >>> concrete_shapes(specs, {"ids": (2, 7)})
+    {'ids': (2, 7), 'x': (1, 3)}
+
     """
     wanted = dict(overrides or {})
     by_name = {spec.name: spec for spec in specs}
@@ -271,21 +311,29 @@ def _concrete(spec: InputSpec, override: Sequence[int] | None, default: int) -> 
     if override is None:
         return tuple(dim if isinstance(dim, int) else default for dim in spec.shape)
     declared = ",".join("?" if dim is None else str(dim) for dim in spec.shape)
-    found = ",".join(str(dim) for dim in override)
+    given = ",".join(str(dim) for dim in override)
     fits = len(override) == len(spec.shape) and all(
         size == dim or not isinstance(dim, int) for size, dim in zip(override, spec.shape, strict=True)
     )
     if not fits:
         raise OptionError(
-            f"input '{spec.name}' has shape {declared} in the model, found {found}: give a shape that fits"
+            f"input '{spec.name}' has shape {declared} in the model, found {given}: give a shape that fits"
         )
     return tuple(int(size) for size in override)
 
 
 def parse_input_shapes(texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Read shapes written as `name:1,3,224,224`; the name may itself hold colons.
+    """Read shapes written as `name:1,3,224,224`.
 
-    Raises OptionError for a text of another form, a size below 1, or a name given twice.
+    Args:
+        texts: a name and a shape each; the name may itself hold colons.
+
+    Raises:
+        OptionError: a text of another form, a size below 1, or a name given twice.
+
+    >>> parse_input_shapes(["pixels:1,3,224,224", "serving:mask:8"])
+    {'pixels': (1, 3, 224, 224), 'serving:mask': (8,)}
+
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in texts:

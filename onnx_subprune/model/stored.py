@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import ModelError, OutputError
@@ -74,8 +75,8 @@ def place(tensor: onnx.TensorProto, where: Place) -> None:
 
 
 def _state(file: Path) -> str:
-    found = file.stat()
-    return f"{_PROCESS}/{found.st_dev}/{found.st_ino}/{found.st_size}/{found.st_mtime_ns}"
+    status = file.stat()
+    return f"{_PROCESS}/{status.st_dev}/{status.st_ino}/{status.st_size}/{status.st_mtime_ns}"
 
 
 def is_placed(tensor: onnx.TensorProto) -> bool:
@@ -84,7 +85,12 @@ def is_placed(tensor: onnx.TensorProto) -> bool:
 
 
 def has_placed(model: onnx.ModelProto) -> bool:
-    """Whether a weight of `model` stays in a file."""
+    """Whether a weight stays in a file.
+
+    Args:
+        model: as `load_model` gave it, or made from such a one.
+
+    """
     return any(is_placed(tensor) for tensor in model.graph.initializer)
 
 
@@ -108,7 +114,7 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _mapped(tensor: onnx.TensorProto) -> np.ndarray[Any, Any]:
+def _mapped(tensor: onnx.TensorProto) -> NDArray[Any]:
     """The bytes of a placed tensor, read-only."""
     where = place_of(tensor)
     return np.asarray(np.memmap(where.file, np.uint8, "r", where.offset, (where.length,)))
@@ -150,7 +156,7 @@ class StoredValues(LazyValues):
         """Whether the values stay in a file."""
         return self.placed is not None
 
-    def load(self) -> np.ndarray[Any, Any]:
+    def load(self) -> NDArray[Any]:
         """Return the values: an array of their own, or a read-only map of the file they stay in."""
         if isinstance(self.tensor, onnx.SparseTensorProto):
             return dense(self.tensor)
@@ -164,15 +170,25 @@ class StoredValues(LazyValues):
         return np.asarray(onnx.numpy_helper.to_array(packed))
 
 
-def values_of(values: Any) -> np.ndarray[Any, Any]:
-    """Return the array of a constant's values, as GraphSurgeon holds them: an array, or lazy ones."""
+def values_of(values: NDArray[Any] | LazyValues) -> NDArray[Any]:
+    """Return the array of a constant's values.
+
+    Args:
+        values: as GraphSurgeon holds them: an array, or a message that is decoded now and not kept.
+
+    """
     return np.asarray(values.load() if isinstance(values, LazyValues) else values)
 
 
-def constant_values(constant: gs.Constant) -> np.ndarray[Any, Any]:
-    """Return a constant's values; of those that stay in a file a map that is made anew each time and not kept."""
+def constant_values(constant: gs.Constant) -> NDArray[Any]:
+    """Return a constant's values.
+
+    Args:
+        constant: keeps the array, unless its values stay in a file: of those a map is made anew each time.
+
+    """
     stored = constant._values
-    return np.asarray(stored.load() if getattr(stored, "in_file", False) else constant.values)
+    return np.asarray(stored.load() if isinstance(stored, StoredValues) and stored.in_file else constant.values)
 
 
 def _sweep() -> None:
@@ -181,8 +197,8 @@ def _sweep() -> None:
         with contextlib.suppress(OSError):
             # A folder is locked right after it is made; a young one may not be yet.
             if time.time() - lock.stat().st_mtime > _YOUNG:
-                with lock.open("rb") as held:
-                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with lock.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(lock.parent, ignore_errors=True)
 
 
@@ -206,14 +222,31 @@ class Scratch:
         weakref.finalize(self, _remove, folder, lock)
         return folder
 
-    def keep(self, values: np.ndarray[Any, Any]) -> Any:
-        """Return what a constant is to hold: small values as they are, large ones moved to a file."""
+    def keep(self, values: NDArray[Any]) -> NDArray[Any] | StoredValues:
+        """Return what a constant is to hold: small values as they are, large ones moved to a file.
+
+        Args:
+            values: of a constant.
+
+        Raises:
+            OutputError: there is no room for them.
+
+        """
         if values.nbytes < SMALLEST_PLACED or values.dtype == object:
             return values
         return StoredValues(self.put(values))
 
-    def put(self, values: np.ndarray[Any, Any], name: str = "") -> onnx.TensorProto:
-        """Write `values` to a file; return the placed tensor. OutputError if there is no room for them."""
+    def put(self, values: NDArray[Any], name: str = "") -> onnx.TensorProto:
+        """Write values to a file and return the placed tensor.
+
+        Args:
+            values: of any type but text; those of less than a byte stay in the message.
+            name: of the tensor.
+
+        Raises:
+            OutputError: there is no room for them.
+
+        """
         tensor = onnx.TensorProto(name=name, data_type=onnx.helper.np_dtype_to_tensor_dtype(values.dtype))
         tensor.dims.extend(values.shape)
         if tensor_bytes(tensor) != values.nbytes:
@@ -259,7 +292,12 @@ def rooted(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def with_placed_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy in which placed tensors are graph inputs of their type, for checks that cannot read files."""
+    """Return a copy in which placed tensors are graph inputs of their type, for checks that cannot read files.
+
+    Args:
+        model: left as it is.
+
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.initializer[:]

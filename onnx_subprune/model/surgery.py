@@ -40,10 +40,15 @@ _SILENT = 100
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
-    """Import `model`; Constant nodes become constants, nodes without a name of their own are given one.
+    """Import a model; Constant nodes become constants, nodes without a name of their own are given one.
 
-    The graph shares the weights of `model` until a pass replaces them; local functions stay in `model`, and nodes that
-    call them are nodes like any other. Raises ModelError where the import would not be faithful.
+    Args:
+        model: its weights are shared until a pass replaces them. Local functions stay in it, and nodes that call them
+            are nodes like any other.
+
+    Raises:
+        ModelError: the import would not be faithful.
+
     """
     _refuse(model)
     with quiet():
@@ -64,11 +69,19 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
 
 
 def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = None) -> onnx.ModelProto:
-    """Export `graph`, restoring from `like` (the model it was imported from) what the graph does not hold.
+    """Export a graph, restoring from the model it was imported from what the graph does not hold.
 
     Nodes are matched by the name of their first output. Initializers and value infos follow the graph: what it no
-    longer uses is gone, what `like` did not use either is kept. Larger new weights go to `scratch`, if given. Raises
-    ModelError for a graph that cannot be written.
+    longer uses is gone, what `like` did not use either is kept.
+
+    Args:
+        graph: as passes left it.
+        like: the model it was imported from.
+        scratch: where larger new weights go; None to hold them in the message.
+
+    Raises:
+        InternalError: two tensors of the graph share a name.
+
     """
     model = onnx.ModelProto()
     for field, value in like.ListFields():
@@ -167,8 +180,8 @@ def _all_graphs(graph: gs.Graph) -> list[gs.Graph]:
 
 
 def _normalise_tensors(graph: gs.Graph) -> None:
-    held = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
-    for tensor in [*graph.tensors().values(), *held]:
+    attributes = [value for node in graph.nodes for value in node.attrs.values() if isinstance(value, gs.Constant)]
+    for tensor in [*graph.tensors().values(), *attributes]:
         if isinstance(tensor, gs.Constant):
             if isinstance(tensor._values, LazyValues) and not isinstance(tensor._values, StoredValues):
                 tensor.values = StoredValues(tensor._values.tensor)

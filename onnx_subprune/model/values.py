@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.model.attributes import onnx_type
 
-__all__ = ["decoded_shape", "new_info", "patched_info"]
+__all__ = ["Declared", "decoded_shape", "new_info", "patched_info"]
 
 _Dim = int | str | None
+Declared = tuple[int, list[_Dim] | list[int] | None]
+"""An element type of ONNX and a shape, as one message gives them for a tensor."""
+
 # How the shape inference of ONNX calls sizes that it does not know.
 _MADE_UP = "unk__"
 
@@ -52,21 +54,21 @@ def _made_up(size: _Dim) -> bool:
 def patched_info(
     tensor: gs.Tensor | None,
     original: onnx.ValueInfoProto,
-    said: Sequence[tuple[Any, Any]],
+    declared: Sequence[Declared],
     target: onnx.ValueInfoProto,
 ) -> None:
     """Copy `original`, then write what `tensor` says differently.
 
-    `said` holds every (element type, shape) the original graph gives for this tensor: messages that disagree (one names
-    a dim, another does not) stay as they are unless the tensor agrees with none of them.
+    `declared` holds every element type and shape that the original graph gives for this tensor: messages that disagree
+    (one names a dim, another does not) stay as they are unless the tensor agrees with none of them.
     """
     target.CopyFrom(original)
     if tensor is None or original.type.WhichOneof("value") not in (None, "tensor_type"):
         return
-    if tensor.dtype is not None and onnx_type(tensor.dtype) not in [kind for kind, _ in said]:
+    if tensor.dtype is not None and onnx_type(tensor.dtype) not in [kind for kind, _ in declared]:
         target.type.tensor_type.elem_type = onnx_type(tensor.dtype)
     shape = None if tensor.shape is None else list(tensor.shape)
-    if shape not in [dims for _, dims in said]:
+    if shape not in [dims for _, dims in declared]:
         _write_shape(shape, target)
 
 

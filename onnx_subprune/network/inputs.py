@@ -58,7 +58,7 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
     """Return a few inputs to verify the result on: real ones where there are any."""
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
-    return random_feeds(input_specs(analysis.model), analysis.input_shapes, options.seed)
+    return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
 
 
 def take_statistics(

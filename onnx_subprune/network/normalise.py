@@ -66,13 +66,13 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
         passes.NameStates(constant),
         passes.Tidy(),
     )(graph)
-    return _unpack_projections(to_model(graph, inlined, scratch), shapes, scratch)
+    may_be_stacked = passes.has_candidates(graph)
+    normalised = to_model(graph, inlined, scratch)
+    return _unpack_projections(normalised, shapes, scratch) if may_be_stacked else normalised
 
 
 def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> onnx.ModelProto:
     """Cut stacked projections into their parts; the structure says which rows belong to which part."""
-    if not passes.has_candidates(to_graph(model)):
-        return model
     structure = infer_structure(model, shapes)
     result = passes.UnpackProjections(structure)(structure.graph)
     return to_model(structure.graph, model, scratch) if result.modified else model

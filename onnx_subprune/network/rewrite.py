@@ -15,7 +15,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.structure import Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied
 from onnx_subprune.subspace import Correction, Factors, Rescaling
 
-__all__ = ["factorised", "references", "restructured", "shrink"]
+__all__ = ["dense_copy", "factorised", "references", "restructured", "shrink"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
@@ -69,6 +69,13 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
         passes.FoldConstants(passes.overridable_initializers(normalised)),
         passes.AbsorbConstants(structure, keeps, drop.constants, removal.short),
     )(structure.graph)
+
+
+def dense_copy(analysis: Analysis) -> onnx.ModelProto:
+    """Return the model as it was given, which may be changed."""
+    model = onnx.ModelProto()
+    model.CopyFrom(analysis.model)
+    return model
 
 
 def restructured(analysis: Analysis) -> Structure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnx_subprune.calibration import Gram, Statistics, Tap
+from collections.abc import Iterable
+
+from onnx_subprune.calibration import Gram, Statistics, Tap, few_rows
 from onnx_subprune.structure import (
     Consumer,
     Contraction,
@@ -14,7 +16,7 @@ from onnx_subprune.structure import (
     sides_of,
 )
 
-__all__ = ["normalisation_grams", "pairs_of", "readers_of", "tap_of", "taps_of"]
+__all__ = ["few_row_warnings", "normalisation_grams", "pairs_of", "readers_of", "tap_of", "taps_of"]
 
 
 def readers_of(structure: Structure) -> dict[Consumer, Features]:
@@ -31,17 +33,37 @@ def pairs_of(structure: Structure) -> dict[Contraction, tuple[Features, Features
 
 def tap_of(features: Features) -> Tap:
     """Return where the statistics of features in this layout are taken."""
-    one = features
-    return Tap(one.source, one.axis, one.blocks, one.inner, one.outer, one.stack, one.relative or "")
+    return Tap(
+        features.source,
+        features.axis,
+        features.blocks,
+        features.inner,
+        features.outer,
+        features.stack,
+        features.relative or "",
+    )
 
 
 def taps_of(structure: Structure) -> list[Tap]:
     """Return the places where statistics are needed."""
     read = {tap_of(features) for features in readers_of(structure).values()}
-    read |= {tap_of(normalised_features(structure, one)) for one in structure.normalisations}
+    read |= {tap_of(normalised_features(structure, normalisation)) for normalisation in structure.normalisations}
     return sorted(read | {tap_of(side) for sides in pairs_of(structure).values() for side in sides})
 
 
+def few_row_warnings(statistics: Statistics, fits: Iterable[tuple[str, Tap]]) -> list[str]:
+    """Return a warning for everything that was fitted on fewer rows than are advised for its features.
+
+    Args:
+        statistics: of all taps.
+        fits: a fit in words, such as "'fc' was fitted", and the tap whose rows it was made on.
+
+    """
+    lines = (few_rows(fit, statistics.grams[tap.key]) for fit, tap in fits)
+    return [line for line in lines if line is not None]
+
+
 def normalisation_grams(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
-    """Return the moments of what each normalisation over a prunable group gives."""
-    return {one: statistics.grams[tap_of(normalised_features(structure, one)).key] for one in structure.normalisations}
+    """Return the moments of the output of each normalisation over a prunable group."""
+    taps = {one: tap_of(normalised_features(structure, one)) for one in structure.normalisations}
+    return {normalisation: statistics.grams[tap.key] for normalisation, tap in taps.items()}

@@ -6,7 +6,7 @@ read them. If the two disagree, the structure was misread, and no model is writt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
 
-__all__ = ["TOLERANCE", "check_structure", "disagreement", "relative_error", "verify"]
+__all__ = ["TOLERANCE", "agree", "check_structure", "disagreement", "relative_error", "verify"]
 
 Probe: TypeAlias = Mapping[str, np.ndarray]
 
@@ -27,14 +27,14 @@ Probe: TypeAlias = Mapping[str, np.ndarray]
 TOLERANCE = 1e-3
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest absolute difference over the largest absolute expected value.
 
     Entries that are NaN or infinite count as equal only to the same (inf otherwise); two empty arrays differ by 0.
     """
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         return float("inf")
-    a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    a, b = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return float("inf")
@@ -125,8 +125,20 @@ def _is_guilty(analysis: Analysis, alone: Plan, probe: Probe) -> bool:
 
 
 def _is_misread(analysis: Analysis, plan: Plan, probe: Probe) -> bool:
+    return not agree(analysis, lambda: references(analysis, plan), probe)
+
+
+def agree(analysis: Analysis, networks: Callable[[], tuple[onnx.ModelProto, onnx.ModelProto]], probe: Probe) -> bool:
+    """Whether two networks compute the same, up to rounding.
+
+    Args:
+        analysis: of the dense network; large weights that the two put into its scratch folder go again.
+        networks: writes the network in question and the one that it is held to.
+        probe: a few inputs, the arrays by name.
+
+    """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*references(analysis, plan), probe) > TOLERANCE
+        return disagreement(*networks(), probe) <= TOLERANCE
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

@@ -10,14 +10,14 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import onnx
 
 from onnx_subprune import budget, evaluate
-from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset, open_data
 from onnx_subprune.errors import OptionError, TargetError
+from onnx_subprune.evaluate.class_agreement import ClassAgreement
 from onnx_subprune.options import COSTS, Target
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import choose
@@ -111,7 +111,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
 
         dense_accuracy = accuracy(dense)
         return Fall("top-1", lambda model: dense_accuracy - accuracy(model))
-    return Fall("same class", partial(_disagreement, study))
+    return Fall("same class", _class_changes(study))
 
 
 def smallest_network(study: Study, fall: Fall) -> Smallest:
@@ -171,17 +171,20 @@ class _Search:
         return fall
 
 
-def _disagreement(study: Study, model: onnx.ModelProto) -> float:
-    """Return the share of calibration samples whose largest class is not that of the dense network."""
+def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
+    """Return what measures the share of calibration samples whose largest class is not that of the dense network."""
     if study.dataset is None:
         raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
-    runtime = study.options.runtime
-    fidelity = evaluate.fidelity(
-        study.analysis.model, model, study.dataset, providers=runtime.providers, threads=runtime.threads
-    )
-    agreements = [output.agreement for output in fidelity.outputs.values() if output.agreement is not None]
-    if not agreements:
-        raise OptionError(
-            "expected an output [samples, classes] to compare the largest class of, found none; give labelled --data"
-        )
-    return 1.0 - min(agreements)
+    runtime = replace(study.options.runtime, batch_size=DEFAULT_BATCH_SIZE)
+    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime)
+
+    def changes(model: onnx.ModelProto) -> float:
+        share = agreement(model)
+        if share is None:
+            raise OptionError(
+                "expected an output [samples, classes] to compare the largest class of, found none; give labelled "
+                "--data"
+            )
+        return 1.0 - share
+
+    return changes

@@ -28,18 +28,23 @@ def rescalings(
         grams: of the tensors of the normalisations.
 
     """
-    found: dict[Normalisation, Rescaling] = {}
-    for one, gram in grams.items():
-        features = normalised_features(structure, one)
+    restored: dict[Normalisation, Rescaling] = {}
+    for normalisation, gram in grams.items():
+        features = normalised_features(structure, normalisation)
         keep = features.kept(keeps)[0]
-        if keep.any() and not keep.all():
-            found[one] = _rescaling(structure, one, features, gram, keep)
-    left = [
-        f"the statistics of {one.kind} at '{one.node.name}' were not restored: {one.unrestored}"
-        for one in structure.records.normalisations
-        if one.unrestored is not None and keep_mask(one.dim, keeps).any() and not keep_mask(one.dim, keeps).all()
+        if _loses(keep):
+            restored[normalisation] = _rescaling(structure, normalisation, features, gram, keep)
+    lines = [
+        f"the statistics of {unrestored.kind} at '{unrestored.node.name}' were not restored: {unrestored.unrestored}"
+        for unrestored in structure.records.normalisations
+        if unrestored.unrestored is not None and _loses(keep_mask(unrestored.dim, keeps))
     ]
-    return {one: value for one, value in found.items() if not value.trivial}, left
+    return {normalisation: value for normalisation, value in restored.items() if not value.trivial}, lines
+
+
+def _loses(keep: np.ndarray) -> bool:
+    """Whether some units go, and some stay."""
+    return bool(keep.any() and not keep.all())
 
 
 def normalisation_readers(
@@ -58,11 +63,11 @@ def normalisation_readers(
 
     """
     readers = {}
-    for one, gram in grams.items():
-        features = normalised_features(structure, one)
-        second, _ = _moments(structure, one, features, gram)
+    for normalisation, gram in grams.items():
+        features = normalised_features(structure, normalisation)
+        second, _ = _moments(structure, normalisation, features, gram)
         squares = np.diagonal(second)
-        readers[one] = Reader(
+        readers[normalisation] = Reader(
             features,
             partial(np.ones, (1, 1, features.count)),
             Moments(partial(_diagonal, squares)),
@@ -77,31 +82,38 @@ def _diagonal(squares: np.ndarray) -> np.ndarray:
     return np.diag(squares)[np.newaxis]
 
 
-def _moments(structure: Structure, one: Normalisation, features: Features, gram: Gram) -> tuple[np.ndarray, np.ndarray]:
+def _moments(
+    structure: Structure, normalisation: Normalisation, features: Features, gram: Gram
+) -> tuple[np.ndarray, np.ndarray]:
     """Return E[n nᵀ] and E[n] of the normalised values n, before an operator's own scale and shift."""
     affine = gram.second_moment()[0]
     second, mean = affine[:-1, :-1], affine[:-1, -1]
-    scale, shift = (_parameter(structure, one, index, features) for index in (one.scale, one.shift))
+    places = (normalisation.scale, normalisation.shift)
+    scale, shift = (_parameter(structure, normalisation, index, features) for index in places)
     if scale is None:
         return second, mean
     return unscaled(second, mean, scale, np.zeros_like(scale) if shift is None else shift)
 
 
-def _rescaling(structure: Structure, one: Normalisation, features: Features, gram: Gram, keep: np.ndarray) -> Rescaling:
-    second, mean = _moments(structure, one, features, gram)
-    pooled = one.pooled or features.inner * features.outer > 1
-    return rescaling(second, mean, keep, centred=one.centred, averaged=one.averaged, pooled=pooled)
+def _rescaling(
+    structure: Structure, normalisation: Normalisation, features: Features, gram: Gram, keep: np.ndarray
+) -> Rescaling:
+    second, mean = _moments(structure, normalisation, features, gram)
+    pooled = normalisation.pooled or features.inner * features.outer > 1
+    return rescaling(second, mean, keep, centred=normalisation.centred, averaged=normalisation.averaged, pooled=pooled)
 
 
-def _parameter(structure: Structure, one: Normalisation, index: int | None, features: Features) -> np.ndarray | None:
+def _parameter(
+    structure: Structure, normalisation: Normalisation, index: int | None, features: Features
+) -> np.ndarray | None:
     """Return an operator's parameter where it has one value for each feature."""
-    dims = None if index is None else structure.records.own_axes(one.node, index)
+    dims = None if index is None else structure.records.own_axes(normalisation.node, index)
     if (
         index is None
         or dims is None
         or len(dims) != 1
-        or dims[0].resolve() != one.dim.resolve()
-        or features.count != one.dim.size
+        or dims[0].resolve() != normalisation.dim.resolve()
+        or features.count != normalisation.dim.size
     ):
         return None
-    return np.asarray(one.node.inputs[index].values).astype(np.float64)
+    return np.asarray(normalisation.node.inputs[index].values).astype(np.float64)

@@ -21,13 +21,13 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.taps import normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.progress import phase
-from onnx_subprune.recovery.exact import Networks, Refit, Settings, refit
+from onnx_subprune.recovery.exact import Networks, Refit, Settings, projection_of, refit
 from onnx_subprune.recovery.normalisation import rescalings
-from onnx_subprune.structure import Atom, Normalisation, Structure, keep_mask
+from onnx_subprune.structure import RECURRENT, Atom, Dim, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
 __all__ = ["Recovered", "by_channel", "recover", "resume", "settings"]
@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 # Two networks whose errors at the outputs differ by less are as good as each other.
 _NOISE, _ROUNDING = 0.01, 1e-9
-_OTHER = "nodes of its kind are not fitted exactly"
+_UNSTORED = "the smaller network does not store its weight"
 _UNCHECKED = (
     f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
 )
@@ -133,7 +133,9 @@ class _Sweep:
 
     def __call__(self, network: Recovered, number: int) -> Recovered:
         analysis, options = self.calibrated.analysis, self.calibrated.options
-        networks = Networks(analysis.normalised, network.model, self.restrict, analysis.scratch)
+        networks = Networks(
+            analysis.normalised, network.model, self.restrict, analysis.scratch, self.calibrated.sample_shapes
+        )
         # Every sweep draws rows of its own.
         how = replace(settings(options), seed=options.seed + number)
         fit = refit(networks, self.dataset, how, phase(self.calibrated.progress, "fitting layers"))
@@ -195,7 +197,7 @@ class _Restriction:
     """Cuts values of dense tensors down to the units that stay."""
 
     def __init__(self, structure: Structure, keeps: Keeps) -> None:
-        self._axes = structure.records.axes
+        self._axes = structure.records.axes | _projection_axes(structure)
         self._keeps = keeps
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
@@ -210,6 +212,16 @@ class _Restriction:
             masks = [None if dim.dynamic else keep_mask(dim, self._keeps) for dim in self._axes.get(name, ())]
             self._masks[name] = [None if mask is None or mask.all() else mask for mask in masks]
         return self._masks[name]
+
+
+def _projection_axes(structure: Structure) -> dict[str, tuple[Dim, ...]]:
+    """Return the axes of what linear maps give out of sight, inside a fused attention or a recurrent layer."""
+    axes = structure.records.axes
+    return {
+        projection_of(consumer.name): (*axes[consumer.source][:-1], consumer.outputs)
+        for consumer in structure.consumers
+        if consumer.kind in ("Attention", *RECURRENT) and not consumer.recurrence
+    }
 
 
 def _channel_fits(
@@ -230,15 +242,15 @@ def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics:
     readers = readers_of(structure)
     # Where all features are gone only their mean was needed.
     fitted = [consumer for fit in fits if fit.kept[fit.live].any() for consumer in fit.consumers]
-    lines = (
-        calibration.few_rows(f"'{one.name}' was fitted", statistics.grams[tap_of(readers[one]).key]) for one in fitted
+    return few_row_warnings(
+        statistics, ((f"'{consumer.name}' was fitted", tap_of(readers[consumer])) for consumer in fitted)
     )
-    return [line for line in lines if line is not None]
 
 
-def _unfitted_warnings(found: Refit, errors: Mapping[str, float]) -> list[str]:
+def _unfitted_warnings(fit: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
-    fitted = {layer.name for layer in found.layers}
-    there = {node.name for node in found.model.graph.node}
-    why = {name: found.left.get(name, _OTHER) for name in errors if name in there - fitted}
-    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in why.items()]
+    fitted = {layer.name for layer in fit.layers}
+    nodes = {node.name for node in fit.model.graph.node}
+    left = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
+    reasons = {name: reason for name, reason in left.items() if name not in fitted}
+    return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in reasons.items()]

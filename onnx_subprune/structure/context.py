@@ -62,8 +62,27 @@ class Context:
         """Write down what was learnt."""
         self.records.add(*records)
 
-    def input(self, node: gs.Node, index: int) -> Axes:
-        """Return the axes of an input. A constant met here is a carrier with axes of its own for this use."""
+    def input(self, node: gs.Node, index: int, rank: int | None = None) -> Axes:
+        """Return the axes of an input. A constant met here is a carrier with axes of its own for this use.
+
+        Args:
+            node: it reads the input.
+            index: of the input.
+            rank: how many axes it has to have; None for any number.
+
+        Raises:
+            NotUnderstood: there is no such input, its shape is not known, or it has another rank.
+
+        """
+        if index >= len(node.inputs):
+            raise NotUnderstood(f"{label(node)} lacks input {index}")
+        axes = self._axes_of_input(node, index)
+        if rank is not None and len(axes) != rank:
+            name = node.inputs[index].name
+            raise NotUnderstood(f"{label(node)} reads '{name}' of {len(axes)} axes, where {rank} are expected")
+        return axes
+
+    def _axes_of_input(self, node: gs.Node, index: int) -> Axes:
         tensor = node.inputs[index]
         if self.is_constant(tensor):
             if node.op in PASSED_THROUGH:
@@ -104,6 +123,34 @@ class Context:
     ) -> None:
         """Record the part that axes of a constant play at a node."""
         self.note(*(Use(role, node, index, constant, axis, dim) for axis, dim in dims))
+
+    def axis(self, node: gs.Node, axes: Sequence[Dim], default: int, name: str = "axis") -> int:
+        """Return the axis that an attribute names, counted from the front; NotUnderstood for one that is not there."""
+        return self.counted(node, axes, int(node.attrs.get(name, default)))
+
+    def counted(self, node: gs.Node, axes: Sequence[Dim], axis: int) -> int:
+        """Return an axis counted from the front, where a negative number counts from the end; NotUnderstood outside."""
+        if not -len(axes) <= axis < len(axes):
+            raise NotUnderstood(f"{label(node)} names axis {axis} of a tensor of {len(axes)} axes")
+        return axis % len(axes)
+
+    def required(self, node: gs.Node, name: str) -> Any:
+        """Return an attribute; NotUnderstood where the node does not have it."""
+        if name not in node.attrs:
+            raise NotUnderstood(f"{label(node)} lacks its attribute '{name}'")
+        return node.attrs[name]
+
+    def count(self, node: gs.Node, name: str) -> int:
+        """Return an attribute that is a number of parts; NotUnderstood where it is missing or not positive."""
+        number = int(self.required(node, name))
+        if number < 1:
+            raise NotUnderstood(f"{label(node)} has {number} as its '{name}'")
+        return number
+
+    def same_rank(self, node: gs.Node, *inputs: Sequence[Dim]) -> None:
+        """Raise NotUnderstood where inputs differ in their number of axes."""
+        if len({len(axes) for axes in inputs}) > 1:
+            raise NotUnderstood(f"{label(node)} reads inputs of {[len(axes) for axes in inputs]} axes")
 
     def ints(self, node: gs.Node, index: int, attribute: str | None = None) -> list[int]:
         """Return a literal integer list from an input or, in older opsets, an attribute; NotUnderstood otherwise."""

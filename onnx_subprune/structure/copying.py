@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.branches import Branches
 from onnx_subprune.structure.records import Records
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from onnx_subprune.structure.groups import Group
-
-__all__ = ["GraphCopy", "copied_group", "copied_records"]
+__all__ = ["GraphCopy", "copied_records"]
 
 # The fields of records that point into a graph, or at a record that does.
 _POINTERS = ("node", "constant", "weight", "spread")
@@ -137,17 +134,6 @@ def copied_records(records: Records, copies: GraphCopy) -> Records:
         squeezed=copies.records(records.squeezed),
         mac_terms=copies.records(records.mac_terms),
         statistics=copies.records(records.statistics),
+        rule_errors=list(records.rule_errors),
         normalisations=copies.records(records.normalisations),
-    )
-
-
-def copied_group(group: Group, branches: Branches, copies: GraphCopy) -> Group:
-    """Return a group of the copy; its Atom is the same."""
-    return replace(
-        group,
-        producers=tuple(copies.records(group.producers)),
-        carriers=tuple(copies.records(group.carriers)),
-        consumers=tuple(copies.records(group.consumers)),
-        contractions=tuple(copies.records(group.contractions)),
-        branches=branches,
     )

@@ -8,7 +8,7 @@ weights), consumers (weights that contract it) and contractions (products of two
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TypeAlias
@@ -18,10 +18,10 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
-from onnx_subprune.structure.copying import GraphCopy, copied_group, copied_records
+from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
-from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, Use
+from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, RuleError, Use
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -42,6 +42,17 @@ class Group:
     macs: int
     branches: Branches = field(repr=False)
 
+    def copied(self, copies: GraphCopy, branches: Branches) -> Group:
+        """Return the same group of a copied graph, whose `branches` these are; its Atom is the same."""
+        return replace(
+            self,
+            producers=tuple(copies.records(self.producers)),
+            carriers=tuple(copies.records(self.carriers)),
+            consumers=tuple(copies.records(self.consumers)),
+            contractions=tuple(copies.records(self.contractions)),
+            branches=branches,
+        )
+
     @property
     def size(self) -> int:
         """Number of units."""
@@ -55,7 +66,7 @@ class Group:
     @property
     def removable(self) -> bool:
         """Whether all units may be removed, and with them the branch that the group is part of."""
-        return self.prunable and self.branches.removal([self.atom]).reason is None
+        return self.prunable and self.branches.is_removable(self.atom)
 
     @property
     def entries(self) -> int:
@@ -93,7 +104,7 @@ class Structure:
         copies = GraphCopy(self.graph)
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
-        groups = tuple(copied_group(group, branches, copies) for group in self.groups)
+        groups = tuple(group.copied(copies, branches) for group in self.groups)
         return Structure(copies.graph, records, groups, branches)
 
     @property
@@ -115,6 +126,11 @@ class Structure:
     def contractions(self) -> list[Contraction]:
         """All products of two activations, in graph order."""
         return self.records.contractions
+
+    @property
+    def rule_errors(self) -> tuple[RuleError, ...]:
+        """Rules that failed: bugs of ours, which froze what their nodes touch, in graph order."""
+        return tuple(self.records.rule_errors)
 
     @property
     def normalisations(self) -> list[Normalisation]:

@@ -6,6 +6,7 @@ becomes a barrier: the axes it touches are frozen with a reason.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from onnx_subprune.errors import InternalError
 from onnx_subprune.structure.axes import (
     ONE,
     dims_of,
@@ -27,11 +29,16 @@ from onnx_subprune.structure.axes import (
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
-from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, RuleError, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
 __all__ = ["infer"]
+
+RAISES_RULE_ERRORS = False
+"""Whether an error in a rule ends the inference, as tests want it, or freezes what the node touches."""
+
+_logger = logging.getLogger(__name__)
 
 # Operators that read sizes as sizes: an extent that ends anywhere else enters the computation as a number.
 _SIZE_INPUTS = {
@@ -103,10 +110,20 @@ def _visit(node: gs.Node, ctx: Context) -> None:
             _guard_sizes(node, ctx)
             rule(node, ctx)
             _check_sizes(node, ctx)
-    except (NotUnderstood, ValueError, KeyError, IndexError, ArithmeticError) as refusal:
-        # A malformed or unusual node surfaces as one of the built-in errors: it is refused like an unknown one.
-        known = isinstance(refusal, NotUnderstood)
-        _barrier(node, str(refusal) if known else f"{label(node)} has an unusual form ({refusal})", ctx)
+    except NotUnderstood as refusal:
+        _barrier(node, str(refusal), ctx)
+    except Exception as error:
+        _note_failure(node, error, ctx)
+
+
+def _note_failure(node: gs.Node, error: Exception, ctx: Context) -> None:
+    """Note a bug in a rule; the node becomes a barrier, so that it costs pruning alone. Tests want it raised."""
+    text = f"{type(error).__name__}: {error}"
+    if RAISES_RULE_ERRORS:
+        raise InternalError(f"the rule for {label(node)} failed ({text}); please report this") from error
+    _logger.warning("the rule for %s failed (%s); please report this", label(node), text)
+    ctx.note(RuleError(str(node.op), str(node.name), text))
+    _barrier(node, f"the rule for {label(node)} failed ({text}); please report this", ctx)
 
 
 def _shape_arithmetic(node: gs.Node, ctx: Context) -> bool:

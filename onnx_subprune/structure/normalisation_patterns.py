@@ -72,25 +72,25 @@ class _Meeting:
 
 def settle_reductions(graph: gs.Graph, ctx: Context) -> None:
     """Freeze the axes of every reduction, or note that it is part of a normalisation."""
-    open_ones = [one for one in ctx.reductions if any(_unfrozen(dim) for _, dim in one.axes)]
-    traces = _trace(graph, open_ones, ctx)
+    unfrozen = [reduction for reduction in ctx.reductions if any(_unfrozen(dim) for _, dim in reduction.axes)]
+    traces = _trace(graph, unfrozen, ctx)
     means = {id(trace.node): trace for trace in traces if _is_mean(trace)}
     named: dict[int, str] = {}
     for trace in traces:
-        found = _spread(trace, means.values(), ctx)
-        if found is None:
+        pattern = _spread(trace, means.values(), ctx)
+        if pattern is None:
             continue
-        named[id(trace.node)] = found.kind
-        named.update({key: found.kind for key, mean in means.items() if found.centred and _reads(mean, trace, ctx)})
+        named[id(trace.node)] = pattern.kind
+        named.update({key: pattern.kind for key, mean in means.items() if pattern.centred and _reads(mean, trace, ctx)})
         if ctx.prune_normalised:
-            ctx.note(found)
-    for one in open_ones:
-        kind = named.get(id(one.node))
+            ctx.note(pattern)
+    for reduction in unfrozen:
+        kind = named.get(id(reduction.node))
         if kind is not None:
-            ctx.normalise(one.node, dict(one.axes), f"{kind} written out at {label(one.node)}")
+            ctx.normalise(reduction.node, dict(reduction.axes), f"{kind} written out at {label(reduction.node)}")
             continue
-        for _, dim in one.axes:
-            ctx.freeze(dim, one.node, "reduces over this axis")
+        for _, dim in reduction.axes:
+            ctx.freeze(dim, reduction.node, "reduces over this axis")
 
 
 def _unfrozen(dim: Dim) -> bool:
@@ -99,7 +99,7 @@ def _unfrozen(dim: Dim) -> bool:
 
 def _trace(graph: gs.Graph, reductions: Iterable[Statistic], ctx: Context) -> list[_Trace]:
     """Follow the results of the reductions, in graph order."""
-    traces = {id(one.node): _Trace(one) for one in reductions}
+    traces = {id(reduction.node): _Trace(reduction) for reduction in reductions}
     made_of: dict[str, tuple[_Trace, ...]] = {}
     for node in graph.nodes:
         mine = traces.get(id(node))

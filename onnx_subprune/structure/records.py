@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
+from onnx.helper import tensor_dtype_to_np_dtype
 
 from onnx_subprune.structure.axes import ONE, Dim, Extent, fresh
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation, Statistic
+from onnx_subprune.structure.weight_layout import PASSED_THROUGH, Link, contracted_axis, follow, unfused
 
 __all__ = [
     "DEFAULT_DOMAINS",
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "Records",
     "Role",
+    "RuleError",
     "SizeUse",
     "Squeezed",
     "Use",
@@ -47,9 +49,7 @@ Role = Literal["producer", "carrier", "consumer"]
 ReadValues: TypeAlias = Callable[[gs.Constant], np.ndarray]
 """Returns the values of a constant in its stored layout, wherever they lie (`onnx_subprune.model.constant_values`)."""
 
-PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 DEFAULT_DOMAINS = (None, "", "ai.onnx")
-_FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
 RECURRENT = ("LSTM", "GRU", "RNN")
 # Their inputs that hold the first states: hidden, and of an LSTM the cell's.
 RECURRENT_STATES = (5, 6)
@@ -136,7 +136,7 @@ class Consumer:
     @property
     def kind(self) -> str:
         """The operator, or the one that the node is a fused form of."""
-        return str(_FUSED.get(self.node.op, self.node.op))
+        return unfused(self.node.op)
 
     @property
     def contracted(self) -> int:
@@ -146,15 +146,8 @@ class Consumer:
     @property
     def contracted_view(self) -> int:
         """The axis of the weight, as the node sees it, that is contracted."""
-        if self.kind == "Conv":
-            return 1
-        if self.kind == "ConvTranspose":
-            return 0
-        if self.node.op in RECURRENT:
-            return 2
-        turned = bool(self.node.attrs.get("transB" if self.index == 1 else "transA"))
-        last = turned if self.index == 1 else not turned
-        return len(self.weight.perm) - (1 if last else 2)
+        transposed = bool(self.node.attrs.get("transB" if self.index == 1 else "transA"))
+        return contracted_axis(self.node.op, len(self.weight.perm), index=self.index, transposed=transposed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +224,27 @@ class MacTerm:
     factors: tuple[Dim, ...]
 
 
+@dataclass(frozen=True)
+class RuleError:
+    """A bug of ours: the rule of `operator` raised `error` (its type and text) at the node of the name `node`."""
+
+    operator: str
+    node: str
+    error: str
+
+
 Record: TypeAlias = (
-    Use | Consumer | Contraction | SizeUse | Default | IndexUse | Squeezed | MacTerm | Statistic | Normalisation
+    Use
+    | Consumer
+    | Contraction
+    | SizeUse
+    | Default
+    | IndexUse
+    | Squeezed
+    | MacTerm
+    | Statistic
+    | Normalisation
+    | RuleError
 )
 
 
@@ -257,6 +269,7 @@ class Records:
         mac_terms: multiply-accumulates.
         statistics: nodes that take statistics over axes that may shrink.
         normalisations: what these statistics are for.
+        rule_errors: rules that failed; what their nodes touch is frozen.
 
     """
 
@@ -276,6 +289,7 @@ class Records:
     mac_terms: list[MacTerm] = field(default_factory=list)
     statistics: list[Statistic] = field(default_factory=list)
     normalisations: list[Normalisation] = field(default_factory=list)
+    rule_errors: list[RuleError] = field(default_factory=list)
 
     def add(self, *records: Record) -> None:
         """Enter records, each behind those of its kind."""
@@ -330,26 +344,23 @@ class Records:
 
     def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
         """Return the constant behind an input and its axes as the node sees them; None for an activation."""
-        tensor, steps = node.inputs[index], []
-        while not self.is_constant(tensor):
-            producer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-            if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in DEFAULT_DOMAINS:
-                return None
-            steps.append(producer)
-            tensor = producer.inputs[0]
-        perm, dtype = list(range(len(tensor.shape))), np.dtype(tensor.dtype)
-        for step in reversed(steps):
-            if step.op == "Transpose":
-                order = step.attrs.get("perm")
-                perm = perm[::-1] if order is None else [perm[i] for i in order]
-            elif step.op == "Cast":
-                dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(step.attrs["to"])))
-                if not is_float(dtype):
-                    return None
-        if not is_float(tensor.dtype) or not is_float(dtype):
+        chain = follow(node.inputs[index], self.is_constant, _link_to)
+        if chain is None:
             return None
-        dims = self.tie(tensor)
-        return Weight(tensor, tuple(perm), dtype), tuple(dims[i] for i in perm)
+        constant = chain.stored
+        dtypes = [np.dtype(constant.dtype), *(np.dtype(tensor_dtype_to_np_dtype(each)) for each in chain.dtypes)]
+        if not all(is_float(dtype) for dtype in dtypes):
+            return None
+        dims, perm = self.tie(constant), chain.perm(len(constant.shape))
+        return Weight(constant, perm, dtypes[-1]), tuple(dims[axis] for axis in perm)
+
+
+def _link_to(tensor: gs.Tensor) -> Link[gs.Tensor] | None:
+    """Return the node that makes a tensor of another one and only hands it on."""
+    producer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    if producer is None or producer.op not in PASSED_THROUGH or producer.domain not in DEFAULT_DOMAINS:
+        return None
+    return Link(producer.inputs[0], producer.op, producer.attrs.get("perm"), int(producer.attrs.get("to", 0)))
 
 
 _FIELDS: dict[type, str] = {
@@ -363,4 +374,5 @@ _FIELDS: dict[type, str] = {
     MacTerm: "mac_terms",
     Statistic: "statistics",
     Normalisation: "normalisations",
+    RuleError: "rule_errors",
 }

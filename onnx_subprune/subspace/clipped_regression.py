@@ -22,7 +22,7 @@ from onnx_subprune.subspace.residual_ridge import EVEN, ROUNDING, WEAKEST_IN_SIN
 from onnx_subprune.subspace.residual_sums import total_of
 from onnx_subprune.threads import shared
 
-__all__ = ["Examples", "Limits", "clipped"]
+__all__ = ["Examples", "Limits", "fit_behind_clip"]
 
 Array = NDArray[Any]
 
@@ -57,16 +57,16 @@ class Examples:
     @classmethod
     def joined(cls, several: Sequence[Examples]) -> Examples:
         """Return the rows of several as one."""
-        parts = zip(*(one.parts for one in several), strict=True)
+        parts = zip(*(examples.parts for examples in several), strict=True)
         return cls(
-            np.concatenate([one.x for one in several], axis=1),
+            np.concatenate([examples.x for examples in several], axis=1),
             tuple(np.concatenate(part, axis=1) for part in parts),
-            np.concatenate([one.total for one in several], axis=1),
+            np.concatenate([examples.total for examples in several], axis=1),
         )
 
 
-def clipped(
-    found: Refined,
+def fit_behind_clip(
+    fit: Refined,
     present: tuple[Array, Array],
     fitted: Examples,
     held: Examples,
@@ -77,7 +77,7 @@ def clipped(
     """Fit a layer to what counts behind a clip, from a fit to all of its output.
 
     Args:
-        found: that fit; its ridge and its factors are kept to, if it has any.
+        fit: to all of the output; its ridge and its factors are kept to, if it has any.
         present: weight [blocks, o, f] and bias [blocks, o] before any fit, towards which the ridge pulls.
         fitted: rows to fit on.
         held: rows that choose between the steps.
@@ -86,27 +86,27 @@ def clipped(
 
     Returns:
         The best step, with `before` and `after` as shares of what the clip lets through, on the rows that chose; or
-        `found` itself where none is better.
+        `fit` itself where none is better.
 
     """
-    untouched = found
-    if np.isinf(found.strength):
-        if found.before <= rounding:
-            return found
+    untouched = fit
+    if np.isinf(fit.strength):
+        if fit.before <= rounding:
+            return fit
         # No fit to the whole output was better than the layer as it is; one to less of it may be.
-        found = replace(found, strength=_STRENGTH, factors=(1.0,) * len(fitted.parts))
+        fit = replace(fit, strength=_STRENGTH, factors=(1.0,) * len(fitted.parts))
     # What is not finite is no better.
     with np.errstate(invalid="ignore", over="ignore"):
-        return _best(found, present, fitted, held, limits) or untouched
+        return _best(fit, present, fitted, held, limits) or untouched
 
 
 def _best(
-    found: Refined, present: tuple[Array, Array], fitted: Examples, held: Examples, limits: Limits
+    fit: Refined, present: tuple[Array, Array], fitted: Examples, held: Examples, limits: Limits
 ) -> Refined | None:
     """Return the best step; None where none is better."""
-    work = _Work(found, present, fitted, limits)
-    seen = _Seen(held, work.mean, limits)
-    start = np.concatenate([found.weight, work.level(found.weight, found.bias)], axis=2)
+    work = _ClipProblem(fit, present, fitted, limits)
+    seen = _HeldOut(held, work.mean, limits)
+    start = np.concatenate([fit.weight, work.level(fit.weight, fit.bias)], axis=2)
     first = least = seen.error(start)
     best: Array | None = None
     now = ahead = start
@@ -127,7 +127,7 @@ def _best(
     weight = best[:, :, :-1]
     bias = best[:, :, -1] - np.einsum("bof,bf->bo", weight, work.mean)
     before = seen.error(np.concatenate([present[0], work.level(*present)], axis=2))
-    return replace(found, weight=weight, bias=bias, before=before / seen.scale, after=least / seen.scale)
+    return replace(fit, weight=weight, bias=bias, before=before / seen.scale, after=least / seen.scale)
 
 
 class _Piece:
@@ -157,22 +157,22 @@ class _Piece:
         return np.asarray(self.z @ weight.transpose(0, 2, 1).astype(np.float32))
 
 
-class _Work:
+class _ClipProblem:
     """The least-squares problem of every step."""
 
-    def __init__(self, found: Refined, present: tuple[Array, Array], rows: Examples, limits: Limits) -> None:
+    def __init__(self, fit: Refined, present: tuple[Array, Array], rows: Examples, limits: Limits) -> None:
         weight, bias = present
         self.mean = rows.x.mean(axis=1, dtype=np.float64)
         self._towards = np.concatenate([weight, self.level(weight, bias)], axis=2)
         self._pieces = shared(
-            lambda piece: _Piece(piece, self.mean, self._towards, found.factors, limits), list(_cut(rows))
+            lambda piece: _Piece(piece, self.mean, self._towards, fit.factors, limits), list(_cut(rows))
         )
         self._count = rows.x.shape[1]
         gram = sum(shared(lambda piece: (piece.z.transpose(0, 2, 1) @ piece.z).astype(np.float64), self._pieces))
         gram = np.asarray(gram) / self._count
         variance = np.einsum("bii->bi", gram)[:, :-1]
         usual = np.maximum(variance.mean(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-        ridge = max(found.strength, WEAKEST_IN_SINGLE) * (variance + EVEN * usual)
+        ridge = max(fit.strength, WEAKEST_IN_SINGLE) * (variance + EVEN * usual)
         self._ridge = np.concatenate([ridge, np.zeros((len(ridge), 1))], axis=1)
         self._matrix = gram + self._ridge[:, None, :] * np.eye(gram.shape[1])
         self._factor: Any = None
@@ -194,7 +194,7 @@ class _Work:
             return None
 
 
-class _Seen:
+class _HeldOut:
     """The error behind the clip, on rows that no step is fitted on."""
 
     def __init__(self, rows: Examples, mean: Array, limits: Limits) -> None:

@@ -44,6 +44,15 @@ def ldl(G: ArrayLike, order: ArrayLike | None = None) -> tuple[Matrix, NDArray[n
         DataError: G holds NaN or infinity.
         InternalError: G is not a square matrix.
 
+    >>> L, D = ldl([[4.0, 2], [2, 3]])
+    >>> L.tolist(), D.round(9).tolist()
+    ([[1.0, 0.0], [0.5, 1.0]], [4.0, 2.0])
+
+    The second feature is the first one doubled: it adds nothing.
+
+    >>> ldl([[1.0, 2], [2, 4]])[1].tolist()
+    [1.0, 0.0]
+
     """
     matrix = checked_square(G)
     if order is not None:
@@ -73,6 +82,11 @@ def fold(W: ArrayLike, L: ArrayLike, k: int) -> Matrix:
     Returns:
         [o, k] float64.
 
+    >>> G = np.array([[4.0, 2], [2, 3]])
+    >>> L, _ = ldl(G)
+    >>> fold([[1.0, 1.0]], L, 1).tolist()
+    [[1.5]]
+
     """
     weight, lower = np.asarray(W, dtype=np.float64), np.asarray(L, dtype=np.float64)
     if k == 0:
@@ -90,6 +104,10 @@ def equilibrate(G: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
 
     Returns:
         R [d, d] with a diagonal of ones (zeros for dead features) and scale [d] > 0 (one for dead features).
+
+    >>> R, scale = equilibrate(np.array([[4.0, 2], [2, 4]]))
+    >>> R.tolist(), scale.tolist()
+    ([[1.0, 0.5], [0.5, 1.0]], [2.0, 2.0])
 
     """
     diagonal = np.diagonal(G)

@@ -68,6 +68,17 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
         OptionError: the ridge is negative or not finite.
         InternalError: `keep` does not fit the matrix.
 
+    Of three features the last is twice the first plus 1, so it can go:
+
+    >>> x = np.array([[1.0, 2, 3, 4], [1, 0, 0, 1], [3, 5, 7, 9], [1, 1, 1, 1]])
+    >>> map_of_all = recover(x @ x.T, [True, True, False])
+    >>> map_of_all.coefficients.round(9)
+    array([[1., 0.],
+           [0., 1.],
+           [2., 0.]])
+    >>> map_of_all.intercept.round(9), round(map_of_all.error, 9)
+    (array([0., 0., 1.]), 0.0)
+
     """
     if not np.isfinite(ridge) or ridge < 0:
         raise OptionError(f"expected a ridge strength of 0 or more, found {ridge}; use for example 1e-4")
@@ -88,6 +99,11 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
 
 def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
     """Mean [d] and covariance [d, d] of an affine Gram matrix [d + 1, d + 1]; constant features get exact zeros.
+
+    >>> x = np.array([[1.0, 3], [5, 5], [1, 1]])
+    >>> mean, covariance = centred(x @ x.T)
+    >>> mean.tolist(), covariance.tolist()
+    ([2.0, 5.0], [[1.0, 0.0], [0.0, 0.0]])
 
     Raises:
         DataError: the Gram matrix is not finite or was made from no samples.

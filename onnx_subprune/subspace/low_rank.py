@@ -90,7 +90,11 @@ def input_spectrum(weight: ArrayLike, gram: ArrayLike) -> Spectrum:
 
 
 def share_of_variance(spectrum: Spectrum, ranks: Sequence[int]) -> Vector:
-    """Return the share of the outputs' variance that the leading components hold, for each rank; 1 of nothing."""
+    """Return the share of the outputs' variance that the leading components hold, for each rank; 1 of nothing.
+
+    >>> share_of_variance(Spectrum(np.array([3.0, 1.0]), np.eye(2), np.zeros(2)), [0, 1, 2]).tolist()
+    [0.0, 0.75, 1.0]
+    """
     sums = np.concatenate([[0.0], np.cumsum(spectrum.variances)])
     if sums[-1] <= 0.0:
         return np.where(np.asarray(ranks) > 0, 1.0, 0.0)
@@ -102,6 +106,11 @@ def factors(weight: ArrayLike, spectrum: Spectrum, rank: int) -> Factors:
 
     Raises:
         InternalError: there is no such rank.
+
+    >>> flat = Spectrum(np.array([4.0, 0.0]), np.eye(2), np.array([0.0, 5.0]))
+    >>> pair = factors([[2.0, 0.0], [0.0, 0.0]], flat, 1)
+    >>> pair.first.tolist(), pair.second.tolist(), pair.shift.tolist()
+    ([[2.0, 0.0]], [[1.0], [0.0]], [0.0, 5.0])
 
     """
     n = len(spectrum.variances)

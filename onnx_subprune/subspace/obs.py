@@ -138,19 +138,19 @@ def _greedy(
 ) -> list[tuple[int, float]]:
     """Take units of a pool out, the cheapest first, until one would cost more than `bound`: units and their costs."""
     gone, waiting = gone.copy(), np.ones(len(pool), dtype=np.bool_)
-    found: list[tuple[int, float]] = []
-    while len(found) < limit and waiting.any():
+    taken: list[tuple[int, float]] = []
+    while len(taken) < limit and waiting.any():
         scores = _uncorrected_scores(uncorrected, gone)[pool]
         for part in local:
             part.add_scores(scores)
         scores[~waiting] = np.inf
         # Of equals the one of the highest index goes: the order lists lower indices first.
         slot = len(pool) - 1 - int(np.argmin(scores[::-1]))
-        if found and scores[slot] > bound:
+        if taken and scores[slot] > bound:
             break
-        found.append((int(pool[slot]), float(scores[slot])))
+        taken.append((int(pool[slot]), float(scores[slot])))
         waiting[slot] = False
         gone[pool[slot]] = True
         for part in local:
             part.remove(slot)
-    return found
+    return taken

@@ -97,6 +97,12 @@ def zca_scores(C: ArrayLike) -> Vector:
 
     Whitening by C^-1/2 with its diagonal scaled back to one; the scores are the variances of the whitened features.
     Features that are dead score 0; those in an exact linear dependence score almost 0.
+
+    >>> zca_scores([[2.0, 0, 0], [0, 1, 0], [0, 0, 0]]).round(9).tolist()
+    [2.0, 1.0, 0.0]
+    >>> zca_scores([[1.0, 0.8], [0.8, 1.0]]).round(6).tolist()
+    [0.45, 0.45]
+
     """
     matrix, alive = _alive(C)
     scores = np.zeros(len(np.asarray(C)))
@@ -112,6 +118,10 @@ def conditional_variance_scores(C: ArrayLike) -> Vector:
     """Variance given all other features, `1 / (C^-1)_ii`: [d] from the covariance [d, d] (arXiv 2405.17506).
 
     Dead features score 0; those that are exact linear combinations of others score almost 0.
+
+    >>> conditional_variance_scores([[1.0, 0.8], [0.8, 1.0]]).round(6).tolist()
+    [0.36, 0.36]
+
     """
     matrix, alive = _alive(C)
     scores = np.zeros(len(np.asarray(C)))
@@ -122,7 +132,11 @@ def conditional_variance_scores(C: ArrayLike) -> Vector:
 
 
 def saw_scores(W: ArrayLike) -> Vector:
-    """Sum of absolute weights per input feature: [d] from the consumer's weight [o, d] (arXiv 2405.17506)."""
+    """Sum of absolute weights per input feature: [d] from the consumer's weight [o, d] (arXiv 2405.17506).
+
+    >>> saw_scores([[1.0, -2.0], [3.0, 0.5]]).tolist()
+    [4.0, 2.5]
+    """
     weight = np.asarray(W, dtype=np.float64)
     return _finite(np.abs(weight).sum(axis=0))
 
@@ -131,12 +145,20 @@ def wanda_scores(W: ArrayLike, squares: ArrayLike) -> Vector:
     """Absolute weights times root mean squares, summed over outputs: [d] from the consumer's [o, d] and E[x²] [d].
 
     Wanda (arXiv 2306.11695), whose scores of single weights are summed for every input feature.
+
+    >>> wanda_scores([[1.0, -2.0], [3.0, 0.5]], [0.25, 4.0]).tolist()
+    [2.0, 5.0]
+
     """
     return saw_scores(W) * np.sqrt(np.maximum(np.asarray(squares, dtype=np.float64), 0.0))
 
 
 def magnitude_scores(V: ArrayLike) -> Vector:
-    """L1 norm of the weights of each output feature: [d] from the producer's weight [d, ...]."""
+    """L1 norm of the weights of each output feature: [d] from the producer's weight [d, ...].
+
+    >>> magnitude_scores([[1.0, -2.0], [3.0, 0.5]]).tolist()
+    [3.0, 3.5]
+    """
     weight = np.asarray(V, dtype=np.float64)
     return _finite(np.abs(weight).reshape(len(weight), -1).sum(axis=1))
 
@@ -157,6 +179,11 @@ def unit_scores(scores: ArrayLike, units: Units) -> Vector:
     Raises:
         InternalError: the axis is not a multiple of the block.
 
+    >>> unit_scores([1.0, 2.0, 3.0, 4.0], 2).tolist()
+    [3.0, 7.0]
+    >>> unit_scores([1.0, 2.0, 3.0, 4.0], [[0, 3], [], [2]]).tolist()
+    [5.0, 0.0, 3.0]
+
     """
     values = np.asarray(scores, dtype=np.float64)
     if isinstance(units, int):
@@ -176,6 +203,9 @@ def joint_scores(scores: Sequence[ArrayLike]) -> Vector:
     Raises:
         InternalError: no consumer, or scores of different lengths.
 
+    >>> joint_scores([[1.0, 3.0], [20.0, 20.0]]).tolist()
+    [0.375, 0.625]
+
     """
     rows = [np.asarray(row, dtype=np.float64) for row in scores]
     if not rows or len({row.shape for row in rows}) != 1:
@@ -186,7 +216,11 @@ def joint_scores(scores: Sequence[ArrayLike]) -> Vector:
 
 
 def rank(scores: ArrayLike) -> NDArray[np.intp]:
-    """Unit indices [n], most important first; ties go to the lower index."""
+    """Unit indices [n], most important first; ties go to the lower index.
+
+    >>> rank([0.5, 2.0, 0.5, 1.0]).tolist()
+    [1, 3, 0, 2]
+    """
     return np.argsort(-_finite(np.asarray(scores, dtype=np.float64)), kind="stable")
 
 
@@ -203,6 +237,9 @@ def cumulative_variance(C: ArrayLike, order: ArrayLike, units: Units) -> Vector:
 
     Returns:
         [n + 1] from exactly 0 to exactly 1, never falling. Where nothing varies, one unit already is all there is.
+
+    >>> cumulative_variance([[3.0, 0], [0, 1]], order=[0, 1], units=1).tolist()
+    [0.0, 0.75, 1.0]
 
     """
     matrix, sequence = checked_square(C), np.asarray(order, dtype=np.intp)
@@ -256,6 +293,9 @@ def joint_share(shares: Sequence[ArrayLike]) -> NDArray[np.float64]:
 
     Raises:
         InternalError: no curve, or curves of different lengths.
+
+    >>> joint_share([[0.0, 0.5, 1.0], [0.0, 0.75, 1.0]]).tolist()
+    [0.0, 0.625, 1.0]
 
     """
     rows = [np.asarray(share, dtype=np.float64) for share in shares]

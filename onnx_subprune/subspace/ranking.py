@@ -137,7 +137,7 @@ def _terms(group: Group, readers: Sequence[Reader]) -> Iterator[Term]:
             together.setdefault(key, []).append(reader)
     for alike in together.values():
         units = alike[0].features.units(group.atom)
-        weight = np.concatenate([np.sqrt(one.positions) * one.weight() for one in alike], axis=1)
+        weight = np.concatenate([np.sqrt(reader.positions) * reader.weight() for reader in alike], axis=1)
         if not np.isfinite(weight).all():
             raise DataError(f"expected finite weights behind '{group.name}', found NaN or infinity; check the model")
         for block, covariance in enumerate(alike[0].moments.covariance):
@@ -192,7 +192,7 @@ def _feature_scores(reader: Reader, method: str) -> NDArray[np.float64]:
     if method == "saw":
         return np.stack([saw_scores(weight) for weight in reader.weight()])
     if method == "wanda":
-        return np.stack([wanda_scores(*one) for one in zip(reader.weight(), reader.squares(), strict=True)])
+        return np.stack([wanda_scores(*block) for block in zip(reader.weight(), reader.squares(), strict=True)])
     return reader.moments.scores(method)
 
 

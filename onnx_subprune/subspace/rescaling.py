@@ -48,6 +48,13 @@ def rescaling(
         averaged: whether the spread is of a mean, not of a sum, of squares.
         pooled: whether a statistic runs over many positions, so that its mean is the mean over all of them.
 
+    Of four values that RMSNorm divides by their root mean square two hold a quarter of the squares:
+
+    >>> squares = np.diag([1.5, 1.5, 0.5, 0.5])
+    >>> keep = np.array([False, False, True, True])
+    >>> round(rescaling(squares, np.zeros(4), keep, centred=False, averaged=True, pooled=False).factor ** 2, 9)
+    0.5
+
     """
     if not averaged:
         squares = np.diagonal(second)

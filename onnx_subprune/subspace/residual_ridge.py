@@ -53,7 +53,7 @@ class Refined:
 
     Attributes:
         weight: [blocks, o, f] float64.
-        bias: [blocks, o] float64.
+        bias: [blocks, o] float64, of several readers [readers, blocks, o].
         strength: λ of the ridge; infinite where the weight stayed as it was.
         factors: how far each part of the error is corrected, 0 to 1.
         before, after: share of the targets' squares that is missed on the samples that chose, with the weight
@@ -108,11 +108,12 @@ def refine(
     layers = [slice(*ends) for ends in pairwise(bounds)]
     best = [_Choice(float("inf"), (0.0,) * len(fitted.cross)) for _ in layers]
     if fitted.count and held.count and fitted.finite and held.finite:
-        open_layers = [n for n, one in enumerate(layers) if _missed(held, one) > rounding * _scale(held, one)]
+        misses = [_missed(held, outputs) > rounding * _scale(held, outputs) for outputs in layers]
+        open_layers = [number for number, misses_some in enumerate(misses) if misses_some]
         _choose(best, layers, open_layers, (fitted, held), strengths, affine=affine)
     last = [fitted] if held is fitted or not whole else [fitted, held]
     final = _Centred.of(last, affine=affine) if _any(best) else None
-    return [_refined(fitted, held, one, choice, final) for one, choice in zip(layers, best, strict=True)]
+    return [_refined(fitted, held, outputs, choice, final) for outputs, choice in zip(layers, best, strict=True)]
 
 
 def _any(choices: Sequence[_Choice]) -> bool:
@@ -141,31 +142,33 @@ def _choose(
         seen = parts @ held.gram
         waited += 1
         for number in numbers:
-            one = layers[number]
-            factors, gain = _blend(parts[:, :, one], seen[:, :, one], unseen[:, one])
-            left = _missed(held, one) - best[number].gain
-            if gain - best[number].gain > margin * max(left, 0.0):
+            outputs = layers[number]
+            factors, gain = _blend(parts[:, :, outputs], seen[:, :, outputs], unseen[:, outputs])
+            missed = _missed(held, outputs) - best[number].gain
+            if gain - best[number].gain > margin * max(missed, 0.0):
                 best[number], waited = _Choice(strength, tuple(factors.tolist()), gain), 0
 
 
-def _refined(fitted: Pairs, held: Pairs, one: slice, choice: _Choice, final: _Centred | None) -> Refined:
-    weight, bias = fitted.weight[:, one], fitted.bias[:, one]
-    missed, scale = _missed(held, one), _scale(held, one)
-    parts = final.solve(choice.strength, one) if final is not None and choice.gain > 0 else None
+def _refined(fitted: Pairs, held: Pairs, outputs: slice, choice: _Choice, final: _Centred | None) -> Refined:
+    weight, bias = fitted.weight[:, outputs], fitted.bias[..., outputs]
+    missed, scale = _missed(held, outputs), _scale(held, outputs)
+    parts = final.solve(choice.strength, outputs) if final is not None and choice.gain > 0 else None
     if parts is None:
         return Refined(weight, bias, float("inf"), (0.0,) * len(fitted.cross), missed / scale, missed / scale)
     D = np.tensordot(choice.factors, parts, axes=1)
-    shift = D[:, :, -1] - np.einsum("bof,bf->bo", D[:, :, :-1], fitted.pivot)
+    f = fitted.features
+    shifts = [D[:, :, f + n] - np.einsum("bof,bf->bo", D[:, :, :f], pivot) for n, pivot in enumerate(fitted.pivots)]
+    shift = np.stack(shifts).reshape(bias.shape)
     after = max(missed - choice.gain, 0.0) / scale
-    return Refined(weight + D[:, :, :-1], bias + shift, choice.strength, choice.factors, missed / scale, after)
+    return Refined(weight + D[:, :, :f], bias + shift, choice.strength, choice.factors, missed / scale, after)
 
 
-def _missed(pairs: Pairs, one: slice) -> float:
-    return float(pairs.missed[:, one].sum())
+def _missed(pairs: Pairs, outputs: slice) -> float:
+    return float(pairs.missed[:, outputs].sum())
 
 
-def _scale(pairs: Pairs, one: slice) -> float:
-    return max(float(pairs.square[:, one].sum()), float(np.finfo(np.float64).tiny))
+def _scale(pairs: Pairs, outputs: slice) -> float:
+    return max(float(pairs.square[:, outputs].sum()), float(np.finfo(np.float64).tiny))
 
 
 class _Centred:
@@ -173,21 +176,28 @@ class _Centred:
 
     @classmethod
     def of(cls, pairs: Sequence[Pairs], *, affine: bool) -> _Centred:
-        """Return the moments of the rows of all `pairs`, which share a pivot."""
-        gram, cross = sum(one.gram for one in pairs), sum(one.cross for one in pairs)
-        return cls(np.asarray(gram), np.asarray(cross), pairs[0].pivot, affine=affine)
+        """Return the moments of the rows of all `pairs`, which share their pivots."""
+        gram, cross = sum(sums.gram for sums in pairs), sum(sums.cross for sums in pairs)
+        return cls(np.asarray(gram), np.asarray(cross), pairs[0].pivots, affine=affine)
 
-    def __init__(self, gram: Matrix, errors: Matrix, pivot: Matrix, *, affine: bool) -> None:
-        count = np.maximum(gram[:, -1:, -1:], np.finfo(np.float64).tiny)
-        self._mean = gram[:, :-1, -1] / count[:, 0] if affine else np.zeros((gram.shape[0], gram.shape[1] - 1))
-        self._means = errors[..., -1] / count[:, 0] if affine else np.zeros(errors.shape[:3])
-        second = gram[:, :-1, :-1] / count
-        second -= self._mean[:, :, None] * self._mean[:, None, :]
-        cross = errors[..., :-1] / count - self._means[..., None] * self._mean[:, None, :]
+    def __init__(self, gram: Matrix, errors: Matrix, pivots: Matrix, *, affine: bool) -> None:
+        f, (readers, blocks) = pivots.shape[2], pivots.shape[:2]
+        counts = np.maximum(np.einsum("bii->bi", gram)[:, f:], np.finfo(np.float64).tiny)
+        count = counts.sum(axis=1)[:, None, None]
+        # Of each reader: its rows' means, [blocks, f] and [parts, blocks, o].
+        self._mean, self._means = np.zeros((readers, blocks, f)), np.zeros((readers, *errors.shape[:3]))
+        second, cross = gram[:, :f, :f] / count, errors[..., :f] / count
+        for reader in range(readers if affine else 0):
+            own = counts[:, reader, None]
+            mean = self._mean[reader] = gram[:, :f, f + reader] / own
+            means = self._means[reader] = errors[..., f + reader] / own
+            share = (own / count[:, 0])[:, :, None]
+            second -= share * (mean[:, :, None] * mean[:, None, :])
+            cross -= share * (means[..., None] * mean[:, None, :])
         variance = np.einsum("bii->bi", second).copy()
-        raw = np.einsum("bii->bi", gram)[:, :-1] / count[:, 0]
+        raw = np.einsum("bii->bi", gram)[:, :f] / count[:, 0]
         # Such a feature is constant, but for the rounding of these sums or of what it was computed in.
-        dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivot))
+        dead = variance <= np.maximum(1e-10 * raw, 1e-10 * np.square(pivots).max(axis=0))
         self._scale = np.sqrt(np.where(dead, 1.0, variance))
         live = ~dead
         usual = np.sum(variance * live, axis=1, keepdims=True) / np.maximum(live.sum(axis=1, keepdims=True), 1)
@@ -197,9 +207,9 @@ class _Centred:
         self._matrix *= live[:, :, None] & live[:, None, :]
         self._cross = cross / self._scale[:, None, :] * live[:, None, :]
 
-    def solve(self, strength: float, one: slice = slice(None)) -> Matrix | None:
-        """Return the corrections [parts, blocks, o, f + 1] of all parts; None where the moments are not sound."""
-        wanted, means = self._cross[:, :, one], self._means[:, :, one]
+    def solve(self, strength: float, layer: slice = slice(None)) -> Matrix | None:
+        """Return the corrections [parts, blocks, o, f + readers] of all parts; None where the moments are not sound."""
+        wanted, means = self._cross[:, :, layer], self._means[:, :, :, layer]
         parts, blocks, outputs, features = wanted.shape
         targets = wanted.transpose(1, 3, 0, 2).reshape(blocks, features, -1)
         matrix = self._matrix.copy()
@@ -208,8 +218,8 @@ class _Centred:
         if solved is None:
             return None
         D = solved.reshape(blocks, features, parts, outputs).transpose(2, 0, 3, 1) / self._scale[:, None, :]
-        shift = means - np.einsum("pbof,bf->pbo", D, self._mean)
-        return np.concatenate([D, shift[..., None]], axis=3)
+        shifts = [y - np.einsum("pbof,bf->pbo", D, x) for y, x in zip(means, self._mean, strict=True)]
+        return np.concatenate([D, np.stack(shifts, axis=3)], axis=3)
 
 
 def _solved(matrix: Matrix, targets: Matrix) -> Matrix | None:
@@ -229,15 +239,15 @@ def _blend(parts: Matrix, seen: Matrix, errors: Matrix) -> tuple[NDArray[np.floa
     whole error.
     """
     slopes = np.array([float(np.vdot(part, errors)) for part in parts])
-    curves = np.array([[float(np.vdot(one, other)) for other in parts] for one in seen])
+    curves = np.array([[float(np.vdot(product_part, other)) for other in parts] for product_part in seen])
     best, gain = np.zeros(len(parts)), 0.0
     for free in product((False, True), repeat=len(parts)):
         # The least on the box is the least on one of its faces: factors that are not free are 0 or 1.
         for fixed in product((0.0, 1.0), repeat=len(parts) - sum(free)):
             factors = _face(np.array(free), fixed, slopes, curves)
-            found = float(2.0 * slopes @ factors - factors @ curves @ factors)
-            if found > gain:
-                best, gain = factors, found
+            fall = float(2.0 * slopes @ factors - factors @ curves @ factors)
+            if fall > gain:
+                best, gain = factors, fall
     return best, gain
 
 

@@ -24,16 +24,19 @@ _PANEL = 256
 class Pairs:
     """Sums of products of inputs x with themselves and with the parts of a layer's error, over rows.
 
+    A weight may have several readers whose biases are apart: then the rows of each have an intercept of their own.
+
     Args:
         weight: [blocks, o, f], the present one.
-        bias: [blocks, o], the present one.
+        bias: the present one, [blocks, o]; of several readers [readers, blocks, o].
         parts: how many parts a target has: the layer's own output, and what it has to make up for.
-        pivot: [blocks, f], a value near the mean of x, so that sums of x - pivot lose no digits; zero without.
+        pivot: [blocks, f] or [readers, blocks, f], a value near the mean of x, so that sums of x - pivot lose no
+            digits; zero without.
 
     Attributes:
         count: number of rows.
-        gram: [blocks, f + 1, f + 1] float64 of z = [x - pivot; 1].
-        cross: [parts, blocks, o, f + 1] of each part of the error with z.
+        gram: [blocks, f + readers, f + readers] float64 of z = [x - pivot; 1 for the reader of the row, 0 for others].
+        cross: [parts, blocks, o, f + readers] of each part of the error with z.
         square: [blocks, o], sums of squares of the whole target.
         missed: [blocks, o], sums of squares of the whole error.
 
@@ -42,20 +45,38 @@ class Pairs:
     def __init__(self, weight: Matrix, bias: Matrix, parts: int, pivot: Array | None = None) -> None:
         blocks, outputs, features = weight.shape
         self.weight, self.bias = weight, bias
-        self.pivot = np.zeros((blocks, features)) if pivot is None else pivot.astype(np.float64)
+        self.readers = 1 if bias.ndim == 2 else len(bias)
+        shape = (*bias.shape[:-1], features)
+        self.pivot = np.zeros(shape) if pivot is None else pivot.astype(np.float64)
         self.single = features > _SMALL
         self.count = 0
-        self._gram, self._halved = np.zeros((blocks, features + 1, features + 1)), False
-        self.cross = np.zeros((parts, blocks, outputs, features + 1))
+        size = features + self.readers
+        self._gram, self._halved = np.zeros((blocks, size, size)), False
+        self.cross = np.zeros((parts, blocks, outputs, size))
         self.square = np.zeros((blocks, outputs))
         self.missed = np.zeros((blocks, outputs))
+
+    @property
+    def features(self) -> int:
+        """Number of features of each block."""
+        return int(self.weight.shape[2])
+
+    @property
+    def pivots(self) -> Matrix:
+        """The pivots, [readers, blocks, f]."""
+        return self.pivot if self.pivot.ndim == 3 else self.pivot[None]
+
+    @property
+    def biases(self) -> Matrix:
+        """The present biases, [readers, blocks, o]."""
+        return self.bias if self.bias.ndim == 3 else self.bias[None]
 
     @property
     def gram(self) -> Matrix:
         """The sums of products of z with itself."""
         if self._halved:
-            for start in range(0, self._gram.shape[1] - 1, _PANEL):
-                stop = min(start + _PANEL, self._gram.shape[1] - 1)
+            for start in range(0, self.features, _PANEL):
+                stop = min(start + _PANEL, self.features)
                 self._gram[:, start:stop, :start] = self._gram[:, :start, start:stop].transpose(0, 2, 1)
             self._halved = False
         return self._gram
@@ -63,34 +84,42 @@ class Pairs:
     @property
     def finite(self) -> bool:
         """Whether no NaN and no infinity was among the rows."""
-        return bool(np.isfinite(self._gram[:, -1]).all() and np.isfinite(self.missed).all())
+        return bool(np.isfinite(self._gram[:, self.features :]).all() and np.isfinite(self.missed).all())
 
-    def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None) -> None:
-        """Add rows x [blocks, rows, f] and the parts of their targets, each [blocks, rows, o].
+    def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None, reader: int = 0) -> None:
+        """Add rows of one reader.
 
-        The squares of a row count `weights` [rows] times, once where there are none.
+        Args:
+            x: [blocks, rows, f].
+            parts: of the targets, each [blocks, rows, o].
+            weights: [rows], how often the squares of a row count; once where None.
+            reader: which of the biases is that of the rows.
+
         """
         # What is not finite is told of by `finite`.
         with np.errstate(invalid="ignore", over="ignore"):
-            self._add(x, parts, weights)
+            self._add(x, parts, weights, reader)
 
-    def _add(self, x: Array, parts: Sequence[Array], weights: Array | None) -> None:
+    def _add(self, x: Array, parts: Sequence[Array], weights: Array | None, reader: int) -> None:
         kind = np.dtype(np.float32 if self.single else np.float64)
-        z = (x - self.pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
+        pivot = self.pivots[reader]
+        z = (x - pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
         targets = [part.astype(kind, copy=False) for part in parts]
-        level = self.bias + np.einsum("bof,bf->bo", self.weight, self.pivot)
+        level = self.biases[reader] + np.einsum("bof,bf->bo", self.weight, pivot)
         present = z @ self.weight.transpose(0, 2, 1).astype(kind) + level[:, None, :].astype(kind)
         errors = [targets[0] - present, *targets[1:]]
         ones = np.ones(x.shape[1], kind)
         if weights is not None:
             ones = np.sqrt(weights).astype(kind)
-            z, targets, errors = z * ones[:, None], [_each(p, ones) for p in targets], [_each(e, ones) for e in errors]
-        self._add_products(z, errors, ones)
+            z = z * ones[:, None]
+            targets, errors = ([part * ones[:, None] for part in each] for each in (targets, errors))
+        self._add_products(z, errors, ones, self.features + reader)
         self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
         self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
-    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array) -> None:
+    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array, place: int) -> None:
+        """Add the products of z, whose entry `one` is `ones`."""
         f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
         sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
 
@@ -104,16 +133,12 @@ class Pairs:
             # The wider panels first: they are the longer ones.
             shared(panel, range(0, f, _PANEL)[::-1])
             self._halved = True
-        gram[:, f, :f] += sums
-        gram[:, :f, f] += sums
-        gram[:, f, f] += float(np.vdot(ones, ones))
+        gram[:, place, :f] += sums
+        gram[:, :f, place] += sums
+        gram[:, place, place] += float(np.vdot(ones, ones))
         for cross, error in zip(self.cross, errors, strict=True):
             cross[:, :, :f] += error.transpose(0, 2, 1) @ z
-            cross[:, :, f] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
-
-
-def _each(values: Array, ones: Array) -> Array:
-    return values * ones[:, None]
+            cross[:, :, place] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
 
 
 def total_of(parts: Sequence[Array]) -> Array:

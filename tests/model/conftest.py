@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import AttributeProto, TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper, parser
+
+from onnx_subprune.model import save_model
 
 
 def _entry(key: str, value: str) -> onnx.StringStringEntryProto:
@@ -179,3 +184,31 @@ def rich_model() -> onnx.ModelProto:
     training = model.training_info.add()
     training.initialization_binding.append(_entry("weight", "x"))
     return model
+
+
+@pytest.fixture
+def model() -> onnx.ModelProto:
+    """A product with a weight of 2,400 bytes and a constant in a node."""
+    model = parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 20] x) => (float[N, 30] y) { h = MatMul(x, w)  c = Constant<value_float = 2.0>()  y = Mul(h, c) }
+    """)
+    weight = np.random.default_rng(0).normal(size=(20, 30)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    model.graph.initializer[0].doc_string = "trained"
+    return model
+
+
+@pytest.fixture
+def external() -> Callable[..., Path]:
+    """Save a model with external data, then overwrite entries of the first tensor."""
+
+    def save(model: onnx.ModelProto, folder: Path, **entries: str) -> Path:
+        save_model(model, folder / "m.onnx", threshold=0)
+        light = onnx.load(folder / "m.onnx", load_external_data=False)
+        for entry in light.graph.initializer[0].external_data:
+            entry.value = entries.get(entry.key, entry.value)
+        (folder / "m.onnx").write_bytes(light.SerializeToString())
+        return folder / "m.onnx"
+
+    return save

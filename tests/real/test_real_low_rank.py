@@ -12,7 +12,7 @@ import pytest
 
 from onnx_subprune.calibration import open_data
 from onnx_subprune.evaluate import top1
-from onnx_subprune.factorisation.low_rank_pipeline import factorise
+from onnx_subprune.factorisation import factorise
 from onnx_subprune.model import input_specs
 from onnx_subprune.options import Options, Target
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from onnx_subprune.subspace.clipped_regression import Examples, Limits, _Work, clipped
+from onnx_subprune.subspace.clipped_regression import Examples, Limits, _ClipProblem, fit_behind_clip
 from onnx_subprune.subspace.residual_ridge import Refined, refine
 from onnx_subprune.subspace.residual_sums import Pairs
 
@@ -46,7 +46,7 @@ def _missed(weight: np.ndarray, bias: np.ndarray, rows: Examples, limits: Limits
 def test_less_is_missed_behind_the_clip(limits, beside, blocks):
     rows, held, new = (_examples(count, beside, blocks=blocks) for count in (4000, 1000, 4000))
     found, present = _fitted(rows, held)
-    better = clipped(found, present, rows, held, limits)
+    better = fit_behind_clip(found, present, rows, held, limits)
     before, after = (_missed(one.weight, one.bias, new, limits) for one in (found, better))
     # Noise of a shortcut cannot be made up for.
     assert after < (0.99 if beside else 0.97) * before
@@ -65,7 +65,7 @@ def test_steps_lead_to_the_least_of_the_convex_problem():
         return float(np.square(np.where(target > 0, given - target, np.maximum(given, 0))).mean())
 
     least = minimize(loss, np.append(found.weight[0, 0], found.bias[0])).fun
-    work = _Work(found, present, rows, RELU)
+    work = _ClipProblem(found, present, rows, RELU)
     now = np.concatenate([found.weight, work.level(found.weight, found.bias)], axis=2)
     losses = []
     for _ in range(100):
@@ -81,14 +81,14 @@ def test_steps_lead_to_the_least_of_the_convex_problem():
 def test_what_no_clip_reaches_stays():
     rows, held = _examples(2000, level=100.0), _examples(500, level=100.0)
     found, present = _fitted(rows, held)
-    assert clipped(found, present, rows, held, RELU) is found
+    assert fit_behind_clip(found, present, rows, held, RELU) is found
 
 
 def test_a_layer_that_was_right_is_left_alone():
     rows, held = _examples(2000), _examples(500)
     _, present = _fitted(rows, held)
     kept = Refined(*present, float("inf"), (0.0,), 0.0, 0.0)
-    assert clipped(kept, present, rows, held, RELU) is kept
+    assert fit_behind_clip(kept, present, rows, held, RELU) is kept
 
 
 def test_where_no_fit_to_the_whole_output_helped_one_behind_the_clip_may():
@@ -96,7 +96,7 @@ def test_where_no_fit_to_the_whole_output_helped_one_behind_the_clip_may():
     found, _ = _fitted(rows, held)
     present = found.weight, found.bias
     kept = Refined(*present, float("inf"), (0.0,), 0.1, 0.1)
-    better = clipped(kept, present, rows, held, RELU)
+    better = fit_behind_clip(kept, present, rows, held, RELU)
     assert np.isfinite(better.strength)
     assert _missed(better.weight, better.bias, held, RELU) < _missed(*present, held, RELU)
 
@@ -107,6 +107,6 @@ def test_features_that_never_vary_do_no_harm():
         some.x[:, :, 1] = 0
         some.x[:, :, 2] = some.x[:, :, 3]
     found, present = _fitted(rows, held)
-    better = clipped(found, present, rows, held, RELU)
+    better = fit_behind_clip(found, present, rows, held, RELU)
     assert np.isfinite(better.weight).all()
     assert _missed(better.weight, better.bias, held, RELU) < _missed(found.weight, found.bias, held, RELU)

@@ -18,7 +18,7 @@ from accuracy.networks import NETWORKS, THREADS, Budget, Network, Opened
 from accuracy.rivals import Pythons, rival
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import SubpruneError
-from onnx_subprune.factorisation.low_rank_pipeline import factorise
+from onnx_subprune.factorisation import factorise
 from onnx_subprune.options import Options
 from onnx_subprune.pipeline import prune
 

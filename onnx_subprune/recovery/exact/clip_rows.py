@@ -17,11 +17,19 @@ _CLIPPED_ROWS, _CLIPPED_BYTES = 32, 1 << 29
 
 
 class ClipRows:
-    """Rows to fit on and rows held out, as many as are worth their time and memory, from all over the data."""
+    """Rows to fit on and rows held out, as many as are worth their time and memory, from all over the data.
 
-    def __init__(self, settings: Settings, features: int, samples: int) -> None:
+    Args:
+        settings: its seed draws the rows.
+        features: of the layer.
+        samples: whose rows will be added.
+        readers: how many layers will add rows of each sample.
+
+    """
+
+    def __init__(self, settings: Settings, features: int, samples: int, readers: int = 1) -> None:
         self._rng = np.random.default_rng(settings.seed)
-        self._features, self._samples = features, samples
+        self._features, self._samples, self._readers = features, samples, readers
         self._share: float | None = None
         self._rows: tuple[list[Examples], list[Examples]] = ([], [])
 
@@ -39,10 +47,10 @@ class ClipRows:
 
     def _part(self, rows: Rows, samples: int) -> float:
         """Return which part of the rows to keep, seeing those of some samples."""
-        expected = max(1.0, rows.x.shape[1] * self._samples / max(samples, 1))
-        each = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
+        expected = max(1.0, rows.x.shape[1] * self._samples * self._readers / max(samples, 1))
+        row_bytes = sum(value[:, 0].nbytes for value in (rows.x, rows.total, *rows.parts) if value is not None)
         wanted = _CLIPPED_ROWS * max(self._features, LEAST_FEATURES)
-        possible = _CLIPPED_BYTES / max(each, 1)
+        possible = _CLIPPED_BYTES / max(row_bytes, 1)
         # Too few to fit on are not worth keeping.
         return min(wanted, possible, expected) / expected if possible > ROWS_PER_FEATURE * self._features else 0.0
 

@@ -10,21 +10,16 @@ import numpy as np
 import onnx
 
 from onnx_subprune.model import array_of, attribute_of
+from onnx_subprune.structure.position_weights import Reader
 from onnx_subprune.subspace.clipped_regression import Limits
 
-__all__ = ["adds_behind", "is_normalised", "limits_of"]
+__all__ = ["adds_behind", "limits_of", "reader_of"]
 
 Readers = Mapping[str, Sequence[onnx.NodeProto]]
 Constants = Mapping[str, onnx.TensorProto]
 
-# Operators whose statistics are of each position, over the last axis unless they say otherwise.
-_NORMALISATIONS = (
-    "LayerNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "LpNormalization",
-)
-_MEANS = ("ReduceMean", "ReduceSumSquare", "ReduceL2")
+# What reduces over axes, and says over which.
+_REDUCING = "Reduce"
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -35,44 +30,24 @@ def adds_behind(name: str, readers: Readers, reads: Counter[str]) -> Iterator[st
         yield name
 
 
-def is_normalised(name: str, rank: int, readers: Readers, constants: Constants) -> bool:
-    """Whether a normalisation over each position reads a tensor: then errors count relative to the position's size."""
-    for node in readers.get(name, ()):
-        if node.input[0] != name:
-            continue
-        if _is_over_last(node, rank) or _is_mean_of_last(node, rank, constants):
-            return True
-        squared = node.op_type == "Pow" or (node.op_type == "Mul" and list(node.input) == [name, name])
-        if squared and any(_is_mean_of_last(other, rank, constants) for other in readers.get(node.output[0], ())):
-            return True
-    return False
-
-
-def _is_over_last(node: onnx.NodeProto, rank: int) -> bool:
-    return node.op_type in _NORMALISATIONS and int(attribute_of(node, "axis", -1)) % rank == rank - 1
-
-
-def _is_mean_of_last(node: onnx.NodeProto, rank: int, constants: Constants) -> bool:
-    """Whether a node takes a mean over the last axis alone."""
-    if node.op_type not in _MEANS:
-        return False
+def reader_of(node: onnx.NodeProto, constants: Constants) -> Reader:
+    """Return a node as `is_normalised` looks at it."""
     axes = attribute_of(node, "axes", None)
-    if axes is None and len(node.input) > 1 and node.input[1] in constants:
-        axes = array_of(constants[node.input[1]]).tolist()
-    return axes is not None and [int(axis) % rank for axis in axes] == [rank - 1]
+    if axes is None and node.op_type.startswith(_REDUCING) and len(node.input) > 1 and node.input[1] in constants:
+        axes = np.ravel(array_of(constants[node.input[1]])).tolist()
+    axis = attribute_of(node, "axis", -1)
+    given = None if axes is None else [int(value) for value in axes]
+    return Reader(node.op_type, list(node.input), node.output[0], int(axis), given)
 
 
 def limits_of(node: onnx.NodeProto, name: str, constants: Constants) -> Limits | None:
     """Return what a Relu or a Clip by constants limits a tensor to; None for any other reader."""
     if node.op_type == "Relu":
         return Limits(0.0, math.inf)
-    if (
-        node.op_type != "Clip"
-        or node.input[0] != name
-        or any(each and each not in constants for each in node.input[1:])
-    ):
+    inputs = node.input[1:]
+    if node.op_type != "Clip" or node.input[0] != name or any(limit and limit not in constants for limit in inputs):
         return None
-    given = [float(array_of(constants[each]).item()) if each else None for each in node.input[1:]]
+    given = [float(array_of(constants[limit]).item()) if limit else None for limit in inputs]
     low, high = (*given, None, None)[:2]
     low = attribute_of(node, "min", -math.inf) if low is None else low
     high = attribute_of(node, "max", math.inf) if high is None else high

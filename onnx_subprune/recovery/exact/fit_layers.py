@@ -9,7 +9,7 @@ read the same tensor in the same way are fitted together: their inputs are taken
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,10 +17,14 @@ import onnx
 
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.progress import Progress
+from onnx_subprune.recovery.exact.biases import with_biases, without_idle_biases
 from onnx_subprune.recovery.exact.correspondence import Surroundings
-from onnx_subprune.recovery.exact.linear_layers import Linear, find_linears, with_biases, without_idle_biases
-from onnx_subprune.recovery.exact.paired_run import Networks, PairedRun
+from onnx_subprune.recovery.exact.fused_nodes import Apart, names_in, taken_apart
+from onnx_subprune.recovery.exact.linear_layers import Linear, find_linears
+from onnx_subprune.recovery.exact.paired_run import PairedRun
 from onnx_subprune.recovery.exact.settings import Settings
+from onnx_subprune.recovery.exact.steps import steps_of
+from onnx_subprune.recovery.exact.targets import Networks, Restrict, Targets
 from onnx_subprune.threads import side_by_side
 
 __all__ = ["LayerFit", "Refit", "refit"]
@@ -73,43 +77,51 @@ def refit(
 
     """
     settings = settings or Settings()
-    model, added = with_biases(networks.pruned)
+    taken = names_in(networks.dense) | names_in(networks.pruned)
+    dense, pruned = (taken_apart(network, taken) for network in (networks.dense, networks.pruned))
+    model, added = with_biases(pruned.model)
+    networks = replace(networks, dense=dense.model, pruned=model, restrict=_extended(networks.restrict, dense))
     linears, left = find_linears(model)
-    surroundings = Surroundings(model, networks.dense)
-    known = {name for node in networks.dense.graph.node for name in node.output}
-    left |= {one.name: "the dense network has no such tensor" for one in linears if one.output not in known}
-    steps = [one for one in linears if one.output in known]
+    surroundings = Surroundings(model, dense.model)
+    targets = Targets(dense.model, networks.restrict, surroundings)
+    reasons = {linear.name: targets.refusal(linear) for linear in linears}
+    linears, further = _whole(linears, {name: reason for name, reason in reasons.items() if reason is not None})
+    left |= further
     layers: list[LayerFit] = []
     done = 0
-    with (
-        side_by_side(settings.threads),
-        PairedRun(replace(networks, pruned=model), surroundings, steps, data, settings) as work,
-    ):
-        for number, together in enumerate(_together(steps, surroundings, settings)):
+    steps = steps_of(model, linears, surroundings, settings)
+    with side_by_side(settings.threads), PairedRun(networks, surroundings, steps, data, settings) as run:
+        for number, step in enumerate(steps):
             if progress is not None:
-                progress(done, len(steps))
-            done += len(together)
-            found = work.fit(together, np.random.default_rng((settings.seed, number)))
-            if isinstance(found, str):
-                left |= dict.fromkeys([one.name for one in together], found)
+                progress(done, len(linears))
+            done += len(step.linears)
+            refined = run.fit(step, np.random.default_rng((settings.seed, number)))
+            if isinstance(refined, str):
+                left |= dict.fromkeys([linear.name for linear in step.linears], refined)
                 continue
-            for linear, one in zip(together, found, strict=True):
-                if not work.write(linear, one):
-                    left[linear.name] = "its type cannot hold the weights that were found"
-                    continue
-                layers.append(LayerFit(linear.name, one.before, one.after, one.strength, one.factors))
-                logger.debug("fitted %s", layers[-1])
+            refused = run.write(step, refined)
+            left |= {linear.name: "its type cannot hold the weights that were found" for linear in refused}
+            for linear, fit in zip(step.linears, refined, strict=True):
+                if linear not in refused:
+                    layers.append(LayerFit(linear.name, fit.before, fit.after, fit.strength, fit.factors))
+                    logger.debug("fitted %s", layers[-1])
     if progress is not None:
-        progress(len(steps), len(steps))
-    return Refit(without_idle_biases(model, added), tuple(layers), left)
+        progress(len(linears), len(linears))
+    return Refit(pruned.together(without_idle_biases(model, added)), tuple(layers), left)
 
 
-def _together(steps: Sequence[Linear], surroundings: Surroundings, settings: Settings) -> list[list[Linear]]:
-    """Return the layers in order, those that read the same rows in one list, at the place of the first."""
-    found: dict[object, list[Linear]] = {}
-    for linear in steps:
-        alone = linear.blocks > 1 or surroundings.normalised(linear, None, linear.rank)
-        alone |= surroundings.shifted(linear) is not None
-        alone |= settings.sequential and surroundings.shortcut(linear) is not None
-        found.setdefault(id(linear) if alone else (linear.reading, linear.bias is None), []).append(linear)
-    return list(found.values())
+def _extended(restrict: Restrict, apart: Apart) -> Restrict:
+    """Return a function that cuts the parts of fused nodes down as their outputs are."""
+    return lambda name, value: restrict(apart.stands_for.get(name, name), value)
+
+
+def _whole(linears: list[Linear], refused: dict[str, str]) -> tuple[list[Linear], dict[str, str]]:
+    """Return the layers that are left without those that have no target, or share a weight with one; and why."""
+    weights = {linear.weight: linear for linear in linears if linear.name in refused}
+    left = {
+        linear.name: refused.get(linear.name)
+        or f"it shares its weight with '{weights[linear.weight].name}': {refused[weights[linear.weight].name]}"
+        for linear in linears
+        if linear.weight in weights
+    }
+    return [linear for linear in linears if linear.name not in left], left

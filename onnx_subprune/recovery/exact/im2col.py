@@ -46,7 +46,17 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Which input position stands at each tap of each output: one table [outputs, taps] an axis, -1 for none."""
+    """Which input position stands at each tap of each output: one table [outputs, taps] an axis, -1 for none.
+
+    A kernel of three taps over three positions, padded by one on both sides:
+
+    >>> geometry = Geometry((np.array([[-1, 0, 1], [0, 1, 2], [1, 2, -1]]),), size=(3,))
+    >>> every = Sample.draw(samples=1, positions=geometry.outputs, most=3, rng=np.random.default_rng(0))
+    >>> geometry.rows(np.array([[[10, 20, 30]]]), blocks=1, sample=every)
+    array([[[ 0, 10, 20],
+            [10, 20, 30],
+            [20, 30,  0]]])
+    """
 
     tables: tuple[Array, ...]
     size: tuple[int, ...]

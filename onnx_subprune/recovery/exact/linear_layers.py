@@ -1,35 +1,60 @@
-"""The linear nodes of a network whose weights can be fitted anew: Conv, ConvTranspose, Gemm and MatMul.
+"""The linear maps of a network whose stored weights can be fitted anew, and why the others cannot.
 
-A `Linear` is y = W x + b with a stored weight that nobody else reads. The bias is an input of the node, or the constant
-of the Add behind a MatMul. A Conv or a Gemm without one is given a bias of zeros; a MatMul without one is fitted
-without an intercept, so that no node is added. Weights are seen as matrices [blocks, outputs, features]: the features
-of a Conv are its kernel taps x channels, the blocks its groups.
+A `Linear` is y = W x + b. Conv, ConvTranspose, Gemm and MatMul give y; a fused attention projects its input to queries,
+keys and values, and a recurrent layer to its gates, out of sight: there y is computed beside the network. The bias is
+an input of the node, or the constant of the Add behind a MatMul. A Conv or a Gemm without one is given a bias of zeros;
+any other layer without one is fitted without an intercept, so that no node is added. Weights are seen as matrices
+[blocks, outputs, features]: the features of a Conv are its kernel taps x channels, the blocks its groups.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
-from onnx_subprune.model import array_of, attribute_of, initializer
+from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, graphs
 from onnx_subprune.recovery.exact.weight_views import View, Views
+from onnx_subprune.structure import RECURRENT
+from onnx_subprune.structure.weight_layout import Layout, contracted_axis, unfused
 
-__all__ = ["Linear", "count_reads", "find_linears", "with_biases", "without_idle_biases"]
+__all__ = [
+    "RECURRENCE",
+    "Linear",
+    "find_linears",
+    "intercept_of",
+    "is_row",
+    "outputs_of",
+    "projection_of",
+    "recurrence_of",
+]
 
 Array = np.ndarray[Any, Any]
 
-_OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_SPATIAL = ("Conv", "ConvTranspose")
+_CONTRIB = "com.microsoft"
 _FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 # bfloat16 may be stored, not computed with.
 _STORED = (*_FLOATS, onnx.TensorProto.BFLOAT16)
+
+
+RECURRENCE = "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
+"""Why the weights that a recurrent layer reads its states by are not fitted once more."""
+
+
+def projection_of(node: str) -> str:
+    """Return the name under which the unseen output of a node's linear map is known."""
+    return f"{node} (projection)"
+
+
+def recurrence_of(node: str) -> str:
+    """Return how the map of a recurrent layer's own states is named."""
+    return f"{node} (recurrence)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +62,15 @@ class Linear:
     """A node that computes y = W x + b.
 
     Attributes:
-        node: the Conv, ConvTranspose, Gemm or MatMul.
-        output: name of y, the output of the Add where the bias is added by one.
+        node: the operator.
+        output: name of y, the output of the Add where the bias is added by one; see `projected`.
         weight: name of the initializer that the node reads as its second input, at once or through a chain.
         bias: name of the initializer that holds b; None where there is none.
         outputs: number of entries of y on its axis of channels.
-        kernel: sizes of the kernel; empty for Gemm and MatMul.
+        layout: of the weight as the node sees it.
+        kernel: sizes of the kernel; empty where there is none.
         perm: axes of the stored weight in the order that the node sees; empty where it sees them as they are.
+        projected: whether y is not in the graph: what the node does with it is out of sight.
 
     """
 
@@ -52,8 +79,10 @@ class Linear:
     weight: str
     bias: str | None
     outputs: int
+    layout: Layout
     kernel: tuple[int, ...] = ()
     perm: tuple[int, ...] = ()
+    projected: bool = False
 
     @property
     def name(self) -> str:
@@ -68,7 +97,7 @@ class Linear:
     @property
     def spatial(self) -> bool:
         """Whether x and y are maps [samples, channels, ...]; else their features are the last axis."""
-        return self.node.op_type in ("Conv", "ConvTranspose")
+        return self.node.op_type in _SPATIAL
 
     @property
     def reading(self) -> tuple[object, ...]:
@@ -80,14 +109,28 @@ class Linear:
         return (self.source, self.node.op_type, self.kernel, *given)
 
     @property
+    def holding(self) -> tuple[object, ...]:
+        """What two layers have in common whose stored weight, if it is the same, is the same matrix."""
+        order = self.perm or tuple(range(self.rank))
+        if self.spatial:
+            return (self.layout, order, self.kernel)
+        contracted = order[self.layout.contracted]
+        return ("matrix", contracted, tuple(axis for axis in order if axis != contracted), self.factor)
+
+    @property
     def rank(self) -> int:
         """Number of axes of the weight."""
-        return len(self.kernel) + 2
+        return 3 if self.node.op_type in RECURRENT else len(self.kernel) + 2
 
     @property
     def behind(self) -> int:
         """Number of axes of y behind its channels."""
         return len(self.kernel)
+
+    @property
+    def factor(self) -> float:
+        """What the node multiplies its product by."""
+        return float(attribute_of(self.node, "alpha", 1.0)) if _is_scaled(self.node) else 1.0
 
     @property
     def scale(self) -> float:
@@ -97,199 +140,231 @@ class Linear:
     @property
     def blocks(self) -> int:
         """Number of groups of the Conv, each with a matrix of its own."""
-        return int(attribute_of(self.node, "group", 1)) if self.spatial else 1
+        return self.layout.groups
 
     def matrices(self, weight: Array) -> Array:
         """Return the weight as [blocks, outputs per block, features per block], float64."""
-        values = self.view(weight).astype(np.float64)
-        if self.node.op_type == "Gemm":
-            alpha = float(attribute_of(self.node, "alpha", 1.0))
-            return np.asarray(alpha * (values if attribute_of(self.node, "transB", 0) else values.T)[None])
-        if self.node.op_type == "MatMul":
-            return np.asarray(values.T[None])
-        split = self._split(values)
+        split = self.layout.split(self.view(weight).astype(np.float64))
         # [blocks, outputs, inputs, taps] -> taps before inputs, as the rows of patches have them.
-        return np.asarray(split.transpose(0, 1, 3, 2).reshape(*split.shape[:2], -1))
+        matrices = np.asarray(split.transpose(0, 1, 3, 2).reshape(*split.shape[:2], -1))
+        return matrices if self.factor == 1 else self.factor * matrices
 
     def stored(self, matrices: Array, like: Array) -> Array:
         """Undo `matrices`, for a stored weight of the shape of `like`."""
-        viewed = self._viewed(matrices, self.view(like))
+        shape = self.view(like).shape
+        taps = math.prod(self.kernel)
+        split = matrices.reshape(*matrices.shape[:2], taps, -1).transpose(0, 1, 3, 2)
+        viewed = self.layout.join(split if self.factor == 1 else split / self.factor, shape)
         return viewed.transpose(np.argsort(self.perm)) if self.perm else viewed
 
     def view(self, weight: Array) -> Array:
         """Return a stored weight with its axes as the node sees them."""
         return weight.transpose(self.perm) if self.perm else weight
 
-    def _viewed(self, matrices: Array, like: Array) -> Array:
-        if self.node.op_type == "Gemm":
-            values = matrices[0] / float(attribute_of(self.node, "alpha", 1.0))
-            return np.asarray(values if attribute_of(self.node, "transB", 0) else values.T)
-        if self.node.op_type == "MatMul":
-            return np.asarray(matrices[0].T)
-        taps = math.prod(like.shape[2:])
-        split = matrices.reshape(*matrices.shape[:2], taps, -1).transpose(0, 1, 3, 2)
-        if self.node.op_type == "ConvTranspose":
-            split = split.transpose(0, 2, 1, 3)
-        return np.asarray(split.reshape(like.shape))
+    def intercept(self, bias: Array) -> Array:
+        """Return a stored bias as [blocks, outputs per block], float64."""
+        values = self.scale * self._own_half(bias).astype(np.float64)
+        return np.asarray(values.reshape(self.blocks, self.outputs // self.blocks))
 
-    def _split(self, values: Array) -> Array:
-        taps = math.prod(values.shape[2:])
-        split = values.reshape(self.blocks, values.shape[0] // self.blocks, values.shape[1], taps)
-        return split.transpose(0, 2, 1, 3) if self.node.op_type == "ConvTranspose" else split
+    def stored_bias(self, intercept: Array, like: Array) -> Array:
+        """Undo `intercept`, for a stored bias like `like`."""
+        values = (intercept / self.scale).reshape(self._own_half(like).shape).astype(like.dtype)
+        if self.node.op_type not in RECURRENT:
+            return np.asarray(values)
+        return np.concatenate([values, like[:, values.shape[1] :]], axis=1)
 
-
-def with_biases(model: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """Return a copy in which Conv and Gemm nodes with a stored weight have biases of their own.
-
-    Returns:
-        The copy, and of the biases that are new the names: of the one that was read before, empty for none.
-
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    stored = {tensor.name: tensor for tensor in copy.graph.initializer}
-    reads = count_reads(copy)
-    views = Views(copy, reads)
-    fixed = {value.name for value in (*copy.graph.input, *copy.graph.output)}
-    added: dict[str, str] = {}
-    taken = set(reads) | set(stored) | fixed | {name for node in copy.graph.node for name in node.output}
-    for node in copy.graph.node:
-        if node.op_type not in _OPERATORS[:3] or node.domain not in ONNX_DOMAINS or len(node.input) < 2:
-            continue
-        weight, bias = views.of(node.input[1]), node.input[2] if len(node.input) > 2 else ""
-        own = bias in fixed or reads[bias] == 1
-        if weight is None or weight.kind not in _FLOATS or (bias and (bias not in stored or own)):
-            continue
-        name = _fresh(f"{node.name}_bias", taken)
-        taken.add(name)
-        added[name] = bias
-        none = np.zeros(_outputs(node, weight), helper.tensor_dtype_to_np_dtype(weight.kind))
-        values = array_of(stored[bias]) if bias else none
-        copy.graph.initializer.append(initializer(values, name))
-        del node.input[2:]
-        node.input.append(name)
-    return copy, added
+    def _own_half(self, bias: Array) -> Array:
+        """Return the part of a stored bias that goes with W: a recurrent layer has another for its states."""
+        return bias[:, : bias.shape[1] // 2] if self.node.op_type in RECURRENT else bias
 
 
-def _fresh(name: str, taken: Collection[str]) -> str:
-    return next(each for each in (f"{name}{n or ''}" for n in range(len(taken) + 1)) if each not in taken)
-
-
-def without_idle_biases(model: onnx.ModelProto, added: Mapping[str, str]) -> onnx.ModelProto:
-    """Return the model without those of the biases of `with_biases` that say nothing; it is changed in place."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    gone = {name for name, before in added.items() if _is_idle(stored, name, before)}
-    for node in model.graph.node:
-        if len(node.input) > 2 and node.input[2] in gone:
-            before = added[node.input[2]]
-            del node.input[2:]
-            node.input.extend([before] if before else [])
-    # What nobody reads any more: a bias that was shared, all of whose readers have one of their own.
-    reads = count_reads(model)
-    gone |= {name for name in added.values() if name and not reads[name]}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name not in gone]
-    if gone:
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept)
-    return model
-
-
-def _is_idle(stored: Mapping[str, onnx.TensorProto], name: str, before: str) -> bool:
-    values = array_of(stored[name])
-    return bool(np.array_equal(values, array_of(stored[before])) if before else not values.any())
+def _is_scaled(node: onnx.NodeProto) -> bool:
+    return node.op_type in ("Gemm", "FusedMatMul")
 
 
 def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
-    """Return the nodes that can be fitted, in graph order, and for the other linear nodes why not, by name."""
-    stored = {tensor.name: tensor for tensor in model.graph.initializer}
-    reads = count_reads(model)
-    fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
-    own = {name: tensor for name, tensor in stored.items() if reads[name] == 1 and name not in fixed}
-    views = Views(model, reads)
-    found: list[Linear] = []
+    """Return the layers that can be fitted, in graph order, and for the other linear maps why not, by name.
+
+    Layers that share a weight are all there, or none of them is.
+    """
+    finder = _Finder(model)
     reasons: dict[str, str] = {}
+    linears: dict[str, list[Linear]] = {}
     for node in model.graph.node:
-        if node.op_type not in _OPERATORS or node.domain not in ONNX_DOMAINS:
+        if node.op_type in RECURRENT and node.domain in ONNX_DOMAINS:
+            reasons[recurrence_of(node.name)] = RECURRENCE
+        if not _is_linear(node):
             continue
-        weight = views.of(node.input[1])
-        reason = _refusal(node, weight, stored, reads, fixed)
-        if weight is not None and reason is None:
-            found.append(_linear(model.graph, node, weight, own, reads))
-        elif reason:
-            reasons[node.name] = reason
+        linear = finder.linear(node)
+        if isinstance(linear, Linear):
+            linears.setdefault(linear.weight, []).append(linear)
+        elif linear:
+            reasons[node.name] = linear
+    for name, sharing in list(linears.items()):
+        reason = finder.sharing(name, sharing)
+        if reason is not None:
+            reasons |= dict.fromkeys([linear.name for linear in sharing], reason)
+            del linears[name]
     reasons |= {node.name: "it is in the body of a loop or a branch" for node in _within_bodies(model.graph)}
-    return found, reasons
+    known = {id(linear.node): linear for sharing in linears.values() for linear in sharing}
+    return [known[id(node)] for node in model.graph.node if id(node) in known], reasons
+
+
+def _is_linear(node: onnx.NodeProto) -> bool:
+    if node.domain == _CONTRIB:
+        return node.op_type in ("FusedMatMul", "Attention", "FusedConv", "FusedGemm")
+    return node.domain in ONNX_DOMAINS and node.op_type in (*_SPATIAL, "Gemm", "MatMul", *RECURRENT)
 
 
 def _within_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     inner = (body for node in graph.node for held in bodies(node) for body in graphs(held))
-    return (node for body in inner for node in body.node if node.op_type in _OPERATORS and node.name)
+    return (node for body in inner for node in body.node if _is_linear(node) and node.name)
 
 
-def _refusal(
-    node: onnx.NodeProto,
-    weight: View | None,
-    stored: Mapping[str, onnx.TensorProto],
-    reads: Counter[str],
-    fixed: set[str],
-) -> str | None:
-    """Return why a node cannot be fitted; an empty text where it has no weight at all, None where it can."""
-    if weight is None:
-        return "" if node.op_type == "MatMul" else "its weight is computed"
-    if not weight.sole:
-        return f"weight '{weight.tensor.name}' has other readers"
-    bias = node.input[2] if len(node.input) > 2 else ""
-    own = bias in stored and reads[bias] == 1 and bias not in fixed
-    whole = own and _is_row(stored[bias], _outputs(node, weight))
-    faults = {
-        "it does not multiply an activation by floating-point weights": weight.kind not in _FLOATS
-        or weight.tensor.data_type not in _STORED
-        or node.input[0] in stored,
-        f"its weight has {len(weight.dims)} axes": node.op_type in ("Gemm", "MatMul") and len(weight.dims) != 2,
-        "it transposes its input": bool(attribute_of(node, "transA", 0)),
-        "its bias is computed, or not its own": bool(bias) and not own,
-        "its bias is broadcast": bool(bias) and not whole,
-        "it multiplies by zero": 0.0 in (attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)),
-    }
-    return next((reason for reason, holds in faults.items() if holds), None)
+class _Finder:
+    """Tells layers apart that can be fitted from those that cannot."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._views = Views(model)
+        self._readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in set(node.input):
+                self._readers.setdefault(name, []).append(node)
+
+    def linear(self, node: onnx.NodeProto) -> Linear | str:
+        """Return a node as a layer, or why it is none; an empty text where it has no weight at all."""
+        if node.op_type in ("FusedConv", "FusedGemm"):
+            # All others were taken apart.
+            activation = attribute_of(node, "activation", b"").decode()
+            return f"what its activation '{activation}' reads is out of sight"
+        weight = self._views.of(node.input[1])
+        if weight is None:
+            if node.op_type not in ("MatMul", "FusedMatMul"):
+                return "its weight is computed"
+            return "" if self._views.of(node.input[0]) is None else "its weight is the first operand of the product"
+        return self._refusal(node, weight) or self._linear(node, weight)
+
+    def sharing(self, name: str, linears: list[Linear]) -> str | None:
+        """Return why a weight that these layers read cannot be fitted; None where it can."""
+        elsewhere = self._views.elsewhere(name)
+        if elsewhere is not None:
+            return f"weight '{name}' {elsewhere}"
+        own = {(id(linear.node), 1) for linear in linears}
+        for node, index in self._views.uses(name):
+            if (id(node), index) not in own:
+                return f"weight '{name}' is read by {node.op_type} '{node.name}' too, which is not fitted"
+        if len({linear.holding for linear in linears}) > 1:
+            listed = " and ".join(f"'{linear.name}'" for linear in linears[:2])
+            return f"weight '{name}' is not the same matrix to {listed}"
+        return None
+
+    def _refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
+        faults = {
+            "it does not multiply an activation by floating-point weights": weight.dtype not in _FLOATS
+            or any(dtype not in _STORED for dtype in weight.dtypes)
+            or node.input[0] in self._stored,
+            f"its weight has {len(weight.dims)} axes": unfused(node.op_type) in ("Gemm", "MatMul")
+            and len(weight.dims) != 2,
+            "it transposes its input": bool(attribute_of(node, "transA", 0)),
+            "it moves its batch axes": 1 in (attribute_of(node, f"transBatch{side}", 0) for side in "AB"),
+            "it multiplies by zero": 0.0 in (attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)),
+        }
+        return next((reason for reason, holds in faults.items() if holds), None) or self._bias_refusal(node, weight)
+
+    def _bias_refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
+        """Return why a bias cannot be fitted with its weight; None where it can, or there is none."""
+        bias = _bias_input(node)
+        if not bias:
+            return None
+        if bias not in self._stored:
+            return "its bias is computed"
+        elsewhere = self._views.elsewhere(bias)
+        if elsewhere is not None:
+            return f"its bias '{bias}' {elsewhere}"
+        if self._readers[bias] != [node] and not self._is_shared_alike(bias, weight.tensor.name):
+            return f"its bias '{bias}' is not shared as its weight is"
+        return None if self._is_whole(node, weight, bias) else "its bias is broadcast"
+
+    def _is_shared_alike(self, bias: str, weight: str) -> bool:
+        biased = {id(reader) for reader in self._readers[bias]}
+        return biased == {id(reader) for reader, _ in self._views.uses(weight)}
+
+    def _is_whole(self, node: onnx.NodeProto, weight: View, bias: str) -> bool:
+        stored = self._stored[bias]
+        return len(stored.dims) == 2 if node.op_type in RECURRENT else is_row(stored, outputs_of(node, weight))
+
+    def _linear(self, node: onnx.NodeProto, weight: View) -> Linear:
+        width = outputs_of(node, weight)
+        projected = node.op_type in ("Attention", *RECURRENT)
+        output = projection_of(node.name) if projected else node.output[0]
+        bias: str | None = _bias_input(node) or None
+        if unfused(node.op_type) == "MatMul":
+            bias, output = self._added(node, weight, width)
+        return Linear(
+            node,
+            output,
+            weight.tensor.name,
+            bias,
+            width,
+            _layout(node, weight),
+            weight.dims[2:] if node.op_type in _SPATIAL else (),
+            () if weight.perm == tuple(range(len(weight.perm))) else weight.perm,
+            projected,
+        )
+
+    def _added(self, node: onnx.NodeProto, weight: View, width: int) -> tuple[str | None, str]:
+        """Return the bias that an Add behind a product adds, and what the Add gives; None and what the product does."""
+        output = node.output[0]
+        add = self._add_behind(output)
+        if add is None:
+            return None, output
+        bias = add.input[1 - list(add.input).index(output)]
+        if bias not in self._stored or self._views.elsewhere(bias) or not is_row(self._stored[bias], width):
+            return None, output
+        if len(self._readers[bias]) > 1:
+            products = [reader for reader, _ in self._views.uses(weight.tensor.name)]
+            adds = [self._add_behind(product.output[0]) for product in products]
+            if {id(behind) for behind in adds} != {id(reader) for reader in self._readers[bias]}:
+                return None, output
+        return bias, add.output[0]
+
+    def _add_behind(self, output: str) -> onnx.NodeProto | None:
+        """Return the Add that alone reads a tensor."""
+        readers = self._readers.get(output, [])
+        alone = (
+            len(readers) == 1 and self._views.elsewhere(output) is None and list(readers[0].input).count(output) == 1
+        )
+        return readers[0] if alone and readers[0].op_type == "Add" else None
 
 
-def _linear(
-    graph: onnx.GraphProto, node: onnx.NodeProto, weight: View, own: Mapping[str, onnx.TensorProto], reads: Counter[str]
-) -> Linear:
-    """Return a layer; `own` are the initializers that one node alone reads."""
-    output, name = node.output[0], weight.tensor.name
-    width = _outputs(node, weight)
-    rest = (width, weight.dims[2:], () if weight.perm == tuple(range(len(weight.perm))) else weight.perm)
-    if node.op_type != "MatMul":
-        return Linear(node, output, name, node.input[2] if len(node.input) > 2 and node.input[2] else None, *rest)
-    readers = [other for other in graph.node if output in other.input]
-    if len(readers) == 1 and reads[output] == 1 and readers[0].op_type == "Add":
-        bias = readers[0].input[1 - list(readers[0].input).index(output)]
-        if bias in own and _is_row(own[bias], width):
-            return Linear(node, readers[0].output[0], name, bias, *rest)
-    return Linear(node, output, name, None, *rest)
+def _bias_input(node: onnx.NodeProto) -> str:
+    index = 3 if node.op_type in RECURRENT else 2
+    has_one = unfused(node.op_type) != "MatMul" and len(node.input) > index
+    return str(node.input[index]) if has_one else ""
 
 
-def _is_row(tensor: onnx.TensorProto, width: int) -> bool:
+def _layout(node: onnx.NodeProto, weight: View) -> Layout:
+    transposed = bool(attribute_of(node, "transB", 0))
+    axis = contracted_axis(node.op_type, len(weight.dims), transposed=transposed)
+    return Layout(node.op_type, axis, int(attribute_of(node, "group", 1)) if node.op_type in _SPATIAL else 1)
+
+
+def is_row(tensor: onnx.TensorProto, width: int) -> bool:
+    """Whether a stored tensor has one value for each of `width` channels on its last axis, and no others."""
     return bool(tensor.dims) and tensor.dims[-1] == width and math.prod(tensor.dims) == width
 
 
-def _outputs(node: onnx.NodeProto, weight: View) -> int:
-    if node.op_type == "ConvTranspose":
-        return weight.dims[1] * int(attribute_of(node, "group", 1))
-    if node.op_type == "Gemm":
-        return weight.dims[0 if attribute_of(node, "transB", 0) else 1]
-    return weight.dims[1 if node.op_type == "MatMul" else 0]
+def outputs_of(node: onnx.NodeProto, weight: View) -> int:
+    """Return how many channels a node makes with a weight."""
+    layout = _layout(node, weight)
+    if node.op_type in _SPATIAL:
+        return weight.dims[1 - layout.contracted] * (layout.groups if node.op_type == "ConvTranspose" else 1)
+    return math.prod(size for axis, size in enumerate(weight.dims) if axis != layout.contracted)
 
 
-def count_reads(model: onnx.ModelProto) -> Counter[str]:
-    """Count how often each name is read, in bodies and as an output too."""
-    return Counter(_read_names(model.graph))
-
-
-def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
-    for inner in graphs(graph):
-        yield from (value.name for value in inner.output)
-        for node in inner.node:
-            yield from filter(None, node.input)
+def intercept_of(linear: Linear, stored: Mapping[str, onnx.TensorProto]) -> Array:
+    """Return the bias of a layer as [blocks, outputs per block]; zeros where it has none."""
+    if linear.bias is None:
+        return np.zeros((linear.blocks, linear.outputs // linear.blocks))
+    return linear.intercept(array_of(stored[linear.bias]))

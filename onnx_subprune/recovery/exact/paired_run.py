@@ -6,34 +6,35 @@ on are summed as they come by, so no more than a batch of them is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-import onnx
 
 from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, portions
 from onnx_subprune.calibration.held_out import Portion
-from onnx_subprune.model import Scratch, array_of, initializer
+from onnx_subprune.model import array_of, initializer
 from onnx_subprune.recovery.exact.activation_store import Store
 from onnx_subprune.recovery.exact.clip_rows import ClipRows
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.rows import Rows, Values, rows_of
-from onnx_subprune.recovery.exact.sample_size import enough, rows_wanted, spread
+from onnx_subprune.recovery.exact.sample_size import rows_wanted, samples_needed, spread
 from onnx_subprune.recovery.exact.segments import Segments
 from onnx_subprune.recovery.exact.settings import Settings
 from onnx_subprune.recovery.exact.shortcuts import Shortcut
-from onnx_subprune.subspace.clipped_regression import clipped
+from onnx_subprune.recovery.exact.steps import Step
+from onnx_subprune.recovery.exact.targets import Networks, Targets
+from onnx_subprune.subspace.clipped_regression import Limits, fit_behind_clip
 from onnx_subprune.subspace.residual_ridge import ROUNDING, Refined, refine
 from onnx_subprune.subspace.residual_sums import Pairs
 from onnx_subprune.threads import ahead
 
-__all__ = ["Networks", "PairedRun", "Restrict"]
+__all__ = ["PairedRun"]
 
 Array = np.ndarray[Any, Any]
-Restrict = Callable[[str, Array], Array]
 
 # The sums and solutions of one layer take no more memory than this.
 _MOST_BYTES = 4 << 30
@@ -45,32 +46,23 @@ _RUN_BYTES = 1 << 28
 _SMALLEST_SCALE = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class Networks:
-    """A pruned network and the one that it was.
+class PairedRun:
+    """Both networks on their way through the samples.
 
-    Attributes:
-        dense: the network that was pruned; tensors that both networks have bear the same name.
-        pruned: what became of it.
-        restrict: cuts the value of a dense tensor down to the units that stay, on every axis.
-        scratch: where large new weights go.
+    Args:
+        networks: both of them; fits are written into the pruned one.
+        surroundings: of the pruned network.
+        steps: what will be fitted, in this order.
+        data: calibration samples.
+        settings: how layers are fitted.
 
     """
-
-    dense: onnx.ModelProto
-    pruned: onnx.ModelProto
-    restrict: Restrict
-    scratch: Scratch | None = None
-
-
-class PairedRun:
-    """Both networks on their way through the samples."""
 
     def __init__(
         self,
         networks: Networks,
         surroundings: Surroundings,
-        steps: Sequence[Linear],
+        steps: Sequence[Step],
         data: Dataset,
         settings: Settings,
     ) -> None:
@@ -79,25 +71,27 @@ class PairedRun:
             Segments(model, store, providers=settings.providers, threads=settings.threads)
             for model, store in zip((networks.dense, networks.pruned), self._stores, strict=True)
         )
-        self._restrict = networks.restrict
+        self._targets = Targets(networks.dense, networks.restrict, surroundings)
         self._scratch = networks.scratch
         self._settings = settings
         self._surroundings = surroundings
         self._tensors = {tensor.name: tensor for tensor in networks.pruned.graph.initializer}
-        self._open = {id(one.node) for one in steps}
-        self._dense.expect(self._meaning(one.output) for one in steps)
-        if not settings.sequential:
-            self._dense.expect({self._meaning(one.source) for one in steps})
+        linears = [linear for step in steps for linear in step.linears]
+        self._open = {id(linear.node) for linear in linears}
+        self._dense.expect(self._targets.tensor(linear) for linear in linears)
+        beside = {linear.source for step in steps if step.beside for linear in step.linears}
+        self._dense.expect({surroundings.counterpart(source) for source in beside})
         self._portions: list[Portion] = []
-        layers = [(self._meaning(one.output), one) for one in steps]
-        wanted = enough(networks.dense, networks.pruned, layers, data, settings)
+        layers = [(self._targets.tensor(linear), linear) for linear in linears]
+        shapes = networks.sample_shapes
+        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings, sample_shapes=shapes)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
             for network in (self._dense, self._pruned):
                 network.feed(portion.feeds)
             self._portions.append(replace(portion, feeds={}))
-        self._samples = sum(one.samples for one in self._portions)
-        self._together = max((one.samples for one in self._portions), default=1)
-        self._units = sum(one.units for one in self._portions)
+        self._samples = sum(portion.samples for portion in self._portions)
+        self._together = max((portion.samples for portion in self._portions), default=1)
+        self._units = sum(portion.units for portion in self._portions)
 
     def __enter__(self) -> PairedRun:
         return self
@@ -106,56 +100,67 @@ class PairedRun:
         for store in self._stores:
             store.close()
 
-    def fit(self, linears: Sequence[Linear], rng: np.random.Generator) -> list[Refined] | str:
-        """Advance to layers that read the same and fit them. A text says why they cannot be."""
-        weight = np.concatenate([one.matrices(array_of(self._tensors[one.weight])) for one in linears], axis=1)
-        shortcut = self._shortcut(linears[0])
-        self._open -= {id(one.node) for one in linears}
-        reason = self._refusal(linears[0], shortcut, weight.shape)
+    def fit(self, step: Step, rng: np.random.Generator) -> list[Refined] | str:
+        """Advance to layers that are fitted at once and fit them.
+
+        Args:
+            step: the layers.
+            rng: draws positions.
+
+        Returns:
+            A fit for each layer; or a text that says why they cannot be fitted.
+
+        """
+        shortcut = None if step.shared else self._shortcut(step.linears[0])
+        self._open -= {id(linear.node) for linear in step.linears}
+        weight = step.matrices(self._tensors)
+        reason = self._refusal(step, shortcut, weight.shape)
         if reason is not None:
             return reason
+        bias = step.intercepts(self._tensors)
         scale = np.ones(weight.shape[:2])
         if shortcut is not None and shortcut.scale is not None:
             scale = shortcut.scale.reshape(scale.shape)
-        bias = np.concatenate([self._bias(one) for one in linears], axis=1)
-        limits = self._surroundings.limits(linears[0], shortcut) if len(linears) == 1 and linears[0].bias else None
-        examples = None if limits is None else ClipRows(self._settings, weight.shape[2], self._samples)
-        sums = self._summed(linears, shortcut, (weight * scale[:, :, None], bias * scale), examples, rng)
+        limits = self._limits(step, shortcut)
+        clip_rows = None
+        if limits is not None:
+            clip_rows = ClipRows(self._settings, weight.shape[2], self._samples, len(step.readers))
+        sums = self._summed(step, shortcut, (weight * scale[:, :, None], bias * scale), clip_rows, rng)
         if isinstance(sums, str):
             return sums
-        fitted, held = sums
-        half = array_of(self._tensors[linears[0].weight]).dtype.itemsize == 2
-        found = refine(
-            fitted,
-            held,
-            affine=linears[0].bias is not None,
-            bounds=np.cumsum([0, *(one.outputs // one.blocks for one in linears)]).tolist(),
-            rounding=_HALF_ROUNDING if half else ROUNDING,
-            whole=fitted.count + held.count >= ROWS_PER_FEATURE * weight.shape[2],
-        )
+        rounding = _HALF_ROUNDING if step.stored_bytes(self._tensors) == 2 else ROUNDING
+        refined = _refined(step, sums, rounding)
         if (scale != 1).any():
-            return [_unscaled(one, scale, weight, bias) for one in found]
-        if limits is None or examples is None or not examples.enough:
-            return found
-        rounding = _HALF_ROUNDING if half else ROUNDING
-        return [clipped(found[0], (weight, bias), *examples.joined(), limits, rounding=rounding)]
+            return [_unscaled(layer, scale, weight, bias) for layer in refined]
+        if limits is not None and clip_rows is not None and clip_rows.enough:
+            refined = [fit_behind_clip(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
+        return _for_each_reader(step, refined[0]) if step.shared else refined
 
-    def _refusal(self, linear: Linear, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
+    def _limits(self, step: Step, shortcut: Shortcut | None) -> Limits | None:
+        """Return what a clip leaves of all that the layers of a step give; None where no fit goes by it."""
+        alone = step.shared or len(step.linears) == 1
+        if not alone or not step.affine or step.biases > 1:
+            return None
+        limits = {self._surroundings.limits(linear, shortcut) for linear in step.linears}
+        return limits.pop() if len(limits) == 1 else None
+
+    def _refusal(self, step: Step, shortcut: Shortcut | None, shape: tuple[int, ...]) -> str | None:
         _, outputs, features = shape
         if features > self._settings.max_features:
             return f"it reads {features} features at once, more than the {self._settings.max_features} allowed"
         if _bytes_of(shape) > _MOST_BYTES:
             return f"its {outputs} outputs of {features} features are more than memory is given for"
-        if self._surroundings.shifted(linear) not in (None, None if shortcut is None else shortcut.total):
+        known = (None, None if shortcut is None else shortcut.total)
+        if any(self._surroundings.shifted(linear) not in known for linear in step.linears):
             return "it gives what a branch gave that is gone, to a sum that is not known yet"
         return None
 
     def _summed(
         self,
-        linears: Sequence[Linear],
+        step: Step,
         shortcut: Shortcut | None,
         present: tuple[Array, Array],
-        examples: ClipRows | None,
+        clip_rows: ClipRows | None,
         rng: np.random.Generator,
     ) -> tuple[Pairs, Pairs] | str:
         """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
@@ -163,20 +168,22 @@ class PairedRun:
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
         reason = None
-        for rows, portion in zip(
-            ahead(self._rows(linears, shortcut, weight.shape[2], rng, summed=examples is not None)),
-            self._portions,
-            strict=True,
-        ):
+        runs = ahead(self._rows(step, shortcut, weight.shape[2], rng, summed=clip_rows is not None))
+        for rows, portion in zip(runs, self._portions, strict=True):
             if isinstance(rows, str) or reason is not None:
                 reason = reason or str(rows)
                 continue
-            if sums is None and rows.x.shape[1]:
-                pivot = rows.x.mean(axis=1, dtype=np.float64) if linears[0].bias is not None else None
-                first, second = (Pairs(weight, bias, len(rows.parts), pivot) for _ in range(2))
+            if sums is None and any(read.x.shape[1] for read in rows):
+                pivot = _pivot(rows, bias) if step.affine else None
+                first, second = (Pairs(weight, bias, len(rows[0].parts), pivot) for _ in range(2))
                 sums = first, second
-            if sums is not None and rows.x.shape[1]:
-                self._add(sums, examples, rows, seen, portion)
+            for reader, read in enumerate(rows):
+                if sums is None or not read.x.shape[1]:
+                    continue
+                for number, part in self._split(read, seen, portion):
+                    sums[number].add(part.x, part.parts, part.weights, reader if step.biases > 1 else 0)
+                    if clip_rows is not None:
+                        clip_rows.add(number, part, portion.samples)
             seen += portion.units
         if reason is not None or sums is None or not sums[0].count:
             return reason or "no sample reaches it"
@@ -186,102 +193,92 @@ class PairedRun:
             return sums[0], sums[0]
         return sums if sums[1].count else "there are too few samples to hold some out"
 
-    def write(self, linear: Linear, found: Refined) -> bool:
-        """Put the fitted weight and bias into the pruned network; whether it holds them now."""
-        if np.isinf(found.strength):
-            return True
-        weight = self._tensors[linear.weight]
-        like = array_of(weight)
-        with np.errstate(over="ignore"):
-            values = linear.stored(found.weight, like).astype(like.dtype)
-        if not np.isfinite(values).all():
-            # Half precision cannot hold it.
-            return False
-        weight.CopyFrom(initializer(values, weight.name, self._scratch))
-        if linear.bias is not None:
-            bias = self._tensors[linear.bias]
-            old = array_of(bias)
-            bias.CopyFrom(initializer((found.bias / linear.scale).reshape(old.shape).astype(old.dtype), bias.name))
-        return True
-
-    def _bias(self, linear: Linear) -> Array:
-        shape = (linear.blocks, linear.outputs // linear.blocks)
-        if linear.bias is None:
-            return np.zeros(shape)
-        return linear.scale * array_of(self._tensors[linear.bias]).astype(np.float64).reshape(shape)
-
-    def _meaning(self, name: str) -> str:
-        return self._surroundings.meaning(name)
+    def write(self, step: Step, refined: Sequence[Refined]) -> list[Linear]:
+        """Put fitted weights and biases into the pruned network; returns the layers whose type cannot hold them."""
+        refused: list[Linear] = []
+        written: set[str] = set()
+        for linear, layer in zip(step.linears, refined, strict=True):
+            if np.isinf(layer.strength) or linear.weight in written:
+                continue
+            weight = self._tensors[linear.weight]
+            like = array_of(weight)
+            with np.errstate(over="ignore"):
+                values = linear.stored(layer.weight, like).astype(like.dtype)
+            if not np.isfinite(values).all():
+                # Half precision cannot hold it.
+                refused.append(linear)
+                continue
+            weight.CopyFrom(initializer(values, weight.name, self._scratch))
+            written.add(linear.weight)
+        for linear, layer in zip(step.linears, refined, strict=True):
+            if linear.bias is not None and linear.weight in written:
+                bias = self._tensors[linear.bias]
+                bias.CopyFrom(initializer(linear.stored_bias(layer.bias, array_of(bias)), bias.name))
+        weights = {linear.weight for linear in refused}
+        return [linear for linear in step.linears if linear.weight in weights]
 
     def _shortcut(self, linear: Linear) -> Shortcut | None:
         """Return what the layer's output is added to, where both networks can compute it by now."""
-        found = self._surroundings.shortcut(linear) if self._settings.sequential else None
-        if found is None or not (self._dense.has(self._meaning(found.name)) and self._pruned.has(found.name)):
+        shortcut = self._surroundings.shortcut(linear) if self._settings.sequential else None
+        if shortcut is None:
             return None
-        return None if any(id(node) in self._open for node in self._pruned.pending([found.name])) else found
+        if not (self._dense.has(self._surroundings.counterpart(shortcut.name)) and self._pruned.has(shortcut.name)):
+            return None
+        return None if any(id(node) in self._open for node in self._pruned.pending([shortcut.name])) else shortcut
 
     def _rows(
-        self,
-        linears: Sequence[Linear],
-        shortcut: Shortcut | None,
-        features: int,
-        rng: np.random.Generator,
-        *,
-        summed: bool,
-    ) -> Iterable[Rows | str]:
-        """Yield what layers are fitted on, batch by batch."""
-        shape = linears[0].view(array_of(self._tensors[linears[0].weight])).shape
+        self, step: Step, shortcut: Shortcut | None, features: int, rng: np.random.Generator, *, summed: bool
+    ) -> Iterable[list[Rows] | str]:
+        """Yield what layers are fitted on, batch by batch: the rows of each reader."""
+        readers = step.readers
+        shapes = [linears[0].view(array_of(self._tensors[linears[0].weight])).shape for linears in readers]
         most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
-        most = min(most, max(1, _RUN_BYTES // (4 * features * linears[0].blocks * self._together)))
-        for (dense, pruned), portion in zip(ahead(self._sides(linears, shortcut)), self._portions, strict=True):
-            y = [self._dense_value(dense, one.output) for one in linears]
-            values = Values(pruned[linears[0].source], y, samples=portion.samples)
-            if shortcut is not None:
-                values = replace(values, theirs=self._theirs(dense, shortcut), ours=pruned[shortcut.name])
-            normalised = self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
-            yield rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng, summed=summed)
-
-    def _dense_value(self, values: Mapping[str, Array], name: str) -> Array:
-        """Return the dense tensor that a tensor of the pruned network stands for, cut down to the units that stay."""
-        meaning = self._meaning(name)
-        return self._restrict(meaning, values[meaning])
-
-    def _theirs(self, values: Mapping[str, Array], shortcut: Shortcut) -> Array:
-        """Return what the layer is added to in the dense network, with the branches that went since."""
-        theirs = self._dense_value(values, shortcut.name)
-        if self._meaning(shortcut.total) == shortcut.total:
-            return theirs
-        own = self._restrict(shortcut.total, values[shortcut.total])
-        return np.asarray(theirs + (self._dense_value(values, shortcut.total) - own))
+        run_bytes = _RUN_BYTES // len(readers)
+        most = min(most, max(1, run_bytes // (4 * features * step.linears[0].blocks * self._together)))
+        for (dense, pruned), portion in zip(ahead(self._sides(step, shortcut)), self._portions, strict=True):
+            rows: list[Rows] = []
+            reason: str | None = None
+            targets = [[self._targets.value(dense, linear) for linear in linears] for linears in readers]
+            normalised = all(
+                self._surroundings.normalised(linears[0], shortcut, y[0].ndim)
+                for linears, y in zip(readers, targets, strict=True)
+            )
+            for linears, shape, y in zip(readers, shapes, targets, strict=True):
+                values = Values(pruned[linears[0].source], y, samples=portion.samples)
+                if shortcut is not None:
+                    beside = self._targets.shortcut(dense, shortcut)
+                    values = replace(values, dense_shortcut=beside, pruned_shortcut=pruned[shortcut.name])
+                read = rows_of(linears, values, shortcut, shape, most, normalised=normalised, rng=rng, summed=summed)
+                if isinstance(read, str):
+                    reason = reason or read
+                else:
+                    rows.append(read)
+            yield reason or rows
 
     def _sides(
-        self, linears: Sequence[Linear], shortcut: Shortcut | None
+        self, step: Step, shortcut: Shortcut | None
     ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
-        source = linears[0].source
-        wanted = [self._meaning(one.output) for one in linears]
-        if not self._settings.sequential:
-            for values in self._dense.advance([*wanted, self._meaning(source)]):
-                yield values, {source: self._dense_value(values, source)}
+        """Yield the values of the dense and of the pruned network, batch by batch."""
+        counterpart = self._surroundings.counterpart
+        wanted = [self._targets.tensor(linear) for linear in step.linears]
+        if step.beside:
+            for values in self._dense.advance([*wanted, *(counterpart(source) for source in step.sources)]):
+                yield values, {source: self._targets.plain(values, source) for source in step.sources}
             return
         beside = [] if shortcut is None else [shortcut.name]
-        wanted += [self._meaning(name) for name in beside]
-        if shortcut is not None and self._meaning(shortcut.total) != shortcut.total:
-            wanted += [shortcut.total, self._meaning(shortcut.total)]
-        yield from zip(self._dense.advance(wanted), self._pruned.advance([source, *beside]), strict=True)
+        wanted += [counterpart(name) for name in beside]
+        if shortcut is not None and counterpart(shortcut.total) != shortcut.total:
+            wanted += [shortcut.total, counterpart(shortcut.total)]
+        yield from zip(self._dense.advance(wanted), self._pruned.advance([*step.sources, *beside]), strict=True)
 
-    def _add(
-        self, sums: tuple[Pairs, Pairs], examples: ClipRows | None, rows: Rows, seen: int, portion: Portion
-    ) -> None:
-        """Add a run to the sums of the samples to fit on, or to those of the samples held out."""
-        for number, mask in enumerate(self._split(rows, seen, portion)):
+    def _split(self, rows: Rows, seen: int, portion: Portion) -> Iterator[tuple[int, Rows]]:
+        """Yield the rows to fit on (0) and those held out (1), where there are any."""
+        for number, mask in enumerate(self._masks(rows, seen, portion)):
             if mask.any():
-                part = rows.chosen(mask)
-                sums[number].add(part.x, part.parts, part.weights)
-                if examples is not None:
-                    examples.add(number, part, portion.samples)
+                yield number, rows.chosen(mask)
 
-    def _split(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
-        """Return the rows to fit on and those held out; of too few samples to hold any out, parts are."""
+    def _masks(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
+        """Return which rows to fit on and which are held out; of too few samples to hold any out, parts are."""
         held, count = self._settings.held, len(rows.places)
         if not held or self._units >= held:
             return np.full(count, not portion.held), np.full(count, portion.held)
@@ -291,20 +288,56 @@ class PairedRun:
         return ~away, away
 
 
+def _refined(step: Step, sums: tuple[Pairs, Pairs], rounding: float) -> list[Refined]:
+    """Return the fits of a step's weights."""
+    fitted, held = sums
+    return refine(
+        fitted,
+        held,
+        affine=step.affine,
+        bounds=None if step.shared else _bounds(step),
+        rounding=rounding,
+        whole=fitted.count + held.count >= ROWS_PER_FEATURE * fitted.features,
+    )
+
+
+def _bounds(step: Step) -> list[int]:
+    """Return where the outputs of each layer begin, and where the last end."""
+    return list(accumulate((linear.outputs // linear.blocks for linear in step.linears), initial=0))
+
+
+def _pivot(rows: Sequence[Rows], bias: Array) -> Array:
+    """Return means of what is read: of each reader that has a bias of its own, else of the first that reads any."""
+    if bias.ndim == 2:
+        return _mean(next(read for read in rows if read.x.shape[1]))
+    return np.stack([_mean(read) for read in rows])
+
+
+def _mean(rows: Rows) -> Array:
+    blocks, count, features = rows.x.shape
+    return rows.x.mean(axis=1, dtype=np.float64) if count else np.zeros((blocks, features))
+
+
+def _for_each_reader(step: Step, refined: Refined) -> list[Refined]:
+    """Return a fit of a weight for each of its readers, with the bias of that reader."""
+    biases = refined.bias if refined.bias.ndim == 3 else [refined.bias] * len(step.linears)
+    return [replace(refined, bias=bias) for bias in biases]
+
+
 def _bytes_of(shape: tuple[int, ...]) -> int:
     """Return what a layer takes: Gram matrices of two sets of rows, their sum and its factor, with copies."""
     blocks, outputs, features = shape
     return 8 * blocks * features * (6 * features + 8 * outputs)
 
 
-def _unscaled(found: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
+def _unscaled(fit: Refined, scale: Array, weight: Array, bias: Array) -> Refined:
     """Return a layer that was fitted behind a scale of its channels as it is in front of it."""
-    if np.isinf(found.strength):
-        return replace(found, weight=weight, bias=bias)
+    if np.isinf(fit.strength):
+        return replace(fit, weight=weight, bias=bias)
     clear = np.abs(scale) > _SMALLEST_SCALE * np.abs(scale).max()
     safe = np.where(clear, scale, 1.0)
     return replace(
-        found,
-        weight=np.where(clear[:, :, None], found.weight / safe[:, :, None], weight),
-        bias=np.where(clear, found.bias / safe, bias),
+        fit,
+        weight=np.where(clear[:, :, None], fit.weight / safe[:, :, None], weight),
+        bias=np.where(clear, fit.bias / safe, bias),
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.calibration import position_weights
-from onnx_subprune.model import attribute_of
 from onnx_subprune.recovery.exact.im2col import Sample, geometry_of
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.shortcuts import Shortcut
@@ -56,8 +55,8 @@ class Values:
 
     x: Array
     y: Sequence[Array]
-    theirs: Array | None = None
-    ours: Array | None = None
+    dense_shortcut: Array | None = None
+    pruned_shortcut: Array | None = None
     samples: int = 1
 
 
@@ -117,10 +116,11 @@ def rows_of(
 def _parts(linear: Linear, y: Array, values: Values, shortcut: Shortcut | None) -> tuple[list[Array], Array]:
     """Return the layer's own target, after its scale, and the drift of the shortcut; and the dense sum."""
     own = _scaled(linear, y, shortcut)
-    if shortcut is None or values.theirs is None or values.ours is None or values.theirs.shape != values.ours.shape:
+    beside = [value for value in (values.dense_shortcut, values.pruned_shortcut) if value is not None]
+    if shortcut is None or len(beside) < 2 or beside[0].shape != beside[1].shape:
         return [own], own
-    theirs, ours = (shortcut.undone(_plain(each), y.shape) for each in (values.theirs, values.ours))
-    return ([own], own) if theirs is None or ours is None else ([own, theirs - ours], own + theirs)
+    dense, pruned = (shortcut.undone(_plain(value), y.shape) for value in beside)
+    return ([own], own) if dense is None or pruned is None else ([own, dense - pruned], own + dense)
 
 
 def _scaled(linear: Linear, y: Array, shortcut: Shortcut | None) -> Array:
@@ -135,13 +135,13 @@ def _misfit(linears: Sequence[Linear], x: Array, targets: Sequence[Array], shape
     rank, channels = x.ndim, 1 if linear.spatial else -1
     if linear.spatial and rank != linear.rank:
         return f"its input has {rank} axes, its weight {linear.rank}"
-    wanted = shape[_input_axis(linear)]
+    wanted = shape[linear.layout.contracted]
     if linear.node.op_type == "Conv":
         wanted *= linear.blocks
     if rank < 2 or x.shape[channels] != wanted:
         return f"its input of shape {x.shape} does not have {wanted} features"
-    for one, y in zip(linears, targets, strict=True):
-        same = y.ndim == rank and y.shape[channels] == one.outputs
+    for layer, y in zip(linears, targets, strict=True):
+        same = y.ndim == rank and y.shape[channels] == layer.outputs
         around = y.shape[:1] == x.shape[:1] if linear.spatial else y.shape[:-1] == x.shape[:-1]
         if not (same and around):
             return f"its target of shape {y.shape} does not fit its input of shape {x.shape}"
@@ -155,9 +155,3 @@ def _plain(values: Array) -> Array:
 
 def _flat(value: Array) -> Array:
     return value.reshape(1, math.prod(value.shape[:-1]), value.shape[-1])
-
-
-def _input_axis(linear: Linear) -> int:
-    if linear.node.op_type == "Conv":
-        return 1
-    return 1 if linear.node.op_type == "Gemm" and attribute_of(linear.node, "transB", 0) else 0

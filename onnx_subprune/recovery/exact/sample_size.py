@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from onnx_subprune.calibration import HELD, ROWS_PER_FEATURE, Dataset, probe_shapes
@@ -18,7 +19,7 @@ from onnx_subprune.model import open_session, run
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.settings import Settings
 
-__all__ = ["LEAST_FEATURES", "enough", "rows_wanted", "spread"]
+__all__ = ["LEAST_FEATURES", "rows_wanted", "samples_needed", "spread"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ def rows_wanted(features: int, settings: Settings) -> int:
     return settings.rows * max(features, LEAST_FEATURES)
 
 
-def enough(
+def samples_needed(
     dense: onnx.ModelProto,
     pruned: onnx.ModelProto,
     layers: Sequence[tuple[str, Linear]],
     data: Dataset,
     settings: Settings,
+    *,
+    sample_shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> int | None:
     """Return how many samples give the rows that the layers are to be fitted on; None where all are needed.
 
@@ -49,6 +52,7 @@ def enough(
         layers: those, each with the name of the dense tensor that it is fitted to.
         data: calibration samples.
         settings: how layers are fitted.
+        sample_shapes: of dense tensors for the first sample, as far as they are known; the others are added.
 
     Raises:
         ModelError: the network does not run.
@@ -57,13 +61,14 @@ def enough(
     if not layers or data.samples is None or data.samples <= _LEAST:
         return None
     feeds = next(iter(data.batches(1)))
-    probe, names = probe_shapes(dense, [name for name, _ in layers])
-    session = open_session(probe, settings.providers, threads=settings.threads, optimise=False)
-    shapes = run(session, feeds, list(names.values()))
+    shapes = {} if sample_shapes is None else sample_shapes
+    unknown = [name for name, _ in layers if name not in shapes]
+    if unknown:
+        shapes |= _shapes_of(dense, unknown, feeds, settings)
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in pruned.graph.initializer}
     needed, maps = _LEAST, False
     for name, layer in layers:
-        shape = [int(size) for size in shapes[names[name]]]
+        shape = shapes[name]
         positions = math.prod(shape) / max(shape[1 if layer.spatial else -1], 1) / data.samples_in(feeds)
         features = sizes[layer.weight] // max(layer.outputs, 1)
         if positions > 1:
@@ -76,6 +81,15 @@ def enough(
         return None
     logger.debug("fitting on %d of %d samples", min(needed, data.samples), data.samples)
     return needed if needed < data.samples else None
+
+
+def _shapes_of(
+    model: onnx.ModelProto, tensors: Sequence[str], feeds: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, tuple[int, ...]]:
+    probe, names = probe_shapes(model, tensors)
+    session = open_session(probe, settings.providers, threads=settings.threads, optimise=False)
+    values = run(session, feeds, list(names.values()))
+    return {tensor: tuple(int(size) for size in values[name]) for tensor, name in names.items()}
 
 
 def spread(portions: Iterable[Portion], wanted: int | None, samples: int | None) -> Iterator[Portion]:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from onnx_subprune.errors import ModelError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.model.protos import bodies, references
 from onnx_subprune.recovery.exact.activation_store import Store
@@ -103,39 +104,39 @@ class Segments:
 
     def _needed(self, wanted: Collection[str]) -> list[int]:
         """Return the nodes that still have to run, in order."""
-        found: set[int] = set()
+        needed: set[int] = set()
         queue = [name for name in wanted if name not in self._store]
         while queue:
             index = self._makers.get(queue.pop())
-            if index is not None and index not in found and (index in self._waiting or index in self._again):
-                found.add(index)
+            if index is not None and index not in needed and (index in self._waiting or index in self._again):
+                needed.add(index)
                 queue += [name for name in self._reads[index] if name not in self._store]
-        return sorted(found)
+        return sorted(needed)
 
     def _later(self) -> set[str]:
         """Return what is to be kept: it was asked for, or nodes read it that are still to run, or to run again."""
         queue = [*self._asked, *(name for index in self._waiting for name in self._reads[index])]
-        found: set[str] = set()
+        kept: set[str] = set()
         while queue:
             name = queue.pop()
-            if name not in found:
-                found.add(name)
+            if name not in kept:
+                kept.add(name)
                 index = self._makers.get(name)
                 queue += self._reads[index] if index in self._again and index is not None else ()
-        return found - {name for index in self._again for name in self._nodes[index].output}
+        return kept - {name for index in self._again for name in self._nodes[index].output}
 
     def _opened(self, todo: Sequence[int], wanted: Collection[str]) -> tuple[ort.InferenceSession | None, list[str]]:
         """Return a session of nodes and what is fetched from it; of makers of what cannot be kept, take note."""
-        made = {name for index in todo for name in self._nodes[index].output if name}
-        while fetched := sorted(made & (self._later() | set(wanted))):
-            session = self._session(todo, made, fetched)
+        outputs = {name for index in todo for name in self._nodes[index].output if name}
+        while fetched := sorted(outputs & (self._later() | set(wanted))):
+            session = self._session(todo, outputs, fetched)
             lost = {self._makers[value.name] for value in session.get_outputs() if not _is_kept(value.type)}
             if not lost - self._again:
                 return session, fetched
             self._again |= lost
         return None, []
 
-    def _session(self, todo: Sequence[int], made: Collection[str], fetched: Sequence[str]) -> ort.InferenceSession:
+    def _session(self, todo: Sequence[int], outputs: Collection[str], fetched: Sequence[str]) -> ort.InferenceSession:
         read = {name for index in todo for name in self._reads[index]}
         piece = onnx.ModelProto(ir_version=self._model.ir_version)
         piece.opset_import.extend(self._model.opset_import)
@@ -147,14 +148,23 @@ class Segments:
         graph.sparse_initializer.extend(
             tensor for tensor in self._model.graph.sparse_initializer if tensor.values.name in read
         )
-        for name in sorted((read - set(made)) & set(self._store.names())):
-            dtype, sizes = self._store.kind(name)
-            # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
-            kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-            graph.input.append(onnx.helper.make_tensor_value_info(name, kind, sizes))
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched)
+        read_before = sorted((read - set(outputs)) & set(self._store.names()))
+        # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
+        graph.input.extend(self._declared(name, sized=True) for name in read_before)
         providers, threads = self._run_on
-        return open_session(piece, providers, threads=threads)
+        try:
+            return open_session(piece, providers, threads=threads)
+        except ModelError:
+            # And they contradict a branch that is not taken for tensors of such sizes.
+            del graph.input[:]
+            graph.input.extend(self._declared(name, sized=False) for name in read_before)
+            return open_session(piece, providers, threads=threads)
+
+    def _declared(self, name: str, *, sized: bool) -> onnx.ValueInfoProto:
+        dtype, sizes = self._store.kind(name)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        return onnx.helper.make_tensor_value_info(name, kind, [size if sized else None for size in sizes])
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
@@ -166,14 +176,14 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 def _constant(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], given: set[str]) -> set[int]:
     """Return the nodes that compute with constants alone, always with the same result."""
-    varying, found = set(given), set()
+    varying, constant = set(given), set()
     for index, node in enumerate(nodes):
         # A body may hold what is random.
         if varying.isdisjoint(reads[index]) and not node.op_type.startswith(_RANDOM) and not any(bodies(node)):
-            found.add(index)
+            constant.add(index)
         else:
             varying.update(node.output)
-    return found
+    return constant
 
 
 def _is_kept(kind: str) -> bool:

@@ -17,6 +17,7 @@ import onnx
 
 from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.recovery.exact.linear_layers import Linear
+from onnx_subprune.structure.position_weights import KEEPING
 
 __all__ = ["Shortcut", "find_shortcut"]
 
@@ -24,7 +25,6 @@ Array = np.ndarray[Any, Any]
 Readers = Mapping[str, Sequence[onnx.NodeProto]]
 Constants = Mapping[str, onnx.TensorProto]
 
-_KEEPING = ("Identity", "Dropout")
 _RESHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
@@ -68,16 +68,16 @@ class Shortcut:
 
     def _shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...] | None]:
         """Return the shape before each change of layout, None for those that a Reshape with computed sizes makes."""
-        found: list[tuple[int, ...] | None] = [shape]
+        shapes: list[tuple[int, ...] | None] = [shape]
         for node in self.layout:
-            last = found[-1]
+            last = shapes[-1]
             if node.op_type != "Transpose":
-                found.append(None)
+                shapes.append(None)
             else:
                 order = attribute_of(node, "perm", None) or range(len(last or ()))[::-1]
                 known = last is not None and len(order) == len(last)
-                found.append(tuple(last[axis] for axis in order) if known and last is not None else None)
-        return found
+                shapes.append(tuple(last[axis] for axis in order) if known and last is not None else None)
+        return shapes
 
 
 def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constants: Constants) -> Shortcut | None:
@@ -95,7 +95,7 @@ def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constan
                 return None
         elif node.op_type in (*_RESHAPING, "Transpose") and node.input[0] == name:
             layout.append(node)
-        elif node.op_type not in ("Add", *_KEEPING):
+        elif node.op_type not in ("Add", *KEEPING):
             return None
         shifted |= node.op_type == "Add"
         name = node.output[0]

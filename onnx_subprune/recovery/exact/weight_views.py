@@ -1,17 +1,19 @@
-"""Stored weights as nodes read them: at once, or through a chain of Identity, Transpose and Cast."""
+"""Stored weights as nodes read them, at once or through a chain, and all that reads each of them."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
 
 from onnx_subprune.model import attribute_of
-from onnx_subprune.model.protos import ONNX_DOMAINS
+from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.structure import PASSED_THROUGH
+from onnx_subprune.structure.weight_layout import Link, follow
 
-__all__ = ["View", "Views"]
+__all__ = ["View", "Views", "count_reads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,20 +23,23 @@ class View:
     Attributes:
         tensor: the initializer.
         perm: its axes in the order that the node sees.
-        kind: element type that the node sees.
-        sole: whether nobody else reads the weight, or a link of the chain.
+        dtypes: element types: the stored one, and those of casts on the way; the node sees the last.
 
     """
 
     tensor: onnx.TensorProto
     perm: tuple[int, ...]
-    kind: int
-    sole: bool
+    dtypes: tuple[int, ...]
 
     @property
     def dims(self) -> tuple[int, ...]:
         """Sizes as the node sees them."""
         return tuple(int(self.tensor.dims[axis]) for axis in self.perm)
+
+    @property
+    def dtype(self) -> int:
+        """Element type that the node sees."""
+        return self.dtypes[-1]
 
 
 class Views:
@@ -42,39 +47,63 @@ class Views:
 
     Args:
         model: the network.
-        reads: how often each name is read.
 
     """
 
-    def __init__(self, model: onnx.ModelProto, reads: Counter[str]) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
-        self._makers = {
-            node.output[0]: node
-            for node in model.graph.node
-            if node.op_type in PASSED_THROUGH and node.domain in ONNX_DOMAINS
-        }
-        self._reads = reads
-        self._fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
+        self._readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+        self._links: dict[str, Link[str]] = {}
+        for node in model.graph.node:
+            for index, name in enumerate(node.input):
+                self._readers.setdefault(name, []).append((node, index))
+            if node.op_type in PASSED_THROUGH and node.domain in ONNX_DOMAINS:
+                self._links[node.output[0]] = _link(node)
+        self._reads = count_reads(model)
+        self._given = {value.name for value in model.graph.input}
+        self._returned = {value.name for value in model.graph.output}
 
     def of(self, name: str) -> View | None:
         """Return the weight behind the input of a node; None for what is computed otherwise."""
-        steps: list[onnx.NodeProto] = []
-        sole = self._is_sole(name)
-        while name not in self._stored:
-            if name not in self._makers:
-                return None
-            steps.append(self._makers[name])
-            name = steps[-1].input[0]
-            sole = sole and self._is_sole(name)
-        tensor = self._stored[name]
-        perm, kind = tuple(range(len(tensor.dims))), int(tensor.data_type)
-        for step in reversed(steps):
-            if step.op_type == "Transpose":
-                order = attribute_of(step, "perm", None) or range(len(perm))[::-1]
-                perm = tuple(perm[axis] for axis in order)
-            elif step.op_type == "Cast":
-                kind = int(attribute_of(step, "to", 0))
-        return View(tensor, perm, kind, sole)
+        chain = follow(name, self._stored.__contains__, self._links.get)
+        if chain is None:
+            return None
+        tensor = self._stored[chain.stored]
+        return View(tensor, chain.perm(len(tensor.dims)), (int(tensor.data_type), *chain.dtypes))
 
-    def _is_sole(self, name: str) -> bool:
-        return self._reads[name] == 1 and name not in self._fixed
+    def uses(self, name: str) -> Iterator[tuple[onnx.NodeProto, int]]:
+        """Yield the nodes that compute with a tensor, through chains too, with the input that it is."""
+        for node, index in self._readers.get(name, ()):
+            if node.output[0] in self._links:
+                yield from self.uses(node.output[0])
+            else:
+                yield node, index
+
+    def elsewhere(self, name: str) -> str | None:
+        """Return what stands in the way of changing a tensor beside the nodes that read it; None for nothing."""
+        if name in self._given:
+            return "may be replaced by the caller"
+        if name in self._returned:
+            return "is an output of the network too"
+        readers = self._readers.get(name, ())
+        if self._reads[name] != len(readers):
+            return "is read in the body of a loop or a branch too"
+        links = (node.output[0] for node, _ in readers if node.output[0] in self._links)
+        return next((reason for reason in map(self.elsewhere, links) if reason is not None), None)
+
+
+def _link(node: onnx.NodeProto) -> Link[str]:
+    perm = attribute_of(node, "perm", None)
+    return Link(node.input[0], node.op_type, perm, int(attribute_of(node, "to", 0)))
+
+
+def count_reads(model: onnx.ModelProto) -> Counter[str]:
+    """Count how often each name is read, in bodies and as an output too."""
+    return Counter(_read_names(model.graph))
+
+
+def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
+    for inner in graphs(graph):
+        yield from (value.name for value in inner.output)
+        for node in inner.node:
+            yield from filter(None, node.input)

@@ -68,14 +68,17 @@ def packed_attention(node: gs.Node, ctx: Context) -> None:
     known = ctx.weight(node, 1)
     if known is None:
         raise NotUnderstood(f"{label(node)} has a weight that is computed")
-    weight, (contracted, made) = known
-    batch, sequence, width = ctx.input(node, 0)
+    weight, w = known
+    if len(w) != 2:
+        raise NotUnderstood(f"{label(node)} has a weight of {len(w)} axes, where 2 are expected")
+    contracted, made = w
+    batch, sequence, width = ctx.input(node, 0, rank=3)
     ctx.unify(width, contracted, node)
     heads = _packed_heads(node, made, ctx)
     rows = concat(heads.query, heads.key, heads.value)
     ctx.unify(made, rows, node)
     if ctx.has(node, 2):
-        (bias,) = ctx.input(node, 2)
+        (bias,) = ctx.input(node, 2, rank=1)
         ctx.unify(bias, rows, node)
     ctx.freeze(heads.channels, node, "multiplies queries by keys over this axis, out of sight")
     ctx.use("producer", node, 1, weight.constant, [(weight.perm[1], made)])
@@ -100,7 +103,7 @@ def _packed_memory(node: gs.Node, batch: Dim, sequence: Dim, heads: _Heads, ctx:
     ctx.freeze(heads.values, node, "remembers keys and values in one tensor")
     total = _total(node, sequence, ctx)
     if ctx.has(node, 4):
-        past = ctx.input(node, 4)
+        past = ctx.input(node, 4, rank=5)
         ctx.unify(past[2], heads.keys, node)
         ctx.unify(past[4], heads.channels, node)
     ctx.output(node, (ctx.made(node, 2), batch, heads.keys, total, heads.channels), 1)
@@ -109,9 +112,9 @@ def _packed_memory(node: gs.Node, batch: Dim, sequence: Dim, heads: _Heads, ctx:
 
 def _packed_heads(node: gs.Node, made: Dim, ctx: Context) -> _Heads:
     """Return the heads of packed weights; sizes that are not given are those of three equal parts."""
-    count, given = int(node.attrs["num_heads"]), node.attrs.get("qkv_hidden_sizes")
+    count, given = ctx.count(node, "num_heads"), node.attrs.get("qkv_hidden_sizes")
     sizes = tuple(int(n) for n in given) if given else (made.size // 3,) * 3
-    if sum(sizes) != made.size or sizes[0] != sizes[1] or any(size % count for size in sizes):
+    if len(sizes) != 3 or sum(sizes) != made.size or sizes[0] != sizes[1] or any(size % count for size in sizes):
         raise NotUnderstood(f"{label(node)} cuts {made.size} columns to {count} heads of {sizes}")
     heads = _Heads.of(node, count, count, sizes[0] // count, sizes[2] // count)
     if not given:
@@ -125,7 +128,7 @@ def _packed_heads(node: gs.Node, made: Dim, ctx: Context) -> _Heads:
 def multi_head(node: gs.Node, ctx: Context) -> None:
     """MultiHeadAttention of ONNX Runtime: flat queries [B, S, H*C], keys and values flat or [B, H, L, C], a bias."""
     _refuse_packed(node, ctx)
-    count = int(node.attrs["num_heads"])
+    count = ctx.count(node, "num_heads")
     operands = _Operands.of(node, ctx, count, count)
     heads = operands.heads
     ctx.expect_size(node, "num_heads", None, heads.keys)
@@ -133,7 +136,7 @@ def multi_head(node: gs.Node, ctx: Context) -> None:
         for dim in (heads.channels, heads.values):
             ctx.freeze(dim, node, "has one size of head for keys and values")
     if ctx.has(node, 3):
-        (bias,) = ctx.input(node, 3)
+        (bias,) = ctx.input(node, 3, rank=1)
         ctx.unify(bias, concat(heads.query, heads.key, heads.value), node)
         ctx.freeze(heads.channels, node, "adds a bias before it multiplies queries by keys")
     operands.relate(node, ctx, past=(6, 7), scores=5, each=(4,))
@@ -143,7 +146,7 @@ def grouped(node: gs.Node, ctx: Context) -> None:
     """GroupQueryAttention of ONNX Runtime: flat queries, keys, values of one size of head, apart or in one tensor."""
     if any(ctx.has(node, index) for index in (12, 13)):
         raise NotUnderstood(f"{label(node)} keeps quantised keys and values")
-    queries, keys = int(node.attrs["num_heads"]), int(node.attrs["kv_num_heads"])
+    queries, keys = ctx.count(node, "num_heads"), ctx.count(node, "kv_num_heads")
     if ctx.has(node, 1):
         operands = _Operands.of(node, ctx, queries, keys)
     else:
@@ -154,7 +157,7 @@ def grouped(node: gs.Node, ctx: Context) -> None:
     ctx.expect_size(node, "num_heads", None, heads.all)
     ctx.expect_size(node, "kv_num_heads", None, heads.keys)
     if ctx.has(node, 11):
-        (sink,) = ctx.input(node, 11)
+        (sink,) = ctx.input(node, 11, rank=1)
         ctx.unify(sink, heads.all, node)
     operands.relate(node, ctx, past=(3, 4), scores=10, each=(5, 9))
 
@@ -163,8 +166,10 @@ def attention(node: gs.Node, ctx: Context) -> None:
     """Attention of ONNX (opset 23): queries, keys, values, all flat and the numbers of heads given, or [B, H, S, C]."""
     query, key = ctx.input(node, 0), ctx.input(node, 1)
     flat = len(query) == _FLAT
-    queries = int(node.attrs["q_num_heads"]) if flat else query[1].size
-    keys = int(node.attrs["kv_num_heads"]) if flat else key[1].size
+    if not flat:
+        ctx.same_rank(node, query, key, (ONE,) * _SPLIT)
+    queries = ctx.count(node, "q_num_heads") if flat else query[1].size
+    keys = ctx.count(node, "kv_num_heads") if flat else key[1].size
     operands = _Operands.of(node, ctx, queries, keys)
     if flat:
         ctx.expect_size(node, "q_num_heads", None, operands.heads.all)
@@ -209,7 +214,7 @@ class _Operands:
     @classmethod
     def in_one(cls, node: gs.Node, ctx: Context, queries: int, keys: int) -> _Operands:
         """Unify the axis of one tensor with queries, keys and values laid end to end."""
-        batch, sequence, width = ctx.input(node, 0)
+        batch, sequence, width = ctx.input(node, 0, rank=_FLAT)
         channels, rest = divmod(width.size, queries + 2 * keys)
         if rest:
             raise NotUnderstood(f"{label(node)} cuts {width.size} entries to {queries} and 2 x {keys} heads")
@@ -230,7 +235,7 @@ class _Operands:
         total = self.keys
         for index, channels in zip(past, (heads.channels, heads.values), strict=True):
             if ctx.has(node, index):
-                earlier = ctx.input(node, index)
+                earlier = ctx.input(node, index, rank=_SPLIT)
                 ctx.unify(earlier[1], heads.keys, node)
                 ctx.unify(earlier[3], channels, node)
                 total = _total(node, self.keys, ctx) if total is self.keys else total
@@ -296,6 +301,8 @@ def _count(node: gs.Node, positions: tuple[Dim, Dim, Dim], heads: _Heads, ctx: C
 def rotary(node: gs.Node, ctx: Context) -> None:
     """RotaryEmbedding: channels of a head are turned in pairs; heads pass. X is [B, S, H*C] or [B, H, S, C]."""
     x = ctx.input(node, 0)
+    if len(x) not in (_FLAT, _SPLIT):
+        raise NotUnderstood(f"{label(node)} turns a tensor of {len(x)} axes")
     channels = x[-1]
     if len(x) == _FLAT:
         heads = _rotated_heads(node, x[2].size, ctx)
@@ -314,7 +321,7 @@ def _rotated_heads(node: gs.Node, width: int, ctx: Context) -> int:
     heads = int(node.attrs.get("num_heads", 0))
     if not heads and not node.attrs.get("rotary_embedding_dim"):
         cosines = ctx.input(node, 2 if node.domain == "com.microsoft" else 1)
-        heads = width // max(1, 2 * cosines[-1].size)
+        heads = width // max(1, 2 * cosines[-1].size) if cosines else 0
     if heads < 1 or width % heads:
         raise NotUnderstood(f"{label(node)} does not say how many heads it turns")
     return heads

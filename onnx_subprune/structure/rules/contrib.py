@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import ONE, Dim
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 from onnx_subprune.structure.rules.elementwise import unary, variadic
 from onnx_subprune.structure.rules.normalisation import note_statistics, trailing
 
@@ -18,13 +19,14 @@ def skip_norm(node: gs.Node, ctx: Context) -> None:
     Output 3 is the sum. The kernel takes no other broadcast, so axes whose size is known at run time only are equal.
     """
     x, skip = ctx.input(node, 0), ctx.input(node, 1)
+    ctx.same_rank(node, x[-2:], skip[-2:], (ONE, ONE))
     for dim, other in zip(reversed(x[-2:]), reversed(skip[-2:]), strict=True):
         ctx.unify(dim, other, node)
     if len(x) == len(skip) == 3 and not (x[0].dynamic or skip[0].dynamic or skip[0].size == 1):
         ctx.unify(x[0], skip[0], node)
     for index in range(2, len(node.inputs)):
         if ctx.has(node, index):
-            ctx.unify(ctx.input(node, index)[0], x[-1], node)
+            ctx.unify(ctx.input(node, index, rank=1)[0], x[-1], node)
     ctx.output(node, x)
     for index in (1, 2):
         ctx.output(node, (*x[:-1], ONE), index)
@@ -37,13 +39,15 @@ def skip_norm(node: gs.Node, ctx: Context) -> None:
 
 def embed_norm(node: gs.Node, ctx: Context) -> None:
     """EmbedLayerNormalization: ids [B, S], tables [rows, C], gamma and beta [C]; output 2 is the sum."""
-    batch, sequence = ctx.input(node, 0)
+    batch, sequence = ctx.input(node, 0, rank=2)
     tables = [index for index in (2, 3, 4) if ctx.has(node, index)]
+    if not tables:
+        raise NotUnderstood(f"{label(node)} has no table")
     width = _table(node, tables[0], ctx)
     for index in tables[1:]:
         ctx.unify(_table(node, index, ctx), width, node)
     for index in (5, 6):
-        (parameter,) = ctx.input(node, index)
+        (parameter,) = ctx.input(node, index, rank=1)
         ctx.unify(parameter, width, node)
     axes = (batch, sequence, width)
     ctx.freeze(width, node, "normalises over this axis")
@@ -56,9 +60,12 @@ def _table(node: gs.Node, index: int, ctx: Context) -> Dim:
     """Return the axis that a table of embeddings makes; its rows are looked up."""
     known = ctx.weight(node, index)
     if known is None:
-        rows, width = ctx.input(node, index)
+        rows, width = ctx.input(node, index, rank=2)
     else:
-        weight, (rows, width) = known
+        weight, table = known
+        if len(table) != 2:
+            raise NotUnderstood(f"{label(node)} has a table of {len(table)} axes, where 2 are expected")
+        rows, width = table
         ctx.use("producer", node, index, weight.constant, [(weight.perm[1], width)])
     ctx.freeze(rows, node, "looks positions of this axis up by computed indices")
     return width

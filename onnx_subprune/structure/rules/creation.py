@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Dim, Extent, Size, evaluate, fixed, fresh, monomial
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["RULES", "counted", "sized"]
 
@@ -44,6 +45,8 @@ def count(node: gs.Node, ctx: Context) -> None:
     if start == 0 and step == 1 and isinstance(limit, Size):
         ctx.output(node, (limit.dim,))
         return
+    if step == 0:
+        raise NotUnderstood(f"{label(node)} counts by 0")
     sizes = [None if extent is None else fixed(extent) for extent in (start, limit, step)]
     if all(size is not None for size in sizes):
         ctx.output(node, (ctx.made(node, len(range(*(size or 0 for size in sizes)))),))
@@ -52,8 +55,8 @@ def count(node: gs.Node, ctx: Context) -> None:
 
 
 def _scalar(node: gs.Node, index: int, ctx: Context) -> Extent | None:
-    values = ctx.extents_of(node.inputs[index])
-    return None if values is None else values.ravel()[0]
+    values = ctx.extents_of(node.inputs[index]) if ctx.has(node, index) else None
+    return values.ravel()[0] if values is not None and values.size else None
 
 
 def drawn(node: gs.Node, ctx: Context) -> None:

@@ -36,7 +36,7 @@ _FAR = 2**31 - 1
 def split_rule(node: gs.Node, ctx: Context) -> None:
     """Cut one axis into consecutive pieces, one per output."""
     x = ctx.input(node, 0)
-    axis = int(node.attrs.get("axis", 0)) % len(x)
+    axis = ctx.axis(node, x, 0)
     explicit = "split" in node.attrs or ctx.has(node, 1)
     sizes = _split_sizes(node, x[axis], explicit, ctx)
     pieces = None if min(sizes) < 1 or sum(sizes) != x[axis].size else split(x[axis], sizes)
@@ -82,8 +82,11 @@ def slice_rule(node: gs.Node, ctx: Context) -> None:
     x = list(ctx.input(node, 0))
     starts, ends = ctx.extent_list(node, 1, "starts"), ctx.extent_list(node, 2, "ends")
     given = "axes" in node.attrs or ctx.has(node, 3)
-    axes = [a % len(x) for a in ctx.ints(node, 3, "axes")] if given else list(range(len(starts)))
+    listed = ctx.ints(node, 3, "axes") if given else range(len(starts))
+    axes = [ctx.counted(node, x, axis) for axis in listed]
     steps = ctx.ints(node, 4) if ctx.has(node, 4) else [1] * len(starts)
+    if not len(axes) == len(starts) == len(ends) == len(steps) or 0 in steps:
+        raise NotUnderstood(f"{label(node)} gives {len(starts)} starts, {len(ends)} ends and the steps {steps}")
     places: tuple[int | str, int | str] = ("starts", "ends") if "starts" in node.attrs else (1, 2)
     for i, axis in enumerate(axes):
         x[axis] = _sliced(node, x[axis], _Range(starts[i], ends[i], steps[i], i, places), ctx)
@@ -185,12 +188,12 @@ def gather(node: gs.Node, ctx: Context) -> None:
     table = ctx.weight(node, 0)
     if table is not None:
         weight, data = table
-        axis = int(node.attrs.get("axis", 0)) % len(data)
+        axis = ctx.axis(node, data, 0)
         rest = [(weight.perm[i], dim) for i, dim in enumerate(data) if i != axis]
         ctx.use("producer", node, 0, weight.constant, rest)
     else:
         data = ctx.input(node, 0)
-        axis = int(node.attrs.get("axis", 0)) % len(data)
+        axis = ctx.axis(node, data, 0)
     ctx.output(node, (*data[:axis], *_picked(node, data[axis], ctx), *data[axis + 1 :]))
 
 
@@ -260,7 +263,9 @@ def pad(node: gs.Node, ctx: Context) -> None:
     given = ctx.ints(node, 3) if ctx.has(node, 3) else list(range(len(x)))
     where: int | str = "pads" if "pads" in node.attrs else 1
     count = len(given)
-    for i, axis in enumerate(a % len(x) for a in given):
+    if len(pads) != 2 * count:
+        raise NotUnderstood(f"{label(node)} gives {len(pads)} pads for {count} axes")
+    for i, axis in enumerate(ctx.counted(node, x, axis) for axis in given):
         before, after = pads[i], pads[i + count]
         if before == 0 and after == 0:
             continue

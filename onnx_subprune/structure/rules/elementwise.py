@@ -78,6 +78,8 @@ def variadic(node: gs.Node, ctx: Context) -> None:
     """Broadcast all inputs."""
     if node.attrs.get("broadcast"):
         raise NotUnderstood(f"{label(node)} broadcasts in the way of opset 6")
+    if not node.inputs:
+        raise NotUnderstood(f"{label(node)} has no input")
     ctx.output(node, broadcast(node, [ctx.input(node, i) for i in range(len(node.inputs))], ctx))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes import Dim, evaluate, fixed
+from onnx_subprune.structure.axes import ONE, Dim, evaluate, fixed
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 from onnx_subprune.structure.rules.cutting import taken
@@ -39,6 +39,7 @@ def scatter_nd(node: gs.Node, ctx: Context) -> None:
     count = _tuple_size(node, indices, ctx)
     _address(node, data[:count], ctx)
     places = len(indices) - 1
+    ctx.same_rank(node, updates, (*indices[:-1], *data[count:]))
     for i, u in zip(indices[:places], updates[:places], strict=True):
         ctx.freeze(i, node, "lists positions along this axis")
         ctx.unify(i, u, node)
@@ -49,6 +50,8 @@ def scatter_nd(node: gs.Node, ctx: Context) -> None:
 
 def _tuple_size(node: gs.Node, indices: Sequence[Dim], ctx: Context) -> int:
     """Return how many axes an index addresses: the size of the last axis of the indices."""
+    if not indices:
+        raise NotUnderstood(f"{label(node)} addresses entries by a single number")
     last = indices[-1]
     if last.dynamic:
         raise NotUnderstood(f"{label(node)} addresses a number of axes that is known at run time only")
@@ -73,6 +76,7 @@ def scatter_elements(node: gs.Node, ctx: Context) -> None:
     data, indices, updates = (ctx.input(node, i) for i in range(3))
     axis = _side_by_side(node, data, indices, ctx)
     ctx.freeze(indices[axis], node, "lists positions along this axis")
+    ctx.same_rank(node, indices, updates)
     for i, u in zip(indices, updates, strict=True):
         ctx.unify(i, u, node)
     ctx.output(node, data)
@@ -80,7 +84,8 @@ def scatter_elements(node: gs.Node, ctx: Context) -> None:
 
 def _side_by_side(node: gs.Node, data: Sequence[Dim], indices: Sequence[Dim], ctx: Context) -> int:
     """Freeze the axis that is addressed and unify the others; indices may be fewer than there is data."""
-    axis = int(node.attrs.get("axis", 0)) % len(data)
+    ctx.same_rank(node, data, indices)
+    axis = ctx.axis(node, data, 0)
     ctx.freeze(data[axis], node, "looks positions of this axis up by indices")
     for position, (x, i) in enumerate(zip(data, indices, strict=True)):
         if position == axis or x.resolve() == i.resolve():
@@ -96,11 +101,14 @@ def _side_by_side(node: gs.Node, data: Sequence[Dim], indices: Sequence[Dim], ct
 def one_hot(node: gs.Node, ctx: Context) -> None:
     """Insert an axis with one entry set, which the index counts along."""
     indices = ctx.input(node, 0)
-    axis = int(node.attrs.get("axis", -1)) % (len(indices) + 1)
-    if ctx.is_constant(node.inputs[1]):
+    axis = ctx.axis(node, (*indices, ONE), -1)
+    if ctx.has(node, 1) and ctx.is_constant(node.inputs[1]) and np.size(node.inputs[1].values) == 1:
         made = ctx.made(node, int(np.ravel(node.inputs[1].values)[0]))
     else:
-        (depth,) = ctx.extent_list(node, 1)
+        depths = ctx.extent_list(node, 1)
+        if len(depths) != 1:
+            raise NotUnderstood(f"{label(node)} does not give one depth")
+        (depth,) = depths
         ctx.pin([depth], node)
         size = fixed(depth)
         made = ctx.made(node, evaluate(depth, {}) if size is None else size, dynamic=size is None)
@@ -112,7 +120,7 @@ def compress(node: gs.Node, ctx: Context) -> None:
     x = list(ctx.input(node, 0))
     if "axis" not in node.attrs:
         raise NotUnderstood(f"{label(node)} picks entries of all axes at once")
-    axis = int(node.attrs["axis"]) % len(x)
+    axis = ctx.axis(node, x, 0)
     for dim in (x[axis], *ctx.input(node, 1)):
         ctx.freeze(dim, node, "picks single positions of this axis")
     x[axis] = ctx.made(node, x[axis].size, dynamic=True)
@@ -138,9 +146,9 @@ def triangle(node: gs.Node, ctx: Context) -> None:
 def reverse_sequence(node: gs.Node, ctx: Context) -> None:
     """Turn the first entries of the time axis round, for each sample as many as its length says."""
     x = ctx.input(node, 0)
-    (lengths,) = ctx.input(node, 1)
-    ctx.freeze(x[int(node.attrs.get("time_axis", 0))], node, "reverses this axis")
-    batch = x[int(node.attrs.get("batch_axis", 1))]
+    (lengths,) = ctx.input(node, 1, rank=1)
+    ctx.freeze(x[ctx.axis(node, x, 0, "time_axis")], node, "reverses this axis")
+    batch = x[ctx.axis(node, x, 1, "batch_axis")]
     if batch.resolve() != lengths.resolve():
         ctx.unify(batch, lengths, node)
     ctx.output(node, x)

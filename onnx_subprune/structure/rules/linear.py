@@ -20,6 +20,7 @@ def conv(node: gs.Node, ctx: Context) -> None:
     group = _groups(node, w[0].size)
     _channels(w[0], group, node, ctx)
     features = product(group, w[1])
+    ctx.same_rank(node, x, w)
     ctx.unify(x[1], features, node)
     _pass_bias(node, 2, w[0], ctx)
     spatial = slide(node, x[2:], [dim.size for dim in w[2:]], ctx)
@@ -43,6 +44,7 @@ def conv_transpose(node: gs.Node, ctx: Context) -> None:
     weight, w = _constant_weight(node, ctx)
     group = _groups(node, w[0].size)
     _channels(w[0], group, node, ctx)
+    ctx.same_rank(node, x, w)
     ctx.unify(x[1], w[0], node)
     outputs = product(group, w[1])
     _pass_bias(node, 2, outputs, ctx)
@@ -56,6 +58,8 @@ def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ..
     known = ctx.weight(node, 1)
     if known is None:
         raise NotUnderstood(f"{label(node)} has a weight that is computed")
+    if len(known[1]) < 2:
+        raise NotUnderstood(f"{label(node)} has a weight of {len(known[1])} axes")
     for dim in known[1][2:]:
         ctx.freeze(dim, node, "slides this axis as its kernel")
     return known
@@ -63,7 +67,7 @@ def _constant_weight(node: gs.Node, ctx: Context) -> tuple[Weight, tuple[Dim, ..
 
 def _groups(node: gs.Node, channels: int) -> Dim:
     count = int(node.attrs.get("group", 1))
-    if count > 1 and channels % count:
+    if count < 1 or channels % count:
         raise NotUnderstood(f"{label(node)} has {count} groups over {channels} channels")
     return fresh(count)
 
@@ -77,7 +81,7 @@ def _channels(axis: Dim, group: Dim, node: gs.Node, ctx: Context) -> None:
 
 def _pass_bias(node: gs.Node, index: int, channels: Dim, ctx: Context) -> None:
     if ctx.has(node, index):
-        (bias,) = ctx.input(node, index)
+        (bias,) = ctx.input(node, index, rank=1)
         ctx.unify(bias, channels, node)
 
 

@@ -16,6 +16,8 @@ def transpose(node: gs.Node, ctx: Context) -> None:
     """Permute the axes."""
     x = ctx.input(node, 0)
     perm = node.attrs.get("perm") or range(len(x))[::-1]
+    if sorted(perm) != list(range(len(x))):
+        raise NotUnderstood(f"{label(node)} permutes {len(x)} axes by {list(perm)}")
     ctx.output(node, [x[i] for i in perm])
 
 
@@ -23,7 +25,7 @@ def squeeze(node: gs.Node, ctx: Context) -> None:
     """Drop axes of one entry: those listed or, without a list, all of them."""
     x = ctx.input(node, 0)
     if "axes" in node.attrs or ctx.has(node, 1):
-        axes = [a % len(x) for a in ctx.ints(node, 1, "axes")]
+        axes = [ctx.counted(node, x, axis) for axis in ctx.ints(node, 1, "axes")]
     elif any(dim.dynamic for dim in x):
         raise NotUnderstood(f"{label(node)} drops the axes that have one entry at run time")
     else:
@@ -39,7 +41,9 @@ def unsqueeze(node: gs.Node, ctx: Context) -> None:
     x = ctx.input(node, 0)
     axes = ctx.ints(node, 1, "axes")
     rank = len(x) + len(axes)
-    places = {a % rank for a in axes}
+    places = {ctx.counted(node, (ONE,) * rank, axis) for axis in axes}
+    if len(places) != len(axes):
+        raise NotUnderstood(f"{label(node)} inserts one axis twice")
     rest = iter(x)
     ctx.output(node, [ONE if i in places else next(rest) for i in range(rank)])
 
@@ -48,6 +52,8 @@ def flatten(node: gs.Node, ctx: Context) -> None:
     """Two axes: the products of those before and from `axis` on."""
     x = ctx.input(node, 0)
     axis = int(node.attrs.get("axis", 1))
+    if not -len(x) <= axis <= len(x):
+        raise NotUnderstood(f"{label(node)} names axis {axis} of a tensor of {len(x)} axes")
     axis += len(x) if axis < 0 else 0
     ctx.output(node, (product(*x[:axis]), product(*x[axis:])))
 
@@ -85,8 +91,11 @@ def _spread(node: gs.Node, dim: Dim, extent: Extent, ctx: Context) -> Dim:
 def tile(node: gs.Node, ctx: Context) -> None:
     """Repeat axes: repetitions x axis."""
     x = ctx.input(node, 0)
-    y = []
-    for i, (dim, repeat) in enumerate(zip(x, ctx.extent_list(node, 1), strict=True)):
+    y: list[Dim] = []
+    repeats = ctx.extent_list(node, 1)
+    if len(repeats) != len(x):
+        raise NotUnderstood(f"{label(node)} gives {len(repeats)} repetitions for {len(x)} axes")
+    for i, (dim, repeat) in enumerate(zip(x, repeats, strict=True)):
         ctx.hold(node, 1, i, repeat)
         times = counted(repeat)
         ctx.freeze(times, node, "repeats along this axis")
@@ -96,9 +105,13 @@ def tile(node: gs.Node, ctx: Context) -> None:
 
 def concat_rule(node: gs.Node, ctx: Context) -> None:
     """Join along one axis; the others are unified."""
+    if not node.inputs:
+        raise NotUnderstood(f"{label(node)} has no input")
     inputs = [ctx.input(node, i) for i in range(len(node.inputs))]
     first = inputs[0]
-    axis = int(node.attrs["axis"]) % len(first)
+    ctx.same_rank(node, *inputs)
+    ctx.required(node, "axis")
+    axis = ctx.axis(node, first, 0)
     for other in inputs[1:]:
         for i, dim in enumerate(other):
             if i != axis:

@@ -21,9 +21,9 @@ def per_channel(node: gs.Node, ctx: Context) -> None:
     """BatchNormalization, InstanceNormalization: a parameter per channel, statistics of that channel alone."""
     if node.attrs.get("training_mode"):
         raise NotUnderstood(f"{label(node)} is in training mode")
-    x = ctx.input(node, 0)
+    x = _with_channels(node, ctx)
     for index in range(1, len(node.inputs)):
-        (parameter,) = ctx.input(node, index)
+        (parameter,) = ctx.input(node, index, rank=1)
         ctx.unify(parameter, x[1], node)
     ctx.output(node, x)
     if node.op == "InstanceNormalization":
@@ -34,7 +34,7 @@ def per_channel(node: gs.Node, ctx: Context) -> None:
 def trailing(node: gs.Node, ctx: Context) -> None:
     """LayerNormalization, RMSNormalization: statistics over all axes from `axis` on."""
     x = ctx.input(node, 0)
-    axis = int(node.attrs.get("axis", -1)) % len(x)
+    axis = ctx.axis(node, x, -1)
     broadcast(node, [x, *(ctx.input(node, i) for i in range(1, len(node.inputs)) if ctx.has(node, i))], ctx)
     ctx.output(node, x)
     for index in range(1, len(node.outputs)):
@@ -49,7 +49,7 @@ def softmax(node: gs.Node, ctx: Context) -> None:
     """Softmax and its kin: one axis, or before opset 13 all axes from `axis` on."""
     x = ctx.input(node, 0)
     legacy = ctx.opset < 13
-    axis = int(node.attrs.get("axis", 1 if legacy else -1)) % len(x)
+    axis = ctx.axis(node, x, 1 if legacy and len(x) > 1 else -1)
     for dim in x[axis:] if legacy else x[axis : axis + 1]:
         ctx.freeze(dim, node, "normalises over this axis")
     ctx.output(node, x)
@@ -57,7 +57,7 @@ def softmax(node: gs.Node, ctx: Context) -> None:
 
 def across_channels(node: gs.Node, ctx: Context) -> None:
     """LRN: statistics over several channels of one position."""
-    x = ctx.input(node, 0)
+    x = _with_channels(node, ctx)
     ctx.freeze(x[1], node, "normalises over channels")
     ctx.output(node, x)
 
@@ -66,13 +66,13 @@ def group_norm(node: gs.Node, ctx: Context) -> None:
     """GroupNormalization: statistics over the channels of a group and all positions; groups may go as a whole."""
     if ctx.opset < _SCALES_CHANNELS:
         raise NotUnderstood(f"{label(node)} has one scale for each group, a form that ONNX withdrew")
-    x = ctx.input(node, 0)
-    groups = int(node.attrs["num_groups"])
+    x = _with_channels(node, ctx)
+    groups = ctx.count(node, "num_groups")
     group, inner = fresh(groups), fresh(x[1].size // groups)
     ctx.unify(x[1], product(group, inner), node)
     ctx.expect_size(node, "num_groups", None, group)
     for index in (1, 2):
-        (parameter,) = ctx.input(node, index)
+        (parameter,) = ctx.input(node, index, rank=1)
         ctx.unify(parameter, x[1], node)
     ctx.output(node, x)
     ctx.normalise(node, {1: inner, **dict(enumerate(x[2:], 2))})
@@ -87,7 +87,7 @@ def lp_norm(node: gs.Node, ctx: Context) -> None:
     """LpNormalization: divided by a norm over one axis."""
     x = ctx.input(node, 0)
     ctx.output(node, x)
-    note_statistics(node, ctx, x, [int(node.attrs.get("axis", -1)) % len(x)], centred=False)
+    note_statistics(node, ctx, x, [ctx.axis(node, x, -1)], centred=False)
 
 
 def mean_variance(node: gs.Node, ctx: Context) -> None:
@@ -97,8 +97,16 @@ def mean_variance(node: gs.Node, ctx: Context) -> None:
     """
     x = ctx.input(node, 0)
     for axis in node.attrs.get("axes", [0, 2, 3]):
-        ctx.freeze(x[axis], node, "normalises over this axis")
+        ctx.freeze(x[ctx.counted(node, x, axis)], node, "normalises over this axis")
     ctx.output(node, x)
+
+
+def _with_channels(node: gs.Node, ctx: Context) -> Sequence[Dim]:
+    """Return the axes of the first input, the second of which holds the channels."""
+    x = ctx.input(node, 0)
+    if len(x) < 2:
+        raise NotUnderstood(f"{label(node)} reads a tensor of {len(x)} axes, which has no channels")
+    return x
 
 
 def note_statistics(
@@ -113,7 +121,7 @@ def note_statistics(
 ) -> None:
     """Note the statistics that an operator takes over `axes`, and where its scale and shift are."""
     ctx.normalise(node, {axis: x[axis] for axis in axes})
-    if ctx.prune_normalised and not node.outputs[0].is_empty():
+    if axes and ctx.prune_normalised and not node.outputs[0].is_empty():
         axis = max(axes, key=lambda i: any(not atom.reasons for atom in x[i].atoms()))
         ctx.note(
             Normalisation(

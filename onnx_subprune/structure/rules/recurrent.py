@@ -47,7 +47,7 @@ class _Layer:
 
 def recurrent(node: gs.Node, ctx: Context) -> None:
     """Relate X [S, N, I], W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], states [D, N, H], P [D, 3*H], Y [S, D, N, H]."""
-    x = ctx.input(node, 0)
+    x = ctx.input(node, 0, rank=3)
     (weight, w), (feedback, r) = _constant_weight(node, _W, ctx), _constant_weight(node, _R, ctx)
     layer = _layer(node, x, r[2].size, w[0], ctx)
     if w[1].size != layer.rows.size or not node.outputs[0].name:
@@ -103,6 +103,7 @@ def _pass_parameters(node: gs.Node, layer: _Layer, ctx: Context) -> None:
 
 
 def _unify_all(node: gs.Node, found: tuple[Dim, ...], known: tuple[Dim, ...], ctx: Context) -> None:
+    ctx.same_rank(node, found, known)
     for one, other in zip(found, known, strict=True):
         ctx.unify(one, other, node)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import ONE, evaluate, fixed
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.normalisations import Statistic
-from onnx_subprune.structure.records import Contraction
+from onnx_subprune.structure.records import Contraction, label
 
 __all__ = ["RULES"]
 
@@ -23,7 +23,7 @@ def reduce(node: gs.Node, ctx: Context) -> None:
     """Reduce over the listed axes; without a list over all of them."""
     x = ctx.input(node, 0)
     listed = ctx.ints(node, 1, "axes") if "axes" in node.attrs or ctx.has(node, 1) else []
-    axes = [a % len(x) for a in listed]
+    axes = [ctx.counted(node, x, axis) for axis in listed]
     if not axes and not node.attrs.get("noop_with_empty_axes"):
         axes = list(range(len(x)))
     if not _sums_products(node, axes, ctx):
@@ -55,7 +55,7 @@ def _sums_products(node: gs.Node, axes: list[int], ctx: Context) -> bool:
 def arg_reduce(node: gs.Node, ctx: Context) -> None:
     """ArgMax, ArgMin."""
     x = ctx.input(node, 0)
-    axis = int(node.attrs.get("axis", 0)) % len(x)
+    axis = ctx.axis(node, x, 0)
     ctx.freeze(x[axis], node, "reduces over this axis")
     _collapse(node, ctx, [axis], bool(node.attrs.get("keepdims", 1)))
 
@@ -69,16 +69,21 @@ def _collapse(node: gs.Node, ctx: Context, axes: list[int], keep: bool) -> None:
 def cumulative(node: gs.Node, ctx: Context) -> None:
     """CumSum, CumProd: entries depend on those before them."""
     x = ctx.input(node, 0)
-    ctx.freeze(x[ctx.ints(node, 1)[0]], node, "accumulates along this axis")
+    axes = ctx.ints(node, 1)
+    if len(axes) != 1:
+        raise NotUnderstood(f"{label(node)} does not name one axis")
+    ctx.freeze(x[ctx.counted(node, x, axes[0])], node, "accumulates along this axis")
     ctx.output(node, x)
 
 
 def top_k(node: gs.Node, ctx: Context) -> None:
     """TopK: the chosen axis gets a new, unrelated length; one that is computed from data is not understood."""
     x = list(ctx.input(node, 0))
-    axis = int(node.attrs.get("axis", -1)) % len(x)
+    axis = ctx.axis(node, x, -1)
     ctx.freeze(x[axis], node, "selects along this axis")
     extents = ctx.extent_list(node, 1, "k")
+    if len(extents) != 1:
+        raise NotUnderstood(f"{label(node)} does not give one number of entries")
     ctx.pin(extents, node)
     size = fixed(extents[0])
     x[axis] = ctx.made(node, evaluate(extents[0], {}) if size is None else size, dynamic=size is None)

@@ -32,7 +32,7 @@ from onnx_subprune.structure.axes import (
     purely_dynamic,
     same_size,
 )
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import label
 
 __all__ = ["RULES"]
@@ -45,6 +45,8 @@ def reshape(node: gs.Node, ctx: Context) -> None:
     x = ctx.input(node, 0)
     target = ctx.extent_list(node, 1, "shape")
     zero_copies = not node.attrs.get("allowzero", 0)
+    if zero_copies and 0 in target[len(x) :]:
+        raise NotUnderstood(f"{label(node)} copies the size of an axis that its input does not have")
     wanted: list[Extent] = [Size(x[i]) if t == 0 and zero_copies else t for i, t in enumerate(target)]
     y = _Matcher(x, label(node), ctx.doubts).match([_declared(node, i, extent, ctx) for i, extent in enumerate(wanted)])
     where: int | str = "shape" if "shape" in node.attrs else 1

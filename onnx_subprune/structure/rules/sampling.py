@@ -7,7 +7,8 @@ import math
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import evaluate, fixed, fresh, product
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["RULES"]
 
@@ -15,6 +16,7 @@ __all__ = ["RULES"]
 def grid_sample(node: gs.Node, ctx: Context) -> None:
     """Relate X [N, C, in..], the grid [N, out.., rank] and Y [N, C, out..]."""
     x, grid = ctx.input(node, 0), ctx.input(node, 1)
+    ctx.same_rank(node, x, grid)
     if x[0].resolve() != grid[0].resolve():
         ctx.unify(x[0], grid[0], node)
     for dim in (*x[2:], grid[-1]):
@@ -24,7 +26,7 @@ def grid_sample(node: gs.Node, ctx: Context) -> None:
 
 def affine_grid(node: gs.Node, ctx: Context) -> None:
     """Make the grid [N, out.., rank] of a transform theta [N, rank, rank + 1]; the sizes wanted are N, C, out.."""
-    theta = ctx.input(node, 0)
+    theta = ctx.input(node, 0, rank=3)
     for dim in theta:
         ctx.freeze(dim, node, "computes places from this axis")
     wanted = ctx.extent_list(node, 1)
@@ -35,9 +37,9 @@ def affine_grid(node: gs.Node, ctx: Context) -> None:
 
 def regions(node: gs.Node, ctx: Context) -> None:
     """RoiAlign, MaxRoiPool: X [N, C, H, W] and R regions give [R, C, h, w]."""
-    x, rois = ctx.input(node, 0), ctx.input(node, 1)
+    x, rois = ctx.input(node, 0, rank=4), ctx.input(node, 1, rank=2)
     if ctx.has(node, 2):
-        (samples,) = ctx.input(node, 2)
+        (samples,) = ctx.input(node, 2, rank=1)
         if samples.resolve() != rois[0].resolve():
             ctx.unify(rois[0], samples, node)
     for dim in (x[0], *x[2:], rois[1]):
@@ -48,9 +50,11 @@ def regions(node: gs.Node, ctx: Context) -> None:
 
 def column_to_image(node: gs.Node, ctx: Context) -> None:
     """Col2Im: [N, C * block, L] -> [N, C, image..]; channels pass, the entries of a block and their places do not."""
-    n, columns, places = ctx.input(node, 0)
+    n, columns, places = ctx.input(node, 0, rank=3)
     image, block = ctx.ints(node, 1), ctx.ints(node, 2)
     entries = math.prod(block)
+    if entries < 1 or columns.size % entries:
+        raise NotUnderstood(f"{label(node)} cuts {columns.size} channels to blocks of {block}")
     channels, inner = fresh(columns.size // entries), fresh(entries)
     ctx.unify(columns, product(channels, inner), node)
     for dim in (inner, places):

@@ -7,17 +7,19 @@ arithmetic, and the node is then treated like any other.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Extent, Size, Unknown, apply
-from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.context import Context, NotUnderstood
+from onnx_subprune.structure.records import label
 
 __all__ = ["SHAPE_RULES"]
 
 Extents = np.ndarray
+_Result = TypeVar("_Result")
 _LIMIT, _SHORT = 1024, 16
 _INTEGERS, _BOOL = (6, 7), 9
 
@@ -46,7 +48,7 @@ def arithmetic(node: gs.Node, ctx: Context) -> Extents | None:
     inputs = _inputs(node, ctx)
     if inputs is None:
         return None
-    arrays = np.broadcast_arrays(*inputs)
+    arrays = _like_numpy(node, lambda: np.broadcast_arrays(*inputs))
     flat = [apply(node.op, *(a.ravel()[i] for a in arrays)) for i in range(arrays[0].size)]
     return _array(flat).reshape(arrays[0].shape)
 
@@ -79,13 +81,14 @@ def reshaped(node: gs.Node, ctx: Context) -> Extents | None:
     if data is None:
         return None
     if node.op == "Transpose":
-        return data.transpose(node.attrs.get("perm"))
+        return _like_numpy(node, lambda: data.transpose(node.attrs.get("perm")))
     if node.op == "Reshape":
-        return data.reshape(ctx.ints(node, 1, "shape"))
+        shape = ctx.ints(node, 1, "shape")
+        return _like_numpy(node, lambda: data.reshape(shape))
+    axes = tuple(ctx.ints(node, 1, "axes")) if "axes" in node.attrs or ctx.has(node, 1) else None
     if node.op == "Unsqueeze":
-        return np.expand_dims(data, tuple(ctx.ints(node, 1, "axes")))
-    has_axes = "axes" in node.attrs or ctx.has(node, 1)
-    return data.squeeze(tuple(ctx.ints(node, 1, "axes")) if has_axes else None)
+        return _like_numpy(node, lambda: np.expand_dims(data, axes or ()))
+    return _like_numpy(node, lambda: data.squeeze(axes))
 
 
 def gather(node: gs.Node, ctx: Context) -> Extents | None:
@@ -94,7 +97,8 @@ def gather(node: gs.Node, ctx: Context) -> Extents | None:
     indices = ctx.extents_of(node.inputs[1])
     if data is None or indices is None or not all(isinstance(i, int) for i in indices.ravel()):
         return None
-    picked = np.take(data, indices.astype(np.int64), axis=int(node.attrs.get("axis", 0)))
+    axis = int(node.attrs.get("axis", 0))
+    picked = _like_numpy(node, lambda: np.take(data, indices.astype(np.int64), axis=axis))
     return picked if isinstance(picked, np.ndarray) else _array([picked]).reshape(())
 
 
@@ -107,6 +111,10 @@ def sliced(node: gs.Node, ctx: Context) -> Extents | None:
     given = "axes" in node.attrs or ctx.has(node, 3)
     axes = ctx.ints(node, 3, "axes") if given else list(range(len(starts)))
     steps = ctx.ints(node, 4) if ctx.has(node, 4) else [1] * len(starts)
+    if not len(axes) == len(starts) == len(ends) == len(steps) or 0 in steps:
+        raise NotUnderstood(f"{label(node)} gives {len(starts)} starts, {len(ends)} ends and the steps {steps}")
+    if not all(-data.ndim <= axis < data.ndim for axis in axes):
+        raise NotUnderstood(f"{label(node)} names axes {axes} of a tensor of {data.ndim} axes")
     cut: list[Any] = [slice(None)] * data.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         # A negative step that runs past the first entry is spelt as a very negative end.
@@ -122,7 +130,10 @@ def concat(node: gs.Node, ctx: Context) -> Extents | None:
     if sizes:
         found = [_unknown(tensor) if array is None else array for tensor, array in zip(node.inputs, found, strict=True)]
     arrays = [array for array in found if array is not None]
-    return np.concatenate(arrays, axis=int(node.attrs["axis"])) if len(arrays) == len(found) else None
+    if len(arrays) < len(found) or not found:
+        return None
+    axis = int(ctx.required(node, "axis"))
+    return _like_numpy(node, lambda: np.concatenate(arrays, axis=axis))
 
 
 def _unknown(tensor: gs.Tensor) -> Extents | None:
@@ -144,6 +155,14 @@ def filled(node: gs.Node, ctx: Context) -> Extents | None:
     if len(sizes) != dims.size or np.prod(sizes) > _LIMIT:
         return None
     return np.full(sizes, int(array.ravel()[0]), dtype=object)
+
+
+def _like_numpy(node: gs.Node, compute: Callable[[], _Result]) -> _Result:
+    """Return what NumPy makes of sizes; NotUnderstood where it finds axes or shapes that do not fit."""
+    try:
+        return compute()
+    except (ValueError, IndexError) as error:
+        raise NotUnderstood(f"{label(node)} computes with sizes that do not fit ({error})") from error
 
 
 def _inputs(node: gs.Node, ctx: Context) -> list[Extents] | None:

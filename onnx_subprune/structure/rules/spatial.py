@@ -74,6 +74,12 @@ def _slid_size(node: gs.Node, i: int, size: int, window: _Window, transposed: bo
 
 def _windows(node: gs.Node, kernel: Sequence[int]) -> list[_Window]:
     count = len(kernel)
+    lengths = (("strides", count), ("dilations", count), ("pads", 2 * count), ("output_padding", count))
+    for name, length in (*lengths, ("output_shape", count)):
+        if name in node.attrs and len(node.attrs[name]) != length:
+            raise NotUnderstood(f"{label(node)} has {len(node.attrs[name])} '{name}' for {count} axes")
+    if min(node.attrs.get("strides", (1,)), default=1) < 1:
+        raise NotUnderstood(f"{label(node)} slides by {min(node.attrs['strides'])}")
     strides = node.attrs.get("strides", [1] * count)
     dilations = node.attrs.get("dilations", [1] * count)
     pads = node.attrs.get("pads", [0] * 2 * count)
@@ -86,7 +92,9 @@ def _windows(node: gs.Node, kernel: Sequence[int]) -> list[_Window]:
 def pool(node: gs.Node, ctx: Context) -> None:
     """MaxPool, AveragePool, LpPool: channels pass."""
     x = ctx.input(node, 0)
-    y = (*x[:2], *slide(node, x[2:], node.attrs["kernel_shape"], ctx))
+    kernel = ctx.required(node, "kernel_shape")
+    ctx.same_rank(node, x, (ONE, ONE, *(ONE for _ in kernel)))
+    y = (*x[:2], *slide(node, x[2:], kernel, ctx))
     for index in range(len(node.outputs)):
         ctx.output(node, y, index)
     if len(node.outputs) > 1 and node.outputs[1].name:
@@ -110,7 +118,7 @@ def resize(node: gs.Node, ctx: Context) -> None:
         raise NotUnderstood(f"{label(node)} derives its sizes from an aspect ratio")
     if str(node.attrs.get("coordinate_transformation_mode", "")) == "tf_crop_and_resize":
         raise NotUnderstood(f"{label(node)} crops every axis")
-    axes = [a % len(x) for a in node.attrs.get("axes", range(len(x)))]
+    axes = [ctx.counted(node, x, axis) for axis in node.attrs.get("axes", range(len(x)))]
     y = list(x)
     scales, sizes = _resize_inputs(node, ctx)
     if sizes is None and (scales is None or len(scales) != len(axes)):
@@ -125,7 +133,10 @@ def resize(node: gs.Node, ctx: Context) -> None:
 
 
 def _resized_to(node: gs.Node, dim: Dim, index: int, position: int, ctx: Context) -> Dim:
-    extent = ctx.extent_list(node, index)[position]
+    extents = ctx.extent_list(node, index)
+    if position >= len(extents):
+        raise NotUnderstood(f"{label(node)} gives {len(extents)} sizes, too few for its axes")
+    extent = extents[position]
     if in_step(extent, Size(dim)) or (not dim.dynamic and extent == dim.size):
         ctx.expect_size(node, index, position, dim)
         return dim
@@ -150,8 +161,8 @@ def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int
 
 def depth_to_space(node: gs.Node, ctx: Context) -> None:
     """[N, C*b*b, H, W] -> [N, C, H*b, W*b]: channels C may shrink, the b x b block may not."""
-    n, c, h, w = ctx.input(node, 0)
-    block = int(node.attrs["blocksize"])
+    n, c, h, w = ctx.input(node, 0, rank=4)
+    block = ctx.count(node, "blocksize")
     rows, columns, channels = fresh(block), fresh(block), fresh(c.size // block**2)
     order = (channels, rows, columns) if str(node.attrs.get("mode", "DCR")) == "CRD" else (rows, columns, channels)
     ctx.unify(c, product(*order), node)
@@ -162,8 +173,8 @@ def depth_to_space(node: gs.Node, ctx: Context) -> None:
 
 def space_to_depth(node: gs.Node, ctx: Context) -> None:
     """[N, C, H*b, W*b] -> [N, b*b*C, H, W]."""
-    n, c, h, w = ctx.input(node, 0)
-    block = int(node.attrs["blocksize"])
+    n, c, h, w = ctx.input(node, 0, rank=4)
+    block = ctx.count(node, "blocksize")
     blocks = []
     for dim in (h, w):
         ctx.freeze(dim, node, "moves this axis into the channels")

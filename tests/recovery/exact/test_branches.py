@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.recovery.exact.correspondence import meanings
+from onnx_subprune.recovery.exact.correspondence import counterparts
 
 RNG = np.random.default_rng(7)
 FLAT = {"w1": np.zeros((8, 3, 1, 1), np.float32), "b1": np.abs(RNG.standard_normal(8)).astype(np.float32) + 1}
@@ -109,5 +109,5 @@ def test_meanings_follow_the_readers(net):
         }""",
         w=(4, 4),
     )  # fmt: skip
-    assert meanings(pruned, dense) == {"s": "t"}
-    assert meanings(dense, dense) == {}
+    assert counterparts(pruned, dense) == {"s": "t"}
+    assert counterparts(dense, dense) == {}

@@ -68,7 +68,7 @@ def test_behind_a_relu_the_network_is_nearer_to_the_dense_one(net: Any, monkeypa
     data = open_data({"x": x}, input_specs(dense))
     networks = Networks(dense, pruned, lambda _, value: value)
     found = refit(networks, data, Settings(threads=1))
-    monkeypatch.setattr(paired_run, "clipped", lambda found, *_, **__: found)
+    monkeypatch.setattr(paired_run, "fit_behind_clip", lambda found, *_, **__: found)
     plain = refit(networks, data, Settings(threads=1))
     expected, better, good = (run(open_session(model), {"x": new})["y"] for model in (dense, found.model, plain.model))
     assert np.square(better - expected).sum() < 0.99 * np.square(good - expected).sum()

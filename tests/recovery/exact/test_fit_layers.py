@@ -140,7 +140,7 @@ def test_what_the_first_block_broke_the_second_repairs(net, draw, distance, tail
     dense = net(RESIDUAL.replace("TAIL", tail), **weights, **{n: v for n, v in consts.items() if n in tail})
     lost = _hidden(_with(dense, w2=np.zeros((6, 6))))
     found = _refit(dense, lost, draw(dense, 60))
-    assert found.left == {"m2": "weight 'w2' has other readers"}
+    assert found.left == {"m2": "weight 'w2' is an output of the network too"}
     assert [len(layer.factors) for layer in found.layers] == [1, 2], "no shortcut was seen"
     assert distance(dense, lost) > 0.1
     assert distance(dense, found.model) < 1e-4
@@ -313,7 +313,11 @@ def test_what_is_not_finite_is_left(net, draw):
 @pytest.mark.parametrize(
     ("text", "weights", "reason"),
     [
-        ("[m] y = MatMul(x, w)\n[n] v = MatMul(y, w)", {"w": (4, 4)}, "weight 'w' has other readers"),
+        (
+            "[m] y = MatMul(x, w)\n[n] v = Gemm <transB=1> (y, w)",
+            {"w": (4, 4)},
+            "weight 'w' is not the same matrix to 'm' and 'n'",
+        ),
         ("[m] y = Gemm <transA=1> (x, w)\n[n] v = Neg(y)", {"w": (8, 4)}, "it transposes its input"),
         ("[m] y = Gemm(x, w, b)\n[n] v = Neg(y)", {"w": (4, 4), "b": (1,)}, "its bias is broadcast"),
         ("[m] y = Gemm(x, w, b)\n[n] v = Neg(y)", {"w": (4, 4), "b": (8, 1)}, "its bias is broadcast"),
@@ -490,7 +494,7 @@ def test_a_convolution_reads_through_a_chain(net, draw, distance):
     assert not found.left
 
 
-@pytest.mark.parametrize("reader", ["Tanh(t)", "Tanh(w)"])
+@pytest.mark.parametrize("reader", ["Tanh(t)", "Tanh(w)", "Gather(w, i)"])
 def test_a_chain_with_other_readers_is_left(net, draw, reader):
     model = net(
         f"""g (float[N,4] x) => (float[a,b] y, float[c,d] v) {{
@@ -498,7 +502,8 @@ def test_a_chain_with_other_readers_is_left(net, draw, reader):
             [m] y = MatMul(x, t)
             [n] v = {reader}
         }}""",
-        w=(4, 4),
-    )
+        w=(4, 4), **({"i": np.array([0, 1])} if "i" in reader.partition("(")[2] else {}),
+    )  # fmt: skip
     found = _refit(model, _damaged(model, "w"), draw(model, 40))
-    assert found.left == {"m": "weight 'w' has other readers"}
+    operator = reader.partition("(")[0]
+    assert found.left == {"m": f"weight 'w' is read by {operator} 'n' too, which is not fitted"}

@@ -150,19 +150,21 @@ def test_weights_that_their_type_cannot_hold_are_not_said_to_be_fitted(net, monk
     assert found.left == {"m": "its type cannot hold the weights that were found"}
 
 
-def test_consumers_that_exact_recovery_does_not_know_are_told_of(net, pruned):
+def test_consumers_that_cannot_be_fitted_are_told_of(net, pruned):
+    """A constant that multiplies from the left, and the states that a recurrent layer reads back."""
     model = net(
-        """g (float[N,5,3] x) => (float[a,b,c,d] y) {
-            [m] h = MatMul(x, w1)
+        """g (float[N,3,5] x) => (float[a,b,c,d] y) {
+            [m] h = Conv(x, w1)
             [r] r = Relu(h)
-            [t] t = Transpose <perm=[1,0,2]> (r)
+            [k] k = MatMul(w3, r)
+            [t] t = Transpose <perm=[1,0,2]> (k)
             [l] y, e, f = LSTM <hidden_size=4> (t, w2, r2)
         }""",
-        w1=(3, 8), w2=(1, 16, 8), r2=(1, 16, 4),
+        w1=(8, 3, 1), w2=(1, 16, 5), r2=(1, 16, 4), w3=(6, 8),
     )  # fmt: skip
     found = pruned(model, {"m": range(5)})
-    assert [
-        text
-        for text in found.warnings
-        if text == "'l' keeps its recovery by channel: nodes of its kind are not fitted exactly"
-    ]
+    assert "'k' keeps its recovery by channel: its weight is the first operand of the product" in found.warnings
+    assert (
+        found.fit.left["l (recurrence)"]
+        == "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
+    )
