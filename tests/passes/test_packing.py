@@ -18,7 +18,8 @@ ATTENTION = """kt = Transpose <perm=[0,1,3,2]> (k)
     y = MatMul(a, v)"""
 PICKS = {
     "Gather": "q = Gather <axis=0> (t, zero) k = Gather <axis=0> (t, one) v = Gather <axis=0> (t, two)",
-    "Gather that keeps": """q1 = Gather <axis=0> (t, zeros) k1 = Gather <axis=0> (t, ones) v1 = Gather <axis=0> (t, twos)
+    "Gather that keeps": """q1 = Gather <axis=0> (t, zeros)
+        k1 = Gather <axis=0> (t, ones) v1 = Gather <axis=0> (t, twos)
         q = Squeeze(q1, zeros) k = Squeeze(k1, zeros) v = Squeeze(v1, zeros)""",
     "Split": """q1, k1, v1 = Split <axis=0> (t)
         q = Squeeze(q1, zeros) k = Squeeze(k1, zeros) v = Squeeze(v1, zeros)""",
@@ -26,7 +27,8 @@ PICKS = {
         q = Squeeze(q1, zeros) k = Squeeze(k1, zeros) v = Squeeze(v1, zeros)""",
 }
 NUMBERS = {
-    "five": np.array([2, 4, 3, 2, 6]), "small": np.array([2, 4, 2, 2, 2]), "zero": np.int64(0), "one": np.int64(1), "two": np.int64(2),
+    "five": np.array([2, 4, 3, 2, 6]), "small": np.array([2, 4, 2, 2, 2]),
+    "zero": np.int64(0), "one": np.int64(1), "two": np.int64(2),
     "zeros": np.array([0]), "ones": np.array([1]), "twos": np.array([2]), "threes": np.array([3]),
 }  # fmt: skip
 
@@ -78,7 +80,7 @@ def test_two_positions_at_once_are_no_pick(stacked, structured):
 
 
 def test_heads_picked_one_by_one_are_no_stack(stacked, structured):
-    """The axis that is picked from has to be the one that the weight's rows are stacked along, with another behind it."""
+    """The axis that is picked from is the one that rows of the weight are stacked along, with another behind it."""
     stack = STACK.replace("perm=[2,0,3,1,4]", "perm=[4,0,3,1,2]")
     picks = "q = Gather <axis=0> (t, zero) k = Gather <axis=0> (t, one) v = Gather <axis=0> (t, two)"
     assert packings(structured(stacked(picks, stack=stack))) == []
