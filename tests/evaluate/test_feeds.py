@@ -45,7 +45,7 @@ def test_a_seed_gives_the_same_values() -> None:
 
 
 def test_an_input_without_a_shape_or_of_text_is_refused() -> None:
-    with pytest.raises(OptionError, match="shape for input 'x' expected.*--input-shapes"):
+    with pytest.raises(OptionError, match=r"shape for input 'x' expected.*--input-shapes"):
         random_feeds(input_specs(single("float[N]")), {})
     with pytest.raises(OptionError, match="expected to hold numbers"):
         random_feeds(input_specs(single("string[N]")), {"x": (2,)})
@@ -69,7 +69,7 @@ def test_an_input_that_one_lacks_is_named() -> None:
     two = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x, float[N,3] z) => (float[N,3] y) { y = Add(x, z) }'
     )
-    with pytest.raises(OptionError, match="found 'z' .* where that has nothing"):
+    with pytest.raises(OptionError, match=r"found 'z' .* where that has nothing"):
         check_same_inputs([single("float[N,3]"), two], FEEDS)
     with pytest.raises(OptionError, match="found nothing where that has 'z'"):
         check_same_inputs([two, single("float[N,3]")], FEEDS)
