@@ -44,6 +44,14 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest absolute difference over the largest absolute expected value.
 
     Entries that are NaN or infinite count as equal only to the same (inf otherwise); two empty arrays differ by 0.
+
+    Args:
+        actual: an array.
+        expected: of the same shape; the error is infinite for any other.
+
+    >>> relative_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    0.5
+
     """
     if actual.shape != expected.shape:
         return float("inf")
@@ -137,7 +145,7 @@ def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
 
     Args:
         analysis: of the dense network.
-        plan: what is removed.
+        plan: says which units are removed.
         probe: a few inputs, the arrays by name.
 
     Raises:
@@ -203,6 +211,11 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
 
     Shapes that a network decides on itself are those of the dense one's decisions. ONNX Runtime's own optimiser writes
     operators that ONNX does not know: where the dense model is not valid to the letter, a run has to do.
+
+    Args:
+        model: the pruned model.
+        dense: the model as it was given.
+        probe: a few inputs, the arrays by name.
 
     Raises:
         InternalError: a check failed.
