@@ -11,7 +11,12 @@ __all__ = ["frozen_document", "group_document", "rule_errors_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
-    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it."""
+    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it.
+
+    Args:
+        group: that can be pruned.
+
+    """
     return {
         "name": group.name,
         "units": group.size,
@@ -24,7 +29,12 @@ def group_document(group: Group) -> dict[str, Any]:
 
 
 def frozen_document(group: Group) -> dict[str, Any]:
-    """Return a group that cannot be pruned as plain data, with its reasons."""
+    """Return a group that cannot be pruned as plain data, with its reasons.
+
+    Args:
+        group: that is frozen.
+
+    """
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
 
 

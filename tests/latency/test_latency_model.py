@@ -1,59 +1,85 @@
-"""The latency model finds the times it was fitted to, and leaves out what no width changes."""
+"""Times as a function of widths: of a machine whose time is a known sum, the model finds the sum again."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.latency import LatencyModel
-from onnx_subprune.model import to_graph
-from onnx_subprune.structure import Structure, infer
+from onnx_subprune.latency.latency_model import LatencyModel
+from onnx_subprune.network.analysis import Analysis, analyse
 
-TEXT = """
-    <ir_version: 8, opset_import: ["" : 17]>
-    g (float[2, 16] x) => (float[2, 4] y) {
-        [first] a = MatMul(x, w1)
-        [active] b = Relu(a)
-        [second] c = MatMul(b, w2)
-        [bounded] d = Tanh(c)
-        [third] y = MatMul(d, w3)
-    }
-"""
-WIDTHS = [{"first": 16}, {"first": 24, "second": 16}, {"second": 8}, {"first": 8, "second": 24}, {"first": 4}]
+NETWORK = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,3,8,8] x) => (float[1,5] y) {
+    [c0] s = Conv(x, w0)
+    [c1] a = Conv <pads=[1,1,1,1]> (s, w1)
+    [r1] b = Relu(a)
+    [c2] c = Conv(b, w2)
+    [j] d = Add(s, c)
+    [p] e = GlobalAveragePool(d)
+    [f] f = Flatten(e)
+    [m] y = MatMul(f, w3)
+}"""
+SHAPES = {"w0": (8, 3, 1, 1), "w1": (12, 8, 3, 3), "w2": (8, 12, 1, 1), "w3": (8, 5)}
+CONSTANT = 0.3
 
 
 @pytest.fixture(scope="module")
-def structure() -> Structure:
-    model = onnx.parser.parse_model(TEXT)
-    for name, shape in (("w1", (16, 32)), ("w2", (32, 32)), ("w3", (32, 4))):
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
-    return infer(to_graph(model), {"x": (2, 16)})
+def analysis() -> Analysis:
+    model = onnx.parser.parse_model(NETWORK)
+    for name, shape in SHAPES.items():
+        values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    return analyse(model)
 
 
-def ratio(widths: dict[str, int]) -> float:
-    """Return a time that is a constant and the products, by that of the dense network."""
-
-    def seconds(first: int, second: int) -> float:
-        return 500 + 16 * first + first * second + 4 * second
-
-    return seconds(widths.get("first", 32), widths.get("second", 32)) / seconds(32, 32)
+@pytest.fixture(scope="module")
+def sizes(analysis: Analysis) -> dict[str, int]:
+    return {group.name: group.size for group in analysis.structure.prunable}
 
 
-def test_times_that_follow_the_products_are_predicted(structure: Structure) -> None:
-    predict = LatencyModel(structure, WIDTHS, [ratio(widths) for widths in WIDTHS])
-    assert predict({}) == pytest.approx(1.0, rel=0.02)
-    for widths in ({"first": 20}, {"first": 12, "second": 12}, {"first": 28, "second": 4}):
-        assert predict(widths) == pytest.approx(ratio(widths), rel=0.05)
-    assert predict.error < 0.05
+def truth(analysis: Analysis, widths: Mapping[str, int]) -> float:
+    """A constant and the multiply-accumulates."""
+    atoms = {group.name: group.atom for group in analysis.structure.prunable}
+    macs = analysis.structure.macs({atoms[name]: count for name, count in widths.items()})
+    return CONSTANT + (1 - CONSTANT) * macs / analysis.structure.macs({})
 
 
-def test_a_narrower_network_is_never_slower(structure: Structure) -> None:
-    predict = LatencyModel(structure, WIDTHS, [ratio(widths) for widths in WIDTHS])
-    by_width = [predict({"first": width}) for width in range(32, 0, -4)]
-    assert by_width == sorted(by_width, reverse=True)
+@pytest.fixture(scope="module")
+def learnt(analysis: Analysis, sizes: dict[str, int]) -> LatencyModel:
+    rng = np.random.default_rng(0)
+    widths = [{name: int(rng.integers(1, size + 1)) for name, size in sizes.items()} for _ in range(12)]
+    return LatencyModel(analysis.structure, widths, [truth(analysis, each) for each in widths])
 
 
-def test_times_that_do_not_change_leave_a_constant(structure: Structure) -> None:
-    predict = LatencyModel(structure, WIDTHS, [1.0] * len(WIDTHS))
-    assert predict({"first": 4, "second": 4}) == pytest.approx(1.0, abs=0.02)
+def test_the_groups_are_the_stream_and_the_branch(sizes: dict[str, int]) -> None:
+    assert sorted(sizes.values()) == [8, 12]
+
+
+def test_widths_that_were_not_measured_are_predicted(
+    analysis: Analysis, learnt: LatencyModel, sizes: dict[str, int]
+) -> None:
+    for share in (0.3, 0.5, 0.8):
+        widths = {name: max(1, round(share * size)) for name, size in sizes.items()}
+        assert learnt(widths) == pytest.approx(truth(analysis, widths), abs=0.03)
+    assert learnt({}) == pytest.approx(1.0, abs=0.02)
+    assert learnt.error < 0.05
+
+
+def test_a_wider_network_never_takes_less(learnt: LatencyModel, sizes: dict[str, int]) -> None:
+    for name, size in sizes.items():
+        others = {other: count // 2 for other, count in sizes.items() if other != name}
+        assert (np.diff([learnt({**others, name: count}) for count in range(1, size + 1)]) >= 0).all()
+
+
+def test_a_branch_that_is_gone_takes_no_time(learnt: LatencyModel, sizes: dict[str, int]) -> None:
+    """With one unit less than one, all nodes of the branch are gone, not only its products."""
+    branch = next(name for name, size in sizes.items() if size == 12)
+    assert learnt({branch: 0}) < learnt({branch: 1})
+    assert learnt({branch: 0}) == learnt({branch: 0}), "the answer is kept"
+
+
+def test_groups_that_are_not_named_are_whole(learnt: LatencyModel, sizes: dict[str, int]) -> None:
+    assert learnt({}) == learnt(sizes)
