@@ -77,7 +77,7 @@ def infer(
     return collect(graph, ctx.records)
 
 
-def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
+def _enter(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -291,7 +291,7 @@ class Records:
         """Whether the optional input is there."""
         return index < len(node.inputs) and not node.inputs[index].is_empty()
 
-    def is_constant(self, tensor: Any) -> bool:
+    def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
         """Whether a tensor is a stored value that the caller of the model cannot replace."""
         return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
@@ -339,6 +339,7 @@ class Records:
         if chain is None:
             return None
         constant = chain.stored
+        assert isinstance(constant, gs.Constant)
         dtypes = [np.dtype(constant.dtype), *(np.dtype(tensor_dtype_to_np_dtype(each)) for each in chain.dtypes)]
         if not all(is_float(dtype) for dtype in dtypes):
             return None
