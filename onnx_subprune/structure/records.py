@@ -18,6 +18,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.structure.axes import ONE, Dim, Extent, fresh
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation, Statistic
+from onnx_subprune.structure.rule_errors import RuleError
 from onnx_subprune.structure.weight_layout import PASSED_THROUGH, Link, contracted_axis, follow, unfused
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "Record",
     "Records",
     "Role",
-    "RuleError",
     "SizeUse",
     "Squeezed",
     "Use",
@@ -222,15 +222,6 @@ class MacTerm:
 
     node: gs.Node
     factors: tuple[Dim, ...]
-
-
-@dataclass(frozen=True)
-class RuleError:
-    """A bug of ours: the rule of `operator` raised `error` (its type and text) at the node of the name `node`."""
-
-    operator: str
-    node: str
-    error: str
 
 
 Record: TypeAlias = (
