@@ -42,7 +42,14 @@ class Calibrated:
 
 
 def output_distance(analysis: Analysis, dataset: Dataset | None, options: Options) -> OutputDistance | None:
-    """Return what measures how far outputs are off, on four times as many samples as the options probe one group on."""
+    """Return what measures how far outputs are off; None without data.
+
+    Args:
+        analysis: of the dense network.
+        dataset: calibration samples.
+        options: where networks run, and the samples that one group is probed on: four times as many are taken.
+
+    """
     if dataset is None:
         return None
     return OutputDistance(analysis.normalised, dataset, options.runtime, _PORTION * options.probes)
