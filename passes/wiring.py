@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
@@ -40,6 +40,7 @@ __all__ = [
     "read_values",
     "replace_uses",
     "sort_nodes",
+    "stored_input",
 ]
 
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
@@ -64,7 +65,7 @@ def protected_names(graph: gs.Graph) -> frozenset[str]:
     return frozenset(names)
 
 
-def is_readable(tensor: gs.Tensor) -> bool:
+def is_readable(tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
     """Whether the tensor is a dense constant of numbers that can be computed with: not float8, 4-bit or strings."""
     if not isinstance(tensor, gs.Constant) or _is_sparse(tensor):
         return False
@@ -74,6 +75,14 @@ def is_readable(tensor: gs.Tensor) -> bool:
 def is_number(dtype: np.dtype[Any]) -> bool:
     """Whether NumPy computes with the type; it takes bfloat16 for no number, though it does."""
     return dtype.kind in "biuf" or is_float(dtype)
+
+
+def stored_input(node: gs.Node, index: int) -> gs.Constant:
+    """Return the constant that a node reads; InternalError where it reads none, which the caller has ruled out."""
+    tensor = node.inputs[index]
+    if not isinstance(tensor, gs.Constant):
+        raise InternalError(f"expected a constant as input {index} of {node.op} '{node.name}', found '{tensor.name}'")
+    return tensor
 
 
 def read_values(tensor: gs.Tensor) -> np.ndarray | None:

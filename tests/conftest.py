@@ -19,10 +19,13 @@ from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.structure.infer import RAISE_RULE_ERRORS
+from onnx_subprune.structure import rule_errors
 
 ORACLE = 1e-4
 _numbers = count()
+
+# An error in an operator rule fails the test; for users it freezes what the node touches.
+rule_errors.RAISED = True
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +34,6 @@ def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.getbasetemp() / f"cache-{next(_numbers)}"
     monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(folder))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def raised_rule_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let an error in an operator rule fail the test; for users it freezes what the node touches."""
-    monkeypatch.setenv(RAISE_RULE_ERRORS, "1")
 
 
 @pytest.fixture(scope="session")

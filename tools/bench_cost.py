@@ -49,11 +49,11 @@ logger = logging.getLogger("bench_cost")
 MODEL = "cifar10/resnet56_cifar10_ts17.onnx"
 STAGES = {
     "load, normalise, structure": ("prepare",),
-    "calibrate": ("_calibrate",),
+    "calibrate": ("pruning_statistics",),
     "rank": ("rank_groups",),
-    "budget": ("scaled", "choose"),
-    "recover, shrink": ("recovered",),
-    "verify": ("disagreement", "references", "verify"),
+    "budget": ("measure_losses", "choose"),
+    "recover, shrink": ("recover",),
+    "verify": ("check_structure", "verify"),
 }
 METHOD: dict[str, Any] = {"select": "zca", "recovery": "channel", "allocation": "cutoff", "one_pass": True}
 SAVE, REST = "save", "costs, stamp and the rest"

@@ -32,13 +32,13 @@ import onnx
 from onnx import TensorProto, helper
 
 STAGES = {
-    "load, normalise, structure": ("_prepare",),
-    "calibrate": ("_calibrate",),
+    "load, normalise, structure": ("prepare",),
+    "calibrate": ("pruning_statistics",),
     "rank": ("rank_groups",),
-    "budget": ("allocate",),
-    "cost": ("measure_cost",),
-    "shrink": ("shrink",),
-    "check": ("_check_structure",),
+    "budget": ("choose",),
+    "cost": ("stamp",),
+    "shrink": ("recover",),
+    "check": ("check_structure",),
     "verify": ("verify",),
 }
 SAVE = "save"

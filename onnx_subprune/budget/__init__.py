@@ -13,12 +13,12 @@ from onnx_subprune.budget.allocate import (
     variance,
 )
 from onnx_subprune.budget.candidates import blend, candidates, neighbours
-from onnx_subprune.budget.curves import Curve, kept
+from onnx_subprune.budget.curves import Curve, never_empty
 from onnx_subprune.budget.knapsack import knapsack, lost_without
 from onnx_subprune.budget.loss_scaling import fit_sensitivity
 from onnx_subprune.budget.measured_target import MEETINGS, TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
-from onnx_subprune.budget.search import Found, Trial, smallest
+from onnx_subprune.budget.search import Searched, Trial, smallest
 from onnx_subprune.budget.time_fit import Fit, fit_times, sampled_widths
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "Counts",
     "Curve",
     "Fit",
-    "Found",
     "Met",
+    "Searched",
     "Trial",
     "affordable_uniform",
     "blend",
@@ -41,11 +41,11 @@ __all__ = [
     "fit_sensitivity",
     "fit_times",
     "in_proportion",
-    "kept",
     "knapsack",
     "lost_without",
     "meet",
     "neighbours",
+    "never_empty",
     "sampled_widths",
     "smallest",
     "uniform",

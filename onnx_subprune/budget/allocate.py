@@ -3,8 +3,8 @@
 The paper's budget (arXiv 2405.17506) is one cut-off for the whole network: every group keeps the fewest units whose
 cumulative share of variance reaches it. A cost target looks for the largest cut-off that is affordable. The widths
 change only where the cut-off passes a value of some curve, and they never grow as it falls, so a bisection over those
-finitely many values finds it. What is left is then spent on single steps, the largest share of variance first. Where
-even the smallest widths cost too much, whole groups go.
+finitely many values finds it. The rest of the budget is then spent on single steps, the largest share of variance
+first. Where even the smallest widths cost too much, whole groups go.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from onnx_subprune.budget.curves import Curve, kept
+from onnx_subprune.budget.curves import Curve, never_empty
 from onnx_subprune.errors import OptionError, TargetError
 
 __all__ = [
@@ -74,6 +74,10 @@ def uniform(curves: Sequence[Curve], fraction: float, round_to: int = 1) -> Coun
     Raises:
         OptionError: the fraction is outside [0, 1] or `round_to` below 1.
 
+    >>> curve = Curve("conv1", 10, np.arange(10), np.linspace(0, 1, 11))
+    >>> uniform([curve], 0.25), uniform([curve], 0.25, round_to=4)
+    ({'conv1': 3}, {'conv1': 4})
+
     """
     if fraction != 0.0:
         _check_fraction("fraction of units", fraction)
@@ -92,6 +96,9 @@ def variance(curves: Sequence[Curve], cutoff: float, round_to: int = 1) -> Count
 
     Raises:
         OptionError: the cut-off is outside (0, 1] or `round_to` below 1.
+
+    >>> variance([Curve("conv1", 4, np.arange(4), np.array([0, 0.6, 0.9, 1, 1]))], 0.9)
+    {'conv1': 2}
 
     """
     _check_fraction("share of variance", cutoff)
@@ -128,6 +135,13 @@ def largest(
     values: Sequence[float], widths: Callable[[float], Counts], cost: Cost, target_cost: float, round_to: int
 ) -> tuple[float, Counts]:
     """The largest of some rising values whose widths the target affords, and these widths.
+
+    Args:
+        values: rising.
+        widths: at a value; they never shrink as it rises.
+        cost: of the network with given widths.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        round_to: as for `uniform`.
 
     Raises:
         OptionError: the target is NaN or `round_to` below 1.
@@ -181,7 +195,7 @@ def drop_branches(
     except TargetError:
         pass
     # Those whose minimum is 0 too: together they may be more than can go.
-    counts, gone = _at_cutoff(kept(curves), 0.0, round_to), list[str]()
+    counts, gone = _at_cutoff(never_empty(curves), 0.0, round_to), list[str]()
     nearest = float(cost(counts))
     value = worth or _share
     for curve in sorted(curves, key=lambda c: value(c, counts[c.group])):
@@ -193,8 +207,8 @@ def drop_branches(
                 break
     none = dict.fromkeys(gone, 0)
     rest = [curve for curve in curves if curve.group not in none]
-    found = allocate(rest, lambda widths: cost({**widths, **none}), target_cost, round_to=round_to)
-    return Allocation({**found.counts, **none}, found.cutoff, found.cost)
+    allocation = allocate(rest, lambda widths: cost({**widths, **none}), target_cost, round_to=round_to)
+    return Allocation({**allocation.counts, **none}, allocation.cutoff, allocation.cost)
 
 
 def _share(curve: Curve, count: int) -> float:
@@ -202,7 +216,12 @@ def _share(curve: Curve, count: int) -> float:
 
 
 def limit_of(target_cost: float) -> float:
-    """The target with room for rounding."""
+    """The target with room for rounding.
+
+    Args:
+        target_cost: in the units of a cost.
+
+    """
     return target_cost + _TOLERANCE * abs(target_cost)
 
 
@@ -218,7 +237,18 @@ def _reach(curve: Curve, cutoff: float) -> int:
 
 
 def width_of(curve: Curve, count: int, round_to: int) -> int:
-    """The smallest allowed width of at least `count` units."""
+    """The smallest allowed width of at least `count` units.
+
+    Args:
+        curve: of the group.
+        count: units that are wanted.
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    >>> curve = Curve("conv1", 10, np.arange(10), np.linspace(0, 1, 11), minimum=2)
+    >>> [width_of(curve, count, round_to=4) for count in (0, 4, 5, 9)]
+    [4, 4, 8, 10]
+
+    """
     multiple = math.lcm(curve.round_to, round_to)
     return min(curve.size, multiple * math.ceil(max(count, curve.minimum) / multiple))
 
@@ -276,6 +306,14 @@ def _check_fraction(what: str, value: float) -> None:
 
 
 def check_round(round_to: int) -> None:
-    """OptionError unless widths can be multiples of this."""
+    """Refuse widths that are no multiples of a positive number.
+
+    Args:
+        round_to: the number.
+
+    Raises:
+        OptionError: it is below 1.
+
+    """
     if round_to < 1:
         raise OptionError(f"expected widths rounded to multiples of 1 or more, found {round_to}; use for example 8")

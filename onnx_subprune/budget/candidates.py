@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnx_subprune.budget.allocate import Cost, Counts, cheapest_cutoff, limit_of
-from onnx_subprune.budget.curves import Curve, kept
-from onnx_subprune.budget.exchange import Options, options_within, settle
+from onnx_subprune.budget.curves import Curve, never_empty
+from onnx_subprune.budget.exchange import Moves, moves_within, settle
 from onnx_subprune.budget.knapsack import knapsack
 from onnx_subprune.budget.ladder import Ladders, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
@@ -48,9 +48,9 @@ def candidates(
         TargetError: even the minimum widths cost more; `nearest` is their cost.
 
     """
-    held = kept(curves)
-    uniform = affordable_uniform(held, cost, target_cost, round_to=round_to).counts
-    found = [("uniform", uniform), ("cutoff", cheapest_cutoff(held, cost, target_cost, round_to).counts)]
+    nonempty = never_empty(curves)
+    uniform = affordable_uniform(nonempty, cost, target_cost, round_to=round_to).counts
+    allocations = [("uniform", uniform), ("cutoff", cheapest_cutoff(nonempty, cost, target_cost, round_to).counts)]
     if all(curve.loss is not None for curve in curves):
         ways: dict[str, tuple[Mapping[str, float] | None, float]] = {
             "loss": (None, 1.0),
@@ -66,12 +66,12 @@ def candidates(
             name: knapsack(curves, cost, target_cost, scale, round_to, power=power).counts
             for name, (scale, power) in ways.items()
         }
-        found += best.items()
+        allocations += best.items()
         for name in ("loss", "sensitivity"):
             if name in best:
-                mixed = blend(held, best[name], uniform, cost, target_cost, round_to=round_to)
-                found.append((f"{name}+uniform", mixed))
-    return _distinct(found)
+                mixed = blend(nonempty, best[name], uniform, cost, target_cost, round_to=round_to)
+                allocations.append((f"{name}+uniform", mixed))
+    return _distinct(allocations)
 
 
 def blend(
@@ -86,7 +86,18 @@ def blend(
 ) -> Counts:
     """Widths in the proportions of `(1 - share) * first + share * second`, as large as the target affords.
 
-    Raises as `candidates` does.
+    Args:
+        curves: one per group.
+        first: units by group.
+        second: units by group.
+        cost: of the network with the given widths.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        share: of the second in the proportions, in [0, 1].
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    Raises:
+        OptionError, TargetError: as `candidates`.
+
     """
     towards = {c.group: (1.0 - share) * first[c.group] + share * second[c.group] for c in curves}
     return in_proportion(curves, towards, cost, target_cost, round_to=round_to).counts
@@ -123,32 +134,40 @@ def neighbours(
     """
     ladders = Ladders(curves, cost, weights=weights, power=power, round_to=round_to)
     state, limit = ladders.state(counts), limit_of(target_cost)
-    ends = [(0, now) if step > 0 else (now, top) for now, top in zip(state, ladders.top, strict=True)]
-    others = [options_within(ladders, state, group, *ends[group]) for group in range(len(state))]
-    found = []
+    ends = [(0, rung) if step > 0 else (rung, top) for rung, top in zip(state, ladders.top, strict=True)]
+    others = [moves_within(ladders, state, group, *ends[group]) for group in range(len(state))]
+    changed = []
     for group, curve in enumerate(curves):
-        rung = _stepped(ladders, group, state[group], step)
+        rung = _rung_away(ladders, group, state[group], step)
         price = ladders.cost((*state[:group], rung, *state[group + 1 :])) - ladders.cost(state)
-        fixed = Options(np.array([rung]), np.array([price]), ladders.losses[group][[rung]])
-        options = [*others[:group], fixed, *others[group + 1 :]]
-        near = settle(ladders, options, limit - ladders.cost(state), limit) if rung != state[group] else None
+        fixed = Moves(np.array([rung]), np.array([price]), ladders.losses[group][[rung]])
+        moves = [*others[:group], fixed, *others[group + 1 :]]
+        near = settle(ladders, moves, limit - ladders.cost(state), limit) if rung != state[group] else None
         if near is not None:
-            found.append((ladders.loss(near), curve.group, ladders.counts(near)))
-    return [(group, counts) for _, group, counts in sorted(found, key=lambda one: one[0])]
+            changed.append((ladders.loss(near), curve.group, ladders.counts(near)))
+    return [(group, counts) for _, group, counts in sorted(changed, key=_loss)]
 
 
-def _stepped(ladders: Ladders, group: int, now: int, step: float) -> int:
+def _rung_away(ladders: Ladders, group: int, rung: int, step: float) -> int:
     """The rung that is a share of the units away, at least one rung, as far as there are any."""
     widths = ladders.widths[group]
-    wanted = widths[now] + step * ladders.curves[group].size
+    wanted = widths[rung] + step * ladders.curves[group].size
     if step > 0:
-        return min(ladders.top[group], max(now + 1, int(np.searchsorted(widths, wanted + 1e-9, "right")) - 1))
-    return max(0, min(now - 1, int(np.searchsorted(widths, wanted - 1e-9))))
+        return min(ladders.top[group], max(rung + 1, int(np.searchsorted(widths, wanted + 1e-9, "right")) - 1))
+    return max(0, min(rung - 1, int(np.searchsorted(widths, wanted - 1e-9))))
+
+
+def _loss(changed: tuple[float, str, Counts]) -> float:
+    return changed[0]
 
 
 def _relative(curves: Sequence[Curve]) -> dict[str, float]:
     return {c.group: 1.0 / float(losses_of(c)[0]) if losses_of(c)[0] > 0.0 else 0.0 for c in curves}
 
 
-def _distinct(found: Sequence[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
-    return [(name, counts) for i, (name, counts) in enumerate(found) if all(counts != other for _, other in found[:i])]
+def _distinct(allocations: Sequence[tuple[str, Counts]]) -> list[tuple[str, Counts]]:
+    return [
+        (name, counts)
+        for i, (name, counts) in enumerate(allocations)
+        if all(counts != other for _, other in allocations[:i])
+    ]

@@ -1,4 +1,4 @@
-"""What a group loses as units go: one curve per group, the only thing that a budget looks at."""
+"""The losses of a group as units go: one curve per group, the only thing that a budget looks at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError
 
-__all__ = ["Curve", "kept"]
+__all__ = ["Curve", "never_empty"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,15 @@ class Curve:
         return None if bool((np.diff(loss) <= 0).all()) else "expected losses that never rise"
 
 
-def kept(curves: Sequence[Curve]) -> list[Curve]:
-    """The curves of groups that keep a unit at least."""
+def never_empty(curves: Sequence[Curve]) -> list[Curve]:
+    """The same curves with a minimum of one unit or more.
+
+    Args:
+        curves: one per group.
+
+    >>> curve = Curve("conv1", 4, np.arange(4), np.linspace(0, 1, 5), minimum=0)
+    >>> never_empty([curve])[0].minimum
+    1
+
+    """
     return [replace(curve, minimum=max(1, curve.minimum)) for curve in curves]

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from onnx_subprune.budget.ladder import Ladders, State
 
-__all__ = ["Options", "choose", "improve", "options_within", "settle"]
+__all__ = ["Moves", "choose", "improve", "moves_within", "settle"]
 
 _GRID = 2048
-_MOST_OPTIONS = 33
+_MOST_MOVES = 33
 _RETRIES = 6
 _OPTIMISM = 0.1
 _EPSILON = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Options:
-    """Rungs that a group may move to, by how much each changes the cost, and what is lost there: all [options]."""
+class Moves:
+    """Rungs that a group may move to, by how much each changes the cost, and what is lost there: all [moves]."""
 
     rungs: NDArray[np.intp]
     change: NDArray[np.float64]
@@ -58,65 +58,90 @@ def improve(ladders: Ladders, state: State, limit: float, calls: int) -> State:
 
 
 def _better(ladders: Ladders, state: State, limit: float, reach: int, extra: float) -> State | None:
-    ends = [(max(0, now - reach), min(top, now + reach)) for now, top in zip(state, ladders.top, strict=True)]
-    options = [options_within(ladders, state, group, *ends[group]) for group in range(len(state))]
-    found = settle(ladders, options, limit - ladders.cost(state) + extra, limit)
-    if found is None or not ladders.loss(found) < ladders.loss(state) * (1 - _EPSILON):
+    ends = [(max(0, rung - reach), min(top, rung + reach)) for rung, top in zip(state, ladders.top, strict=True)]
+    moves = [moves_within(ladders, state, group, *ends[group]) for group in range(len(state))]
+    moved = settle(ladders, moves, limit - ladders.cost(state) + extra, limit)
+    if moved is None or not ladders.loss(moved) < ladders.loss(state) * (1 - _EPSILON):
         return None
-    return found
+    return moved
 
 
-def settle(ladders: Ladders, options: Sequence[Options], slack: float, limit: float) -> State | None:
-    """The choice of least loss whose real cost is within the limit; where it is too high, that much less is spent."""
+def settle(ladders: Ladders, moves: Sequence[Moves], slack: float, limit: float) -> State | None:
+    """The choice of least loss whose real cost is within the limit; where it is too high, that much less is spent.
+
+    Args:
+        ladders: the groups.
+        moves: of each group.
+        slack: by how much the changes of cost may add up.
+        limit: the largest cost allowed.
+
+    """
     for _ in range(_RETRIES):
-        found = choose(options, slack)
-        if found is None or (excess := ladders.cost(found) - limit) <= 0.0:
-            return found
+        moved = choose(moves, slack)
+        if moved is None or (excess := ladders.cost(moved) - limit) <= 0.0:
+            return moved
         slack -= excess
     return None
 
 
-def options_within(ladders: Ladders, state: State, group: int, low: int, high: int) -> Options:
-    """The rungs from `low` to `high` that the group may move to, its present one among them; the others stay."""
+def moves_within(ladders: Ladders, state: State, group: int, low: int, high: int) -> Moves:
+    """The rungs that a group may move to, its present one among them, while the others stay.
+
+    Args:
+        ladders: the groups.
+        state: their rungs.
+        group: which may move, by index.
+        low: its lowest rung.
+        high: its highest.
+
+    """
 
     def cost(rung: int) -> float:
         return ladders.cost((*state[:group], rung, *state[group + 1 :]))
 
-    now = state[group]
-    if low < now and np.isinf(cost(low)):
+    present = state[group]
+    if low < present and np.isinf(cost(low)):
         # What has gone as a whole needs a unit of this group.
         low += 1
-    probes = sorted({low, (low + now) // 2, now, (now + high + 1) // 2, high})
+    probes = sorted({low, (low + present) // 2, present, (present + high + 1) // 2, high})
     costs = [cost(rung) for rung in probes]
-    chosen = _spread(low, now, high)
+    chosen = _spread(low, present, high)
     change = np.interp(chosen, probes, costs) - ladders.cost(state)
-    return Options(chosen, change, ladders.losses[group][chosen])
+    return Moves(chosen, change, ladders.losses[group][chosen])
 
 
-def _spread(low: int, now: int, high: int) -> NDArray[np.intp]:
+def _spread(low: int, present: int, high: int) -> NDArray[np.intp]:
     """All rungs from `low` to `high`, or some of them where they are many: the near ones, and evenly spaced ones."""
-    if high - low < _MOST_OPTIONS:
+    if high - low < _MOST_MOVES:
         return np.arange(low, high + 1)
-    near = np.arange(max(low, now - 4), min(high, now + 4) + 1)
-    return np.unique(np.concatenate([near, np.linspace(low, high, _MOST_OPTIONS - 8).round().astype(np.intp)]))
+    near = np.arange(max(low, present - 4), min(high, present + 4) + 1)
+    return np.unique(np.concatenate([near, np.linspace(low, high, _MOST_MOVES - 8).round().astype(np.intp)]))
 
 
-def choose(options: Sequence[Options], slack: float) -> State | None:
-    """The rungs of least loss whose changes of cost sum to at most `slack`, to within rounding; None if none do."""
-    spare = slack - sum(float(np.min(o.change)) for o in options)
+def choose(moves: Sequence[Moves], slack: float) -> State | None:
+    """The rungs of least loss whose changes of cost sum to at most `slack`, to within rounding; None if none do.
+
+    A multiple-choice knapsack, solved by dynamic programming over a grid of costs.
+
+    Args:
+        moves: of each group.
+        slack: by how much the changes of cost may add up.
+
+    """
+    spare = slack - sum(float(np.min(o.change)) for o in moves)
     if spare < -_EPSILON * abs(slack):
         return None
-    extra = [o.change - np.min(o.change) for o in options]
+    extra = [o.change - np.min(o.change) for o in moves]
     step = min(max(spare, 0.0), sum(float(np.max(e)) for e in extra)) / _GRID
-    # What is infinitely dear is out of reach.
+    # Moves of infinite cost are out of reach.
     prices = [
         np.rint(np.minimum(e / step, _GRID + 1)).astype(np.int64) if step else np.where(e > 0, _GRID + 1, 0)
         for e in extra
     ]
     least = [np.zeros(_GRID + 1)]
-    for price, option in zip(prices, options, strict=True):
-        least.append(_with(least[-1], price, option.loss))
-    return _traced(options, prices, least)
+    for price, move in zip(prices, moves, strict=True):
+        least.append(_with(least[-1], price, move.loss))
+    return _traced(moves, prices, least)
 
 
 def _with(least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,14 +154,12 @@ def _with(least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray
     return best
 
 
-def _traced(
-    options: Sequence[Options], prices: Sequence[NDArray[np.int64]], least: Sequence[NDArray[np.float64]]
-) -> State:
-    """The options that lead to the least loss; of equal ones the first."""
-    budget, found = int(np.argmin(least[-1])), []
-    for option, price, before in zip(reversed(options), reversed(prices), least[-2::-1], strict=True):
+def _traced(moves: Sequence[Moves], prices: Sequence[NDArray[np.int64]], least: Sequence[NDArray[np.float64]]) -> State:
+    """The moves that lead to the least loss; of equal ones the first."""
+    budget, rungs = int(np.argmin(least[-1])), list[int]()
+    for move, price, before in zip(reversed(moves), reversed(prices), least[-2::-1], strict=True):
         within = np.flatnonzero(price <= budget)
-        index = int(within[np.argmin(before[budget - price[within]] + option.loss[within])])
-        found.append(int(option.rungs[index]))
+        index = int(within[np.argmin(before[budget - price[within]] + move.loss[within])])
+        rungs.append(int(move.rungs[index]))
         budget -= int(price[index])
-    return tuple(reversed(found))
+    return tuple(reversed(rungs))

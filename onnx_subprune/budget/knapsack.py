@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from onnx_subprune.budget.allocate import Allocation, Cost, cheapest_cutoff, limit_of
-from onnx_subprune.budget.curves import Curve, kept
+from onnx_subprune.budget.curves import Curve, never_empty
 from onnx_subprune.budget.exchange import improve
 from onnx_subprune.budget.ladder import Ladders, State, losses_of
 from onnx_subprune.budget.proportional import affordable_uniform
@@ -56,10 +56,10 @@ def knapsack(
 
     """
     free = [replace(c, minimum=max(c.minimum, math.ceil(floor * c.size - 1e-9))) for c in curves]
-    held = kept(free)
-    starts = [affordable_uniform(held, cost, target_cost, round_to=round_to)]
-    starts.append(cheapest_cutoff(held, cost, target_cost, round_to))
-    ladders = Ladders(held, cost, weights=weights, power=power, round_to=round_to)
+    nonempty = never_empty(free)
+    starts = [affordable_uniform(nonempty, cost, target_cost, round_to=round_to)]
+    starts.append(cheapest_cutoff(nonempty, cost, target_cost, round_to))
+    ladders = Ladders(nonempty, cost, weights=weights, power=power, round_to=round_to)
     best = _best(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
     counts = ladders.counts(best)
     if any(not curve.minimum for curve in free):
@@ -69,7 +69,13 @@ def knapsack(
 
 
 def lost_without(curve: Curve, count: int) -> float:
-    """What is lost if the last `count` units of a group go."""
+    """The loss of a group's last units.
+
+    Args:
+        curve: of the group, with losses.
+        count: how many units are left of it.
+
+    """
     return float(losses_of(curve)[0] - losses_of(curve)[count])
 
 
@@ -77,5 +83,5 @@ def _best(ladders: Ladders, starts: Sequence[State], limit: float, calls: int) -
     """The state of least loss that the search finds from any start, the smallest and full widths among them."""
     if ladders.cost(ladders.top) <= limit:
         return ladders.top
-    found = [improve(ladders, start, limit, calls) for start in (*starts, ladders.bottom)]
-    return min(found, key=ladders.loss)
+    improved = [improve(ladders, start, limit, calls) for start in (*starts, ladders.bottom)]
+    return min(improved, key=ladders.loss)

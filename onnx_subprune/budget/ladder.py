@@ -76,14 +76,31 @@ class Ladders:
 
 
 def rungs(curve: Curve, round_to: int) -> NDArray[np.intp]:
-    """The widths that a group may have, rising: multiples that reach its minimum, and its size."""
+    """The widths that a group may have, rising: multiples that reach its minimum, and its size.
+
+    Args:
+        curve: of the group.
+        round_to: widths are multiples of this and of the curve's own.
+
+    >>> rungs(Curve("conv1", 10, np.arange(10), np.linspace(0, 1, 11)), 4).tolist()
+    [4, 8, 10]
+
+    """
     multiple = math.lcm(curve.round_to, round_to)
     first = multiple * math.ceil(curve.minimum / multiple)
     return np.append(np.arange(first, curve.size, multiple, dtype=np.intp), np.intp(curve.size))
 
 
 def losses_of(curve: Curve) -> NDArray[np.float64]:
-    """The losses of a curve; InternalError where it has none."""
+    """The losses of a curve [size + 1].
+
+    Args:
+        curve: of a group.
+
+    Raises:
+        InternalError: it has none.
+
+    """
     if curve.loss is None:
         raise InternalError(f"curve of group {curve.group!r}: expected losses, found none; please report this")
     return curve.loss

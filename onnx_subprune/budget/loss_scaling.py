@@ -1,7 +1,7 @@
-"""What the network loses when a group loses units: curves of loss, scaled by errors measured at the output.
+"""Losses of the network when a group loses units: curves of loss, scaled by errors measured at the output.
 
-The loss at a group's consumers has the right shape, but what of it reaches the output differs from group to group, and
-by how much is found out by running the network with that group alone pruned, at one or two widths.
+The loss at a group's consumers has the right shape, but the part of it that reaches the output differs from group to
+group. It is measured by running the network with that group alone pruned, at one or two widths.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ def fit_sensitivity(curves: Sequence[Curve], measured: Mapping[str, Sequence[tup
 def _points(curve: Curve, measured: Sequence[tuple[int, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The logarithms of loss and error, both rising."""
     losses, pairs = losses_of(curve), []
-    for kept, error in measured:
-        if not (0 <= kept <= curve.size and 0.0 <= error < np.inf):
-            raise InternalError(f"group {curve.group!r}: no error can be {error} at {kept} units; please report this")
-        if losses[kept] > 0.0:
-            pairs.append((np.log(losses[kept]), np.log(max(error, _LEAST * losses[kept]))))
+    for width, error in measured:
+        if not (0 <= width <= curve.size and 0.0 <= error < np.inf):
+            raise InternalError(f"group {curve.group!r}: no error can be {error} at {width} units; please report this")
+        if losses[width] > 0.0:
+            pairs.append((np.log(losses[width]), np.log(max(error, _LEAST * losses[width]))))
     blocks = list[tuple[float, float, int]]()
     for loss, error in sorted(pairs):
         blocks.append((float(loss), float(error), 1))
         while len(blocks) > 1 and (blocks[-1][1] <= blocks[-2][1] or blocks[-1][0] <= blocks[-2][0]):
             blocks[-2:] = [_pooled(*blocks[-2:])]
-    found = np.array([block[:2] for block in blocks], dtype=np.float64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    points = np.array([block[:2] for block in blocks], dtype=np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
 
 
 def _pooled(a: tuple[float, float, int], b: tuple[float, float, int]) -> tuple[float, float, int]:

@@ -1,4 +1,4 @@
-"""A budget of what can only be measured, met by correcting a budget of what can be computed."""
+"""A budget of a cost that can only be measured, met by correcting a budget of one that can be computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Met:
         counts: the units that every group keeps.
         limit: of the computed cost, that they were found with.
         ratio: their measured cost.
-        tried: every limit with what was measured there.
+        tried: every limit with the cost measured there.
 
     """
 
@@ -69,15 +69,15 @@ def meet(
     """
     search = _Search(target)
     limit = start or target
-    found: list[Met] = []
-    while len(found) < trials and not search.over and all(limit != one.limit for one in found):
+    measured: list[Met] = []
+    while len(measured) < trials and not search.over and all(limit != met.limit for met in measured):
         limit, counts, least = _allocated(allocate, limit)
         ratio = measure(counts, 1)
         if ratio <= target * (1 + TOLERANCE):
             ratio = measure(counts, _REPEATS)
-        found.append(Met(dict(counts), limit, ratio))
+        measured.append(Met(dict(counts), limit, ratio))
         limit = search.after(limit, ratio, least=least)
-    return _best(found, measure, target)
+    return _best(measured, measure, target)
 
 
 def _allocated(allocate: Callable[[float], dict[str, int]], limit: float) -> tuple[float, dict[str, int], bool]:
@@ -122,11 +122,11 @@ class _Search:
         return limit + (aim - ratio) / slope if slope > 0 else limit * aim / ratio
 
 
-def _best(found: Sequence[Met], measure: Callable[[Mapping[str, int], int], float], target: float) -> Met:
-    tried = tuple((one.limit, one.ratio) for one in found)
-    within = [one for one in found if one.ratio <= min(target * (1 + TOLERANCE), 1.0)]
+def _best(measured: Sequence[Met], measure: Callable[[Mapping[str, int], int], float], target: float) -> Met:
+    tried = tuple((met.limit, met.ratio) for met in measured)
+    within = [met for met in measured if met.ratio <= min(target * (1 + TOLERANCE), 1.0)]
     if not within:
-        fastest = min(found, key=lambda one: one.ratio)
+        fastest = min(measured, key=_ratio)
         least = measure(fastest.counts, _REPEATS)
         nearest = math.ceil(least * 1e3) / 1e3
         raise TargetError(
@@ -134,6 +134,10 @@ def _best(found: Sequence[Met], measure: Callable[[Mapping[str, int], int], floa
             f"time of the dense one; ask for latency={min(nearest, 1.0):g} or more",
             nearest,
         )
-    best = max((one for one in within if one.ratio <= target), default=None, key=lambda one: one.ratio)
-    best = best or min(within, key=lambda one: one.ratio)
+    best = max((met for met in within if met.ratio <= target), default=None, key=_ratio)
+    best = best or min(within, key=_ratio)
     return Met(best.counts, best.limit, best.ratio, tried)
+
+
+def _ratio(met: Met) -> float:
+    return met.ratio

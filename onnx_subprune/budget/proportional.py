@@ -15,7 +15,22 @@ __all__ = ["affordable_uniform", "in_proportion"]
 
 
 def affordable_uniform(curves: Sequence[Curve], cost: Cost, target_cost: float, *, round_to: int = 1) -> Allocation:
-    """The largest share of units, the same in every group, that the target affords; otherwise as `in_proportion`."""
+    """The largest share of units, the same in every group, that the target affords.
+
+    Args:
+        curves: one per group.
+        cost: of the network with the given widths; must not fall when a width grows.
+        target_cost: the largest cost allowed, in the units of `cost`.
+        round_to: widths are multiples of this (and of the curve's own) or the full size.
+
+    Raises:
+        OptionError, TargetError: as `in_proportion`.
+
+    >>> curves = [Curve(name, 8, np.arange(8), np.linspace(0, 1, 9)) for name in ("conv1", "conv2")]
+    >>> affordable_uniform(curves, lambda widths: widths["conv1"] * widths["conv2"] / 64, 0.25).counts
+    {'conv1': 4, 'conv2': 4}
+
+    """
     return in_proportion(curves, {c.group: c.size for c in curves}, cost, target_cost, round_to=round_to)
 
 
@@ -24,7 +39,7 @@ def in_proportion(
 ) -> Allocation:
     """The largest widths in these proportions that the target affords.
 
-    What is left over widens single groups by one step, those first that would be next if all grew.
+    The rest of the budget widens single groups by one step, those first that would be next if all grew.
 
     Args:
         curves: one per group.

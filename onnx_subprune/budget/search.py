@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnx_subprune.errors import OptionError
 
-__all__ = ["Found", "Trial", "smallest"]
+__all__ = ["Searched", "Trial", "smallest"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Found:
+class Searched:
     """The smallest accepted trial, None where none was accepted, and all trials in the order they were made in."""
 
     best: Trial | None
@@ -36,7 +36,7 @@ def smallest(
     *,
     evaluations: int = 8,
     tolerance: float = 0.01,
-) -> Found:
+) -> Searched:
     """Search the smallest budget fraction at which the metric falls by at most `drop`.
 
     `high` is measured first; where it fails, so would the rest, and the search ends. Then the gap between the largest
@@ -67,7 +67,7 @@ def smallest(
         tried.append(Trial(following, fall, fall <= drop))
         following = _next(tried, low, drop, tolerance)
     accepted = [trial for trial in tried if trial.accepted]
-    return Found(min(accepted, key=lambda trial: trial.fraction, default=None), tuple(tried))
+    return Searched(min(accepted, key=lambda trial: trial.fraction, default=None), tuple(tried))
 
 
 def _next(tried: list[Trial], low: float, drop: float, tolerance: float) -> float | None:

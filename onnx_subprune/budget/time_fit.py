@@ -2,10 +2,10 @@
 
 A network's time is taken for a constant and a sum of terms, each a product of axis lengths (multiply-accumulates of a
 product, entries that another operator writes) with a coefficient of at least zero: it does not fall when a width grows.
-Terms of one *family* are the same kind of work. Those of a family that also agree in what cannot be pruned of them
-(positions, taps of a kernel) are a *class* with one coefficient. Few networks are measured, so a first fit has one
-coefficient for each family, and the second keeps those of the classes near it, as near as predicts networks best that
-were left out of the fit.
+Terms of one *family* are the same kind of work. Those of a family that also agree in their sizes that cannot be
+pruned (positions, taps of a kernel) are a *class* with one coefficient. Few networks are measured, so a first fit has
+one coefficient for each family, and the second keeps those of the classes near it, as near as predicts networks best
+that were left out of the fit.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def fit_times(values: Array, families: Sequence[Hashable], classes: Sequence[Has
     """
     fits = [_Classes(values, families, classes, ratios, strength) for strength in _STRENGTHS]
     best = min(fits, key=lambda fit: fit.error)
-    found = best.fitted(np.arange(len(ratios)))
-    coefficients = found[1:] / np.maximum(best.dense, _TINY)
-    return Fit(float(found[0]), coefficients[_numbered(classes)], best.error)
+    fitted = best.fitted(np.arange(len(ratios)))
+    coefficients = fitted[1:] / np.maximum(best.dense, _TINY)
+    return Fit(float(fitted[0]), coefficients[_numbered(classes)], best.error)
 
 
 class _Classes:
@@ -118,9 +118,9 @@ def _solved(terms: Array, ratios: Array, near: Array, strength: float) -> Array:
     """Coefficients of at least zero whose relative errors are least, held near to given ones, each to its own size."""
     size = near + 0.02 / len(near)
     weight = math.sqrt(strength) / size if near.any() else np.full(len(near), _LEAST)
-    left = np.vstack([terms / ratios[:, None], np.diag(weight)])
-    found, _ = nnls(left, np.concatenate([np.ones(len(ratios)), weight * near]))
-    return np.asarray(found)
+    rows = np.vstack([terms / ratios[:, None], np.diag(weight)])
+    coefficients, _ = nnls(rows, np.concatenate([np.ones(len(ratios)), weight * near]))
+    return np.asarray(coefficients)
 
 
 def sampled_widths(curves: Sequence[Curve], seed: int = 0) -> list[dict[str, int]]:
@@ -128,6 +128,11 @@ def sampled_widths(curves: Sequence[Curve], seed: int = 0) -> list[dict[str, int
 
     A few shares that are the same everywhere, down to the smallest widths; mixtures in which every group has a share of
     its own; and mixtures in which the share changes slowly along the graph, which tell early layers from late ones.
+
+    Args:
+        curves: one per group.
+        seed: of the mixtures.
+
     """
     generator = np.random.default_rng(seed)
     groups = len(curves)
@@ -141,9 +146,9 @@ def sampled_widths(curves: Sequence[Curve], seed: int = 0) -> list[dict[str, int
     return [
         {
             curve.group: _nearest(rungs(curve, 1), float(share) * curve.size)
-            for curve, share in zip(curves, one, strict=True)
+            for curve, share in zip(curves, shares, strict=True)
         }
-        for one in (*uniform, *mixed, *smooth)
+        for shares in (*uniform, *mixed, *smooth)
     ]
 
 

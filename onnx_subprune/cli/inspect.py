@@ -31,7 +31,7 @@ def inspect(
         proto = load_model(model, resident=False)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given))
-        document = analysis.document(_shares(analysis))
+        document = analysis.document()
         if report_file is not None:
             report.write_report(document, report_file)
         tables: list[RenderableType] = []
@@ -39,12 +39,4 @@ def inspect(
             tables.append(report.group_table(document))
         if document["frozen"]:
             tables.append(report.frozen_table(document))
-        screen.show(document, *tables, report.totals(document))
-
-
-def _shares(analysis: pipeline.Analysis) -> dict[str, float]:
-    """Return the shares of parameters and MACs that go when every prunable group is emptied: those that touch one."""
-    structure = analysis.structure
-    none = {group.atom: 0 for group in structure.prunable}
-    measures = {"parameters": structure.parameters, "macs": structure.macs}
-    return {name: 1 - measure(none) / max(measure({}), 1) if measure({}) else 0.0 for name, measure in measures.items()}
+        screen.show(document, *tables, *report.rule_error_lines(document), report.totals(document))

@@ -23,7 +23,7 @@ from onnx_subprune.model import (
     load_model,
     measure_cost,
 )
-from onnx_subprune.network.group_documents import frozen_document, group_document
+from onnx_subprune.network.group_documents import frozen_document, group_document, rule_errors_document
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -65,22 +65,26 @@ class Analysis:
         """The cost of the model as given."""
         return measure_cost(self.model, self.input_shapes)
 
-    def document(self, shares: Mapping[str, float]) -> report.Document:
-        """Return what can be pruned and what cannot as plain data: the document of `inspect --json`.
+    @property
+    def prunable_share(self) -> dict[str, float]:
+        """The shares of `parameters` and `macs` that go when every prunable group is emptied: those that touch one."""
+        empty = {group.atom: 0 for group in self.structure.prunable}
+        measures = {"parameters": self.structure.parameters, "macs": self.structure.macs}
+        totals = {name: measure({}) for name, measure in measures.items()}
+        return {name: 1 - measure(empty) / totals[name] if totals[name] else 0.0 for name, measure in measures.items()}
 
-        Args:
-            shares: of `macs` and `parameters` that touch a prunable group, in [0, 1].
-
-        """
+    def document(self) -> report.Document:
+        """Return what can be pruned and what cannot as plain data: the document of `inspect --json`."""
         return {
             "format": "onnx_subprune.inspect/1",
             "versions": report.versions(),
             "fingerprint": self.fingerprint,
             "input_shapes": {name: list(shape) for name, shape in self.input_shapes.items()},
             "dense": asdict(self.cost),
-            "prunable_share": dict(shares),
+            "prunable_share": self.prunable_share,
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
+            **rule_errors_document(self.structure),
         }
 
     def __repr__(self) -> str:

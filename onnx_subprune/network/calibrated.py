@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.evaluate.output_error import OutputDistance
@@ -27,6 +27,8 @@ class Calibrated:
         options: how the network is pruned.
         distance: of other networks' outputs to those of the dense one, on samples held out; None without a dataset.
         progress: called with the name of a phase, the steps done in it and their number.
+        sample_shapes: of tensors of the dense network for the first sample: exact recovery keeps them from one pruned
+            network to the next.
 
     """
 
@@ -36,10 +38,18 @@ class Calibrated:
     options: Options
     distance: OutputDistance | None = None
     progress: Watch | None = None
+    sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
 
 
 def output_distance(analysis: Analysis, dataset: Dataset | None, options: Options) -> OutputDistance | None:
-    """Return what measures how far outputs are off, on four times as many samples as the options probe one group on."""
+    """Return what measures how far outputs are off; None without data.
+
+    Args:
+        analysis: of the dense network.
+        dataset: calibration samples.
+        options: where networks run, and the samples that one group is probed on: four times as many are taken.
+
+    """
     if dataset is None:
         return None
     return OutputDistance(analysis.normalised, dataset, options.runtime, _PORTION * options.probes)

@@ -1,16 +1,22 @@
-"""Groups as plain data, for documents: what can be pruned and what cannot."""
+"""Groups as plain data, for documents: what can be pruned, what cannot, and the rules that failed to tell."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from onnx_subprune.structure import Group
+from onnx_subprune.structure import Group, Structure
 
-__all__ = ["frozen_document", "group_document"]
+__all__ = ["frozen_document", "group_document", "rule_errors_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
-    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it."""
+    """Return a group as plain data, pruned or not; `contractions` are products of two activations that read it.
+
+    Args:
+        group: that can be pruned.
+
+    """
     return {
         "name": group.name,
         "units": group.size,
@@ -23,5 +29,15 @@ def group_document(group: Group) -> dict[str, Any]:
 
 
 def frozen_document(group: Group) -> dict[str, Any]:
-    """Return a group that cannot be pruned as plain data, with its reasons."""
+    """Return a group that cannot be pruned as plain data, with its reasons.
+
+    Args:
+        group: that is frozen.
+
+    """
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
+
+
+def rule_errors_document(structure: Structure) -> dict[str, Any]:
+    """Return `rule_errors`, the bugs of ours that froze axes; nothing where there are none."""
+    return {"rule_errors": [asdict(error) for error in structure.rule_errors]} if structure.rule_errors else {}

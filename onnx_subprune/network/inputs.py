@@ -36,7 +36,18 @@ Feeds: TypeAlias = dict[str, np.ndarray]
 def prepare(
     model: ModelSource, data: Any, options: Options, statistics: Statistics | None = None
 ) -> tuple[Analysis, Dataset | None]:
-    """Load model and data; sizes of dynamic axes come from the options, else from what calibration sees or saw."""
+    """Load model and data; sizes of dynamic axes come from the options, else from the samples that calibrate.
+
+    Args:
+        model: a path or a loaded model.
+        data: anything that `calibration.open_data` takes; None for no dataset.
+        options: which samples, sizes of inputs, and whether normalised axes may shrink.
+        statistics: of an earlier calibration, which knows the sizes that it saw.
+
+    Raises:
+        ModelError, DataError, OptionError: the input is at fault.
+
+    """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     check_float(proto)
     specs = input_specs(proto)
@@ -55,7 +66,14 @@ def prepare(
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
-    """Return a few inputs to verify the result on: real ones where there are any."""
+    """Return a few inputs to verify the result on: real ones where there are any.
+
+    Args:
+        analysis: of the dense network.
+        dataset: calibration samples; None for random numbers.
+        options: the samples per run, and the seed of random numbers.
+
+    """
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
     return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
@@ -64,7 +82,19 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
 def take_statistics(
     analysis: Analysis, taps: Sequence[Tap], dataset: Dataset | None, options: Options, progress: Progress | None
 ) -> Statistics:
-    """Calibrate a model taken apart; OptionError where there is no data."""
+    """Calibrate a model taken apart.
+
+    Args:
+        analysis: of the dense network.
+        taps: where statistics are taken.
+        dataset: calibration samples.
+        options: where networks run.
+        progress: called with the samples done and their number.
+
+    Raises:
+        OptionError: there is no data.
+
+    """
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
     statistics = calibration.calibrate(
@@ -84,6 +114,12 @@ def pruning_statistics(
 ) -> Statistics:
     """Take the statistics that pruning needs: those of every layout in which a prunable group is read.
 
+    Args:
+        analysis: of the dense network.
+        dataset: calibration samples.
+        options: where networks run.
+        progress: called with the samples done and their number.
+
     Raises:
         OptionError: there is no data, or no group that can be pruned.
 
@@ -95,12 +131,33 @@ def pruning_statistics(
 
 
 def check_pruning_statistics(statistics: Statistics, analysis: Analysis, advice: str) -> None:
-    """Raise OptionError, with `advice`, where statistics are not those that pruning this model needs."""
+    """Refuse statistics that are not those that pruning this model needs.
+
+    Args:
+        statistics: that were given.
+        analysis: of the dense network.
+        advice: how to come by the right ones.
+
+    Raises:
+        OptionError: they are of another model, or some are missing.
+
+    """
     check_statistics(statistics, analysis, taps_of(analysis.structure), advice)
 
 
 def check_statistics(statistics: Statistics, analysis: Analysis, taps: Sequence[Tap], advice: str) -> None:
-    """Raise OptionError for statistics of another model, and, with `advice`, where those of a tap are missing."""
+    """Refuse statistics of another model, or without those of a tap.
+
+    Args:
+        statistics: that were given.
+        analysis: of the dense network.
+        taps: whose statistics are needed.
+        advice: how to come by missing ones.
+
+    Raises:
+        OptionError: they are of another model, or some are missing.
+
+    """
     if statistics.fingerprint != analysis.fingerprint:
         raise OptionError(
             f"expected statistics of this model ({analysis.fingerprint[:12]}), found those of another "

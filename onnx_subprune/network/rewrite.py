@@ -72,19 +72,38 @@ def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Kee
 
 
 def dense_copy(analysis: Analysis) -> onnx.ModelProto:
-    """Return the model as it was given, which may be changed."""
+    """Return a copy of the model as it was given.
+
+    Args:
+        analysis: of the model.
+
+    """
     model = onnx.ModelProto()
     model.CopyFrom(analysis.model)
     return model
 
 
 def restructured(analysis: Analysis) -> Structure:
-    """Return the structure of the normalised network with a graph of its own, which may be edited."""
+    """Return the structure of the normalised network with a graph of its own, which may be edited.
+
+    Args:
+        analysis: of the network.
+
+    """
     return analysis.structure.copy()
 
 
 def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Return the model shrunk without recovery, and the dense one with the same units masked: they must agree."""
+    """Return the network shrunk without recovery, and the dense one with the same units masked: they must agree.
+
+    Args:
+        analysis: of the dense network.
+        plan: says which units are removed.
+
+    Raises:
+        PlanError: the plan does not fit the network.
+
+    """
     bare, masked = restructured(analysis), restructured(analysis)
     shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
     keeps = plan.keeps(masked)

@@ -56,7 +56,18 @@ def check_patterns(options: Options, matches: Matches, kind: str, names: Sequenc
 
 
 def is_chosen(options: Options, matches: Matches) -> bool:
-    """Whether a thing is not ignored, and asked for where any are."""
+    """Whether a thing is not ignored, and asked for where any are.
+
+    Args:
+        options: `ignore` and `only`.
+        matches: whether a glob matches the thing.
+
+    >>> from fnmatch import fnmatchcase
+    >>> options = Options(only=("conv*",), ignore=("conv2",))
+    >>> [is_chosen(options, lambda glob, name=name: fnmatchcase(name, glob)) for name in ("conv1", "conv2", "fc")]
+    [True, False, False]
+
+    """
     if any(matches(pattern) for pattern in options.ignore):
         return False
     return not options.only or any(matches(pattern) for pattern in options.only)

@@ -20,19 +20,34 @@ __all__ = ["few_row_warnings", "normalisation_grams", "pairs_of", "readers_of", 
 
 
 def readers_of(structure: Structure) -> dict[Consumer, Features]:
-    """Return the consumers that read a prunable group, with the layout of their features."""
+    """Return the consumers that read a prunable group, with the layout of their features.
+
+    Args:
+        structure: of the network.
+
+    """
     read = {consumer for group in structure.prunable for consumer in group.consumers}
     return {consumer: features_of(structure, consumer) for consumer in structure.consumers if consumer in read}
 
 
 def pairs_of(structure: Structure) -> dict[Contraction, tuple[Features, Features]]:
-    """Return the products of two activations that sum over a prunable group."""
+    """Return the products of two activations that sum over a prunable group, with the layouts of both.
+
+    Args:
+        structure: of the network.
+
+    """
     summed = {contraction for group in structure.prunable for contraction in group.contractions}
     return {pair: sides_of(structure, pair) for pair in structure.contractions if pair in summed}
 
 
 def tap_of(features: Features) -> Tap:
-    """Return where the statistics of features in this layout are taken."""
+    """Return where the statistics of features in a layout are taken.
+
+    Args:
+        features: the layout.
+
+    """
     return Tap(
         features.source,
         features.axis,
@@ -45,7 +60,12 @@ def tap_of(features: Features) -> Tap:
 
 
 def taps_of(structure: Structure) -> list[Tap]:
-    """Return the places where statistics are needed."""
+    """Return the places where statistics are needed.
+
+    Args:
+        structure: of the network.
+
+    """
     read = {tap_of(features) for features in readers_of(structure).values()}
     read |= {tap_of(normalised_features(structure, normalisation)) for normalisation in structure.normalisations}
     return sorted(read | {tap_of(side) for sides in pairs_of(structure).values() for side in sides})
@@ -64,6 +84,12 @@ def few_row_warnings(statistics: Statistics, fits: Iterable[tuple[str, Tap]]) ->
 
 
 def normalisation_grams(structure: Structure, statistics: Statistics) -> dict[Normalisation, Gram]:
-    """Return the moments of the output of each normalisation over a prunable group."""
-    taps = {one: tap_of(normalised_features(structure, one)) for one in structure.normalisations}
-    return {normalisation: statistics.grams[tap.key] for normalisation, tap in taps.items()}
+    """Return the moments of the output of each normalisation over a prunable group.
+
+    Args:
+        structure: of the network.
+        statistics: of all taps.
+
+    """
+    taps = {norm: tap_of(normalised_features(structure, norm)) for norm in structure.normalisations}
+    return {norm: statistics.grams[tap.key] for norm, tap in taps.items()}

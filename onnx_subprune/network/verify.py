@@ -31,6 +31,14 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Return the largest absolute difference over the largest absolute expected value.
 
     Entries that are NaN or infinite count as equal only to the same (inf otherwise); two empty arrays differ by 0.
+
+    Args:
+        actual: an array.
+        expected: of the same shape; the error is infinite for any other.
+
+    >>> relative_error(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    0.5
+
     """
     if actual.shape != expected.shape:
         return float("inf")
@@ -51,8 +59,8 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
     """Return the largest relative error of an output of `shrunk` against `masked`; the oracle holds below 1e-3.
 
     It is infinite where `shrunk` does not run. Networks in half precision are compared in float32: their own rounding
-    is far above that. An output of a Sigmoid is compared before it: where all of it is near zero, what is a rounding
-    error there is one of any size behind.
+    is far above that. An output of a Sigmoid is compared before it: where all of it is near zero, a rounding error
+    there becomes one of any size behind.
 
     Args:
         shrunk: units removed without recovery.
@@ -64,26 +72,26 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
         shrunk, masked, probe = in_float32(shrunk), in_float32(masked), widened(probe)
     expected = _outputs(masked, probe)
     try:
-        found = _outputs(shrunk, probe)
+        computed = _outputs(shrunk, probe)
     except ModelError:
         # Where axes that belong together were cut apart the network cannot run at all; the user's model can.
         return float("inf")
-    last = {name: min(len(values), len(found[name])) - 1 for name, values in expected.items()}
-    return max(relative_error(found[name][last[name]], values[last[name]]) for name, values in expected.items())
+    last = {name: min(len(values), len(computed[name])) - 1 for name, values in expected.items()}
+    return max(relative_error(computed[name][last[name]], values[last[name]]) for name, values in expected.items())
 
 
 def _outputs(model: onnx.ModelProto, probe: Probe) -> dict[str, list[np.ndarray]]:
-    """Return each output of a network, and behind it what a Sigmoid makes it of."""
+    """Return each output of a network; behind it, where a Sigmoid computes it, the input of that Sigmoid."""
     outputs = [value.name for value in model.graph.output]
-    made = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Sigmoid"}
+    sigmoids = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Sigmoid"}
     computed = {name for node in model.graph.node for name in node.output}
-    before = {name: made[name] for name in outputs if name in made and made[name] in computed}
+    before = {name: sigmoids[name] for name in outputs if sigmoids.get(name) in computed}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted({*before.values()} - {*outputs}))
     try:
         values = run(open_session(model), probe)
     finally:
         del model.graph.output[len(outputs) :]
-    return {name: [values[one] for one in (name, before.get(name)) if one is not None] for name in outputs}
+    return {name: [values[name], *([values[before[name]]] if name in before else [])] for name in outputs}
 
 
 def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
@@ -93,7 +101,7 @@ def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
 
     Args:
         analysis: of the dense network.
-        plan: what is removed.
+        plan: says which units are removed.
         probe: a few inputs, the arrays by name.
 
     Raises:
@@ -146,6 +154,11 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
 
     ONNX Runtime's own optimiser writes operators that ONNX does not know: where the dense model is not valid to the
     letter, a run has to do.
+
+    Args:
+        model: the pruned model.
+        dense: the model as it was given.
+        probe: a few inputs, the arrays by name.
 
     Raises:
         InternalError: a check failed.

@@ -82,6 +82,11 @@ def relative_cost(structure: Structure, target: Target) -> budget.Cost:
     """Return the cost of a network of given widths as a share of the dense one, by the kind of the target.
 
     It is infinite where groups cannot lose all their units together.
+
+    Args:
+        structure: of the dense network.
+        target: whose kind of cost is counted.
+
     """
     # A latency below 1 is measured elsewhere; the whole network costs all of it by any measure.
     measure = _MEASURES.get(target.kind, _MEASURES["macs"])(structure)
@@ -97,7 +102,13 @@ def relative_cost(structure: Structure, target: Target) -> budget.Cost:
 
 
 def feasible(structure: Structure, cost: budget.Cost) -> budget.Cost:
-    """Return a cost that is infinite where groups cannot lose all their units together."""
+    """Return a cost that is infinite where groups cannot lose all their units together.
+
+    Args:
+        structure: of the dense network.
+        cost: of a network of given widths.
+
+    """
 
     def feasible_cost(widths: Mapping[str, int]) -> float:
         emptied = [name for name, width in widths.items() if not width]

@@ -184,4 +184,4 @@ def _alternatives(study: Study, widths: dict[str, int], cost: budget.Cost, limit
 
 def _with_minima(curves: Sequence[budget.Curve], widths: Mapping[str, int]) -> list[budget.Curve]:
     """Return the curves with a minimum of 0 where a group has no units, and of 1 or more where it has."""
-    return [curve if widths[curve.group] else replace(curve, minimum=0) for curve in budget.kept(curves)]
+    return [curve if widths[curve.group] else replace(curve, minimum=0) for curve in budget.never_empty(curves)]

@@ -114,12 +114,22 @@ def fast_widths(
 
 
 def misses_target(plan: Plan, latency: LatencyMet) -> bool:
-    """Whether a finished network takes longer than the target of its plan allows."""
+    """Whether a finished network takes longer than the target of its plan allows.
+
+    Args:
+        plan: of the network.
+        latency: measured of it.
+
+    """
     return latency.measured > Target.parse(plan.target).value * (1 + budget.TOLERANCE)
 
 
 def missed_target(plan: Plan, latency: LatencyMet) -> list[str]:
     """Return a warning where a finished network misses its target of latency.
+
+    Args:
+        plan: of the network.
+        latency: measured of it.
 
     Raises:
         TargetError: it takes longer than the dense network.
@@ -141,6 +151,10 @@ def missed_target(plan: Plan, latency: LatencyMet) -> list[str]:
 
 def timed_shapes(analysis: Analysis, batch: int | None) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs that latency is measured with.
+
+    Args:
+        analysis: of the dense network.
+        batch: samples per run; None for the sizes that MACs are counted with.
 
     Raises:
         OptionError: another batch is asked for than the model has.

@@ -133,7 +133,9 @@ class _Sweep:
 
     def __call__(self, network: Recovered, number: int) -> Recovered:
         analysis, options = self.calibrated.analysis, self.calibrated.options
-        networks = Networks(analysis.normalised, network.model, self.restrict, analysis.scratch)
+        networks = Networks(
+            analysis.normalised, network.model, self.restrict, analysis.scratch, self.calibrated.sample_shapes
+        )
         # Every sweep draws rows of its own.
         how = replace(settings(options), seed=options.seed + number)
         fit = refit(networks, self.dataset, how, phase(self.calibrated.progress, "fitting layers"))

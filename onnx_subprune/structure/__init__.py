@@ -33,14 +33,14 @@ from onnx_subprune.structure.records import (
     MacTerm,
     ReadValues,
     Records,
-    RuleError,
     SizeUse,
     Squeezed,
     Use,
     Weight,
 )
+from onnx_subprune.structure.rule_errors import RuleError
 from onnx_subprune.structure.rules.quantised import QUANTISED
-from onnx_subprune.structure.weight_layout import as_blocks, from_blocks
+from onnx_subprune.structure.weight_blocks import as_blocks, from_blocks
 
 __all__ = [
     "DEFAULT_DOMAINS",

@@ -11,7 +11,8 @@ attention of all scores), and where every short tensor is broadcast before its s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import heapq
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
@@ -22,6 +23,8 @@ from onnx_subprune.errors import InternalError
 from onnx_subprune.structure.axes import Atom, Dim, Keeps
 from onnx_subprune.structure.branch_constants import Flags, is_one, shorten
 from onnx_subprune.structure.context import NotUnderstood
+from onnx_subprune.structure.normalisations import Normalisation
+from onnx_subprune.structure.reachability import Reachability
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Consumer, Records, captured, label
 
 __all__ = ["Branches", "Removal", "emptied"]
@@ -57,7 +60,7 @@ class Branches:
     """The graph as removals see it; every answer is worked out once.
 
     Args:
-        graph: as its rules saw it; it is to be left alone until `close`.
+        graph: as its rules saw it, its nodes in topological order; it is to be left alone until `close`.
         records: what the rules learnt.
 
     """
@@ -65,7 +68,8 @@ class Branches:
     def __init__(self, graph: gs.Graph, records: Records) -> None:
         self._graph = graph
         self._records = records
-        self._known: dict[frozenset[Atom], Removal] = {}
+        self._removals: dict[frozenset[Atom], Removal] = {}
+        self._removable: dict[Atom, bool] = {}
         self._closed = False
 
     def removal(self, gone: Collection[Atom]) -> Removal:
@@ -76,113 +80,198 @@ class Branches:
 
         """
         key = frozenset(gone)
-        if key not in self._known:
-            if self._closed:
-                raise InternalError("expected a question on branches before the graph is edited; please report this")
-            self._known[key] = self._removal(key)
-        return self._known[key]
+        if key not in self._removals:
+            self._check_open()
+            self._removals[key] = self._removal(key)
+        return self._removals[key]
+
+    def is_removable(self, atom: Atom) -> bool:
+        """Whether an Atom may lose all its units: whether nothing is against its removal alone.
+
+        The work goes with the nodes that change, so that this can be asked of every group of a large graph.
+
+        Raises:
+            InternalError: it was not asked for before the graph was edited.
+
+        """
+        removal = self._removals.get(frozenset((atom,)))
+        if removal is not None:
+            return removal.reason is None
+        if atom not in self._removable:
+            self._check_open()
+            self._removable[atom] = self._is_removable(atom)
+        return self._removable[atom]
 
     def close(self) -> None:
         """Take no new questions: the graph is about to be edited."""
         self._closed = True
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InternalError("expected a question on branches before the graph is edited; please report this")
+
     def _removal(self, gone: frozenset[Atom]) -> Removal:
-        empty = self._empty(gone)
-        cut = {id(consumer.node): consumer for consumer in self._cut(gone, empty)}
-        live = self._live(empty, cut)
+        change = self._change(gone)
+        needed = self._reachability.needed(change.cut, change.dropped)
         short: _Short = {}
         try:
-            for one in self._records.normalisations:
-                if id(one.node) in live and _is_empty(one.dim, gone):
-                    raise NotUnderstood(f"{label(one.node)} takes statistics over it")
-            for node in self._graph.nodes:
-                if id(node) in live:
-                    self._visit(node, cut.get(id(node)), empty, short)
-            self._check_outputs(cut, empty, short)
+            self._check_statistics(gone, needed)
+            for place in sorted(needed):
+                self._visit(place, change, short)
+            self._check_outputs(change, short)
         except NotUnderstood as refusal:
             return Removal(gone, str(refusal))
-        return Removal(gone, None, tuple(c for i, c in cut.items() if i in live), empty, short, frozenset(live))
+        cut = tuple(consumer for place, consumer in change.cut.items() if place in needed)
+        live = frozenset(id(self._graph.nodes[place]) for place in needed)
+        return Removal(gone, None, cut, change.empty, short, live)
 
-    def _empty(self, gone: frozenset[Atom]) -> frozenset[str]:
+    def _is_removable(self, atom: Atom) -> bool:
+        """Look at the nodes that read an empty or a short tensor, and are needed still: only they can be against it."""
+        gone = frozenset((atom,))
+        change = self._change(gone)
+        outputs = [tensor.name for tensor in self._graph.outputs]
+        if not change.empty.isdisjoint(outputs) or self._reachability.settles(change.cut, change.dropped):
+            return False
+        unneeded = self._reachability.unneeded(change.cut, change.dropped)
+        short: _Short = {}
+        pending = [*change.cut, *(place for name in change.empty for place in self._reachability.readers.get(name, ()))]
+        heapq.heapify(pending)
+        done = -1
+        try:
+            self._check_statistics(gone, _Needed(self._reachability, unneeded))
+            while pending:
+                place = heapq.heappop(pending)
+                if place == done or place in unneeded or not self._reachability.is_needed(place):
+                    continue
+                done = place
+                for name in self._visit(place, change, short):
+                    for reader in self._reachability.readers.get(name, ()):
+                        heapq.heappush(pending, reader)
+        except NotUnderstood:
+            return False
+        return short.keys().isdisjoint(outputs)
+
+    def _change(self, gone: frozenset[Atom]) -> _Change:
+        """Return what is empty then, and which nodes read nothing, or less, for it."""
         touched = {name for atom in gone for name in self._tensors_of.get(atom, ())}
-        return frozenset(name for name in touched if any(_is_empty(dim, gone) for dim in self._records.axes[name]))
+        empty = frozenset(name for name in touched if any(_is_empty(dim, gone) for dim in self._records.axes[name]))
+        candidates = sorted({index for atom in gone for index in self._consumers_of.get(atom, ())})
+        consumers = (self._records.consumers[index] for index in candidates)
+        cut = {self._places[id(c.node)]: c for c in consumers if self._is_cut(c, gone, empty)}
+        readers = {place for name in empty for place in self._reachability.readers.get(name, ())}
+        return _Change(empty, cut, {place: empty for place in readers if self._graph.nodes[place].op == "Concat"})
 
-    def _cut(self, gone: frozenset[Atom], empty: frozenset[str]) -> Iterator[Consumer]:
-        for consumer in self._records.consumers:
-            node = consumer.node
-            left = _is_empty(consumer.features, gone) and node.outputs[0].name not in empty
-            if left and _is_plain(consumer) and self._has_known_bias(node):
-                yield consumer
+    def _is_cut(self, consumer: Consumer, gone: frozenset[Atom], empty: frozenset[str]) -> bool:
+        node = consumer.node
+        emptied = _is_empty(consumer.features, gone) and node.outputs[0].name not in empty
+        return emptied and _is_plain(consumer) and self._has_known_bias(node)
 
     def _has_known_bias(self, node: gs.Node) -> bool:
         biased = node.op in _BIASED and self._records.has(node, 2)
         return not biased or self._records.is_constant(node.inputs[2])
 
-    def _live(self, empty: frozenset[str], cut: Mapping[int, Consumer]) -> set[int]:
-        """Return the nodes that the outputs need: a cut node needs nothing, a Concat nothing of its empty pieces."""
-        live: set[int] = set()
-        pending = [tensor.name for tensor in self._graph.outputs]
-        while pending:
-            node = self._producers.get(pending.pop())
-            if node is not None and id(node) not in live:
-                live.add(id(node))
-                if id(node) not in cut:
-                    pending.extend(self._reads(node, empty))
-        return live
+    def _check_statistics(self, gone: frozenset[Atom], needed: Container[int]) -> None:
+        for normalisation in self._normalisations_of(gone):
+            if self._places[id(normalisation.node)] in needed and _is_empty(normalisation.dim, gone):
+                raise NotUnderstood(f"{label(normalisation.node)} takes statistics over it")
 
-    def _check_outputs(self, cut: Mapping[int, Consumer], empty: frozenset[str], short: _Short) -> None:
+    def _normalisations_of(self, gone: frozenset[Atom]) -> list[Normalisation]:
+        indices = sorted({index for atom in gone for index in self._normalised.get(atom, ())})
+        return [self._records.normalisations[index] for index in indices]
+
+    def _check_outputs(self, change: _Change, short: _Short) -> None:
         """Refuse where an output of the graph is left without the inputs: of one sample, none need be short for it."""
-        settled = self._varying({}, frozenset()) - self._varying(cut, empty)
+        settled = self._varying - self._reachability.varying(change.cut, change.dropped)
         for tensor in self._graph.outputs:
-            if tensor.name in short or tensor.name in empty or tensor.name in settled:
+            if tensor.name in short or tensor.name in change.empty or tensor.name in settled:
                 raise NotUnderstood(f"nothing of graph output '{tensor.name}' would depend on the inputs")
 
-    def _varying(self, cut: Mapping[int, Consumer], empty: frozenset[str]) -> set[str]:
-        """Return the tensors that depend on the inputs of the graph where constants take the place of cut nodes."""
-        varying = {tensor.name for tensor in self._graph.inputs} | set(self._records.overridable)
-        for node in self._graph.nodes:
-            if id(node) not in cut and not varying.isdisjoint(self._reads(node, empty)):
-                varying.update(tensor.name for tensor in node.outputs if tensor.name)
-        return varying
-
-    def _reads(self, node: gs.Node, empty: frozenset[str]) -> list[str]:
-        names = self._inputs[id(node)]
-        return [name for name in names if name not in empty] if node.op == "Concat" else names
-
-    def _visit(self, node: gs.Node, cut: Consumer | None, empty: frozenset[str], short: _Short) -> None:
-        if cut is not None:
-            axes = self._records.axes[node.outputs[0].name]
-            place = _output_axis(cut, len(axes))
-            short[node.outputs[0].name] = tuple(i != place and not is_one(dim) for i, dim in enumerate(axes))
-            return
-        names = self._reads(node, empty)
-        bare = next((name for name in names if name in empty), None)
+    def _visit(self, place: int, change: _Change, short: _Short) -> list[str]:
+        """Note which outputs of a node are short, and return them; NotUnderstood where it cannot do without entries."""
+        node, consumer = self._graph.nodes[place], change.cut.get(place)
+        if consumer is not None:
+            output = node.outputs[0].name
+            axes = self._records.axes[output]
+            channels = _output_axis(consumer, len(axes))
+            short[output] = tuple(i != channels and not is_one(dim) for i, dim in enumerate(axes))
+            return [output]
+        names = self._reads[place]
+        if place in change.dropped:
+            names = [name for name in names if name not in change.empty]
+        bare = next((name for name in names if name in change.empty), None)
         if bare is not None:
             raise NotUnderstood(f"{label(node)} needs an entry of '{bare}'")
-        if any(name in short for name in names):
-            for tensor, flags in shorten(node, short, self._records):
-                if any(flags):
-                    short[tensor.name] = flags
+        if not any(name in short for name in names):
+            return []
+        shortened = {tensor.name: flags for tensor, flags in shorten(node, short, self._records) if any(flags)}
+        short.update(shortened)
+        return list(shortened)
 
     @cached_property
     def _tensors_of(self) -> dict[Atom, set[str]]:
-        found: dict[Atom, set[str]] = {}
+        tensors: dict[Atom, set[str]] = {}
         for name, axes in self._records.axes.items():
             for dim in axes:
                 for atom in dim.atoms():
-                    found.setdefault(atom, set()).add(name)
-        return found
+                    tensors.setdefault(atom, set()).add(name)
+        return tensors
 
     @cached_property
-    def _producers(self) -> dict[str, gs.Node]:
-        return {tensor.name: node for node in self._graph.nodes for tensor in node.outputs if tensor.name}
+    def _consumers_of(self) -> dict[Atom, list[int]]:
+        return _indices([consumer.features for consumer in self._records.consumers])
 
     @cached_property
-    def _inputs(self) -> dict[int, list[str]]:
-        return {
-            id(node): [tensor.name for tensor in (*node.inputs, *captured(node)) if tensor.name]
-            for node in self._graph.nodes
-        }
+    def _normalised(self) -> dict[Atom, list[int]]:
+        return _indices([normalisation.dim for normalisation in self._records.normalisations])
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {id(node): place for place, node in enumerate(self._graph.nodes)}
+
+    @cached_property
+    def _reads(self) -> list[list[str]]:
+        return [
+            [tensor.name for tensor in (*node.inputs, *captured(node)) if tensor.name] for node in self._graph.nodes
+        ]
+
+    @cached_property
+    def _reachability(self) -> Reachability:
+        makes = [[tensor.name for tensor in node.outputs if tensor.name] for node in self._graph.nodes]
+        sources = {tensor.name for tensor in self._graph.inputs} | set(self._records.overridable)
+        return Reachability(self._reads, makes, sources, [tensor.name for tensor in self._graph.outputs])
+
+    @cached_property
+    def _varying(self) -> set[str]:
+        return self._reachability.varying()
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What removing units does at first: tensors are `empty`; by place, nodes are `cut`, and reads are `dropped`."""
+
+    empty: frozenset[str]
+    cut: Mapping[int, Consumer]
+    dropped: Mapping[int, frozenset[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Needed:
+    """The nodes that are needed in the whole graph and are not among the `unneeded`."""
+
+    whole: Reachability
+    unneeded: Collection[int]
+
+    def __contains__(self, place: object) -> bool:
+        return isinstance(place, int) and self.whole.is_needed(place) and place not in self.unneeded
+
+
+def _indices(dims: Sequence[Dim]) -> dict[Atom, list[int]]:
+    """Map Atoms to the places of the Dims that they are part of."""
+    indices: dict[Atom, list[int]] = {}
+    for index, dim in enumerate(dims):
+        for atom in dict.fromkeys(dim.atoms()):
+            indices.setdefault(atom, []).append(index)
+    return indices
 
 
 def emptied(keeps: Keeps) -> frozenset[Atom]:

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.branches import Branches
 from onnx_subprune.structure.records import Records
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from onnx_subprune.structure.groups import Group
-
-__all__ = ["GraphCopy", "copied_group", "copied_records"]
+__all__ = ["GraphCopy", "copied_records"]
 
 # The fields of records that point into a graph, or at a record that does.
 _POINTERS = ("node", "constant", "weight", "spread")
@@ -119,9 +116,7 @@ def _unwired_copy(tensor: gs.Tensor) -> gs.Tensor:
 
 def copied_records(records: Records, copies: GraphCopy) -> Records:
     """Return what was learnt about a graph as said of its copy."""
-    own = (
-        (copies.node(node), index, axes) for node, index, axes in records.own.values()
-    )  # fmt: skip
+    own = [(copies.node(node), index, axes) for node, index, axes in records.own.values()]
     return replace(
         records,
         axes=dict(records.axes),
@@ -139,16 +134,4 @@ def copied_records(records: Records, copies: GraphCopy) -> Records:
         statistics=copies.records(records.statistics),
         rule_errors=list(records.rule_errors),
         normalisations=copies.records(records.normalisations),
-    )
-
-
-def copied_group(group: Group, branches: Branches, copies: GraphCopy) -> Group:
-    """Return a group of the copy; its Atom is the same."""
-    return replace(
-        group,
-        producers=tuple(copies.records(group.producers)),
-        carriers=tuple(copies.records(group.carriers)),
-        consumers=tuple(copies.records(group.consumers)),
-        contractions=tuple(copies.records(group.contractions)),
-        branches=branches,
     )

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.groups import Structure
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Consumer, ReadValues, Records, Weight
-from onnx_subprune.structure.weight_layout import as_blocks
+from onnx_subprune.structure.weight_blocks import as_blocks
 
 __all__ = ["Layer", "layers_of"]
 

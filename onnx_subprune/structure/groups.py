@@ -8,7 +8,7 @@ weights), consumers (weights that contract it) and contractions (products of two
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TypeAlias
@@ -18,10 +18,11 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
 from onnx_subprune.structure.branches import Branches, Removal
-from onnx_subprune.structure.copying import GraphCopy, copied_group, copied_records
+from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
-from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, RuleError, Use
+from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, Use
+from onnx_subprune.structure.rule_errors import RuleError
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -55,7 +56,7 @@ class Group:
     @property
     def removable(self) -> bool:
         """Whether all units may be removed, and with them the branch that the group is part of."""
-        return self.prunable and self.branches.removal([self.atom]).reason is None
+        return self.prunable and self.branches.is_removable(self.atom)
 
     @property
     def entries(self) -> int:
@@ -66,6 +67,17 @@ class Group:
     def matches(self, pattern: str) -> bool:
         """Whether a glob matches the group, or a node or weight that produces or carries it."""
         return any(fnmatchcase(name, pattern) for name in self._names())
+
+    def on(self, copies: GraphCopy, branches: Branches) -> Group:
+        """Return the same group of a copied graph; its Atom is the same."""
+        return replace(
+            self,
+            producers=tuple(copies.records(self.producers)),
+            carriers=tuple(copies.records(self.carriers)),
+            consumers=tuple(copies.records(self.consumers)),
+            contractions=tuple(copies.records(self.contractions)),
+            branches=branches,
+        )
 
     def _names(self) -> Iterable[str]:
         yield self.name
@@ -93,7 +105,7 @@ class Structure:
         copies = GraphCopy(self.graph)
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
-        groups = tuple(copied_group(group, branches, copies) for group in self.groups)
+        groups = tuple(group.on(copies, branches) for group in self.groups)
         return Structure(copies.graph, records, groups, branches)
 
     @property

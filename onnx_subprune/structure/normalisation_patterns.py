@@ -15,6 +15,7 @@ A reduction that is none of these freezes its axis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -222,7 +223,7 @@ def _normalisation(trace: _Trace, meeting: _Meeting, centred: bool, ctx: Context
 def _has_entries(node: gs.Node, ctx: Context) -> bool:
     """Whether a constant of more than one entry takes part in elementwise arithmetic."""
     moves = node.op in ("Expand", "Reshape", "Squeeze", "Unsqueeze", "ReduceMean")
-    return not moves and any(ctx.is_constant(t) and int(np.prod(t.shape)) > 1 for t in node.inputs)
+    return not moves and any(ctx.is_constant(tensor) and math.prod(tensor.shape) > 1 for tensor in node.inputs)
 
 
 def _squared(node: gs.Node, ctx: Context) -> Any:

@@ -10,23 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from onnx_subprune.structure.records import Consumer
 
 __all__ = [
     "PASSED_THROUGH",
     "Chain",
     "Layout",
     "Link",
-    "as_blocks",
     "contracted_axis",
     "follow",
-    "from_blocks",
     "unfused",
 ]
 
@@ -181,18 +176,3 @@ class Layout:
         axis = self.contracted
         matrices = blocks.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis])
         return np.moveaxis(matrices, -1, axis)
-
-
-def as_blocks(consumer: Consumer, view: Array) -> Array:
-    """Return a consumer's weight, as its node sees it, as [blocks, outputs, inputs, kernel taps]."""
-    return _layout(consumer).split(view)
-
-
-def from_blocks(consumer: Consumer, blocks: Array) -> Array:
-    """Undo `as_blocks`."""
-    shape = [int(consumer.weight.constant.shape[axis]) for axis in consumer.weight.perm]
-    return _layout(consumer).join(blocks, shape)
-
-
-def _layout(consumer: Consumer) -> Layout:
-    return Layout(consumer.kind, consumer.contracted_view, max(1, consumer.blocks.size))

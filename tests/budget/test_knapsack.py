@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from onnx_subprune.budget import Curve, affordable_uniform, cheapest_cutoff, drop_branches, knapsack, lost_without
-from onnx_subprune.budget.exchange import Options, choose
+from onnx_subprune.budget.exchange import Moves, choose
 from onnx_subprune.budget.ladder import Ladders, rungs
 from onnx_subprune.errors import InternalError, OptionError, TargetError
 
@@ -148,8 +148,8 @@ def test_ladders_know_their_widths(make_lossy: Make) -> None:
 
 def test_choices_are_exact_where_costs_are_sums() -> None:
     """Spend 3: the two units of `a` save 5 for 2, the third thing of `b` saves 4 for 3."""
-    a = Options(np.array([0, 1, 2]), np.array([0.0, 1.0, 2.0]), np.array([5.0, 4.0, 0.0]))
-    b = Options(np.array([0, 1, 2]), np.array([-1.0, 0.0, 3.0]), np.array([5.0, 4.0, 0.0]))
+    a = Moves(np.array([0, 1, 2]), np.array([0.0, 1.0, 2.0]), np.array([5.0, 4.0, 0.0]))
+    b = Moves(np.array([0, 1, 2]), np.array([-1.0, 0.0, 3.0]), np.array([5.0, 4.0, 0.0]))
     assert choose([a, b], 1.0) == (2, 0)
     assert choose([a, b], 2.0) == (2, 1)
     assert choose([a, b], 3.0) == (2, 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from onnx_subprune.budget import Found, smallest
+from onnx_subprune.budget import Searched, smallest
 from onnx_subprune.errors import OptionError
 
 
@@ -15,7 +15,7 @@ def power(exponent: float, scale: float = 0.2) -> Callable[[float], float]:
     return lambda fraction: scale * (1.0 - fraction) ** exponent
 
 
-def check(found: Found, drop: float) -> None:
+def check(found: Searched, drop: float) -> None:
     assert len({trial.fraction for trial in found.tried}) == len(found.tried) <= 8
     assert all(trial.accepted == (trial.fall <= drop) for trial in found.tried)
     accepted = [trial.fraction for trial in found.tried if trial.accepted]

@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 
 from onnx_subprune.model import to_graph, to_model
-from onnx_subprune.passes import Pass
+from onnx_subprune.passes import Pass, overridable_initializers
+from onnx_subprune.structure import Structure, infer
 
 Feeds = Mapping[str, np.ndarray]
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -108,3 +109,39 @@ def random_feeds(model: onnx.ModelProto, rng: np.random.Generator, dims: Mapping
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
             feeds[value.name] = rng.normal(size=shape).astype(dtype)
     return feeds
+
+
+@pytest.fixture
+def structured() -> Callable[..., Structure]:
+    """`structured(model, prune_normalised=False)`: the structure of a model with static inputs, and an open graph."""
+
+    def structured(model: onnx.ModelProto, *, prune_normalised: bool = False) -> Structure:
+        shapes = {
+            value.name: tuple(dim.dim_value or 2 for dim in value.type.tensor_type.shape.dim)
+            for value in model.graph.input
+        }
+        known = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        return infer(to_graph(known), shapes, overridable_initializers(model), prune_normalised=prune_normalised)
+
+    return structured
+
+
+@pytest.fixture
+def draw() -> Callable[..., np.ndarray]:
+    """`draw(4, 6, seed=0)`: random float32 values of this shape, the same for the same seed."""
+
+    def draw(*shape: int, seed: int = 0) -> np.ndarray:
+        values: np.ndarray = np.random.default_rng((seed, *shape)).standard_normal(shape).astype(np.float32)
+        return values
+
+    return draw
+
+
+@pytest.fixture
+def outputs() -> Callable[..., list[np.ndarray]]:
+    """`outputs(model, x=array, ...)`: the outputs of ONNX Runtime, unoptimised."""
+
+    def outputs(model: onnx.ModelProto, **feeds: np.ndarray) -> list[np.ndarray]:
+        return run(model, feeds)
+
+    return outputs

@@ -16,13 +16,13 @@ from onnx_subprune import budget
 from onnx_subprune.demo import load_demo
 from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.latency import FAMILIES, Decision, Effort, Times
-from onnx_subprune.model import Runtime, load_model, measure_cost
+from onnx_subprune.model import load_model, measure_cost
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Analysis, apply, prune
 from onnx_subprune.planning import latency, width_multiples
 from onnx_subprune.planning.latency import LatencyMeter, timed_shapes
-from onnx_subprune.planning.width_multiples import WidthMultiples, fast_multiples, with_multiples
+from onnx_subprune.planning.width_multiples import WidthMultiples
 
 CHEAP = {"threads": 1}
 
@@ -265,35 +265,6 @@ def test_damaged_measurements_are_told_of_and_made_anew(
     assert second.plan == first.plan
     assert machine.asked > asked + 10
     assert sum("measured anew" in line for line in second.warnings) == 2
-
-
-def test_widths_are_multiples_of_what_pays_for_all_that_touch_them(
-    analysis: Analysis, curves: list[budget.Curve]
-) -> None:
-    one = dict.fromkeys(FAMILIES, 1)
-    plain = with_multiples(curves, analysis.structure, one)
-    assert [curve.round_to for curve in plain] == [1] * len(curves)
-    wide = with_multiples([replace(curve, round_to=3) for curve in curves], analysis.structure, {**one, "conv": 8})
-    assert any(curve.round_to == 24 for curve in wide)
-    assert all(curve.round_to % 3 == 0 for curve in wide)
-
-
-def test_multiples_are_measured_once(monkeypatch: pytest.MonkeyPatch, analysis: Analysis) -> None:
-    calls: list[Any] = []
-
-    def measured(*given: Any, **_: Any) -> dict[str, Decision]:
-        calls.append(given)
-        return {name: Decision(4, sure=name != "conv") for name in FAMILIES}
-
-    monkeypatch.setattr(width_multiples, "measured_multiples", measured)
-    first = fast_multiples(analysis.model, Runtime(threads=1))
-    assert first == fast_multiples(analysis.model, Runtime(threads=1))
-    assert first.by_family == dict.fromkeys(FAMILIES, 4)
-    assert "leave open which multiples pay for conv" in first.warnings[0]
-    assert len(calls) == 1
-    fast_multiples(analysis.model, Runtime(threads=2))
-    fast_multiples(analysis.model, Runtime(threads=1), remeasure=True)
-    assert len(calls) == 3
 
 
 def test_round_to_auto_takes_multiples_for_any_target(pretended: Callable[..., Pretended]) -> None:

@@ -88,7 +88,7 @@ def test_it_fits_is_legible_and_keeps_to_itself(browser: Browser, page: Path, wi
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_inspect_fits_and_is_legible(browser: Browser, result: Result, tmp_path: Path, scheme: str) -> None:
-    document = result.analysis.document({"macs": 1.0, "parameters": 0.5})
+    document = result.analysis.document()
     report.write_report(wide(document, 60), tmp_path / "inspect.html")
     tab = Tab(browser, tmp_path / "inspect.html", width=PHONE, scheme=scheme)
     tab.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")

@@ -200,8 +200,8 @@ def test_a_target_of_a_drop_tells_its_search(result: Result) -> None:
     assert "50.0% failed no 70.0% 1.8% yes" in words
 
 
-def test_the_page_of_inspect(model: onnx.ModelProto, result: Result) -> None:
-    document = analyse(model).document({"macs": 1.0, "parameters": 0.5})
+def test_the_page_of_inspect(model: onnx.ModelProto) -> None:
+    document = analyse(model).document()
     outline = Outline(to_html(document))
     assert [name for name in ("summary", "groups", "frozen", "model") if name not in outline.ids] == []
     words = " ".join(outline.words.split())

@@ -41,8 +41,7 @@ def document() -> dict[str, Any]:
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     for node, name in zip(model.graph.node, NAMES, strict=True):
         node.name = name
-    analysis = analyse(model)
-    return analysis.document({"parameters": 1.0, "macs": 1.0})
+    return analyse(model).document()
 
 
 def printed(part: RenderableType) -> list[list[str]]:
@@ -98,3 +97,17 @@ def test_frozen_groups_say_the_first_reason_and_how_many_more(document: dict[str
     assert [frozen["name"], "3", *frozen["reasons"][0].split()] in printed(report.frozen_table(document))
     several = {**document, "frozen": [{**frozen, "reasons": ["one", "two", "three"]}]}
     assert [frozen["name"], "3", "one", "(and", "2", "more)"] in printed(report.frozen_table(several))
+
+
+def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, Any]) -> None:
+    assert report.rule_error_lines(document) == []
+    failed = [{"operator": "Relu", "node": node, "error": "KeyError: 'a'"} for node in ("r1", "r2", "r3")]
+    failed.append({"operator": "Conv", "node": "c", "error": "IndexError: 7"})
+    lines = report.rule_error_lines({**document, "rule_errors": failed})
+    assert lines == [
+        "internal error of the rule for Relu at node 'r1' and 2 more: KeyError: 'a'; please report this",
+        "internal error of the rule for Conv at node 'c': IndexError: 7; please report this",
+    ]
+    page = to_html({**document, "rule_errors": failed})
+    assert "internal error of the rule for Conv at node &#39;c&#39;: IndexError: 7; please report this" in page
+    assert "internal error" not in to_html(document)

@@ -8,9 +8,8 @@ import pytest
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.model import to_graph
-from onnx_subprune.structure import RuleError, Structure, infer
+from onnx_subprune.structure import RuleError, Structure, infer, rule_errors
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.infer import RAISE_RULE_ERRORS
 from onnx_subprune.structure.rules import RULES
 
 CHAIN = """g (float[2,3,6,6] x) => (float[2,4,6,6] y) <float[8,3,1,1] w1, float[4,8,1,1] w2> {
@@ -54,7 +53,7 @@ def test_a_bug_in_a_rule_fails_in_tests() -> None:
 def test_for_users_a_bug_in_a_rule_is_told_and_freezes_what_the_node_touches(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delenv(RAISE_RULE_ERRORS)
+    monkeypatch.setattr(rule_errors, "RAISED", False)
     structure = _inferred("[act] r = Relu(h)")
     assert structure.rule_errors == (RuleError("Relu", "act", "KeyError: 'Relu'"),)
     assert "the rule for Relu 'act' failed (KeyError: 'Relu'); please report this" in _reasons(structure, "c1")

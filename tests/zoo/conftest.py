@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from rich.console import Console
+
+from onnx_subprune import report
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.report.html_page import to_html
 
 ZOO = Path(__file__).resolve().parent
 TOOLS = ZOO.parents[1] / "tools"
@@ -52,3 +60,20 @@ def page(zoo_table: ModuleType) -> dict[str, object]:
     """Return the rows of docs/zoo.md by name."""
     rows: dict[str, object] = zoo_table.read_rows((ZOO.parents[1] / "docs" / "zoo.md").read_text(encoding="utf-8"))
     return rows
+
+
+@pytest.fixture(scope="session")
+def check_inspection() -> Callable[[Analysis], None]:
+    """Return a check that `inspect` can say what it found: as tables, as JSON and as a page."""
+
+    def check(analysis: Analysis) -> None:
+        document = analysis.document()
+        assert json.loads(report.to_json(document))["groups"] == document["groups"]
+        console = Console(file=io.StringIO(), width=1000, markup=False)
+        console.print(report.group_table(document), report.frozen_table(document), report.totals(document))
+        page = to_html(document)
+        for group in document["groups"]:
+            assert group["consumers"] or group["contractions"], f"'{group['name']}' has no reader"
+        assert page.count("<tr>") >= len(document["groups"]) + len(document["frozen"])
+
+    return check

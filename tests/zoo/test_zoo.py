@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
-from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.plan import Plan
@@ -104,10 +104,12 @@ def test_shrinking_equals_masking(
     zoo_table: ModuleType,
     page: dict[str, Any],
     plan_at_random: Callable[..., Plan],
+    check_inspection: Callable[[Analysis], None],
 ) -> None:
     entry = entries[name]
     model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{name}.onnx.xz"))
     analysis = analyse(model, entry.shapes(0))
+    check_inspection(analysis)
     published = float(page[name].prunable.rstrip("%"))
     assert 100 * zoo_table.share(analysis.structure) > published - 0.1, "less is prunable than docs/zoo.md says"
     plan = plan_at_random(analysis, 0.75)

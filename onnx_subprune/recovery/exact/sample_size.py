@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx
 
 from onnx_subprune.calibration import HELD, ROWS_PER_FEATURE, Dataset, probe_shapes
@@ -40,6 +41,8 @@ def samples_needed(
     layers: Sequence[tuple[str, Linear]],
     data: Dataset,
     settings: Settings,
+    *,
+    sample_shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> int | None:
     """Return how many samples give the rows that the layers are to be fitted on; None where all are needed.
 
@@ -49,6 +52,7 @@ def samples_needed(
         layers: those, each with the name of the dense tensor that it is fitted to.
         data: calibration samples.
         settings: how layers are fitted.
+        sample_shapes: of dense tensors for the first sample, as far as they are known; the others are added.
 
     Raises:
         ModelError: the network does not run.
@@ -57,13 +61,14 @@ def samples_needed(
     if not layers or data.samples is None or data.samples <= _LEAST:
         return None
     feeds = next(iter(data.batches(1)))
-    probe, names = probe_shapes(dense, [name for name, _ in layers])
-    session = open_session(probe, settings.providers, threads=settings.threads, optimise=False)
-    shapes = run(session, feeds, list(names.values()))
+    shapes = {} if sample_shapes is None else sample_shapes
+    unknown = [name for name, _ in layers if name not in shapes]
+    if unknown:
+        shapes |= _shapes_of(dense, unknown, feeds, settings)
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in pruned.graph.initializer}
     needed, maps = _LEAST, False
     for name, layer in layers:
-        shape = [int(size) for size in shapes[names[name]]]
+        shape = shapes[name]
         width = shape[1] if layer.spatial else shape[-1] * layer.blocks
         positions = math.prod(shape) / max(width, 1) / data.samples_in(feeds)
         features = sizes[layer.weight] // max(layer.outputs, 1)
@@ -77,6 +82,15 @@ def samples_needed(
         return None
     logger.debug("fitting on %d of %d samples", min(needed, data.samples), data.samples)
     return needed if needed < data.samples else None
+
+
+def _shapes_of(
+    model: onnx.ModelProto, tensors: Sequence[str], feeds: Mapping[str, np.ndarray], settings: Settings
+) -> dict[str, tuple[int, ...]]:
+    probe, names = probe_shapes(model, tensors)
+    session = open_session(probe, settings.providers, threads=settings.threads, optimise=False)
+    values = run(session, feeds, list(names.values()))
+    return {tensor: tuple(int(size) for size in values[name]) for tensor, name in names.items()}
 
 
 def spread(portions: Iterable[Portion], wanted: int | None, samples: int | None) -> Iterator[Portion]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Networks:
         restrict: cuts the value of a dense tensor, by name, down to the units that stay, on every axis; that of a
             linear map whose output is not in the graph too, by the name that `projection_of` gives it.
         scratch: where large new weights go.
+        sample_shapes: of tensors of the dense network for the first sample, kept from one pruned network to the next.
 
     """
 
@@ -37,6 +38,7 @@ class Networks:
     pruned: onnx.ModelProto
     restrict: Restrict
     scratch: Scratch | None = None
+    sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class Targets:

@@ -9,7 +9,7 @@ import pytest
 
 from onnx_subprune.calibration import open_data, portions
 from onnx_subprune.model import input_specs
-from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit
+from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit, sample_size
 from onnx_subprune.recovery.exact.linear_layers import find_linears
 from onnx_subprune.recovery.exact.sample_size import samples_needed, spread
 
@@ -52,6 +52,25 @@ def test_a_wide_classifier_gets_the_rows_that_are_advised(net):
 def test_without_a_map_all_samples_are_needed(net):
     model = net("g (float[N,4] x) => (float[a,b] y) { [g] y = Gemm(x, w) }", w=(4, 6))
     assert _counted(model, (4,), 4000) is None
+
+
+def test_the_dense_network_is_probed_once_for_all_pruned_ones(net, monkeypatch):
+    model = net(MAP, **WEIGHTS)
+    layers = [(layer.output, layer) for layer in find_linears(model)[0]]
+    data = open_data({"x": np.zeros((4000, 3, 8, 8), np.float32)}, input_specs(model))
+    opened: list[Any] = []
+    genuine = sample_size.open_session
+    monkeypatch.setattr(
+        sample_size, "open_session", lambda *given, **more: opened.append(given) or genuine(*given, **more)
+    )
+    shapes: dict[str, tuple[int, ...]] = {}
+    results = [
+        samples_needed(model, model, layers, data, Settings(threads=1, rows=1000), sample_shapes=shapes)
+        for _ in range(3)
+    ]
+    assert results == [1334] * 3
+    assert len(opened) == 1
+    assert shapes["c"] == (1, 6, 8, 8)
 
 
 def test_they_come_from_all_over_the_data_and_some_are_held_out(net):
