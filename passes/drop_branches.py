@@ -11,7 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import dead_nodes, drop_nodes, fresh_name, replace_uses
+from onnx_subprune.passes.wiring import dead_nodes, drop_nodes, fresh_name, replace_uses, stored_input
 from onnx_subprune.structure import Consumer, Keeps, Removal, Structure, keep_mask
 
 __all__ = ["DropBranches"]
@@ -73,7 +73,7 @@ class DropBranches(Pass):
         node, count = consumer.node, int(keep_mask(consumer.outputs, self._keeps).sum())
         value = np.zeros(count, consumer.weight.dtype)
         if len(node.inputs) > 2 and not node.inputs[2].is_empty():
-            bias = np.asarray(node.inputs[2].values)
+            bias = np.asarray(stored_input(node, 2).values)
             scale = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
             value = (bias * scale).astype(bias.dtype) + value
         rank = len(self._structure.records.axes[node.outputs[0].name])

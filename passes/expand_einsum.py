@@ -105,7 +105,7 @@ def _is_plain(equation: _Equation, tensors: Sequence[gs.Tensor]) -> bool:
     """Whether no label stands twice in a term, and no label has two sizes."""
     if any(len(set(term)) < len(term) for term in (*equation.operands, equation.output)):
         return False
-    sizes: dict[str, set[Any]] = {}
+    sizes: dict[str, set[int | str | None]] = {}
     for term, tensor in zip(equation.operands, tensors, strict=True):
         if tensor.shape is not None and len(tensor.shape) != len(term):
             return False
@@ -123,6 +123,12 @@ class _Value:
 
     tensor: gs.Tensor
     labels: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How long each axis of a constant is."""
+        assert isinstance(self.tensor, gs.Constant)
+        return dict(zip(self.labels, self.tensor.shape, strict=True))
 
 
 class _Expansion:
@@ -196,7 +202,7 @@ class _Expansion:
         rows, columns, inner = kinds["M"], kinds["N"], kinds["K"]
         x = self._merged(self._transposed(left, batch + rows + inner), len(inner))
         x = x if rows else self._unsqueezed(x, [len(batch)])
-        sizes = dict(zip(right.labels, right.tensor.shape, strict=True))
+        sizes = right.sizes
         # Rows are axes of the left side alone: a stack of matrices has one entry in all but the last of them.
         apart = [1] * (len(rows) - 1) if batch else []
         merged = [math.prod(sizes[label] for label in part) for part in (inner, columns)]
@@ -220,7 +226,7 @@ class _Expansion:
         if value.labels == labels:
             return value
         if self._is_constant(value.tensor):
-            sizes = dict(zip(value.labels, value.tensor.shape, strict=True))
+            sizes = value.sizes
             return _Value(self._rearranged(value, labels, [sizes[label] for label in labels]), labels)
         perm = [value.labels.index(label) for label in labels]
         return _Value(self._add("Transpose", value.tensor, perm=perm), labels)

@@ -19,7 +19,15 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import drop_nodes, fresh_name, is_readable, protected_names, read_values, replace_uses
+from onnx_subprune.passes.wiring import (
+    drop_nodes,
+    fresh_name,
+    is_readable,
+    protected_names,
+    read_values,
+    replace_uses,
+    stored_input,
+)
 from onnx_subprune.structure import is_float
 
 __all__ = ["FoldBatchNorm"]
@@ -137,7 +145,7 @@ def _is_inference(norm: gs.Node, opset: int) -> bool:
 def _apply(graph: gs.Graph, fold: _Fold) -> None:
     linear = fold.linear
     _set_bias(graph, linear, fold.bias)
-    linear.inputs[1].values = fold.weight
+    stored_input(linear, 1).values = fold.weight
     if linear.attrs.get("beta", 1.0) != 1.0:
         linear.attrs["beta"] = 1.0
     _bypass(fold, protected_names(graph))
@@ -158,7 +166,7 @@ def _set_bias(graph: gs.Graph, linear: gs.Node, values: np.ndarray) -> None:
     """Give the node this bias: in place where it alone reads the tensor, else as a tensor of its own."""
     bias = _bias(linear)
     shared = bias is not None and (len(bias.outputs) != 1 or bias.name in protected_names(graph))
-    if bias is not None and not shared:
+    if isinstance(bias, gs.Constant) and not shared:
         bias.values = values
         return
     stem = linear.inputs[1].name if bias is None else bias.name

@@ -7,6 +7,7 @@ weights keep their size here, the columns of removed units are set to zero; slic
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.model import constant_values
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of
+from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of, stored_input
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Correction, Fit
 
@@ -48,8 +49,9 @@ class FoldCorrections(Pass):
         """The structure is of this graph, and no weight is corrected twice."""
         if graph is not self._structure.graph:
             return "the structure was inferred from another graph"
-        names = [correction.consumers[0].weight.constant.name for correction in self._corrections]
-        return "a weight has two corrections" if len(set(names)) < len(names) else None
+        names = Counter(correction.consumers[0].weight.constant.name for correction in self._corrections)
+        twice = next((name for name, count in names.items() if count > 1), None)
+        return None if twice is None else f"weight '{twice}' has two corrections"
 
     def run(self, graph: gs.Graph) -> bool:
         """Correct one weight after the other, then the biases of its nodes."""
@@ -135,8 +137,9 @@ def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     node, bias = consumer.node, consumer.node.inputs[2]
     name = fresh_name(graph, f"{bias.name}_corrected")
     constant = gs.Constant(fresh_name(graph, f"{name}_shift"), delta.astype(consumer.weight.dtype))
-    node.inputs[2] = gs.Variable(name, dtype=bias.dtype)
-    add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[node.inputs[2]])
+    corrected = gs.Variable(name, dtype=bias.dtype)
+    node.inputs[2] = corrected
+    add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[corrected])
     graph.nodes.insert(place_of(graph, node), add)
     structure.records.give_own_axes(add, 1, (consumer.outputs,))
 
@@ -171,7 +174,7 @@ def _set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
 
 def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:
     """Add to a constant along its last axis; it is cloned first where something else reads it too."""
-    bias = node.inputs[index]
+    bias = stored_input(node, index)
     values = np.asarray(bias.values).astype(np.float64)
     shifted = np.asarray(values + delta, bias.dtype)
     shared = len(bias.outputs) > 1 or any(tensor is bias for tensor in graph.outputs)
@@ -189,7 +192,7 @@ def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consume
     delta = shift.reshape([dim.size for dim in axes]) * float(consumer.node.attrs.get("alpha", 1.0))
     follower = _bias_add(graph, structure, consumer, delta)
     if follower is not None:
-        _add_to_constant(graph, structure, *follower, delta.reshape(np.shape(follower[0].inputs[follower[1]].values)))
+        _add_to_constant(graph, structure, *follower, delta.reshape(np.shape(stored_input(*follower).values)))
     else:
         _add_behind(graph, structure, consumer, delta, axes)
 
@@ -233,7 +236,7 @@ def _bias_add(
     index = next((i for i, t in enumerate(add.inputs) if isinstance(t, gs.Constant)), None)
     if index is None or structure.records.own_axes(add, index) is None:
         return None
-    return (add, index) if _stripped(add.inputs[index].shape) == _stripped(delta.shape) else None
+    return (add, index) if _stripped(stored_input(add, index).shape) == _stripped(delta.shape) else None
 
 
 def _stripped(shape: Sequence[int]) -> tuple[int, ...]:

@@ -103,7 +103,7 @@ def _measured(node: gs.Node) -> np.ndarray | None:
     if shape is None or not all(map(_is_size, shape)):
         return None
     if node.op == "Size":
-        return np.array(np.prod(shape, dtype=np.int64))
+        return np.array(np.prod(np.array(shape, np.int64)))
     start, end = int(node.attrs.get("start", 0)), node.attrs.get("end")
     return np.array(shape, np.int64)[start:end]
 

@@ -48,8 +48,9 @@ class MaskStatistics(Pass):
             # Of no units at all there are no statistics: what they are taken for is gone with its readers.
             if all(mask.any() for mask in masks.values()) and not all(mask.all() for mask in masks.values()):
                 x = statistic.node.inputs[0]
-                rank = len(self._structure.records.axes.get(x.name, x.shape))
-                _Rewriter(graph, statistic, masks, rank).rewrite()
+                axes = self._structure.records.axes.get(x.name, x.shape)
+                assert axes is not None
+                _Rewriter(graph, statistic, masks, len(axes)).rewrite()
                 modified = True
         return modified
 
@@ -99,14 +100,13 @@ class _Rewriter:
         for axis, mask in self._kept.items():
             shape = [-1 if i == axis else 1 for i in range(self._rank)]
             positions = _positions(dims[axis])
-            part: gs.Tensor = self._constant(mask[::positions].reshape(shape) if positions else mask.reshape(shape))
-            if positions:
-                part = self._repeated(part, axis, shape)
+            column = self._constant(mask[::positions].reshape(shape) if positions else mask.reshape(shape))
+            part = self._repeated(column, axis, shape) if positions else column
             whole = part if whole is None else self._add("Mul", whole, part)
         assert whole is not None
         return whole
 
-    def _repeated(self, mask: gs.Tensor, axis: int, shape: list[int]) -> gs.Variable:
+    def _repeated(self, mask: gs.Constant, axis: int, shape: list[int]) -> gs.Variable:
         """Repeat each entry of a mask for the positions that an axis holds behind it, as many as there are then."""
         size = self._add("Gather", self._shape(), self._integers(axis), dtype=np.int64)
         positions = self._add("Div", size, self._integers(mask.values.size), dtype=np.int64)
@@ -143,11 +143,11 @@ class _Rewriter:
             return self._scaled(n)
         raise InternalError(f"expected a normalisation that can be written out, found {op}; please report this")
 
-    def _divided(self, x: gs.Variable, square: gs.Variable) -> gs.Variable:
+    def _divided(self, x: gs.Tensor, square: gs.Tensor) -> gs.Variable:
         epsilon = self._constant(np.array(self._node.attrs.get("epsilon", 1e-5)))
         return self._add("Div", x, self._add("Sqrt", self._add("Add", square, epsilon)))
 
-    def _norm(self, x: gs.Variable) -> gs.Variable:
+    def _norm(self, x: gs.Tensor) -> gs.Variable:
         """Return the sum of absolute values, or the root of the sum of squares, of the entries that stay."""
         norm = "ReduceL1" if int(self._node.attrs.get("p", 2)) == 1 else "ReduceL2"
         return self._reduce(norm, self._add("Mul", x, self._mask), self._axes)
@@ -174,7 +174,7 @@ class _Rewriter:
                 n = self._add(op, n, tensor)
         return n
 
-    def _mean(self, x: gs.Variable, mask: gs.Tensor, axes: list[int]) -> gs.Variable:
+    def _mean(self, x: gs.Tensor, mask: gs.Tensor, axes: list[int]) -> gs.Variable:
         return self._add("Mul", self._reduce("ReduceMean", self._add("Mul", x, mask), axes), self._ratio)
 
     def _reduce(self, op: str, x: gs.Variable, axes: list[int]) -> gs.Variable:

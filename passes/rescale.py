@@ -12,7 +12,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import float_type, fresh_name, place_of
+from onnx_subprune.passes.wiring import float_type, fresh_name, place_of, stored_input
 from onnx_subprune.structure import Normalisation, Structure
 from onnx_subprune.subspace import Rescaling
 
@@ -63,7 +63,9 @@ class RescaleNormalised(Pass):
             if not has_shift:
                 axes = self._structure.records.own_axes(node, one.scale)
                 assert axes is not None
-                node.inputs.append(gs.Constant(fresh_name(graph, f"{node.name}_shift"), node.inputs[one.scale].values))
+                node.inputs.append(
+                    gs.Constant(fresh_name(graph, f"{node.name}_shift"), stored_input(node, one.scale).values)
+                )
                 self._structure.records.give_own_axes(node, one.shift, axes)
             base = 0.0 if shift is None else shift
             self._replace(graph, node, one.shift, base + scale * rescaling.offset)
@@ -101,7 +103,7 @@ class RescaleNormalised(Pass):
         """Return the values of a constant that a node reads by itself, in double precision."""
         if index is None or self._structure.records.own_axes(node, index) is None:
             return None
-        return np.asarray(node.inputs[index].values).astype(np.float64)
+        return np.asarray(stored_input(node, index).values).astype(np.float64)
 
     def _replace(self, graph: gs.Graph, node: gs.Node, index: int, values: np.ndarray) -> None:
         """Give a node new values for a constant; it gets a constant of its own, for others may read the old one."""

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.size_vectors import Edit, SizeVectors
-from onnx_subprune.passes.wiring import fresh_name
+from onnx_subprune.passes.wiring import fresh_name, stored_input
 from onnx_subprune.structure import Atom, IndexUse, SizeUse, Squeezed, Structure, dims_of, evaluate, fixed, keep_mask
 
 __all__ = ["RewriteShapes"]
@@ -73,7 +73,7 @@ class RewriteShapes(Pass):
         mask = keep_mask(use.dim, self._keeps)
         if mask.all():
             return False
-        indices = np.asarray(use.node.inputs[use.index].values)
+        indices = np.asarray(stored_input(use.node, use.index).values)
         places = np.asarray((np.cumsum(mask) - 1)[indices % mask.size].clip(0), indices.dtype)
         name = fresh_name(graph, f"{use.node.inputs[use.index].name}_pruned")
         use.node.inputs[use.index] = gs.Constant(name, places)

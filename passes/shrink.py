@@ -14,7 +14,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.model import values_of
 from onnx_subprune.passes.base import Pass
-from onnx_subprune.passes.wiring import fresh_name, in_memory
+from onnx_subprune.passes.wiring import fresh_name, in_memory, stored_input
 from onnx_subprune.structure import Atom, Dim, Structure, emptied, keep_mask
 
 __all__ = ["Shrink"]
@@ -74,7 +74,7 @@ class Shrink(Pass):
 
     def _slice(self, graph: gs.Graph, uses: list[tuple[gs.Node, int, Masks]]) -> bool:
         """Give every use the slice its masks ask for; equal masks share one constant."""
-        dense: gs.Constant = uses[0][0].inputs[uses[0][1]]
+        dense = stored_input(*uses[0][:2])
         values: np.ndarray | None = None
         made: dict[tuple[bytes, ...], gs.Constant] = {}
         # A use that is not listed (in the body of an If, say) keeps the dense constant under its name.

@@ -41,14 +41,14 @@ class SizeVectors:
         self._integers = integers
         self._made: dict[Any, gs.Tensor] = {}
 
-    def edited(self, tensor: gs.Variable, edits: Mapping[int, Edit]) -> gs.Tensor:
+    def edited(self, tensor: gs.Tensor, edits: Mapping[int, Edit]) -> gs.Tensor:
         """Return a vector that is `tensor` but for the entries in `edits`, by their places."""
         key = (tensor.name, tuple(sorted(edits.items())))
         if key not in self._made:
             self._made[key] = self._edited(tensor, edits)
         return self._made[key]
 
-    def _edited(self, tensor: gs.Variable, edits: Mapping[int, Edit]) -> gs.Tensor:
+    def _edited(self, tensor: gs.Tensor, edits: Mapping[int, Edit]) -> gs.Tensor:
         shape = self._integers[tensor.name].shape
         numbers = {place: edit for place, edit in edits.items() if not isinstance(edit, Fraction)}
         if len(numbers) == math.prod(shape):
@@ -60,7 +60,7 @@ class SizeVectors:
         scaled = self._scaled(tensor, single) if isinstance(single, Fraction) else None
         return self._overwritten(tensor, shape, edits) if scaled is None else scaled
 
-    def _lengths(self, tensor: gs.Variable) -> list[int] | None:
+    def _lengths(self, tensor: gs.Tensor) -> list[int] | None:
         """Return how many entries each part has of a vector that a Concat makes; None where it is made otherwise."""
         made = _maker(tensor)
         if made is None or made.op != "Concat" or self._integers[tensor.name].ndim != 1:
@@ -72,14 +72,15 @@ class SizeVectors:
             for part in made.inputs
         ]
 
-    def _joined(self, tensor: gs.Variable, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
+    def _joined(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
         """Make the Concat once more, of the parts as they have to be."""
-        concat, parts = tensor.inputs[0], []
+        concat, parts = tensor.inputs[0], list[gs.Tensor]()
         for part, start, length in zip(concat.inputs, np.cumsum([0, *lengths]), lengths, strict=False):
             within = {at - int(start): edit for at, edit in edits.items() if start <= at < start + length}
             if within:
-                edited = self._rewritten if isinstance(part, gs.Constant) else self.edited
-                parts.append(edited(part, within))
+                parts.append(
+                    self._rewritten(part, within) if isinstance(part, gs.Constant) else self.edited(part, within)
+                )
             else:
                 parts.append(part)
         return self._computed(tensor, "Concat", parts, concat, {"axis": 0})
@@ -91,7 +92,7 @@ class SizeVectors:
             values[place] = int(edit * values[place]) if isinstance(edit, Fraction) else edit
         return self._constant(constant, constant.shape, dict(enumerate(values)))
 
-    def _scaled(self, tensor: gs.Variable, ratio: Fraction) -> gs.Variable | None:
+    def _scaled(self, tensor: gs.Tensor, ratio: Fraction) -> gs.Variable | None:
         """Return a single size times `ratio`, by another number in the Mul that makes it; None where there is none."""
         made = _maker(tensor)
         if made is None or made.domain or tensor.name not in self._integers or self._integers[tensor.name].size != 1:
@@ -105,12 +106,12 @@ class SizeVectors:
             return None
         for factor, other in (made.inputs, made.inputs[::-1]):
             number = read_values(factor)
-            if number is not None and (int(number.item()) * ratio).denominator == 1:
+            if isinstance(factor, gs.Constant) and number is not None and (int(number.item()) * ratio).denominator == 1:
                 changed = self._rewritten(factor, {0: ratio})
                 return self._computed(tensor, "Mul", [changed, other], made)
         return None
 
-    def _overwritten(self, tensor: gs.Variable, shape: tuple[int, ...], edits: Mapping[int, Edit]) -> gs.Variable:
+    def _overwritten(self, tensor: gs.Tensor, shape: tuple[int, ...], edits: Mapping[int, Edit]) -> gs.Tensor:
         """Replace entries whatever they come from: Where(is fixed, fixed value, computed value times a ratio)."""
         dtype = np.int64 if tensor.dtype is None else tensor.dtype
         fixed, chosen = np.zeros(shape, dtype), np.zeros(shape, bool)
@@ -136,7 +137,7 @@ class SizeVectors:
 
     def _computed(
         self,
-        like: gs.Variable,
+        like: gs.Tensor,
         op: str,
         inputs: Sequence[gs.Tensor | np.ndarray],
         behind: gs.Node | None,
@@ -155,5 +156,5 @@ class SizeVectors:
         return output
 
 
-def _maker(tensor: gs.Variable) -> gs.Node | None:
+def _maker(tensor: gs.Tensor) -> gs.Node | None:
     return tensor.inputs[0] if tensor.inputs else None

@@ -7,6 +7,7 @@ else reads the stack, it goes, and the layers are no longer held to one width.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -43,16 +44,15 @@ class SkipConcat(Pass):
         joined = _joined(node)
         if joined is None:
             return False
-        axis = int(joined.attrs["axis"]) % len(joined.inputs[0].shape)
-        ends = np.cumsum([tensor.shape[axis] for tensor in joined.inputs])
-        places = self._places(node, axis, len(joined.inputs[0].shape), int(ends[-1]))
+        ends = np.cumsum(joined.sizes)
+        places = self._places(node, joined.axis, joined.rank, int(ends[-1]))
         if places is None or not places.size:
             return False
         part = int(np.searchsorted(ends, places.min(), side="right"))
         if places.max() >= ends[part]:
             return False
-        places = places - (ends[part] - joined.inputs[part].shape[axis])
-        node.inputs[0] = joined.inputs[part]
+        places = places - (ends[part] - joined.sizes[part])
+        node.inputs[0] = joined.node.inputs[part]
         if node.op == "Gather":
             _set(graph, node, 1, places)
         else:
@@ -78,18 +78,29 @@ class SkipConcat(Pass):
         return read_values(node.inputs[index])
 
 
-def _joined(node: gs.Node) -> gs.Node | None:
+@dataclass(frozen=True)
+class _Joined:
+    """A Concat, and how long its parts are along its axis."""
+
+    node: gs.Node
+    axis: int
+    rank: int
+    sizes: tuple[int, ...]
+
+
+def _joined(node: gs.Node) -> _Joined | None:
     """The Concat of parts of known sizes that a Gather or Slice reads."""
     if node.op not in ("Gather", "Slice") or node.domain not in DEFAULT_DOMAINS or len(node.inputs[0].inputs) != 1:
         return None
     joined = node.inputs[0].inputs[0]
     if joined.op != "Concat" or joined.domain not in DEFAULT_DOMAINS:
         return None
-    shapes = [tensor.shape for tensor in joined.inputs]
-    if any(shape is None for shape in shapes):
+    shapes = [tensor.shape for tensor in joined.inputs if tensor.shape is not None]
+    if len(shapes) < len(joined.inputs):
         return None
     axis = int(joined.attrs["axis"]) % len(shapes[0])
-    return joined if all(isinstance(shape[axis], int) and shape[axis] > 0 for shape in shapes) else None
+    sizes = tuple(size for shape in shapes if isinstance(size := shape[axis], int) and size > 0)
+    return _Joined(joined, axis, len(shapes[0]), sizes) if len(sizes) == len(shapes) else None
 
 
 def _set(graph: gs.Graph, node: gs.Node, index: int, values: np.ndarray) -> None:

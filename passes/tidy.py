@@ -91,7 +91,7 @@ def _sliced_sizes(node: gs.Node, count: int) -> list[int] | None:
     axes = _constant_input(node, 3) if _has_input(node, 3) else np.arange(count)
     if axes is None:
         return None
-    sizes = [None if shape is None else shape[axis] for axis in axes]
+    sizes = [None if shape is None else shape[int(axis)] for axis in axes]
     return [size if isinstance(size, int) and size >= 0 else 2**31 - 1 for size in sizes]
 
 

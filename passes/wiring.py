@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx
@@ -40,6 +40,7 @@ __all__ = [
     "read_values",
     "replace_uses",
     "sort_nodes",
+    "stored_input",
 ]
 
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
@@ -59,12 +60,13 @@ def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
 def protected_names(graph: gs.Graph) -> frozenset[str]:
     """Names that must keep their tensor: the inputs and outputs of the graph and the outputs of its bodies."""
     names = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    for body in graph.subgraphs(recursive=True):
-        names.update(tensor.name for tensor in body.outputs)
+    for node in graph.nodes:
+        for body in (inner for held in _bodies(node) for inner in _with_bodies(held)):
+            names.update(tensor.name for tensor in body.outputs)
     return frozenset(names)
 
 
-def is_readable(tensor: gs.Tensor) -> bool:
+def is_readable(tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
     """Whether the tensor is a dense constant of numbers that can be computed with: not float8, 4-bit or strings."""
     if not isinstance(tensor, gs.Constant) or _is_sparse(tensor):
         return False
@@ -74,6 +76,14 @@ def is_readable(tensor: gs.Tensor) -> bool:
 def is_number(dtype: np.dtype[Any]) -> bool:
     """Whether NumPy computes with the type; it takes bfloat16 for no number, though it does."""
     return dtype.kind in "biuf" or is_float(dtype)
+
+
+def stored_input(node: gs.Node, index: int) -> gs.Constant:
+    """Return the constant that a node reads; InternalError where it reads none, which the caller has ruled out."""
+    tensor = node.inputs[index]
+    if not isinstance(tensor, gs.Constant):
+        raise InternalError(f"expected a constant as input {index} of {node.op} '{node.name}', found '{tensor.name}'")
+    return tensor
 
 
 def read_values(tensor: gs.Tensor) -> np.ndarray | None:
@@ -246,7 +256,14 @@ def _is_sparse(tensor: gs.Constant) -> bool:
 
 def _with_bodies(graph: gs.Graph) -> Iterator[gs.Graph]:
     yield graph
-    yield from graph.subgraphs(recursive=True)
+    for node in graph.nodes:
+        for body in _bodies(node):
+            yield from _with_bodies(body)
+
+
+def _bodies(node: gs.Node) -> list[gs.Graph]:
+    """Return the graphs that a node holds itself; most hold none, and are asked often."""
+    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)] if node.attrs else []
 
 
 def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
@@ -260,7 +277,9 @@ def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
 def _used_names(node: gs.Node) -> Iterator[str]:
     """Names the node reads, those its bodies read or hand out included; what a body makes itself is its own affair."""
     yield from (tensor.name for tensor in node.inputs)
-    bodies = list(node.subgraphs(recursive=True))
+    bodies = [inner for body in _bodies(node) for inner in _with_bodies(body)]
+    if not bodies:
+        return
     made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
     made |= {tensor.name for body in bodies for tensor in body.inputs}
     outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in made)

@@ -310,10 +310,11 @@ def test_the_best_trial_is_the_first_sweep(
 
     monkeypatch.setattr(stages, "refit", counting)
     options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
-    result = prune(dense, demo.calibration, options, statistics=half.statistics)
+    some = {name: values[:160] for name, values in demo.calibration.items()}
+    result = prune(dense, some, options, statistics=half.statistics)
     # Two trials and the sweep after the better one.
     assert sweeps == [0, 0, 1]
-    replayed = apply(result.plan, dense, demo.calibration, options, statistics=half.statistics)
+    replayed = apply(result.plan, dense, some, options, statistics=half.statistics)
     assert replayed.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
 
 

@@ -158,14 +158,8 @@ def calibrate(
         )
     job = _Job(model, data, providers, threads)
     accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
-    users: dict[str, list[Accumulator]] = {}
-    for tap, accumulator in accumulators.items():
-        users.setdefault(tap.tensor, []).append(accumulator)
-    needed = {
-        tensor: {name for accumulator in readers for name in accumulator.tap.tensors}
-        for tensor, readers in users.items()
-    }
-    plan = job.plan(needed, batch_size, max_bytes)
+    users = _by_tensor(accumulators.values())
+    plan = job.plan({tensor: _needed(readers) for tensor, readers in users.items()}, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
     with side_by_side(threads):
@@ -176,6 +170,18 @@ def calibrate(
     statistics = Statistics(grams, seen.pop(), fingerprint(model))
     _warn_thin(statistics)
     return statistics
+
+
+def _by_tensor(accumulators: Iterable[Accumulator]) -> dict[str, list[Accumulator]]:
+    users: dict[str, list[Accumulator]] = {}
+    for accumulator in accumulators:
+        users.setdefault(accumulator.tap.tensor, []).append(accumulator)
+    return users
+
+
+def _needed(readers: Iterable[Accumulator]) -> set[str]:
+    """Return the tensors that accumulators read, those that errors are relative to included."""
+    return {tensor for accumulator in readers for tensor in accumulator.tap.tensors}
 
 
 def _add(values: Mapping[str, np.ndarray], accumulator: Accumulator) -> None:

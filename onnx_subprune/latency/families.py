@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure import DEFAULT_DOMAINS, Group
@@ -29,7 +27,7 @@ def family_of(node: gs.Node) -> str | None:
             return "conv"
         if shape[1] == 1 and int(node.attrs.get("group", 1)) > 1:
             return "depthwise"
-        return "pointwise" if math.prod(shape[2:]) == 1 else "conv"
+        return "pointwise" if all(size == 1 for size in shape[2:]) else "conv"
     return "matmul" if node.op in _PRODUCTS else None
 
 

@@ -106,9 +106,9 @@ class _Writer:
             raise InternalError(f"constant '{tensor.name}' of a body hides an outer one: a pass must rename it")
         return True
 
-    def _own_variables(self) -> dict[str, gs.Variable]:
+    def _own_variables(self) -> dict[str, gs.Tensor]:
         produced = [tensor for node in self.graph.nodes for tensor in node.outputs if tensor.name]
-        own: dict[str, gs.Variable] = {}
+        own: dict[str, gs.Tensor] = {}
         for tensor in [*self.graph.inputs, *produced]:
             if tensor.name in own or tensor.name in self.constants:
                 raise InternalError(f"two tensors of the graph are named '{tensor.name}': a pass must rename one")

@@ -1,12 +1,13 @@
-"""Groups as plain data, for documents: what can be pruned and what cannot."""
+"""Groups as plain data, for documents: what can be pruned, what cannot, and the rules that failed to tell."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from onnx_subprune.structure import Group
+from onnx_subprune.structure import Group, Structure
 
-__all__ = ["frozen_document", "group_document"]
+__all__ = ["frozen_document", "group_document", "rule_errors_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
@@ -35,3 +36,8 @@ def frozen_document(group: Group) -> dict[str, Any]:
 
     """
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
+
+
+def rule_errors_document(structure: Structure) -> dict[str, Any]:
+    """Return `rule_errors`, the bugs of ours that froze axes; nothing where there are none."""
+    return {"rule_errors": [asdict(error) for error in structure.rule_errors]} if structure.rule_errors else {}

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from onnx_subprune.calibration import Gram
+from onnx_subprune.passes.wiring import stored_input
 from onnx_subprune.structure import Atom, Features, Normalisation, Structure, keep_mask, normalised_features
 from onnx_subprune.subspace import Moments, Reader, Rescaling, rescaling, unscaled
 
@@ -116,4 +117,4 @@ def _parameter(
         or features.count != normalisation.dim.size
     ):
         return None
-    return np.asarray(normalisation.node.inputs[index].values).astype(np.float64)
+    return np.asarray(stored_input(normalisation.node, index).values).astype(np.float64)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.report.document import Document
 from onnx_subprune.report.loss_panels import HEADROOM, losses_along
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _DENSE, _PRUNED, _LOSS = "#c3c9d0", "#1f5fbf", "#b3421b"
 _COLUMNS, _MOST_CURVES = 4, 24
 
 
-def plot(document: Document, what: str = "widths") -> Figure:
+def plot(document: Mapping[str, Any], what: str = "widths") -> Figure:
     """Return a figure: `widths` before and after by group, or the loss `curves` with the chosen cut.
 
     Of more than 24 curves, those with the largest loss taken are drawn.
@@ -57,7 +57,7 @@ def _figure(width: float, height: float) -> Figure:
     return SelfShowing(figsize=(width, height), layout="constrained")
 
 
-def _widths(document: Document) -> Figure:
+def _widths(document: Mapping[str, Any]) -> Figure:
     groups = document["groups"]
     figure = _figure(8.0, 1.0 + 0.22 * max(len(groups), 4))
     axes = figure.subplots()
@@ -73,7 +73,7 @@ def _widths(document: Document) -> Figure:
     return figure
 
 
-def _curves(document: Document) -> Figure:
+def _curves(document: Mapping[str, Any]) -> Figure:
     losses_at = document["losses_at"]
     curves = [_Curve(group, losses_at) for group in document["groups"] if losses_along(group["curve"], losses_at)]
     curves = sorted(curves, key=lambda curve: -curve.taken)[:_MOST_CURVES]
@@ -95,7 +95,7 @@ def _curves(document: Document) -> Figure:
 class _Curve:
     """The losses of one group, at some of the widths it may have, and the one that was taken."""
 
-    def __init__(self, group: Document, losses_at: str | None) -> None:
+    def __init__(self, group: Mapping[str, Any], losses_at: str | None) -> None:
         self._name, self._kept = group["name"], group["kept"]
         self._widths: list[int] = group["curve"]["kept"]
         self._losses = losses_along(group["curve"], losses_at)

@@ -8,7 +8,6 @@ from typing import Any
 from rich.table import Table
 
 from onnx_subprune.formatting import change, count, milliseconds
-from onnx_subprune.report.document import Document
 from onnx_subprune.report.table import Row, table
 
 __all__ = ["cost_table", "drop_line", "odd_widths_line", "rank_table", "width_table"]
@@ -17,7 +16,7 @@ __all__ = ["cost_table", "drop_line", "odd_widths_line", "rank_table", "width_ta
 _BLOCK = 8
 
 
-def cost_table(document: Document, title: str | None = None) -> Table:
+def cost_table(document: Mapping[str, Any], title: str | None = None) -> Table:
     """Return accuracy and latency where measured, costs, and nodes by operator, before and after."""
     dense, pruned = document["dense"], document["pruned"]
     operators = document["operators"]
@@ -34,7 +33,7 @@ def cost_table(document: Document, title: str | None = None) -> Table:
     return table(("", "dense", "pruned", "pruned / dense"), rows, "lrrr", title)
 
 
-def width_table(document: Document) -> Table:
+def width_table(document: Mapping[str, Any]) -> Table:
     """Return units of every prunable group before and after, and the share of its readers' inputs that is lost."""
     rows = [
         (
@@ -49,7 +48,7 @@ def width_table(document: Document) -> Table:
     return table(("group", "units", "kept", "share", "lost"), rows, "lrrrr")
 
 
-def rank_table(document: Document) -> Table:
+def rank_table(document: Mapping[str, Any]) -> Table:
     """Return the layers that can be factorised: the rank of the two in their place, MACs, and the share that is lost.
 
     What is lost is a share of the variance of a layer's outputs.
@@ -67,7 +66,7 @@ def rank_table(document: Document) -> Table:
     return table(("layer", "size", "rank", "MACs kept", "lost"), rows, "lrrrr")
 
 
-def drop_line(document: Document) -> str | None:
+def drop_line(document: Mapping[str, Any]) -> str | None:
     """Return one sentence on what a target `drop` measured; None for other targets."""
     drop = document.get("drop")
     if drop is None:
@@ -81,7 +80,7 @@ def drop_line(document: Document) -> str | None:
     return f"the metric falls by {fall:.4g}, of {allowed:g} allowed; {tried}"
 
 
-def odd_widths_line(document: Document) -> str | None:
+def odd_widths_line(document: Mapping[str, Any]) -> str | None:
     """Return one sentence where widths came out that no kernel likes and nobody measured; None where all are fine."""
     if document["latency"] is not None or "timing" in document:
         return None
@@ -96,7 +95,7 @@ def odd_widths_line(document: Document) -> str | None:
     )
 
 
-def _accuracy_rows(document: Document) -> list[Row]:
+def _accuracy_rows(document: Mapping[str, Any]) -> list[Row]:
     top1 = document.get("top1")
     if top1 is None:
         return []
@@ -104,7 +103,7 @@ def _accuracy_rows(document: Document) -> list[Row]:
     return [("top-1", f"{dense:.1%}", f"{pruned:.1%}", f"{100 * (pruned - dense):+.1f} points")]
 
 
-def _timing_rows(document: Document) -> list[Row]:
+def _timing_rows(document: Mapping[str, Any]) -> list[Row]:
     timing = document.get("timing")
     if timing is None:
         return []
@@ -112,7 +111,7 @@ def _timing_rows(document: Document) -> list[Row]:
     return [("latency (median)", *medians, f"{timing['pruned']['ratio_to_first']:.1%}")]
 
 
-def _latency_rows(document: Document) -> list[Row]:
+def _latency_rows(document: Mapping[str, Any]) -> list[Row]:
     """Return a row where latency was the target and nothing else tells of it; the ratio is that of paired runs."""
     latency = document.get("latency")
     if latency is None or "timing" in document:

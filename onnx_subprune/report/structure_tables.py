@@ -8,13 +8,12 @@ from typing import Any
 from rich.table import Table
 
 from onnx_subprune.formatting import count
-from onnx_subprune.report.document import Document
 from onnx_subprune.report.table import table
 
-__all__ = ["frozen_table", "group_table", "totals"]
+__all__ = ["frozen_table", "group_table", "rule_error_lines", "totals"]
 
 
-def group_table(document: Document) -> Table:
+def group_table(document: Mapping[str, Any]) -> Table:
     """Return the prunable groups: units, how many nodes produce them, which read them, and the share of all MACs."""
     macs = document["dense"]["macs"]
     rows = [
@@ -32,13 +31,25 @@ def group_table(document: Document) -> Table:
     return table(columns, rows, "lrrlrr")
 
 
-def frozen_table(document: Document) -> Table:
+def frozen_table(document: Mapping[str, Any]) -> Table:
     """Return the groups that cannot be pruned, each with the first reason."""
     rows = [(group["name"], str(group["units"]), _first_reason(group["reasons"])) for group in document["frozen"]]
     return table(("frozen group", "units", "why"), rows, "lrl")
 
 
-def totals(document: Document) -> str:
+def rule_error_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every rule that failed, with the first node it failed at; none for a sound document."""
+    nodes: dict[tuple[str, str], list[str]] = {}
+    for entry in document.get("rule_errors", ()):
+        nodes.setdefault((entry["operator"], entry["error"]), []).append(entry["node"])
+    return [
+        f"internal error of the rule for {operator} at node '{first}'{f' and {len(others)} more' if others else ''}: "
+        f"{error}; please report this"
+        for (operator, error), (first, *others) in nodes.items()
+    ]
+
+
+def totals(document: Mapping[str, Any]) -> str:
     """Return one sentence on what the prunable groups amount to."""
     prunable, dense, shares = document["groups"], document["dense"], document["prunable_share"]
     return (

@@ -33,12 +33,12 @@ from onnx_subprune.structure.records import (
     MacTerm,
     ReadValues,
     Records,
-    RuleError,
     SizeUse,
     Squeezed,
     Use,
     Weight,
 )
+from onnx_subprune.structure.rule_errors import RuleError
 from onnx_subprune.structure.rules.quantised import QUANTISED
 from onnx_subprune.structure.weight_blocks import as_blocks, from_blocks
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -101,7 +101,7 @@ class Context:
         """Whether the optional input is there."""
         return self.records.has(node, index)
 
-    def is_constant(self, tensor: Any) -> bool:
+    def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
         """Whether a tensor is a stored value that the caller of the model cannot replace."""
         return self.records.is_constant(tensor)
 

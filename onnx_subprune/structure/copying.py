@@ -116,9 +116,7 @@ def _unwired_copy(tensor: gs.Tensor) -> gs.Tensor:
 
 def copied_records(records: Records, copies: GraphCopy) -> Records:
     """Return what was learnt about a graph as said of its copy."""
-    own = (
-        (copies.node(node), index, axes) for node, index, axes in records.own.values()
-    )  # fmt: skip
+    own = [(copies.node(node), index, axes) for node, index, axes in records.own.values()]
     return replace(
         records,
         axes=dict(records.axes),

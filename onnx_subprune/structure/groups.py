@@ -21,7 +21,8 @@ from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation
-from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, RuleError, Use
+from onnx_subprune.structure.records import Axes, Consumer, Contraction, Records, Use
+from onnx_subprune.structure.rule_errors import RuleError
 
 __all__ = ["Group", "Structure", "collect"]
 
@@ -41,17 +42,6 @@ class Group:
     reasons: tuple[str, ...]
     macs: int
     branches: Branches = field(repr=False)
-
-    def copied(self, copies: GraphCopy, branches: Branches) -> Group:
-        """Return the same group of a copied graph, whose `branches` these are; its Atom is the same."""
-        return replace(
-            self,
-            producers=tuple(copies.records(self.producers)),
-            carriers=tuple(copies.records(self.carriers)),
-            consumers=tuple(copies.records(self.consumers)),
-            contractions=tuple(copies.records(self.contractions)),
-            branches=branches,
-        )
 
     @property
     def size(self) -> int:
@@ -77,6 +67,17 @@ class Group:
     def matches(self, pattern: str) -> bool:
         """Whether a glob matches the group, or a node or weight that produces or carries it."""
         return any(fnmatchcase(name, pattern) for name in self._names())
+
+    def on(self, copies: GraphCopy, branches: Branches) -> Group:
+        """Return the same group of a copied graph; its Atom is the same."""
+        return replace(
+            self,
+            producers=tuple(copies.records(self.producers)),
+            carriers=tuple(copies.records(self.carriers)),
+            consumers=tuple(copies.records(self.consumers)),
+            contractions=tuple(copies.records(self.contractions)),
+            branches=branches,
+        )
 
     def _names(self) -> Iterable[str]:
         yield self.name
@@ -104,7 +105,7 @@ class Structure:
         copies = GraphCopy(self.graph)
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
-        groups = tuple(group.copied(copies, branches) for group in self.groups)
+        groups = tuple(group.on(copies, branches) for group in self.groups)
         return Structure(copies.graph, records, groups, branches)
 
     @property

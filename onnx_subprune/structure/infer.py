@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
+from onnx_subprune.structure import rule_errors
 from onnx_subprune.structure.axes import (
     ONE,
     dims_of,
@@ -29,14 +29,11 @@ from onnx_subprune.structure.axes import (
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
-from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, RuleError, captured, label
+from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
 
 __all__ = ["infer"]
-
-RAISES_RULE_ERRORS = False
-"""Whether an error in a rule ends the inference, as tests want it, or freezes what the node touches."""
 
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +76,7 @@ def infer(
     return collect(graph, ctx.records)
 
 
-def _enter(tensor: gs.Variable, shape: tuple[int, ...], ctx: Context) -> None:
+def _enter(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):
@@ -119,10 +116,10 @@ def _visit(node: gs.Node, ctx: Context) -> None:
 def _note_failure(node: gs.Node, error: Exception, ctx: Context) -> None:
     """Note a bug in a rule; the node becomes a barrier, so that it costs pruning alone. Tests want it raised."""
     text = f"{type(error).__name__}: {error}"
-    if RAISES_RULE_ERRORS:
+    if rule_errors.RAISED:
         raise InternalError(f"the rule for {label(node)} failed ({text}); please report this") from error
     _logger.warning("the rule for %s failed (%s); please report this", label(node), text)
-    ctx.note(RuleError(str(node.op), str(node.name), text))
+    ctx.note(rule_errors.RuleError(str(node.op), str(node.name), text))
     _barrier(node, f"the rule for {label(node)} failed ({text}); please report this", ctx)
 
 
@@ -211,7 +208,7 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         ctx.axes[tensor.name] = axes
 
 
-def _freeze_tensor(tensor: Any, reason: str, ctx: Context) -> None:
+def _freeze_tensor(tensor: gs.Tensor, reason: str, ctx: Context) -> None:
     _freeze_sizes(ctx.extents.get(tensor.name), reason)
     axes = ctx.tie(tensor) if ctx.is_constant(tensor) else ctx.axes.get(tensor.name, ())
     for dim in axes:

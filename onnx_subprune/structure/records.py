@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -18,6 +18,7 @@ from onnx.helper import tensor_dtype_to_np_dtype
 from onnx_subprune.structure.axes import ONE, Dim, Extent, fresh
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.normalisations import Normalisation, Statistic
+from onnx_subprune.structure.rule_errors import RuleError
 from onnx_subprune.structure.weight_layout import PASSED_THROUGH, Link, contracted_axis, follow, unfused
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "Record",
     "Records",
     "Role",
-    "RuleError",
     "SizeUse",
     "Squeezed",
     "Use",
@@ -224,15 +224,6 @@ class MacTerm:
     factors: tuple[Dim, ...]
 
 
-@dataclass(frozen=True)
-class RuleError:
-    """A bug of ours: the rule of `operator` raised `error` (its type and text) at the node of the name `node`."""
-
-    operator: str
-    node: str
-    error: str
-
-
 Record: TypeAlias = (
     Use
     | Consumer
@@ -300,7 +291,7 @@ class Records:
         """Whether the optional input is there."""
         return index < len(node.inputs) and not node.inputs[index].is_empty()
 
-    def is_constant(self, tensor: Any) -> bool:
+    def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
         """Whether a tensor is a stored value that the caller of the model cannot replace."""
         return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
@@ -348,6 +339,7 @@ class Records:
         if chain is None:
             return None
         constant = chain.stored
+        assert isinstance(constant, gs.Constant)
         dtypes = [np.dtype(constant.dtype), *(np.dtype(tensor_dtype_to_np_dtype(each)) for each in chain.dtypes)]
         if not all(is_float(dtype) for dtype in dtypes):
             return None

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.errors import SubpruneError
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.errors import OptionError
+from onnx_subprune.model.runtime import Runtime
 
 
-def negation() -> onnx.ModelProto:
-    return onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
-    )
-
-
-def test_a_session_runs_on_the_providers_that_are_named() -> None:
-    session = Runtime(providers=("cpu",), threads=1).session(negation())
+def test_a_session_runs_on_the_providers_with_the_threads_of_the_value(model: onnx.ModelProto) -> None:
+    session = Runtime(threads=1).session(model)
     assert session.get_providers() == ["CPUExecutionProvider"]
     assert session.get_session_options().intra_op_num_threads == 1
-    assert run(session, {"x": np.array([1, -2], np.float32)})["y"].tolist() == [-1, 2]
+    with pytest.raises(OptionError, match="provider 'none' is not in this onnxruntime"):
+        Runtime(("none",)).session(model)
 
 
-def test_a_provider_that_is_not_there_is_refused() -> None:
-    with pytest.raises(SubpruneError, match="nowhere"):
-        Runtime(providers=("nowhere",)).session(negation())
+def test_equal_values_are_equal() -> None:
+    assert Runtime() == Runtime(("cpu",), None, 32)
+    assert Runtime(batch_size=8) != Runtime()

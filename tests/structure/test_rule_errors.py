@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.model import to_graph
-from onnx_subprune.structure import RuleError, Structure, infer
+from onnx_subprune.structure import RuleError, Structure, infer, rule_errors
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.rules import RULES
 
@@ -55,7 +53,7 @@ def test_a_bug_in_a_rule_fails_in_tests() -> None:
 def test_for_users_a_bug_in_a_rule_is_told_and_freezes_what_the_node_touches(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(import_module("onnx_subprune.structure.infer"), "RAISES_RULE_ERRORS", False)
+    monkeypatch.setattr(rule_errors, "RAISED", False)
     structure = _inferred("[act] r = Relu(h)")
     assert structure.rule_errors == (RuleError("Relu", "act", "KeyError: 'Relu'"),)
     assert "the rule for Relu 'act' failed (KeyError: 'Relu'); please report this" in _reasons(structure, "c1")

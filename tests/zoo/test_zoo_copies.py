@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from onnx_subprune.model import to_graph, to_model
-from onnx_subprune.network.analysis import Analysis, analyse, shrink
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.rewrite import shrink
 from onnx_subprune.passes import overridable_initializers
 from onnx_subprune.plan import Plan
 from onnx_subprune.structure import Structure, infer

@@ -78,9 +78,8 @@ class PairedRun:
         self._tensors = {tensor.name: tensor for tensor in networks.pruned.graph.initializer}
         linears = [linear for step in steps for linear in step.linears]
         self._open = {id(linear.node) for linear in linears}
-        self._dense.expect(self._targets.tensor(linear) for linear in linears)
-        beside = {linear.source for step in steps if step.beside for linear in step.linears}
-        self._dense.expect({surroundings.counterpart(source) for source in beside})
+        for step in steps:
+            self._dense.expect(set(self._wanted(step)))
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
         shapes = networks.sample_shapes
@@ -255,14 +254,20 @@ class PairedRun:
                     rows.append(read)
             yield reason or rows
 
+    def _wanted(self, step: Step) -> list[str]:
+        """Return the dense tensors that a step is fitted to, and those that it reads beside the pruned network."""
+        beside = step.sources if step.beside else ()
+        targets = (self._targets.tensor(linear) for linear in step.linears)
+        return [*targets, *(self._surroundings.counterpart(source) for source in beside)]
+
     def _sides(
         self, step: Step, shortcut: Shortcut | None
     ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
         """Yield the values of the dense and of the pruned network, batch by batch."""
         counterpart = self._surroundings.counterpart
-        wanted = [self._targets.tensor(linear) for linear in step.linears]
+        wanted = self._wanted(step)
         if step.beside:
-            for values in self._dense.advance([*wanted, *(counterpart(source) for source in step.sources)]):
+            for values in self._dense.advance(wanted):
                 yield values, {source: self._targets.plain(values, source) for source in step.sources}
             return
         beside = [] if shortcut is None else [shortcut.name]

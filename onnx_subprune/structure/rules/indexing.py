@@ -102,8 +102,9 @@ def one_hot(node: gs.Node, ctx: Context) -> None:
     """Insert an axis with one entry set, which the index counts along."""
     indices = ctx.input(node, 0)
     axis = ctx.axis(node, (*indices, ONE), -1)
-    if ctx.has(node, 1) and ctx.is_constant(node.inputs[1]) and np.size(node.inputs[1].values) == 1:
-        made = ctx.made(node, int(np.ravel(node.inputs[1].values)[0]))
+    depth_input = node.inputs[1] if ctx.has(node, 1) else None
+    if depth_input is not None and ctx.is_constant(depth_input) and np.size(depth_input.values) == 1:
+        made = ctx.made(node, int(np.ravel(depth_input.values)[0]))
     else:
         depths = ctx.extent_list(node, 1)
         if len(depths) != 1:

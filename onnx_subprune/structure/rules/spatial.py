@@ -154,9 +154,10 @@ def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int
     if "scales" in node.attrs:
         return [float(s) for s in node.attrs["scales"]], None
     index = 2 if node.op == "Resize" and len(node.inputs) > 2 else 1
-    if not ctx.has(node, index) or not ctx.is_constant(node.inputs[index]):
+    scales = node.inputs[index] if ctx.has(node, index) else None
+    if scales is None or not ctx.is_constant(scales):
         return None, None
-    return [float(s) for s in np.ravel(node.inputs[index].values)], None
+    return [float(s) for s in np.ravel(scales.values)], None
 
 
 def depth_to_space(node: gs.Node, ctx: Context) -> None:

@@ -156,6 +156,29 @@ def test_a_block_that_is_applied_over_and_over_reads_the_dense_network(net, draw
     assert stored["w"] == pytest.approx(array_of(model.graph.initializer[0]), abs=1e-4)
 
 
+@pytest.mark.parametrize("sequential", [True, False])
+def test_a_block_of_several_layers_that_is_applied_twice(net, draw, distance, sequential):
+    """What the first layer reads is read by the second too, in a later step, when the dense network is far ahead."""
+    model = net(
+        """g (float[N,6] x) => (float[a,b] y) {
+            [m0] h = MatMul(x, u)
+            [q1] q = MatMul(h, wq)
+            [k1] k = MatMul(h, wk)
+            [p1] p = Mul(q, k)
+            [o1] o = MatMul(p, wo)
+            [q2] r = MatMul(o, wq)
+            [k2] l = MatMul(o, wk)
+            [p2] s = Mul(r, l)
+            [o2] y = MatMul(s, wo)
+        }""",
+        u=(6, 6), wq=(6, 6), wk=(6, 6), wo=(6, 6),
+    )  # fmt: skip
+    found = _refit(model, _damaged(model, "wq", "wk", "wo"), draw(model, 80), sequential=sequential)
+    assert not found.left
+    assert len(found.layers) == 7
+    assert distance(model, found.model, draw(model, 4, 3)) < 1e-3
+
+
 def test_two_weights_that_read_each_other(net, draw, distance):
     model = net(
         """g (float[N,6] x, float[N,6] z) => (float[a,b] y, float[c,d] v) {

@@ -1,5 +1,4 @@
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import onnx
 from onnx_graphsurgeon.ir.function import Function
@@ -8,8 +7,8 @@ from onnx_graphsurgeon.ir.tensor import Tensor
 
 class Graph:
     nodes: list[Node]
-    inputs: list[Any]  # of Tensor: to go
-    outputs: list[Any]  # the same
+    inputs: list[Tensor]
+    outputs: list[Tensor]
     name: str
     doc_string: str
     opset: int

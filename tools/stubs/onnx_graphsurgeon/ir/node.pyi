@@ -9,9 +9,9 @@ class Node:
     name: str
     # Which attribute has which type is said by the operator's schema alone.
     attrs: dict[str, Any]
-    inputs: list[Any]  # of Tensor: to go
+    inputs: list[Tensor]
     # A constant has no producer: `to_graph` lowers the nodes that hold one.
-    outputs: list[Any]  # of Variable: to go
+    outputs: list[Variable]
     domain: str | None
     def __init__(
         self,

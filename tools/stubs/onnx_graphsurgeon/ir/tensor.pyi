@@ -14,11 +14,9 @@ class Tensor:
     inputs: list[Node]
     outputs: list[Node]
     @property
-    def shape(self) -> Any: ...  # _Shape | None: to go
+    def shape(self) -> _Shape | None: ...
     @property
     def dtype(self) -> np.dtype[Any] | None: ...
-    values: Any  # of a Constant: to go
-    _values: Any  # of a Constant: to go
     def is_empty(self) -> bool: ...
     def to_constant(
         self,
@@ -31,7 +29,7 @@ class Tensor:
     def o(self, consumer_idx: int = 0, tensor_idx: int = 0) -> Tensor: ...
 
 class Variable(Tensor):
-    shape: Any  # _Shape | None: to go
+    shape: _Shape | None
     type: str
     # `to_graph` leaves no element types of ONNX's; whatever is written is taken as it is.
     @property
@@ -56,7 +54,7 @@ class LazyValues:
 class Constant(Tensor):
     _export_dtype: DTypeLike | int | None
     data_location: int | None
-    _values: Any  # NDArray[Any] | LazyValues: to go
+    _values: NDArray[Any] | LazyValues
     def __init__(
         self,
         name: str,

@@ -1,0 +1,75 @@
+"""The float32 twin computes what the reduced network computes, and leaves it as it is."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from onnx_subprune.model import Scratch, has_half, in_float32, initializer, open_session, run, widened
+from onnx_subprune.model.stored import SMALLEST_PLACED, is_placed
+
+
+def half(dtype: type) -> onnx.ModelProto:
+    """Weights of a reduced type behind a Cast, and one in a branch."""
+    model = parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 19]>
+        g (float[N, 3] x) => (float[N, 3] y) {
+            wide = Cast<to = 1>(w)
+            h = Mul(x, wide)
+            narrow = Cast<to = 10>(h)
+            back = Cast<to = 1>(narrow)
+            y = Identity(back)
+        }
+    """)
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1.5, -2.0, 0.25], dtype), "w"))
+    return model
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_the_twin_holds_and_casts_to_float32_and_the_model_is_untouched(dtype: type) -> None:
+    model = half(dtype)
+    before = model.SerializeToString(deterministic=True)
+    twin = in_float32(model)
+    assert (has_half(model), has_half(twin)) == (True, False)
+    assert model.SerializeToString(deterministic=True) == before
+    assert {a.i for node in twin.graph.node for a in node.attribute if a.name == "to"} == {TensorProto.FLOAT}
+    # Small enough to be the same in both.
+    x = np.array([[1.0, 2.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(run(open_session(twin), {"x": x})["y"], run(open_session(model), {"x": x})["y"])
+
+
+def test_types_within_sequences_and_optionals_are_widened() -> None:
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT16, [2])
+    inner = helper.make_sequence_type_proto(tensor)
+    kinds = {"s": inner, "o": helper.make_optional_type_proto(inner), "m": helper.make_tensor_type_proto(7, [1])}
+    inputs = [helper.make_value_info(name, kind) for name, kind in kinds.items()]
+    twin = in_float32(helper.make_model(helper.make_graph([], "g", inputs, [])))
+    assert twin.graph.input[0].type.sequence_type.elem_type.tensor_type.elem_type == TensorProto.FLOAT
+    nested = twin.graph.input[1].type.optional_type.elem_type.sequence_type.elem_type
+    assert nested.tensor_type.elem_type == TensorProto.FLOAT
+    assert twin.graph.input[2].type == kinds["m"]
+
+
+def test_weights_that_stay_in_files_are_read_through_a_cast() -> None:
+    scratch = Scratch()
+    weight = initializer(np.ones((SMALLEST_PLACED // 2,), np.float16), "w", scratch)
+    model = half(np.float16)
+    model.graph.initializer[0].CopyFrom(weight)
+    twin = in_float32(model)
+    assert is_placed(twin.graph.initializer[0])
+    assert twin.graph.initializer[0].name != "w"
+    assert (twin.graph.node[0].op_type, list(twin.graph.node[0].output)) == ("Cast", ["w"])
+
+
+def test_an_input_alone_makes_a_model_reduced() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.BFLOAT16, [1])
+    assert has_half(helper.make_model(helper.make_graph([], "g", [value], [])))
+
+
+def test_feeds_are_widened_and_others_stay() -> None:
+    feeds = {"x": np.ones(2, ml_dtypes.bfloat16), "ids": np.arange(2)}
+    wide = widened(feeds)
+    assert (wide["x"].dtype, wide["ids"] is feeds["ids"]) == (np.float32, True)
