@@ -121,7 +121,7 @@ def _is_candidate(node: gs.Node, protected: frozenset[str]) -> bool:
         and node.op not in _NEVER
         and any(tensor.name for tensor in node.inputs)
         and not any(tensor.name in protected for tensor in node.outputs)
-        and next(node.subgraphs(), None) is None
+        and not any(isinstance(value, gs.Graph) for value in node.attrs.values())
         and not _is_weight_chain(node)
     )
 

@@ -60,8 +60,9 @@ def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
 def protected_names(graph: gs.Graph) -> frozenset[str]:
     """Names that must keep their tensor: the inputs and outputs of the graph and the outputs of its bodies."""
     names = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    for body in graph.subgraphs(recursive=True):
-        names.update(tensor.name for tensor in body.outputs)
+    for node in graph.nodes:
+        for body in (inner for held in _bodies(node) for inner in _with_bodies(held)):
+            names.update(tensor.name for tensor in body.outputs)
     return frozenset(names)
 
 
@@ -255,7 +256,14 @@ def _is_sparse(tensor: gs.Constant) -> bool:
 
 def _with_bodies(graph: gs.Graph) -> Iterator[gs.Graph]:
     yield graph
-    yield from graph.subgraphs(recursive=True)
+    for node in graph.nodes:
+        for body in _bodies(node):
+            yield from _with_bodies(body)
+
+
+def _bodies(node: gs.Node) -> list[gs.Graph]:
+    """Return the graphs that a node holds itself; most hold none, and are asked often."""
+    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)] if node.attrs else []
 
 
 def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
@@ -269,7 +277,9 @@ def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
 def _used_names(node: gs.Node) -> Iterator[str]:
     """Names the node reads, those its bodies read or hand out included; what a body makes itself is its own affair."""
     yield from (tensor.name for tensor in node.inputs)
-    bodies = list(node.subgraphs(recursive=True))
+    bodies = [inner for body in _bodies(node) for inner in _with_bodies(body)]
+    if not bodies:
+        return
     made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
     made |= {tensor.name for body in bodies for tensor in body.inputs}
     outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in made)

@@ -44,6 +44,7 @@ class Analysis:
         fingerprint: of `model`.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
+        refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
 
     """
 
@@ -54,6 +55,7 @@ class Analysis:
     fingerprint: str
     prune_normalised: bool = False
     scratch: Scratch | None = None
+    refusals: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -124,5 +126,7 @@ def analyse(
     scratch = Scratch() if has_placed(proto) else None
     shapes = concrete_shapes(input_specs(proto), input_shapes)
     normalised = normalise(proto, shapes, scratch)
-    structure = infer_structure(normalised, shapes, prune_normalised=prune_normalised)
-    return Analysis(proto, normalised, structure, shapes, fingerprint(proto), prune_normalised, scratch)
+    structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+    return Analysis(
+        proto, normalised.model, structure, shapes, fingerprint(proto), prune_normalised, scratch, normalised.refusals
+    )

@@ -32,6 +32,7 @@ CASES = [
     (LITE[0], "macs=0.5"),
     pytest.param(LITE[1], "macs=0.7", marks=pytest.mark.slow),
 ]
+SECOND = ("resnet32_cifar10_ts17", "resnet56_cifar10_dynamo18", "efficientnet_lite0_dynamo18")
 INNER = ("/layer?/layer?.?/conv1/Conv",)
 OURS = "pkg.onnx_subprune."
 
@@ -64,7 +65,11 @@ def pruned(network: Network, untouched: Untouched) -> Pruned:
     return result
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Of each network one exporter's graph; the other is run with the slow tests.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SECOND else []) for name in NAMES],
+)
 def test_pruning_nothing_changes_nothing(
     network: Network, untouched: Untouched, calibration: Calibration, tmp_path: Path, name: str
 ) -> None:
@@ -176,14 +181,22 @@ def test_exporters_agree_on_the_dense_network(network: Network, images: Dataset,
     assert min(found) > 0.92
 
 
-def test_a_block_goes_and_its_mean_stays(network: Network, calibration: Calibration, images: Dataset) -> None:
+@pytest.mark.parametrize(
+    ("name", "block", "convolutions"),
+    [
+        ("resnet32_cifar10_ts17", "/layer3/layer3.3/conv1/*", 31),
+        pytest.param("resnet56_cifar10_ts17", "/layer3/layer3.5/conv1/*", 55, marks=pytest.mark.slow),
+    ],
+)
+def test_a_block_goes_and_its_mean_stays(
+    network: Network, calibration: Calibration, images: Dataset, name: str, block: str, convolutions: int
+) -> None:
     """One residual block fewer: its two convolutions and an activation; the mean of what it added is worth keeping."""
-    name = "resnet56_cifar10_ts17"
-    options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",), rows=8)
+    options = Options(Target("units", 0.0), only=(block,), rows=8)
     result = prune(network(name), calibration(name, 64), options)
     bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), network(name)).model
     operators = [[node.op_type for node in model.graph.node] for model in (network(name), result.model)]
-    assert [names.count("Conv") for names in operators] == [55, 53]
+    assert [names.count("Conv") for names in operators] == [convolutions, convolutions - 2]
     assert result.pruned.macs < 0.985 * result.dense.macs
     with_mean, without, dense = (top1(model, images).accuracy for model in (result.model, bare, network(name)))
     assert with_mean >= dense - 0.04

@@ -30,7 +30,11 @@ def fusions(zoo_table: ModuleType) -> ModuleType:
 
 # Of each kind one, with the default recovery too.
 EXACT = ("bert_ts17", "gpt2_dynamo18", "llama_ts17", "resnet18_ts17", "efficientnet_b0_dynamo18", "convnext_dynamo18")
-CASES = [*((name, "channel") for name in (*NAMES, *UNPACKED)), *((name, "exact") for name in EXACT)]
+CASES = [
+    *((name, "channel") for name in (*NAMES, *UNPACKED) if name not in EXACT),
+    *((name, "exact") for name in EXACT),
+    *(pytest.param(name, "channel", marks=pytest.mark.slow) for name in EXACT),
+]
 
 
 @pytest.mark.parametrize(("name", "recovery"), CASES)
