@@ -105,7 +105,7 @@ def _is_plain(equation: _Equation, tensors: Sequence[gs.Tensor]) -> bool:
     """Whether no label stands twice in a term, and no label has two sizes."""
     if any(len(set(term)) < len(term) for term in (*equation.operands, equation.output)):
         return False
-    sizes: dict[str, set[Any]] = {}
+    sizes: dict[str, set[int | str | None]] = {}
     for term, tensor in zip(equation.operands, tensors, strict=True):
         if tensor.shape is not None and len(tensor.shape) != len(term):
             return False

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -209,7 +208,7 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         ctx.axes[tensor.name] = axes
 
 
-def _freeze_tensor(tensor: Any, reason: str, ctx: Context) -> None:
+def _freeze_tensor(tensor: gs.Tensor, reason: str, ctx: Context) -> None:
     _freeze_sizes(ctx.extents.get(tensor.name), reason)
     axes = ctx.tie(tensor) if ctx.is_constant(tensor) else ctx.axes.get(tensor.name, ())
     for dim in axes:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -147,7 +146,7 @@ def _is_mean(trace: _Trace) -> bool:
     return any(_is_centring(node, index, x) for node, index in trace.met)
 
 
-def _is_centring(node: gs.Node, index: int, x: Any) -> bool:
+def _is_centring(node: gs.Node, index: int, x: gs.Tensor) -> bool:
     return node.op == "Sub" and index == 1 and _source(node.inputs[0]) is x
 
 
@@ -176,7 +175,7 @@ def _spread(trace: _Trace, means: Iterable[_Trace], ctx: Context) -> Normalisati
     return None
 
 
-def _path(tensor: Any, trace: _Trace) -> list[tuple[gs.Node, int]]:
+def _path(tensor: gs.Tensor, trace: _Trace) -> list[tuple[gs.Node, int]]:
     """Return the nodes between a reduction and what became of it, the last one first, with the input they read."""
     node = tensor.inputs[0]
     if node is trace.node:
@@ -226,7 +225,7 @@ def _has_entries(node: gs.Node, ctx: Context) -> bool:
     return not moves and any(ctx.is_constant(tensor) and math.prod(tensor.shape) > 1 for tensor in node.inputs)
 
 
-def _squared(node: gs.Node, ctx: Context) -> Any:
+def _squared(node: gs.Node, ctx: Context) -> gs.Tensor | None:
     """Return the tensor whose squares a reduction sums or averages, or None."""
     x = _source(node.inputs[0])
     if node.op in ("ReduceL2", "ReduceSumSquare"):
@@ -240,7 +239,7 @@ def _squared(node: gs.Node, ctx: Context) -> Any:
     return _source(first) if _source(first) is _source(second) else None
 
 
-def _is_centred(tensor: Any) -> bool:
+def _is_centred(tensor: gs.Tensor) -> bool:
     return bool(tensor.inputs) and tensor.inputs[0].op == "Sub"
 
 
@@ -248,14 +247,14 @@ def _exponent(node: gs.Node, ctx: Context) -> float | None:
     return _scalar(node.inputs[1], ctx)
 
 
-def _source(tensor: Any) -> Any:
+def _source(tensor: gs.Tensor) -> gs.Tensor:
     """Return the tensor behind casts."""
     while tensor.inputs and tensor.inputs[0].op in _HANDED_ON:
         tensor = tensor.inputs[0].inputs[0]
     return tensor
 
 
-def _scalar(tensor: Any, ctx: Context) -> float | None:
+def _scalar(tensor: gs.Tensor, ctx: Context) -> float | None:
     if not ctx.is_constant(tensor) or int(np.prod(tensor.shape)) != 1:
         return None
     return float(np.asarray(tensor.values).ravel()[0])

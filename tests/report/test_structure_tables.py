@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from rich.console import Console, RenderableType
+from printed import printed_words
 
 from onnx_subprune import report
 from onnx_subprune.network.analysis import analyse
@@ -44,20 +43,13 @@ def document() -> dict[str, Any]:
     return analyse(model).document()
 
 
-def printed(part: RenderableType) -> list[list[str]]:
-    """Return the words of every printed line."""
-    console = Console(file=io.StringIO(), width=120, markup=False)
-    console.print(part)
-    return [line.split() for line in console.file.getvalue().splitlines()]
-
-
 def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any]) -> None:
     by_name = {group["name"]: group for group in document["groups"]}
     scores = next(group for group in by_name.values() if not group["consumers"])
     assert scores["contractions"] == ["product"]
     assert set(scores["producers"]) == {"query", "key"}
     values = next(group for group in by_name.values() if group["consumers"] == ["out"])
-    lines = printed(report.group_table(document))
+    lines = printed_words(report.group_table(document))
     assert next(line for line in lines if line[:1] == [scores["name"]])[1:4] == ["8", "2", "product"]
     assert next(line for line in lines if line[:1] == [values["name"]])[1:4] == ["4", "1", "out"]
     page = to_html(document)
@@ -69,7 +61,7 @@ def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any
 def test_a_group_that_nothing_reads_has_a_dash(document: dict[str, Any]) -> None:
     (group, *_) = document["groups"]
     unread = {**document, "groups": [{**group, "consumers": [], "contractions": []}]}
-    (line,) = (line for line in printed(report.group_table(unread)) if line[:1] == [group["name"]])
+    (line,) = (line for line in printed_words(report.group_table(unread)) if line[:1] == [group["name"]])
     assert line[3] == "-"
     assert group["name"] in to_html(unread)
 
@@ -77,26 +69,26 @@ def test_a_group_that_nothing_reads_has_a_dash(document: dict[str, Any]) -> None
 def test_many_readers_are_the_first_and_a_number(document: dict[str, Any]) -> None:
     (group, *_) = document["groups"]
     read = {**document, "groups": [{**group, "consumers": ["a", "b", "a", "c"]}]}
-    (line,) = (line for line in printed(report.group_table(read)) if line[:1] == [group["name"]])
+    (line,) = (line for line in printed_words(report.group_table(read)) if line[:1] == [group["name"]])
     assert line[3:5] == ["a", "+2"]
 
 
 def test_shares_and_totals_count_macs_of_the_model(document: dict[str, Any]) -> None:
     macs = document["dense"]["macs"]
-    lines = printed(report.group_table(document))
+    lines = printed_words(report.group_table(document))
     for group in document["groups"]:
         (line,) = (line for line in lines if line[:1] == [group["name"]])
         assert line[-1] == f"{group['macs'] / macs:.1%}"
     assert report.totals(document).startswith("2 of 3 groups can be pruned; they touch 100.0% of ")
     without = {**document, "dense": {**document["dense"], "macs": 0}}
-    assert all(line[-1] == "-" for line in printed(report.group_table(without))[2:])
+    assert all(line[-1] == "-" for line in printed_words(report.group_table(without))[2:])
 
 
 def test_frozen_groups_say_the_first_reason_and_how_many_more(document: dict[str, Any]) -> None:
     (frozen,) = document["frozen"]
-    assert [frozen["name"], "3", *frozen["reasons"][0].split()] in printed(report.frozen_table(document))
+    assert [frozen["name"], "3", *frozen["reasons"][0].split()] in printed_words(report.frozen_table(document))
     several = {**document, "frozen": [{**frozen, "reasons": ["one", "two", "three"]}]}
-    assert [frozen["name"], "3", "one", "(and", "2", "more)"] in printed(report.frozen_table(several))
+    assert [frozen["name"], "3", "one", "(and", "2", "more)"] in printed_words(report.frozen_table(several))
 
 
 def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, Any]) -> None:
