@@ -23,7 +23,7 @@ from onnx_subprune.model import (
     load_model,
     measure_cost,
 )
-from onnx_subprune.network.group_documents import frozen_document, group_document, rule_errors_document
+from onnx_subprune.network.group_documents import frozen_document, group_document, notices_document
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -86,7 +86,7 @@ class Analysis:
             "prunable_share": self.prunable_share,
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
-            **rule_errors_document(self.structure),
+            **notices_document(self.structure, self.refusals),
         }
 
     def __repr__(self) -> str:

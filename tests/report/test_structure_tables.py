@@ -97,10 +97,10 @@ def test_frozen_groups_say_the_first_reason_and_how_many_more(document: dict[str
 
 
 def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, Any]) -> None:
-    assert report.rule_error_lines(document) == []
+    assert report.notice_lines(document) == []
     failed = [{"operator": "Relu", "node": node, "error": "KeyError: 'a'"} for node in ("r1", "r2", "r3")]
     failed.append({"operator": "Conv", "node": "c", "error": "IndexError: 7"})
-    lines = report.rule_error_lines({**document, "rule_errors": failed})
+    lines = report.notice_lines({**document, "rule_errors": failed})
     assert lines == [
         "internal error of the rule for Relu at node 'r1' and 2 more: KeyError: 'a'; please report this",
         "internal error of the rule for Conv at node 'c': IndexError: 7; please report this",
