@@ -19,7 +19,7 @@ def units(counts: dict[str, int]) -> float:
     return float(sum(counts.values()))
 
 
-def options(rng: np.random.Generator, count: int) -> Moves:
+def moves(rng: np.random.Generator, count: int) -> Moves:
     """A group's rungs, whose costs rise and losses fall."""
     return Moves(np.arange(count), np.sort(rng.uniform(-4, 4, count)), np.sort(rng.uniform(0, 20, count))[::-1])
 
@@ -28,7 +28,7 @@ def options(rng: np.random.Generator, count: int) -> Moves:
 def test_choices_are_those_of_an_exhaustive_search(seed: int) -> None:
     """To within the grid that costs are rounded to, of 2,048 steps."""
     rng = np.random.default_rng(seed)
-    groups = [options(rng, int(rng.integers(2, 6))) for _ in range(4)]
+    groups = [moves(rng, int(rng.integers(2, 6))) for _ in range(4)]
     states = list(itertools.product(*(range(len(group.rungs)) for group in groups)))
     costs = {s: sum(g.change[rung] for g, rung in zip(groups, s, strict=True)) for s in states}
     losses = {s: sum(g.loss[rung] for g, rung in zip(groups, s, strict=True)) for s in states}

@@ -45,7 +45,9 @@ def test_other_spellings_compute_the_same(text: str, weights: dict[str, tuple[in
         f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3,4,4] x) => (float[a,b,c,d] y) {{ {text} }}', **weights
     )
     before = model.SerializeToString(deterministic=True)
-    normalised = normalise(model, {"x": (2, 3, 4, 4)}).model
+    result = normalise(model, {"x": (2, 3, 4, 4)})
+    normalised = result.model
+    assert result.refusals == ()
     assert model.SerializeToString(deterministic=True) == before
     assert same(model, normalised)
     assert [node.op_type for node in normalised.graph.node] == operators
