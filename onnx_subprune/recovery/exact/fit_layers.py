@@ -18,6 +18,7 @@ import onnx
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.exact.biases import with_biases, without_idle_biases
+from onnx_subprune.recovery.exact.constant_nodes import stored_as_initializers
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.fused_nodes import Apart, names_in, taken_apart
 from onnx_subprune.recovery.exact.linear_layers import Linear, find_linears
@@ -77,8 +78,9 @@ def refit(
 
     """
     settings = settings or Settings()
+    stored = [stored_as_initializers(network) for network in (networks.dense, networks.pruned)]
     taken = names_in(networks.dense) | names_in(networks.pruned)
-    dense, pruned = (taken_apart(network, taken) for network in (networks.dense, networks.pruned))
+    dense, pruned = (taken_apart(network.model, taken) for network in stored)
     model, added = with_biases(pruned.model)
     networks = replace(networks, dense=dense.model, pruned=model, restrict=_extended(networks.restrict, dense))
     linears, left = find_linears(model)
@@ -107,7 +109,8 @@ def refit(
                     logger.debug("fitted %s", layers[-1])
     if progress is not None:
         progress(len(linears), len(linears))
-    return Refit(pruned.together(without_idle_biases(model, added)), tuple(layers), left)
+    fitted = pruned.together(without_idle_biases(model, added))
+    return Refit(stored[1].as_nodes(fitted), tuple(layers), left)
 
 
 def _extended(restrict: Restrict, apart: Apart) -> Restrict:

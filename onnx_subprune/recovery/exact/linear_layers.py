@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "find_linears",
     "intercept_of",
+    "is_linear",
     "is_row",
     "outputs_of",
     "projection_of",
@@ -195,7 +196,7 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     for node in model.graph.node:
         if node.op_type in RECURRENT and node.domain in ONNX_DOMAINS:
             reasons[recurrence_of(node.name)] = RECURRENCE
-        if not _is_linear(node):
+        if not is_linear(node):
             continue
         linear = finder.linear(node)
         if isinstance(linear, Linear):
@@ -212,7 +213,8 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     return [known[id(node)] for node in model.graph.node if id(node) in known], reasons
 
 
-def _is_linear(node: onnx.NodeProto) -> bool:
+def is_linear(node: onnx.NodeProto) -> bool:
+    """Whether a node is a linear map, or has one inside, whose weight is its second input."""
     if node.domain == _CONTRIB:
         return node.op_type in ("FusedMatMul", "Attention", "FusedConv", "FusedGemm")
     return node.domain in ONNX_DOMAINS and node.op_type in (*_SPATIAL, "Gemm", "MatMul", *RECURRENT)
@@ -220,7 +222,7 @@ def _is_linear(node: onnx.NodeProto) -> bool:
 
 def _within_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     inner = (body for node in graph.node for held in bodies(node) for body in graphs(held))
-    return (node for body in inner for node in body.node if _is_linear(node) and node.name)
+    return (node for body in inner for node in body.node if is_linear(node) and node.name)
 
 
 class _Finder:
