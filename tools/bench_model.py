@@ -3,8 +3,8 @@
     python tools/bench_model.py [--initializers 5000 20000]
 
 Processor seconds of saving, loading, the fingerprint, the cost, the import to GraphSurgeon and the export, on chains of
-an Add and a Relu for each initializer. Each shape of chain has many of what is looked up by name: weights that are graph
-inputs too, every tensor an output, one name for all nodes, Constant nodes in the place of weights.
+an Add and a Relu for each initializer. Each shape of chain has many of what is looked up by name: weights that are
+graph inputs too, every tensor an output, one name for all nodes, Constant nodes in the place of weights.
 """
 
 from __future__ import annotations
