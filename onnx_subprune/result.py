@@ -74,7 +74,15 @@ class Result:
     drop: Drop | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pruned model, all or nothing; OutputError if that is not possible."""
+        """Write the pruned model, whole or not at all.
+
+        Args:
+            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.data` beside it.
+
+        Raises:
+            OutputError: the file cannot be written there.
+
+        """
         save_model(self.model, path)
 
     def measure(

@@ -112,8 +112,8 @@ def _is_plain(equation: _Equation, tensors: Sequence[gs.Tensor]) -> bool:
         for label, size in zip(term, tensor.shape or (), strict=False):
             sizes.setdefault(label, set()).add(size)
     # An axis of one entry may broadcast against one whose size is known at run time only.
-    return all(len(found) == 1 or 1 not in found for found in sizes.values()) and all(
-        len({size for size in found if isinstance(size, int)}) <= 1 for found in sizes.values()
+    return all(len(seen) == 1 or 1 not in seen for seen in sizes.values()) and all(
+        len({size for size in seen if isinstance(size, int)}) <= 1 for seen in sizes.values()
     )
 
 

@@ -102,11 +102,11 @@ def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
     """Return the element type of an activation; where it is not recorded, that of the floats it is computed from."""
     pending, seen = deque([tensor]), {tensor.name}
     while pending:
-        found = pending.popleft()
-        dtype: np.dtype[Any] | None = None if found.dtype is None else np.dtype(found.dtype)
+        reached = pending.popleft()
+        dtype: np.dtype[Any] | None = None if reached.dtype is None else np.dtype(reached.dtype)
         if dtype is not None and dtype.kind == "f":
             return dtype
-        for source in (source for node in found.inputs for source in node.inputs):
+        for source in (source for node in reached.inputs for source in node.inputs):
             if source.name not in seen:
                 seen.add(source.name)
                 pending.append(source)
@@ -234,13 +234,13 @@ def defect(graph: gs.Graph) -> str | None:
     parts = list(_with_bodies(graph))
     known = {tensor.name for part in parts for tensor in part.inputs}
     for part in parts:
-        made: set[str] = set()
+        outputs: set[str] = set()
         for node in part.nodes:
             for name in (tensor.name for tensor in node.outputs if tensor.name):
-                if name in made:
+                if name in outputs:
                     return f"two nodes make tensor '{name}'"
-                made.add(name)
-        known |= made
+                outputs.add(name)
+        known |= outputs
     for part in parts:
         for tensor in (*(tensor for node in part.nodes for tensor in node.inputs), *part.outputs):
             if tensor.name and not isinstance(tensor, gs.Constant) and tensor.name not in known:
@@ -280,9 +280,9 @@ def _used_names(node: gs.Node) -> Iterator[str]:
     bodies = [inner for body in _bodies(node) for inner in _with_bodies(body)]
     if not bodies:
         return
-    made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
-    made |= {tensor.name for body in bodies for tensor in body.inputs}
-    outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in made)
+    inner_names = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
+    inner_names |= {tensor.name for body in bodies for tensor in body.inputs}
+    outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in inner_names)
     # A constant of a body is made nowhere, and may have the name of what the graph around it makes later.
     yield from (tensor.name for tensor in outer if not isinstance(tensor, gs.Constant))
 

@@ -99,7 +99,12 @@ class Analysis:
 
     def _repr_html_(self) -> str:
         prunable = [
-            (g.name, str(g.size), count(g.macs), ", ".join(dict.fromkeys(consumer.name for consumer in g.consumers)))
+            (
+                g.name,
+                str(g.size),
+                count(g.macs),
+                ", ".join(dict.fromkeys(reader.name for reader in g.consumers or g.contractions)),
+            )
             for g in self.structure.prunable
         ]
         frozen = [(g.name, str(g.size), count(g.macs), g.reasons[0]) for g in self.structure.frozen]

@@ -147,8 +147,8 @@ def _check_sizes(node: gs.Node, ctx: Context) -> None:
             for dim, size in zip(axes, tensor.shape, strict=True)
         )
         if not agree:
-            found = "x".join(str(dim.size) for dim in axes)
-            raise NotUnderstood(f"{label(node)} was expected to give {found} entries, but gives {tensor.shape}")
+            sizes = "x".join(str(dim.size) for dim in axes)
+            raise NotUnderstood(f"{label(node)} was expected to give {sizes} entries, but gives {tensor.shape}")
 
 
 def _guard_sizes(node: gs.Node, ctx: Context) -> None:

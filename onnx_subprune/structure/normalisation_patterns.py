@@ -102,13 +102,13 @@ def _trace(graph: gs.Graph, reductions: Iterable[Statistic], ctx: Context) -> li
     traces = {id(reduction.node): _Trace(reduction) for reduction in reductions}
     made_of: dict[str, tuple[_Trace, ...]] = {}
     for node in graph.nodes:
-        mine = traces.get(id(node))
+        own = traces.get(id(node))
         origins = tuple(dict.fromkeys(trace for t in node.inputs for trace in made_of.get(t.name, ())))
-        if mine is not None:
+        if own is not None:
             for trace in origins:
                 trace.lost = True
-            made_of[node.outputs[0].name] = (mine,)
-            mine.carried.add(node.outputs[0].name)
+            made_of[node.outputs[0].name] = (own,)
+            own.carried.add(node.outputs[0].name)
         elif origins:
             _step(node, origins, made_of, ctx)
     for tensor in graph.outputs:
@@ -161,9 +161,9 @@ def _spread(trace: _Trace, means: Iterable[_Trace], ctx: Context) -> Normalisati
     base = None if trace.lost else _squared(trace.node, ctx)
     if base is None:
         return None
-    mine = [mean for mean in means if _reads(mean, trace, ctx)]
-    centred = {id(n.outputs[0]) for mean in mine for n, i in mean.met if n.op == "Sub" and i == 1}
-    allowed = {id(base), *centred, *(id(_source(mean.node.inputs[0])) for mean in mine)}
+    own_means = [mean for mean in means if _reads(mean, trace, ctx)]
+    centred = {id(n.outputs[0]) for mean in own_means for n, i in mean.met if n.op == "Sub" and i == 1}
+    allowed = {id(base), *centred, *(id(_source(mean.node.inputs[0])) for mean in own_means)}
     for node, index in trace.met:
         if node.op not in ("Div", "Mul") or id(_source(node.inputs[1 - index])) not in allowed:
             continue
@@ -171,7 +171,7 @@ def _spread(trace: _Trace, means: Iterable[_Trace], ctx: Context) -> Normalisati
         root = next((step for step, _ in path if _takes_root(step, trace, ctx)), None)
         # To divide by the spread is to multiply by one over it.
         if root is not None and _inverts(path, ctx) == (node.op == "Mul") and (node.op == "Mul" or index == 1):
-            return _normalisation(trace, _Meeting(node, 1 - index, path, root), bool(mine), ctx)
+            return _normalisation(trace, _Meeting(node, 1 - index, path, root), bool(own_means), ctx)
     return None
 
 

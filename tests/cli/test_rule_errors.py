@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import onnx_graphsurgeon as gs
 import pytest
 
+from onnx_subprune.structure import rule_errors
 from onnx_subprune.structure.context import Context
 from onnx_subprune.structure.rules import RULES
 
@@ -28,7 +28,7 @@ def broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(node: gs.Node, ctx: Context) -> None:
         raise KeyError("no such axis")
 
-    monkeypatch.setattr(import_module("onnx_subprune.structure.infer"), "RAISES_RULE_ERRORS", False)
+    monkeypatch.setattr(rule_errors, "RAISED", False)
     monkeypatch.setitem(RULES, ("", "GlobalAveragePool"), broken)
 
 

@@ -10,7 +10,7 @@ import pytest
 from printed import printed_words
 
 from onnx_subprune import report
-from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.report.html_page import to_html
 
 # The units of `query` and `key` are summed over by their product alone: no weight reads them.
@@ -32,7 +32,7 @@ NAMES = ("query", "key", "value", "turn", "product", "softmax", "mix", "out")
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
+def analysis() -> Analysis:
     model = onnx.parser.parse_model(ATTENTION)
     rng = np.random.default_rng(0)
     for name, shape in SHAPES.items():
@@ -40,7 +40,12 @@ def document() -> dict[str, Any]:
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     for node, name in zip(model.graph.node, NAMES, strict=True):
         node.name = name
-    return analyse(model).document()
+    return analyse(model)
+
+
+@pytest.fixture(scope="module")
+def document(analysis: Analysis) -> dict[str, Any]:
+    return analysis.document()
 
 
 def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any]) -> None:
@@ -103,3 +108,7 @@ def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, A
     page = to_html({**document, "rule_errors": failed})
     assert "internal error of the rule for Conv at node &#39;c&#39;: IndexError: 7; please report this" in page
     assert "internal error" not in to_html(document)
+
+
+def test_a_notebook_names_the_product_too(analysis: Analysis) -> None:
+    assert "<td>product</td>" in analysis._repr_html_()

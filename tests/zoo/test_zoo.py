@@ -50,10 +50,12 @@ NORMALISED_SLOW = (
     "diffusion_unet_ts17", "electra_ts17", "eva_dynamo18", "falcon_ts17", "gmlp_ts17", "gpt_neox_ts17", "llama_ts17",
     "opt_dynamo18", "swin_v2_ts17", "t5_dynamo18", "vit_torchvision_ts17", "yolos_ts17",
 )  # fmt: skip
-# Wide networks that take seconds, and the network of the same operators that is in the everyday run.
+# Large networks that take seconds, and a network of the same operators that is in the everyday run.
 WIDE = {
-    "inception_v3_ts17": "googlenet", "light_densenet121": "densenet", "light_inception_v2": "googlenet",
-    "light_resnet50": "resnet50", "vgg16_nhwc": "vgg16",
+    "coat_ts17": "pvt", "crossvit_ts17": "vit_timm", "davit_ts17": "xcit", "dpn_ts17": "densenet",
+    "efficientvit_m_ts17": "efficientvit", "hrnet_ts17": "hourglass", "inception_v3_ts17": "googlenet",
+    "layout_picodet": "ppocr_det", "light_densenet121": "densenet", "light_inception_v2": "googlenet",
+    "light_resnet50": "resnet50", "twins_ts17": "pvt", "vgg16_nhwc": "vgg16",
 }  # fmt: skip
 
 
