@@ -14,7 +14,12 @@ _PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def count(number: int, unit: str = "") -> str:
-    """Write a number with three digits and a prefix: 12.6 M, 134 k, 960."""
+    """Write a number with three digits and a prefix.
+
+    >>> count(960), count(134_056), count(12_572_096, "B")
+    ('960', '134 k', '12.6 MB')
+
+    """
     value, power = float(number), 0
     while value >= 999.5 and power + 1 < len(_PREFIXES):
         value, power = value / 1000, power + 1
@@ -23,12 +28,22 @@ def count(number: int, unit: str = "") -> str:
 
 
 def change(dense: float, pruned: float) -> str:
-    """Write what is left as a percentage; a dash where there was nothing."""
+    """Write what remains of a cost as a percentage; a dash where there was none.
+
+    >>> change(80, 40), change(0, 0)
+    ('50.0%', '-')
+
+    """
     return f"{pruned / dense:.1%}" if dense else "-"
 
 
 def percent(share: float | None) -> str:
-    """Write a share with two digits that count: 12%, 1.2%, 0.12%; a dash for None."""
+    """Write a share with two digits that count; a dash for None.
+
+    >>> percent(0.123), percent(0.0123), percent(0.00123), percent(0.00001), percent(None)
+    ('12%', '1.2%', '0.12%', '< 0.01%', '-')
+
+    """
     if share is None:
         return "-"
     value = 100 * share
@@ -41,14 +56,26 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Write a time of any size with three digits."""
+    """Write a time of any size with three digits.
+
+    >>> milliseconds(0.0709), milliseconds(12.34), milliseconds(2500)
+    ('70.9 µs', '12.3 ms', '2.50 s')
+
+    """
     if value < 0.09995:
         return f"{1000 * value:#.3g}".rstrip(".") + " µs"
     return f"{value:#.3g}".rstrip(".") + " ms" if value < 999.5 else f"{value / 1000:#.3g} s"
 
 
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> str:
-    """Return a table for a notebook, each row with a heading; a long one says how many rows are not shown."""
+    """Return a table for a notebook, each row with a heading; a long one says how many rows are not shown.
+
+    Args:
+        columns: headings.
+        rows: cells, as text; HTML in them is escaped.
+        caption: above the table.
+
+    """
     listed = list(rows)
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     body = "".join(_row(row) for row in listed[:_ROWS])

@@ -124,7 +124,9 @@ class RecoveryOptions:
         "such as the residual stream of a transformer.",
     )
     one_pass: bool = _option(
-        False, "Fit layers to the inputs of the dense network, or one after the other to those of the pruned one."
+        False,
+        "Fit layers to the inputs of the dense network, or one after the other to those of the pruned one.",
+        "True takes those of the dense network.",
     )
     rows: int = _option(128, "Rows for each feature that exact recovery fits a layer on, at most.")
     probes: int = _option(

@@ -67,6 +67,7 @@ def prune(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))

@@ -77,12 +77,20 @@ class Plan:
         return any(len(group.kept) < group.size for group in self.groups)
 
     def only(self, *names: str) -> Plan:
-        """Return the plan that removes what this one removes from these groups, and nothing else."""
+        """Return the plan that removes what this one removes from some groups, and nothing else.
+
+        Args:
+            names: of the groups.
+
+        """
         groups = (g if g.name in names else PlannedGroup(g.name, g.size, tuple(range(g.size))) for g in self.groups)
         return replace(self, groups=tuple(groups))
 
     def keeps(self, structure: Structure) -> dict[Atom, np.ndarray]:
-        """Return the keep masks, for the groups of `structure` that lose units.
+        """Return the keep masks [units], for the groups that lose units.
+
+        Args:
+            structure: of the model that the plan is carried out on.
 
         Raises:
             PlanError: a group is missing in the model, has another size, or cannot lose all its units.
@@ -113,7 +121,15 @@ class Plan:
         return json.dumps(head, indent=2)[:-2] + f',\n  "groups": [\n    {body}\n  ]\n}}\n'
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan; OutputError if that is not possible."""
+        """Write the plan as JSON, whole or not at all.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            OutputError: the file cannot be written there.
+
+        """
         target = Path(path)
         try:
             with atomic_write(target) as temporary:
@@ -125,7 +141,15 @@ class Plan:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read a plan; PlanError if the file is missing or not a plan."""
+        """Read what `save` wrote.
+
+        Args:
+            path: of the file.
+
+        Raises:
+            PlanError: the file is missing or not a plan.
+
+        """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

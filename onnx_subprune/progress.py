@@ -1,4 +1,4 @@
-"""What a long run is at: a name for every phase, and how much of it is done.
+"""Progress of a long run: a name for every phase, and how much of it is done.
 
 A function counts in its own units and knows no names (`Progress`); its caller gives each phase its name (`Watch`). A
 phase may run inside another one that is not done yet: layers are fitted within one trial of several.
@@ -20,11 +20,21 @@ Watch: TypeAlias = Callable[[str, int, int | None], None]
 
 
 def phase(watch: Watch | None, name: str) -> Progress | None:
-    """Return what takes the steps done and their number in the phase `name`; None where nobody watches."""
+    """Return a function of the steps done and their number in the phase `name`; None where nobody watches.
+
+    >>> phase(print, "calibrating")(3, 8)
+    calibrating 3 8
+
+    """
     return None if watch is None else partial(watch, name)
 
 
 def begin(watch: Watch | None, name: str) -> None:
-    """Say that a phase begins whose steps are not counted."""
+    """Say that a phase begins whose steps are not counted.
+
+    >>> begin(print, "verifying")
+    verifying 0 None
+
+    """
     if watch is not None:
         watch(name, 0, None)

@@ -17,7 +17,7 @@ from onnx_subprune.evaluate.comparison import Conditions, Measured, measure
 from onnx_subprune.formatting import change, count, html_table, milliseconds
 from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.network.group_documents import frozen_document, group_document, rule_errors_document
+from onnx_subprune.network.group_documents import frozen_document, group_document, notices_document
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.drop_search import Drop
@@ -74,7 +74,15 @@ class Result:
     drop: Drop | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pruned model, all or nothing; OutputError if that is not possible."""
+        """Write the pruned model, whole or not at all.
+
+        Args:
+            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.data` beside it.
+
+        Raises:
+            OutputError: the file cannot be written there.
+
+        """
         save_model(self.model, path)
 
     def measure(
@@ -148,7 +156,7 @@ class Result:
             "losses_at": self.losses_at if any(curve.loss is not None for curve in self.curves) else None,
             "groups": list(self._groups()),
             "frozen": [frozen_document(group) for group in analysis.structure.frozen],
-            **rule_errors_document(analysis.structure),
+            **notices_document(analysis.structure, analysis.refusals),
             "calibration": self._calibration(source),
             "errors": dict(self.errors),
             "fit": _fit(self.fit),

@@ -87,11 +87,22 @@ def _blas() -> ThreadpoolController:
 
 
 def ahead(items: Iterable[_T], depth: int = 1) -> Generator[_T]:
-    """Yield the same items, of which a thread makes up to `depth` while the last one is being used."""
+    """Yield the same items, in order; a thread makes the next ones while the last one is being used.
+
+    Outside of `side_by_side`, or with one thread, the items are made by the caller's thread.
+
+    Args:
+        items: what to make; an exception in it is raised where the item was due.
+        depth: how many items are made ahead at most.
+
+    >>> list(ahead(range(3)))
+    [0, 1, 2]
+
+    """
     if _most.get() < 2:
         yield from items
         return
-    made: SimpleQueue[tuple[_T] | BaseException | None] = SimpleQueue()
+    results: SimpleQueue[tuple[_T] | BaseException | None] = SimpleQueue()
     room, stop = Semaphore(depth), Event()
 
     def make() -> None:
@@ -99,11 +110,11 @@ def ahead(items: Iterable[_T], depth: int = 1) -> Generator[_T]:
         try:
             # Room is waited for before an item is made: none is held that nobody may read yet.
             while room.acquire() and not stop.is_set():
-                made.put((next(iterator),))
+                results.put((next(iterator),))
         except StopIteration:
-            made.put(None)
+            results.put(None)
         except BaseException as error:
-            made.put(error)
+            results.put(error)
         finally:
             if isinstance(iterator, Generator):
                 iterator.close()
@@ -111,7 +122,7 @@ def ahead(items: Iterable[_T], depth: int = 1) -> Generator[_T]:
     thread = Thread(target=copy_context().run, args=(make,), daemon=True)
     thread.start()
     try:
-        while (entry := made.get()) is not None:
+        while (entry := results.get()) is not None:
             if isinstance(entry, BaseException):
                 raise entry
             room.release()
@@ -123,17 +134,26 @@ def ahead(items: Iterable[_T], depth: int = 1) -> Generator[_T]:
 
 
 def shared(function: Callable[[_T], _U], items: Iterable[_T]) -> list[_U]:
-    """Return what a function makes of each item, in order; several at a time where there are threads for it."""
+    """Return the results of a function for all items, in order; several at a time where there are threads for it.
+
+    Args:
+        function: of one item; NumPy's handling of errors is that of the caller.
+        items: the pieces of the work.
+
+    >>> shared(abs, [-1, 2, -3])
+    [1, 2, 3]
+
+    """
     pieces, most = list(items), _most.get()
     if most < 2 or len(pieces) < 2:
         return [function(piece) for piece in pieces]
     state = np.geterr()
 
-    def one(piece: _T) -> _U:
+    def work(piece: _T) -> _U:
         with np.errstate(**state):
             return function(piece)
 
-    return list(_pool(most).map(one, pieces))
+    return list(_pool(most).map(work, pieces))
 
 
 @cache

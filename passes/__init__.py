@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx_subprune.passes.absorb_constants import AbsorbConstants
-from onnx_subprune.passes.base import Pass, PassResult, Sequence
+from onnx_subprune.passes.base import Mandatory, Pass, PassResult, Sequence
 from onnx_subprune.passes.drop_branches import DropBranches
 from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
@@ -36,6 +36,7 @@ __all__ = [
     "GiveBiases",
     "InlineBranches",
     "LowRank",
+    "Mandatory",
     "MaskConsumers",
     "MaskStatistics",
     "NameStates",

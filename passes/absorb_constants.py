@@ -94,7 +94,7 @@ class AbsorbConstants(Pass):
         spare = max(0, delta.ndim - len(dims))
         shape = (1,) * (len(dims) - delta.ndim) + delta.shape[spare:]
         sizes = [None if dim.dynamic else int(keep_mask(dim, self._keeps).sum()) for dim in dims]
-        fits = all(one in (1, size) for one, size in zip(shape, sizes, strict=True))
+        fits = all(entries in (1, size) for entries, size in zip(shape, sizes, strict=True))
         return delta.reshape(shape) if fits and set(delta.shape[:spare]) <= {1} else None
 
 

@@ -2,7 +2,8 @@
 
 Around every run the base class checks what the pass declares, and what every pass owes: the inputs and outputs of the
 graph keep their names and order, and the wiring stays valid. A requirement that does not hold is a refusal, a value
-with a reason a person can read; a promise that does not hold is a bug of ours.
+with a reason a person can read; a promise that does not hold is a bug of ours. Where a pass must not be left out, as in
+all that makes a pruned network, a refusal is one too: such passes are `Mandatory`.
 """
 
 from __future__ import annotations
@@ -16,18 +17,27 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.errors import InternalError
 from onnx_subprune.passes.wiring import defect, names_known
 
-__all__ = ["Pass", "PassResult", "Sequence"]
+__all__ = ["Mandatory", "Pass", "PassResult", "Sequence"]
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """The graph (the same object, edited in place), whether it changed, and why a pass did not run."""
+    """What came of a pass, or of several.
+
+    Attributes:
+        graph: the same object, edited in place.
+        modified: whether it changed.
+        refusals: for each pass that did not run its name and why.
+        sound: whether the wiring is known to be valid.
+
+    """
 
     graph: gs.Graph
     modified: bool
     refusals: tuple[str, ...] = ()
+    sound: bool = False
 
 
 class Pass(ABC):
@@ -50,8 +60,12 @@ class Pass(ABC):
     def run(self, graph: gs.Graph) -> bool:
         """Edit the graph; returns whether anything changed."""
 
-    def __call__(self, graph: gs.Graph) -> PassResult:
+    def __call__(self, graph: gs.Graph, *, sound: bool = False) -> PassResult:
         """Check, run, check.
+
+        Args:
+            graph: edited in place.
+            sound: whether the wiring is known to be valid, so that it need not be looked at before.
 
         Raises:
             InternalError: the pass broke its own promise or the graph.
@@ -60,8 +74,8 @@ class Pass(ABC):
         reason = self.requires(graph)
         if reason is not None:
             _logger.warning("%s was skipped: %s", self.name, reason)
-            return PassResult(graph, modified=False, refusals=(f"{self.name}: {reason}",))
-        interface, broken = _interface(graph), defect(graph)
+            return PassResult(graph, modified=False, refusals=(f"{self.name}: {reason}",), sound=sound)
+        interface, broken = _interface(graph), None if sound else defect(graph)
         with names_known(graph):
             modified = self.run(graph)
         if _interface(graph) != interface:
@@ -70,23 +84,42 @@ class Pass(ABC):
         complaint = self.ensures(graph) or (defect(graph) if broken is None else None)
         if complaint is not None:
             raise self._failure(complaint)
-        return PassResult(graph, modified)
+        return PassResult(graph, modified, sound=broken is None)
 
     def _failure(self, complaint: str) -> InternalError:
         return InternalError(f"pass {self.name} left the graph wrong: {complaint}; please report this")
 
 
 class Sequence:
-    """Passes that run one after the other; itself callable like a pass."""
+    """Passes that run one after the other, each of which may be left out; itself callable like a pass."""
 
     def __init__(self, *passes: Pass) -> None:
         self.passes = passes
 
     def __call__(self, graph: gs.Graph) -> PassResult:
         """Run all of them; modified if one of them changed something, with the refusals of all."""
-        results = [one(graph) for one in self.passes]
-        refusals = tuple(refusal for result in results for refusal in result.refusals)
-        return PassResult(graph, any(result.modified for result in results), refusals)
+        result = PassResult(graph, modified=False)
+        for edit in self.passes:
+            latest = edit(graph, sound=result.sound)
+            refusals = (*result.refusals, *latest.refusals)
+            result = PassResult(graph, result.modified or latest.modified, refusals, latest.sound)
+        return result
+
+
+class Mandatory(Sequence):
+    """Passes none of which may be left out: without one the network would not be what was asked for."""
+
+    def __call__(self, graph: gs.Graph) -> PassResult:
+        """Run all of them.
+
+        Raises:
+            InternalError: a pass refused to run; the message says which and why.
+
+        """
+        result = super().__call__(graph)
+        if result.refusals:
+            raise InternalError(f"expected every pass to run, but {'; '.join(result.refusals)}; please report this")
+        return result
 
 
 def _interface(graph: gs.Graph) -> tuple[list[str], list[str]]:

@@ -81,11 +81,11 @@ class DropBranches(Pass):
         return value.reshape(*(1,) * (rank - value.ndim - behind), *value.shape, *(1,) * behind)
 
     def _leave_out_inputs(self, node: gs.Node) -> None:
-        left = [tensor for tensor in node.inputs if tensor.name not in self._removal.empty]
-        if len(left) < len(node.inputs):
+        kept = [tensor for tensor in node.inputs if tensor.name not in self._removal.empty]
+        if len(kept) < len(node.inputs):
             node.inputs.clear()
-            node.inputs.extend(left)
-        if len(left) == 1:
+            node.inputs.extend(kept)
+        if len(kept) == 1:
             self._hand_on(node)
 
     def _leave_out_outputs(self, node: gs.Node) -> None:
@@ -94,9 +94,9 @@ class DropBranches(Pass):
         if all(stays):
             return
         if sum(stays) == 1:
-            left = node.outputs[stays.index(True)]
+            kept = node.outputs[stays.index(True)]
             node.outputs.clear()
-            node.outputs.append(left)
+            node.outputs.append(kept)
             while len(node.inputs) > 1:
                 node.inputs.pop()
             self._hand_on(node)

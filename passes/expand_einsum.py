@@ -105,15 +105,15 @@ def _is_plain(equation: _Equation, tensors: Sequence[gs.Tensor]) -> bool:
     """Whether no label stands twice in a term, and no label has two sizes."""
     if any(len(set(term)) < len(term) for term in (*equation.operands, equation.output)):
         return False
-    sizes: dict[str, set[Any]] = {}
+    sizes: dict[str, set[int | str | None]] = {}
     for term, tensor in zip(equation.operands, tensors, strict=True):
         if tensor.shape is not None and len(tensor.shape) != len(term):
             return False
         for label, size in zip(term, tensor.shape or (), strict=False):
             sizes.setdefault(label, set()).add(size)
     # An axis of one entry may broadcast against one whose size is known at run time only.
-    return all(len(found) == 1 or 1 not in found for found in sizes.values()) and all(
-        len({size for size in found if isinstance(size, int)}) <= 1 for found in sizes.values()
+    return all(len(seen) == 1 or 1 not in seen for seen in sizes.values()) and all(
+        len({size for size in seen if isinstance(size, int)}) <= 1 for seen in sizes.values()
     )
 
 

@@ -68,8 +68,8 @@ class FoldBatchNorm(Pass):
 
     def ensures(self, graph: gs.Graph) -> str | None:
         """No pair that can be folded is left."""
-        left = next(self._folds(graph), None)
-        return None if left is None else f"BatchNormalization '{left.norm.name}' was not folded"
+        unfolded = next(self._folds(graph), None)
+        return None if unfolded is None else f"BatchNormalization '{unfolded.norm.name}' was not folded"
 
     def run(self, graph: gs.Graph) -> bool:
         """Fold pair by pair, so that a second BatchNormalization right behind the first goes too."""

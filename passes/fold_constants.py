@@ -121,7 +121,7 @@ def _is_candidate(node: gs.Node, protected: frozenset[str]) -> bool:
         and node.op not in _NEVER
         and any(tensor.name for tensor in node.inputs)
         and not any(tensor.name in protected for tensor in node.outputs)
-        and next(node.subgraphs(), None) is None
+        and not any(isinstance(value, gs.Graph) for value in node.attrs.values())
         and not _is_weight_chain(node)
     )
 
@@ -171,13 +171,15 @@ def _model_of(node: gs.Node, feeds: Mapping[str, np.ndarray], opset: int) -> onn
     """A model of this one node, with inferred outputs; small integer inputs are initializers, the others inputs."""
     proto = OnnxExporter.export_node(node)
     proto.domain = ""
-    shown = {name for name, array in feeds.items() if array.dtype.kind in "biu" and array.size <= _SHOWN_ELEMENTS}
+    initializers = {
+        name for name, array in feeds.items() if array.dtype.kind in "biu" and array.size <= _SHOWN_ELEMENTS
+    }
     graph = onnx.helper.make_graph(
         [proto],
         "one_node",
-        [_value_info(name, array) for name, array in feeds.items() if name not in shown],
+        [_value_info(name, array) for name, array in feeds.items() if name not in initializers],
         [onnx.helper.make_empty_tensor_value_info(name) for name in proto.output if name],
-        [onnx.numpy_helper.from_array(feeds[name], name) for name in feeds if name in shown],
+        [onnx.numpy_helper.from_array(feeds[name], name) for name in feeds if name in initializers],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
     return onnx.shape_inference.infer_shapes(model, data_prop=True)

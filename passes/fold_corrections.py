@@ -7,6 +7,7 @@ weights keep their size here, the columns of removed units are set to zero; slic
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,8 +49,9 @@ class FoldCorrections(Pass):
         """The structure is of this graph, and no weight is corrected twice."""
         if graph is not self._structure.graph:
             return "the structure was inferred from another graph"
-        names = [correction.consumers[0].weight.constant.name for correction in self._corrections]
-        return "a weight has two corrections" if len(set(names)) < len(names) else None
+        names = Counter(correction.consumers[0].weight.constant.name for correction in self._corrections)
+        twice = next((name for name, count in names.items() if count > 1), None)
+        return None if twice is None else f"weight '{twice}' has two corrections"
 
     def run(self, graph: gs.Graph) -> bool:
         """Correct one weight after the other, then the biases of its nodes."""

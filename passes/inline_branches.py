@@ -78,7 +78,7 @@ class InlineBranches(Pass):
             picked = self._picked(maker, opset)
             if picked is not None:
                 return picked
-        feeds = {each.name: self._known(each, opset) for each in maker.inputs if each.name}
+        feeds = {operand.name: self._known(operand, opset) for operand in maker.inputs if operand.name}
         values = {name: value for name, value in feeds.items() if value is not None and value.size <= _LARGEST}
         if maker.op not in _ASKS or len(values) < len(feeds):
             return None
@@ -129,9 +129,9 @@ def _inlined(graph: gs.Graph, node: gs.Node, branch: gs.Graph) -> list[gs.Node]:
 
 def _rename(graph: gs.Graph, own: list[gs.Tensor]) -> None:
     """Give the tensors of a branch names that nothing else has; another branch may use the same ones."""
-    mine = {id(tensor) for tensor in own}
+    own_ids = {id(tensor) for tensor in own}
     parts = (graph, *graph.subgraphs(recursive=True))
-    taken = {tensor.name for part in parts for tensor in part.tensors().values() if id(tensor) not in mine}
+    taken = {tensor.name for part in parts for tensor in part.tensors().values() if id(tensor) not in own_ids}
     for tensor in own:
         if tensor.name in taken:
             tensor.name = fresh_name(graph, f"{tensor.name}_inlined")

@@ -52,20 +52,20 @@ class MaskConsumers(Pass):
 
     def _readings(self) -> Iterator[_Reading]:
         """Yield what is contracted and loses units; of the two sides of a product it is enough to mask the first."""
-        for one in self._losing(self._structure.consumers):
-            shape = self._along(one.source, (*one.stack, one.axis))
-            if one.recurrence:
-                yield _Reading(one.node, one.index, (one.blocks.size, 1, -1), one.features, one.weight.dtype)
+        for consumer in self._losing(self._structure.consumers):
+            node, features, dtype = consumer.node, consumer.features, consumer.weight.dtype
+            if consumer.recurrence:
+                yield _Reading(node, consumer.index, (consumer.blocks.size, 1, -1), features, dtype)
             else:
-                index = 0 if one.node.op in RECURRENT else 1 - one.index
-                yield _Reading(one.node, index, shape, one.features, one.weight.dtype)
+                shape = self._along(consumer.source, (*consumer.stack, consumer.axis))
+                yield _Reading(node, 0 if node.op in RECURRENT else 1 - consumer.index, shape, features, dtype)
         for pair in self._losing(self._structure.contractions):
             source, axis = pair.sides[0]
             yield _Reading(pair.node, 0, self._along(source, (axis,)), pair.features, None)
 
     def _losing(self, contracting: Sequence[_Contracting]) -> Iterator[_Contracting]:
         """Yield those of which features go; the others may read a constant, which has no axes of its own."""
-        return (one for one in contracting if not keep_mask(one.features, self._keeps).all())
+        return (reader for reader in contracting if not keep_mask(reader.features, self._keeps).all())
 
     def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a mask along these axes that broadcasts against a tensor."""

@@ -93,8 +93,8 @@ def packings(structure: Structure) -> list[Packing]:
     held = protected_names(graph)
     held |= {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
     produced = {atom for use in structure.records.uses if use.role == "producer" for atom in use.dim.atoms()}
-    found = (_packing(node, structure, held, produced) for node in graph.nodes if _is(node, "Reshape"))
-    return [packing for packing in found if packing is not None]
+    candidates = (_packing(node, structure, held, produced) for node in graph.nodes if _is(node, "Reshape"))
+    return [packing for packing in candidates if packing is not None]
 
 
 def _is(node: gs.Node, op: str) -> bool:
@@ -113,9 +113,9 @@ def _packing(node: gs.Node, structure: Structure, held: Collection[str], produce
         return None
     stack, picks = picked
     edited = (*layout, *(pick.node for pick in picks))
-    if any(t.name in held for one in edited for t in one.outputs):
+    if any(t.name in held for reader in edited for t in reader.outputs):
         return None
-    if any(t.name in structure.records.overridable for one in edited for t in one.inputs):
+    if any(t.name in structure.records.overridable for reader in edited for t in reader.inputs):
         # What stands there is only a default: another caller may pick another part.
         return None
     picks += tuple(_dropped(picks, order.index(stack), len(order), held))
@@ -174,11 +174,11 @@ def _picks(
     for node in readers:
         along = _axis(node, len(order))
         stack = None if along is None else order[along]
-        found = None if stack is None or axes[stack].dynamic else _positions(node, axes[stack].size)
-        if stack is None or found is None:
+        positions = None if stack is None or axes[stack].dynamic else _positions(node, axes[stack].size)
+        if stack is None or positions is None:
             return None
         stacks.add(stack)
-        picks.extend(found)
+        picks.extend(positions)
     stack = stacks.pop()
     return None if stacks or stack + 1 >= len(axes) else (stack, tuple(picks))
 

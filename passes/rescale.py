@@ -46,38 +46,37 @@ class RescaleNormalised(Pass):
                 self._put_behind(graph, normalisation.node.outputs[0], "Add", rescaling.offset)
         return bool(self._rescalings)
 
-    def _rescale_parameters(self, graph: gs.Graph, one: Normalisation, rescaling: Rescaling) -> bool:
+    def _rescale_parameters(self, graph: gs.Graph, normalisation: Normalisation, rescaling: Rescaling) -> bool:
         """Take factor and offset into the operator's own scale and shift; False where they are not plain constants."""
-        node = one.node
-        scale = self._own(node, one.scale)
-        has_shift = one.shift is not None and one.shift < len(node.inputs) and not node.inputs[one.shift].is_empty()
-        shift = self._own(node, one.shift) if has_shift else None
+        node, scale_at, shift_at = normalisation.node, normalisation.scale, normalisation.shift
+        scale = self._own(node, scale_at)
+        has_shift = shift_at is not None and shift_at < len(node.inputs) and not node.inputs[shift_at].is_empty()
+        shift = self._own(node, shift_at) if has_shift else None
         if scale is None or (has_shift and (shift is None or shift.shape != scale.shape)):
             return False
-        if rescaling.offset and not has_shift and (one.shift is None or one.shift != len(node.inputs)):
+        if rescaling.offset and not has_shift and (shift_at is None or shift_at != len(node.inputs)):
             return False
-        assert one.scale is not None
-        self._replace(graph, node, one.scale, scale * rescaling.factor)
+        assert scale_at is not None
+        self._replace(graph, node, scale_at, scale * rescaling.factor)
         if rescaling.offset:
-            assert one.shift is not None
+            assert shift_at is not None
             if not has_shift:
-                axes = self._structure.records.own_axes(node, one.scale)
+                axes = self._structure.records.own_axes(node, scale_at)
                 assert axes is not None
-                node.inputs.append(
-                    gs.Constant(fresh_name(graph, f"{node.name}_shift"), stored_input(node, one.scale).values)
-                )
-                self._structure.records.give_own_axes(node, one.shift, axes)
+                values = stored_input(node, scale_at).values
+                node.inputs.append(gs.Constant(fresh_name(graph, f"{node.name}_shift"), values))
+                self._structure.records.give_own_axes(node, shift_at, axes)
             base = 0.0 if shift is None else shift
-            self._replace(graph, node, one.shift, base + scale * rescaling.offset)
+            self._replace(graph, node, shift_at, base + scale * rescaling.offset)
         return True
 
-    def _rescale_written_out(self, graph: gs.Graph, one: Normalisation, rescaling: Rescaling) -> None:
-        assert one.spread is not None
-        factor = rescaling.factor if one.spread.inverse else 1 / rescaling.factor
-        self._put_behind(graph, one.spread.node.outputs[0], "Mul", factor)
+    def _rescale_written_out(self, graph: gs.Graph, normalisation: Normalisation, rescaling: Rescaling) -> None:
+        assert normalisation.spread is not None
+        factor = rescaling.factor if normalisation.spread.inverse else 1 / rescaling.factor
+        self._put_behind(graph, normalisation.spread.node.outputs[0], "Mul", factor)
         if not rescaling.offset:
             return
-        tensor = next(t for node in graph.nodes for t in node.outputs if t.name == one.tensor)
+        tensor = next(t for node in graph.nodes for t in node.outputs if t.name == normalisation.tensor)
         place = self._summand(tensor)
         if place is None:
             self._put_behind(graph, tensor, "Add", rescaling.offset)

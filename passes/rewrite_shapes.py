@@ -48,10 +48,11 @@ class RewriteShapes(Pass):
                 default.node.attrs[default.name] = default.value
         changes: dict[tuple[int, int | str], list[tuple[SizeUse, Edit]]] = {}
         for use in self._structure.records.size_uses:
-            wanted, found = evaluate(use.expected, self._keeps), evaluate(use.present, self._keeps)
+            wanted, computed = evaluate(use.expected, self._keeps), evaluate(use.present, self._keeps)
             # Where nothing is left of a run-time size, the node goes with the branch that it is part of.
-            if self._loses(use) if use.inferred else wanted != found and (found or fixed(use.expected) is not None):
-                changes.setdefault((id(use.node), use.where), []).append((use, _edit(use, wanted, found)))
+            differs = wanted != computed and (computed or fixed(use.expected) is not None)
+            if self._loses(use) if use.inferred else differs:
+                changes.setdefault((id(use.node), use.where), []).append((use, _edit(use, wanted, computed)))
         for edits in changes.values():
             node, where = edits[0][0].node, edits[0][0].where
             values = {use.position: edit for use, edit in edits}
@@ -91,11 +92,11 @@ class RewriteShapes(Pass):
         node.inputs[index] = self._vectors.edited(tensor, edits)
 
 
-def _edit(use: SizeUse, wanted: int, found: int) -> Edit:
+def _edit(use: SizeUse, wanted: int, computed: int) -> Edit:
     """Return what to write where `wanted` entries are needed at the nominal sizes and `found` would be given."""
     if use.inferred:
         return -1
-    return Fraction(wanted, found) if fixed(use.expected) is None else wanted
+    return Fraction(wanted, computed) if fixed(use.expected) is None else wanted
 
 
 def _numbers(values: Mapping[int | None, Edit]) -> dict[int | None, int]:

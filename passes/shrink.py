@@ -76,21 +76,21 @@ class Shrink(Pass):
         """Give every use the slice its masks ask for; equal masks share one constant."""
         dense = stored_input(*uses[0][:2])
         values: np.ndarray | None = None
-        made: dict[tuple[bytes, ...], gs.Constant] = {}
+        slices: dict[tuple[bytes, ...], gs.Constant] = {}
         # A use that is not listed (in the body of an If, say) keeps the dense constant under its name.
         alone = len(uses) == len(dense.outputs) and all(tensor is not dense for tensor in graph.outputs)
         for node, index, masks in uses:
             key = tuple(mask.tobytes() for mask in masks)
-            if key not in made:
+            if key not in slices:
                 if all(mask.all() for mask in masks):
-                    made[key] = dense
+                    slices[key] = dense
                 else:
                     values = values_of(dense._values) if values is None else values
                     name = dense.name if alone and len(uses) == 1 else fresh_name(graph, f"{dense.name}_pruned")
-                    made[key] = gs.Constant(name, self._store(_compress(values, masks)))
-            if made[key] is not dense:
-                node.inputs[index] = made[key]
-        return any(constant is not dense for constant in made.values())
+                    slices[key] = gs.Constant(name, self._store(_compress(values, masks)))
+            if slices[key] is not dense:
+                node.inputs[index] = slices[key]
+        return any(constant is not dense for constant in slices.values())
 
     def _update_shape(self, tensor: gs.Variable) -> None:
         axes = self._structure.records.axes.get(tensor.name)

@@ -62,14 +62,14 @@ class SizeVectors:
 
     def _lengths(self, tensor: gs.Tensor) -> list[int] | None:
         """Return how many entries each part has of a vector that a Concat makes; None where it is made otherwise."""
-        made = _maker(tensor)
-        if made is None or made.op != "Concat" or self._integers[tensor.name].ndim != 1:
+        maker = _maker(tensor)
+        if maker is None or maker.op != "Concat" or self._integers[tensor.name].ndim != 1:
             return None
-        if not all(isinstance(part, gs.Constant) or part.name in self._integers for part in made.inputs):
+        if not all(isinstance(part, gs.Constant) or part.name in self._integers for part in maker.inputs):
             return None
         return [
             int(part.values.size if isinstance(part, gs.Constant) else self._integers[part.name].size)
-            for part in made.inputs
+            for part in maker.inputs
         ]
 
     def _joined(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
@@ -94,21 +94,21 @@ class SizeVectors:
 
     def _scaled(self, tensor: gs.Tensor, ratio: Fraction) -> gs.Variable | None:
         """Return a single size times `ratio`, by another number in the Mul that makes it; None where there is none."""
-        made = _maker(tensor)
-        if made is None or made.domain or tensor.name not in self._integers or self._integers[tensor.name].size != 1:
+        maker = _maker(tensor)
+        if maker is None or maker.domain or tensor.name not in self._integers or self._integers[tensor.name].size != 1:
             return None
-        if made.op in _HANDED_ON and isinstance(made.inputs[0], gs.Variable):
-            within = self._scaled(made.inputs[0], ratio)
+        if maker.op in _HANDED_ON and isinstance(maker.inputs[0], gs.Variable):
+            within = self._scaled(maker.inputs[0], ratio)
             if within is None:
                 return None
-            return self._computed(tensor, made.op, [within, *made.inputs[1:]], made, dict(made.attrs))
-        if made.op != "Mul":
+            return self._computed(tensor, maker.op, [within, *maker.inputs[1:]], maker, dict(maker.attrs))
+        if maker.op != "Mul":
             return None
-        for factor, other in (made.inputs, made.inputs[::-1]):
+        for factor, other in (maker.inputs, maker.inputs[::-1]):
             number = read_values(factor)
             if isinstance(factor, gs.Constant) and number is not None and (int(number.item()) * ratio).denominator == 1:
                 changed = self._rewritten(factor, {0: ratio})
-                return self._computed(tensor, "Mul", [changed, other], made)
+                return self._computed(tensor, "Mul", [changed, other], maker)
         return None
 
     def _overwritten(self, tensor: gs.Tensor, shape: tuple[int, ...], edits: Mapping[int, Edit]) -> gs.Tensor:
@@ -147,8 +147,8 @@ class SizeVectors:
         name = fresh_name(self._graph, f"{like.name}_pruned")
         output = gs.Variable(name, dtype=like.dtype, shape=like.shape)
         operands = [
-            gs.Constant(fresh_name(self._graph, f"{name}_{i}"), each) if isinstance(each, np.ndarray) else each
-            for i, each in enumerate(inputs)
+            gs.Constant(fresh_name(self._graph, f"{name}_{i}"), operand) if isinstance(operand, np.ndarray) else operand
+            for i, operand in enumerate(inputs)
         ]
         attrs = dict(attributes or {})
         node = gs.Node(op, name=f"{name}_{op.lower()}", attrs=attrs, inputs=operands, outputs=[output])

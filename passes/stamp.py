@@ -38,13 +38,13 @@ class Stamp:
 def write_stamp(model: onnx.ModelProto, stamp: Stamp) -> None:
     """Put the stamp on the model, in place; a stamp of an earlier pruning is replaced."""
     others = [prop for prop in model.metadata_props if not prop.key.startswith(_PREFIX)]
-    ours = [
+    entries = [
         onnx.StringStringEntryProto(key=_PREFIX + name, value=str(getattr(stamp, name)))
-        for name in sorted(one.name for one in fields(Stamp))
+        for name in sorted(entry.name for entry in fields(Stamp))
     ]
     kept = [onnx.StringStringEntryProto.FromString(prop.SerializeToString()) for prop in others]
     del model.metadata_props[:]
-    model.metadata_props.extend([*kept, *ours])
+    model.metadata_props.extend([*kept, *entries])
 
 
 def read_stamp(model: onnx.ModelProto) -> Stamp | None:
@@ -54,25 +54,25 @@ def read_stamp(model: onnx.ModelProto) -> Stamp | None:
         ModelError: the stamp is there and incomplete, or a number in it is none.
 
     """
-    ours = [prop for prop in model.metadata_props if prop.key.startswith(_PREFIX)]
-    found = {prop.key.removeprefix(_PREFIX): prop.value for prop in ours}
-    if not found:
+    stamped = [prop for prop in model.metadata_props if prop.key.startswith(_PREFIX)]
+    entries = {prop.key.removeprefix(_PREFIX): prop.value for prop in stamped}
+    if not entries:
         return None
     try:
-        return _parse(found)
+        return _parse(entries)
     except (KeyError, ValueError) as error:
         raise ModelError(
             f"expected a complete stamp under '{_PREFIX}', found a damaged one ({error}); prune the dense model again"
         ) from error
 
 
-def _parse(found: Mapping[str, str]) -> Stamp:
+def _parse(entries: Mapping[str, str]) -> Stamp:
     return Stamp(
-        target=found["target"],
-        dense_macs=int(found["dense_macs"]),
-        pruned_macs=int(found["pruned_macs"]),
-        dense_parameters=int(found["dense_parameters"]),
-        pruned_parameters=int(found["pruned_parameters"]),
-        dense_fingerprint=found["dense_fingerprint"],
-        version=found["version"],
+        target=entries["target"],
+        dense_macs=int(entries["dense_macs"]),
+        pruned_macs=int(entries["pruned_macs"]),
+        dense_parameters=int(entries["dense_parameters"]),
+        pruned_parameters=int(entries["pruned_parameters"]),
+        dense_fingerprint=entries["dense_fingerprint"],
+        version=entries["version"],
     )

@@ -43,8 +43,8 @@ class Tidy(Pass):
         """The nodes are sorted, and the dead ones are gone."""
         if not is_sorted(graph):
             return "the nodes are not in topological order"
-        left = next(iter(dead_nodes(graph, self._spare)), None)
-        return None if left is None else f"dead node '{left.name}' is still there"
+        dead = next(iter(dead_nodes(graph, self._spare)), None)
+        return None if dead is None else f"dead node '{dead.name}' is still there"
 
     def run(self, graph: gs.Graph) -> bool:
         """Bypass, remove, sort."""

@@ -51,14 +51,14 @@ class UnpackProjections(Pass):
 
     def run(self, graph: gs.Graph) -> bool:
         """Rewrite one stacked projection after the other."""
-        found = packings(self._structure)
+        stacked = packings(self._structure)
         maker = _Maker(graph, self._structure.records.extents)
-        for packing in found:
+        for packing in stacked:
             maker.begin(packing.reshape)
             gone = _rewrite(packing, maker)
             maker.insert(before=packing.reshape)
             drop_nodes(graph, gone)
-        return bool(found)
+        return bool(stacked)
 
 
 class _Maker:
@@ -89,9 +89,9 @@ class _Maker:
         self, op: str, inputs: Sequence[gs.Tensor], attrs: dict[str, object] | None = None, outputs: int = 1
     ) -> list[gs.Variable]:
         """Return the outputs of a new node; they hold what its first input holds."""
-        made = [gs.Variable(self._name(op.lower()), dtype=inputs[0].dtype) for _ in range(outputs)]
-        self._made.append(gs.Node(op, name=self._name(op), attrs=attrs or {}, inputs=list(inputs), outputs=made))
-        return made
+        results = [gs.Variable(self._name(op.lower()), dtype=inputs[0].dtype) for _ in range(outputs)]
+        self._made.append(gs.Node(op, name=self._name(op), attrs=attrs or {}, inputs=list(inputs), outputs=results))
+        return results
 
     def listing(
         self,
@@ -108,10 +108,10 @@ class _Maker:
 
     def entries(self, vector: gs.Tensor) -> list[gs.Tensor] | None:
         """Return the parts of one entry each that a Concat makes a vector of; None where it is made otherwise."""
-        made = vector.inputs[0] if len(vector.inputs) == 1 else None
-        if made is None or made.op != "Concat":
+        concat = vector.inputs[0] if len(vector.inputs) == 1 else None
+        if concat is None or concat.op != "Concat":
             return None
-        return list(made.inputs) if all(self._length(part) == 1 for part in made.inputs) else None
+        return list(concat.inputs) if all(self._length(part) == 1 for part in concat.inputs) else None
 
     def _length(self, part: gs.Tensor) -> int | None:
         if isinstance(part, gs.Constant):
@@ -135,7 +135,7 @@ def _rewrite(packing: Packing, maker: _Maker) -> list[gs.Node]:
     gone = list({id(n): n for n in (packing.reshape, *packing.layout, *(p.node for p in packing.picks))}.values())
     for pick in packing.picks:
         part = parts[pick.position]
-        readers = [node for node in pick.tensor.outputs if all(node is not one for one in gone)]
+        readers = [node for node in pick.tensor.outputs if all(node is not other for other in gone)]
         if readers and pick.keeps:
             (part,) = maker.listing("Unsqueeze", part, [axis])
         replace_uses(pick.tensor, part)

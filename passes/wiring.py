@@ -60,8 +60,9 @@ def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
 def protected_names(graph: gs.Graph) -> frozenset[str]:
     """Names that must keep their tensor: the inputs and outputs of the graph and the outputs of its bodies."""
     names = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    for body in graph.subgraphs(recursive=True):
-        names.update(tensor.name for tensor in body.outputs)
+    for node in graph.nodes:
+        for body in (inner for held in _bodies(node) for inner in _with_bodies(held)):
+            names.update(tensor.name for tensor in body.outputs)
     return frozenset(names)
 
 
@@ -101,11 +102,11 @@ def float_type(tensor: gs.Tensor) -> np.dtype[Any]:
     """Return the element type of an activation; where it is not recorded, that of the floats it is computed from."""
     pending, seen = deque([tensor]), {tensor.name}
     while pending:
-        found = pending.popleft()
-        dtype: np.dtype[Any] | None = None if found.dtype is None else np.dtype(found.dtype)
+        reached = pending.popleft()
+        dtype: np.dtype[Any] | None = None if reached.dtype is None else np.dtype(reached.dtype)
         if dtype is not None and dtype.kind == "f":
             return dtype
-        for source in (source for node in found.inputs for source in node.inputs):
+        for source in (source for node in reached.inputs for source in node.inputs):
             if source.name not in seen:
                 seen.add(source.name)
                 pending.append(source)
@@ -233,13 +234,13 @@ def defect(graph: gs.Graph) -> str | None:
     parts = list(_with_bodies(graph))
     known = {tensor.name for part in parts for tensor in part.inputs}
     for part in parts:
-        made: set[str] = set()
+        outputs: set[str] = set()
         for node in part.nodes:
             for name in (tensor.name for tensor in node.outputs if tensor.name):
-                if name in made:
+                if name in outputs:
                     return f"two nodes make tensor '{name}'"
-                made.add(name)
-        known |= made
+                outputs.add(name)
+        known |= outputs
     for part in parts:
         for tensor in (*(tensor for node in part.nodes for tensor in node.inputs), *part.outputs):
             if tensor.name and not isinstance(tensor, gs.Constant) and tensor.name not in known:
@@ -255,7 +256,14 @@ def _is_sparse(tensor: gs.Constant) -> bool:
 
 def _with_bodies(graph: gs.Graph) -> Iterator[gs.Graph]:
     yield graph
-    yield from graph.subgraphs(recursive=True)
+    for node in graph.nodes:
+        for body in _bodies(node):
+            yield from _with_bodies(body)
+
+
+def _bodies(node: gs.Node) -> list[gs.Graph]:
+    """Return the graphs that a node holds itself; most hold none, and are asked often."""
+    return [value for value in node.attrs.values() if isinstance(value, gs.Graph)] if node.attrs else []
 
 
 def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
@@ -269,10 +277,12 @@ def _tensors(graph: gs.Graph) -> Iterator[gs.Tensor]:
 def _used_names(node: gs.Node) -> Iterator[str]:
     """Names the node reads, those its bodies read or hand out included; what a body makes itself is its own affair."""
     yield from (tensor.name for tensor in node.inputs)
-    bodies = list(node.subgraphs(recursive=True))
-    made = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
-    made |= {tensor.name for body in bodies for tensor in body.inputs}
-    outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in made)
+    bodies = [inner for body in _bodies(node) for inner in _with_bodies(body)]
+    if not bodies:
+        return
+    inner_names = {tensor.name for body in bodies for inner in body.nodes for tensor in inner.outputs}
+    inner_names |= {tensor.name for body in bodies for tensor in body.inputs}
+    outer = (tensor for body in bodies for tensor in _tensors(body) if tensor.name not in inner_names)
     # A constant of a body is made nowhere, and may have the name of what the graph around it makes later.
     yield from (tensor.name for tensor in outer if not isinstance(tensor, gs.Constant))
 

@@ -63,3 +63,35 @@ def test_a_short_table_is_whole() -> None:
     assert "more" not in table
     assert "caption" not in table
     assert '<tr><th scope="row">1</th><td>2</td></tr>' in table
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (12_572_096, "12.6 M"),
+        (99_960, "100 k"),
+        (999_600, "1.00 M"),
+        (4_089_284_608, "4.09 G"),
+    ],
+)
+def test_counts_take_the_unit_after_the_prefix(number: int, text: str) -> None:
+    assert count(number) == text
+    assert count(number, "B").endswith("B")
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "-"), (0.0, "0%"), (1e-6, "< 0.01%"), (0.0012, "0.12%"), (0.0123, "1.2%"), (0.0996, "10%"), (0.5, "50%")],
+)
+def test_small_and_large_shares(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0059, "5.90 µs"), (0.1, "0.100 ms"), (12.34, "12.3 ms"), (250, "250 ms"), (2500, "2.50 s")]
+)
+def test_times_from_microseconds_to_seconds(value: float, text: str) -> None:
+    assert milliseconds(value) == text

@@ -15,6 +15,7 @@ from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OptionError, PlanError, TargetError
 from onnx_subprune.evaluate import top1
 from onnx_subprune.model import input_specs, load_model, open_session, run
+from onnx_subprune.network import normalise
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import Result, analyse, apply, calibrate, prune
@@ -309,8 +310,24 @@ def test_the_best_trial_is_the_first_sweep(
 
     monkeypatch.setattr(stages, "refit", counting)
     options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
-    result = prune(dense, demo.calibration, options, statistics=half.statistics)
+    some = {name: values[:96] for name, values in demo.calibration.items()}
+    result = prune(dense, some, options, statistics=half.statistics)
     # Two trials and the sweep after the better one.
     assert sweeps == [0, 0, 1]
-    replayed = apply(result.plan, dense, demo.calibration, options, statistics=half.statistics)
+    replayed = apply(result.plan, dense, some, options, statistics=half.statistics)
     assert replayed.model.SerializeToString(deterministic=True) == result.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize("options", [{"allocation": "measured"}, {"target": Target("drop", 0.5)}])
+def test_however_many_networks_are_tried_the_structure_is_inferred_once(
+    dense: onnx.ModelProto, demo: Demo, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    inferences: list[object] = []
+    imports: list[object] = []
+    infer, to_graph = normalise.infer, normalise.to_graph
+    monkeypatch.setattr(normalise, "infer", lambda *given, **more: inferences.append(1) or infer(*given, **more))
+    monkeypatch.setattr(normalise, "to_graph", lambda *given: imports.append(1) or to_graph(*given))
+    calib = {name: values[:64] for name, values in demo.calibration.items()}
+    prune(dense, calib, Options.of_effort("fast", threads=1, **options))
+    # The model as it was given becomes a graph, and the normalised one.
+    assert (len(inferences), len(imports)) == (1, 2)

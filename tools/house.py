@@ -127,15 +127,21 @@ def _length(node: ast.stmt) -> int:
     return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
+def package_names(modules: Iterable[Module]) -> set[str]:
+    """Return the names that packages hand on, for others to use."""
+    return {name for module in modules if module.is_package for name in _offered(module.tree)}
+
+
 def public_functions(modules: Iterable[Module]) -> Iterator[tuple[str, bool]]:
     """Yield each function with arguments that a module or one of its classes offers, and whether `Args:` says which."""
     for module in modules:
         offered = _offered(module.tree)
         for node in module.tree.body:
             if isinstance(node, _Function | ast.ClassDef) and node.name in offered:
+                prefix = f"{module.name}.{node.name}." if isinstance(node, ast.ClassDef) else f"{module.name}."
                 for function in _own_functions(node):
                     if _has_arguments(function):
-                        yield f"{module.name}.{function.name}", "Args:" in (ast.get_docstring(function) or "")
+                        yield f"{prefix}{function.name}", "Args:" in (ast.get_docstring(function) or "")
 
 
 def _own_functions(node: _Function | ast.ClassDef) -> list[_Function]:
@@ -246,9 +252,21 @@ def _functions(modules: list[Module]) -> Iterator[str]:
     yield f"functions                  {len(lengths)}, median / 90% {_spread(whole)} lines, {_spread(code)} of code"
     yield f"functions over {LONG_FUNCTION} lines    {sum(size > LONG_FUNCTION for size in whole)} with their docstrings"
     yield _listed(f"over {LONG_FUNCTION} lines of code", [f"{n} {c}" for n, _, c in lengths if c > LONG_FUNCTION])
-    documented = [has for _, has in public_functions(modules)]
-    share = sum(documented) / len(documented)
-    yield f"public, with Args:         {sum(documented)} of {len(documented)} with arguments ({share:.0%})"
+    public = list(public_functions(modules))
+    offered = package_names(modules)
+    yield f"public, with Args:         {_share(has for _, has in public)}"
+    yield f"of them from a package     {_share(has for name, has in public if _owner(name) in offered)}"
+
+
+def _owner(name: str) -> str:
+    """Return the class of a method, or the function itself."""
+    *_, outer, function = name.split(".")
+    return outer if outer[0].isupper() else function
+
+
+def _share(documented: Iterable[bool]) -> str:
+    has = list(documented)
+    return f"{sum(has)} of {len(has)} with arguments ({sum(has) / max(len(has), 1):.0%})"
 
 
 def _spread(sizes: list[int]) -> str:

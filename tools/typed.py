@@ -1,5 +1,8 @@
 """How much of the code has types that are known: expressions without `Any`, by package, from a report of mypy.
 
+What counts is the type of the whole expression, as mypy counts it: an array of some element type is known, an element
+taken out of it is not.
+
     mypy --any-exprs-report FOLDER && python tools/typed.py FOLDER
 
 The exit status is 1 if a package has fewer of them than it must have.
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ALL = "all"
-LEAST = {ALL: 0.95, "model": 0.9, "passes": 0.9, "structure": 0.9}
+LEAST = {ALL: 0.97, "model": 0.97, "passes": 0.97, "structure": 0.97}
 """The share that has to be known, over all and by package."""
 
 

@@ -16,10 +16,10 @@ __all__ = ["doctor"]
 def doctor(*, json: Json = False, verbose: Verbose = 0, quiet: Quiet = False) -> None:
     """Check the environment: versions, execution providers that really load, clashes; exit code 1 if unusable."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
-        found = report.examine()
+        environment = report.examine()
         multiples = known_multiples()
-        document = {"format": "onnx_subprune.doctor/1", **asdict(found)}
-        document |= {"multiples": multiples, "problems": found.problems}
-        screen.show(document, report.environment_table(found, multiples))
-        if found.problems:
-            raise UserError(found.problems[0])
+        document = {"format": "onnx_subprune.doctor/1", **asdict(environment)}
+        document |= {"multiples": multiples, "problems": environment.problems}
+        screen.show(document, report.environment_table(environment, multiples))
+        if environment.problems:
+            raise UserError(environment.problems[0])

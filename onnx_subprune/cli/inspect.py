@@ -39,4 +39,4 @@ def inspect(
             tables.append(report.group_table(document))
         if document["frozen"]:
             tables.append(report.frozen_table(document))
-        screen.show(document, *tables, *report.rule_error_lines(document), report.totals(document))
+        screen.show(document, *tables, *report.notice_lines(document), report.totals(document))

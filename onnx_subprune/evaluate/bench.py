@@ -89,7 +89,7 @@ def bench(
         runs: timed rounds, in each of which every model runs once; None for as many as `pace` asks for.
         warmup: rounds at the start of every sitting that are not counted.
         providers: execution providers, most wanted first.
-        threads: intra-op threads of each session.
+        threads: intra-op threads of each session; None for the runtime's own choice.
         pace: when to stop where `runs` is None; by default as soon as ratios are within 1%, after 30 seconds at most.
         bound: whether inputs and outputs are buffers on the device, so that copies are not timed; None: on a GPU.
         progress: called between sittings with the runs done and their number; without a number of runs, with the

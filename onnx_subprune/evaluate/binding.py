@@ -1,4 +1,4 @@
-"""What is timed: one run of a session on inputs that are where they are needed.
+"""A run to be timed: one run of a session on inputs that are where they are needed.
 
 On a device with its own memory, inputs and outputs stand in buffers there, bound once, so that a run copies nothing to
 it and nothing back: what is timed is the model. On the CPU a session reads NumPy's arrays where they lie; binding them
@@ -28,16 +28,19 @@ _DEVICES = {
 
 
 def device_of(session: ort.InferenceSession) -> str:
-    """Where the most wanted provider of a session has its memory: `cuda`, `dml` or `cpu`."""
+    """Return where the most wanted provider of a session has its memory: `cuda`, `dml` or `cpu`."""
     return _DEVICES.get(session.get_providers()[0], "cpu")
 
 
 def runner(
     session: ort.InferenceSession, feeds: Mapping[str, Array], *, bound: bool | None = None
 ) -> Callable[[], object]:
-    """Return a function that runs `session` once on `feeds` and returns when the outputs are ready.
+    """Return a function that runs a session once and returns when the outputs are ready.
 
-    With `bound` the inputs and outputs are buffers on the device; None binds where the device is not the CPU.
+    Args:
+        session: of the model.
+        feeds: an array per input.
+        bound: whether inputs and outputs are buffers on the device; None where the device is not the CPU.
 
     Raises:
         DataError: the feeds do not fit.
@@ -46,8 +49,8 @@ def runner(
     """
     run(session, feeds)  # says in one line what is wrong with them
     if not (device_of(session) != "cpu" if bound is None else bound):
-        held = dict(feeds)
-        return lambda: session.run(None, held)
+        arrays = dict(feeds)
+        return lambda: session.run(None, arrays)
     binding = _bound(session, feeds)
 
     def once() -> None:
@@ -58,7 +61,7 @@ def runner(
 
 
 def _bound(session: ort.InferenceSession, feeds: Mapping[str, Array]) -> Any:
-    """A binding of the feeds, and of buffers that fit the outputs that they give."""
+    """Return a binding of the feeds, and of buffers that fit the outputs that they give."""
     device, binding = device_of(session), session.io_binding()
     for name, array in feeds.items():
         binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))

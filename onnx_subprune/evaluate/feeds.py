@@ -19,7 +19,12 @@ Array = NDArray[Any]
 
 
 def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Array]:
-    """Make inputs of the given shapes: standard normal floats; integers 0 and 1, which any vocabulary or mask holds.
+    """Return inputs of the given shapes: standard normal floats; integers 0 and 1, which any vocabulary or mask holds.
+
+    Args:
+        specs: of the model's inputs.
+        shapes: by input.
+        seed: of the values.
 
     Raises:
         OptionError: an input has no shape, or a dtype that random values do not suit.
@@ -48,20 +53,20 @@ def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Arr
         if different := [name for name in reference | other if not _alike(reference.get(name), other.get(name))]:
             name = different[0]
             raise OptionError(
-                f"model {number} expected to take the inputs of the first, found {_shown(other.get(name))} where that "
-                f"has {_shown(reference.get(name))}; compare models with equal inputs"
+                f"model {number} expected to take the inputs of the first, found {_words(other.get(name))} where that "
+                f"has {_words(reference.get(name))}; compare models with equal inputs"
             )
     if odd := sorted(reference.keys() ^ feeds.keys()):
         raise OptionError(f"feeds for {sorted(reference)} expected, '{odd[0]}' is missing or unknown; name every input")
 
 
-def _alike(one: InputSpec | None, other: InputSpec | None) -> bool:
-    """Same dtype and rank, and no axis of two different fixed sizes; symbols may differ."""
-    if one is None or other is None or one.dtype != other.dtype or len(one.shape) != len(other.shape):
+def _alike(reference: InputSpec | None, other: InputSpec | None) -> bool:
+    """Return whether two inputs have the same dtype and rank and no axis of two fixed sizes; symbols may differ."""
+    if reference is None or other is None or (reference.dtype, len(reference.shape)) != (other.dtype, len(other.shape)):
         return False
-    pairs = zip(one.shape, other.shape, strict=True)
+    pairs = zip(reference.shape, other.shape, strict=True)
     return all(a == b for a, b in pairs if isinstance(a, int) and isinstance(b, int))
 
 
-def _shown(spec: InputSpec | None) -> str:
+def _words(spec: InputSpec | None) -> str:
     return "nothing" if spec is None else f"'{spec.name}' {spec.dtype} {list(spec.shape)}"

@@ -63,11 +63,11 @@ class Fidelity:
         rows = [
             (
                 name,
-                f"{one.relative_l2:.2e}",
-                f"{one.cosine:.6f}",
-                "-" if one.agreement is None else f"{one.agreement:.2%}",
+                f"{output.relative_l2:.2e}",
+                f"{output.cosine:.6f}",
+                "-" if output.agreement is None else f"{output.agreement:.2%}",
             )
-            for name, one in self.outputs.items()
+            for name, output in self.outputs.items()
         ]
         head = ("output", "relative error", "cosine", "same class")
         return html_table(head, rows, f"Fidelity on {self.samples} samples")
@@ -89,6 +89,17 @@ def fidelity(
 ) -> Fidelity:
     """Compare the outputs of two models on the same samples.
 
+    Args:
+        dense: the reference.
+        pruned: gives outputs of the same names and shapes.
+        data: samples for both; labels are not read.
+        providers: execution providers, most wanted first.
+        batch_size: samples per run.
+        threads: intra-op threads of the runtime; None for its own choice.
+
+    Returns:
+        Errors, cosines and, for outputs [samples, classes], agreement of every output that holds numbers.
+
     Raises:
         ModelError: the models' outputs differ in name, or none of them holds numbers.
         DataError: a sample does not fit, or an output differs in shape.
@@ -103,9 +114,9 @@ def fidelity(
     sums: dict[str, _Sums] = {}
     samples = 0
     for feeds in data.batches(batch_size):
-        expected, found = (run(session, feeds) for session in sessions)
+        expected, given = (run(session, feeds) for session in sessions)
         for name in _numeric(expected):
-            sums.setdefault(name, _Sums(name)).add(expected[name], found[name])
+            sums.setdefault(name, _Sums(name)).add(expected[name], given[name])
         samples += data.samples_in(feeds)
     if not sums:
         raise ModelError(f"an output that holds numbers expected, found {names}; such models cannot be compared")
@@ -113,11 +124,11 @@ def fidelity(
 
 
 def _numeric(outputs: Mapping[str, Any]) -> list[str]:
-    """Names of the outputs that are tensors of numbers; sequences and text are not compared."""
-    kept = [name for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"]
-    for name in outputs.keys() - set(kept):
+    """Return the names of the outputs that are tensors of numbers; sequences and text are not compared."""
+    names = [name for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"]
+    for name in outputs.keys() - set(names):
         logger.debug("output '%s' holds no numbers and is not compared", name)
-    return kept
+    return names
 
 
 class _Sums:

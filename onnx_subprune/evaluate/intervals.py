@@ -24,7 +24,23 @@ FEWEST = 6
 
 
 def median_interval(values: NDArray[Any], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """Return the interval that holds the median of what `values` are drawn from; None if they are too few."""
+    """Return the interval that holds the median of the distribution that `values` are drawn from.
+
+    Args:
+        values: [n] independent draws.
+        confidence: how often the interval holds that median, at least.
+
+    Returns:
+        The k-th smallest and the k-th largest value; None if `values` are too few for any.
+
+    >>> median_interval(np.array([5.0, 1.0, 4.0, 2.0, 3.0, 9.0]))
+    (1.0, 9.0)
+    >>> median_interval(np.arange(1.0, 10.0))
+    (2.0, 8.0)
+    >>> print(median_interval(np.arange(5.0)))
+    None
+
+    """
     ordered = np.sort(np.asarray(values, float))
     below = special.bdtr(np.arange(len(ordered) // 2), len(ordered), 0.5)
     k = int(np.searchsorted(below, (1 - confidence) / 2, side="right"))

@@ -1,10 +1,9 @@
 """Peak memory of a model: a process of its own loads it and runs it, and the kernel says what that process took.
 
-What is counted is resident memory (`VmHWM` and `VmRSS` of Linux) above what the process took with ONNX Runtime and the
-providers loaded and no model: the weights, the copies of them that kernels want, activations, and what loading takes in
+Resident memory counts (`VmHWM` and `VmRSS` of Linux), above that of the process with ONNX Runtime and the providers
+loaded and no model: the weights, the copies of them that kernels want, activations, and whatever loading takes in
 passing. It is memory of the host; what a provider holds on a GPU is not in it. Allocators give pages back late and keep
-some in store, the code of kernels that run
-for the first time counts too: figures are good to a few MB.
+some in store, and the code of kernels that run for the first time counts too: figures are good to a few MB.
 """
 
 from __future__ import annotations
@@ -66,7 +65,13 @@ def peak_memory(
     providers: Sequence[str] = ("cpu",),
     threads: int | None = None,
 ) -> Memory:
-    """Load and run `model` in a process of its own and return what memory that took there.
+    """Load and run `model` in a process of its own and return the memory that this took there.
+
+    Args:
+        model: is written to a file first, and loaded from it.
+        feeds: an array per input.
+        providers: execution providers, most wanted first.
+        threads: intra-op threads of the runtime; None for its own choice.
 
     Raises:
         OptionError: this system does not say what a process takes (Linux does), or a provider did not load.
@@ -81,32 +86,32 @@ def peak_memory(
         job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
         (Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), folder]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        answer = Path(folder) / "answer.json"
-        said = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
-    if said is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        path = Path(folder) / "answer.json"
+        answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if answer is None:
+        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(
-            f"the process that measures memory expected to end well, found exit code {done.returncode}: {last}; leave "
-            "memory out, or free some"
+            f"the process that measures memory expected to end well, found exit code {process.returncode}: {last}; "
+            "leave memory out, or free some"
         )
-    if "error" in said:
-        raise _ERRORS[said["error"]](said["message"])
-    return Memory(**said)
+    if "error" in answer:
+        raise _ERRORS[answer["error"]](answer["message"])
+    return Memory(**answer)
 
 
 def child(folder: str) -> None:
-    """What the process of its own does with the job in `folder`: its answer is a file there."""
+    """Do the job in `folder`, in the process that is measured: the answer is a file there."""
     where = Path(folder)
     job = pickle.loads((where / "job.pickle").read_bytes())
     try:
-        answer = asdict(_measured(where / "model.onnx", job["feeds"], job["providers"], job["threads"]))
+        answer = asdict(_resident_memory(where / "model.onnx", job["feeds"], job["providers"], job["threads"]))
     except tuple(_ERRORS.values()) as error:
         answer = {"error": type(error).__name__, "message": str(error)}
     (where / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
 
-def _measured(model: Path, feeds: Mapping[str, Array], providers: Sequence[str], threads: int | None) -> Memory:
+def _resident_memory(model: Path, feeds: Mapping[str, Array], providers: Sequence[str], threads: int | None) -> Memory:
     # The libraries of a provider are loaded with its first session, whatever the model.
     open_session(onnx.parser.parse_model(_NOTHING), providers, threads=threads)
     base = _resident("VmRSS")
@@ -122,7 +127,7 @@ def _measured(model: Path, feeds: Mapping[str, Array], providers: Sequence[str],
 
 
 def _resident(field: str) -> int:
-    """Bytes that the kernel counts for this process under `field`."""
-    found = re.search(rf"^{field}:\s*(\d+) kB", (_PROC / "status").read_text(encoding="ascii"), re.MULTILINE)
-    assert found is not None
-    return 1024 * int(found[1])
+    """Return the bytes that the kernel counts for this process under `field`."""
+    line = re.search(rf"^{field}:\s*(\d+) kB", (_PROC / "status").read_text(encoding="ascii"), re.MULTILINE)
+    assert line is not None
+    return 1024 * int(line[1])

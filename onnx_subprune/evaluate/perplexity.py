@@ -77,60 +77,60 @@ def perplexity(
     output = _logits_output(session)
     first = next(iter(data.batches(1)))
     vocabulary = _vocabulary(session, output, ids, first)
-    window = max(1, first[ids.name].size) * vocabulary * 4
-    total, tokens, windows = 0.0, 0, 0
-    for feeds in data.batches(max(1, min(batch_size, _LOGITS_BYTES // window))):
-        found = feeds[ids.name]
-        _check_ids(found, vocabulary, data.source)
+    window_bytes = max(1, first[ids.name].size) * vocabulary * 4
+    total, predicted, windows = 0.0, 0, 0
+    for feeds in data.batches(max(1, min(batch_size, _LOGITS_BYTES // window_bytes))):
+        tokens = feeds[ids.name]
+        _check_ids(tokens, vocabulary, data.source)
         logits = run(session, feeds, [output])[output]
-        _check_logits(logits, found, output)
-        losses = _losses(logits, found, _counted(feeds, found))
+        _check_logits(logits, tokens, output)
+        losses = _losses(logits, tokens, _counted(feeds, tokens))
         if np.isnan(losses).any():
             raise ModelError(
                 f"finite logits expected in output '{output}', found NaN or infinity in windows {windows} to "
-                f"{windows + len(found) - 1}; run the model in float32, or mend it"
+                f"{windows + len(tokens) - 1}; run the model in float32, or mend it"
             )
-        total, tokens, windows = total + float(losses.sum()), tokens + losses.size, windows + len(found)
-    if not tokens:
+        total, predicted, windows = total + float(losses.sum()), predicted + losses.size, windows + len(tokens)
+    if not predicted:
         raise DataError(f"{data.source}: at least one token to predict expected, found none; mend the attention mask")
-    mean = total / tokens
-    return Perplexity(_exp(mean), mean, tokens, windows)
+    nll = total / predicted
+    return Perplexity(_exp(nll), nll, predicted, windows)
 
 
-def _exp(mean: float) -> float:
+def _exp(nll: float) -> float:
     try:
-        return math.exp(mean)
+        return math.exp(nll)
     except OverflowError:
         return math.inf
 
 
 def _logits_output(session: ort.InferenceSession) -> str:
-    """The output `logits`, or the only float output of rank 3."""
-    outputs = [each for each in session.get_outputs() if each.type in _FLOATS and len(each.shape or ()) == 3]
-    named = [each for each in outputs if each.name == "logits"] or (outputs if len(outputs) == 1 else [])
+    """Return the output `logits`, or the only float output of rank 3."""
+    outputs = [value for value in session.get_outputs() if value.type in _FLOATS and len(value.shape or ()) == 3]
+    named = [value for value in outputs if value.name == "logits"] or (outputs if len(outputs) == 1 else [])
     if named:
         return str(named[0].name)
-    found = ", ".join(f"'{each.name}' {each.type} {each.shape}" for each in session.get_outputs())
+    given = ", ".join(f"'{value.name}' {value.type} {value.shape}" for value in session.get_outputs())
     raise ModelError(
-        f"a float output 'logits' [batch, sequence, vocabulary] expected, found {found}; use another metric"
+        f"a float output 'logits' [batch, sequence, vocabulary] expected, found {given}; use another metric"
     )
 
 
 def _vocabulary(session: ort.InferenceSession, output: str, ids: InputSpec, feeds: dict[str, Array]) -> int:
-    """The size of the last axis of the logits; where the model does not say it, it is run once on ids of zero."""
-    size = next(each.shape[-1] for each in session.get_outputs() if each.name == output)
+    """Return the size of the last axis of the logits; a model that does not say it is run once on ids of zero."""
+    size = next(value.shape[-1] for value in session.get_outputs() if value.name == output)
     if isinstance(size, int) and size > 0:
         return size
     probe = {**feeds, ids.name: np.zeros_like(feeds[ids.name])}
     return int(run(session, probe, [output])[output].shape[-1])
 
 
-def _check_ids(found: Array, vocabulary: int, source: str) -> None:
-    if found.shape[1] < 2:
+def _check_ids(tokens: Array, vocabulary: int, source: str) -> None:
+    if tokens.shape[1] < 2:
         raise DataError(
-            f"{source}: windows of at least 2 tokens expected, found {found.shape[1]}; the first has nothing before it"
+            f"{source}: windows of at least 2 tokens expected, found {tokens.shape[1]}; the first has nothing before it"
         )
-    outside = found[(found < 0) | (found >= vocabulary)]
+    outside = tokens[(tokens < 0) | (tokens >= vocabulary)]
     if outside.size:
         raise DataError(
             f"{source}: token ids from 0 to {vocabulary - 1} expected, the vocabulary of the model, found "
@@ -138,26 +138,26 @@ def _check_ids(found: Array, vocabulary: int, source: str) -> None:
         )
 
 
-def _check_logits(logits: Array, found: Array, output: str) -> None:
-    if logits.ndim != 3 or logits.shape[:2] != found.shape:
+def _check_logits(logits: Array, tokens: Array, output: str) -> None:
+    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
         raise ModelError(
-            f"output '{output}' expected to hold logits for each of {list(found.shape)} tokens, found shape "
+            f"output '{output}' expected to hold logits for each of {list(tokens.shape)} tokens, found shape "
             f"{list(logits.shape)}; use another metric"
         )
 
 
-def _counted(feeds: dict[str, Array], found: Array) -> Array:
-    """Bool [n, t - 1]: the tokens that count, and that have one before them that does."""
+def _counted(feeds: dict[str, Array], tokens: Array) -> Array:
+    """Return bool [n, t - 1]: the tokens that count, and that have one before them that does."""
     mask = feeds.get(_MASK)
-    if mask is None or mask.shape != found.shape:
-        return np.ones((len(found), found.shape[1] - 1), bool)
+    if mask is None or mask.shape != tokens.shape:
+        return np.ones((len(tokens), tokens.shape[1] - 1), bool)
     attended = mask != 0
     counted: Array = attended[:, 1:] & attended[:, :-1]
     return counted
 
 
-def _losses(logits: Array, found: Array, counted: Array) -> NDArray[np.float64]:
-    """-log softmax at the next token, float64, one for each entry of `counted` that is set."""
+def _losses(logits: Array, tokens: Array, counted: Array) -> NDArray[np.float64]:
+    """Return -log softmax at the next token, float64, one for each entry of `counted` that is set."""
     rows, columns = np.nonzero(counted)
     losses = np.empty(len(rows))
     step = max(1, _ROW_ENTRIES // logits.shape[2])
@@ -167,5 +167,5 @@ def _losses(logits: Array, found: Array, counted: Array) -> NDArray[np.float64]:
         with np.errstate(all="ignore"):
             top = x.max(axis=1)
             spread = np.log(np.exp(x - top[:, None]).sum(axis=1))
-        losses[start : start + step] = top + spread - x[np.arange(len(x)), found[row, column + 1]]
+        losses[start : start + step] = top + spread - x[np.arange(len(x)), tokens[row, column + 1]]
     return losses

@@ -1,4 +1,4 @@
-"""Sittings and rounds: when what is run, and when that has been enough.
+"""Sittings and rounds: which model runs when, and when there have been enough runs.
 
 In a *round* every model runs once, one after the other; the next round goes the other way. A *sitting* is some rounds
 with sessions that were opened for it. Where the threads and the memory of a session happen to lie makes it slower or
@@ -29,14 +29,14 @@ Array = NDArray[Any]
 Turn = Callable[[], object]
 Tell = Callable[[int, int | None], None]
 Open = Callable[[bool], Sequence[Turn]]
-"""Opens a session for every model, backwards if so told, and returns a turn for each in the order of the models."""
+"""Opens a session for every model, backwards where the argument is true; a turn for each, in the models' order."""
 
 _ROUNDS_OF_A_SITTING = 8
 
 
 @dataclass(frozen=True)
 class Pace:
-    """When it has been enough, where the number of runs is not fixed.
+    """When to stop, where the number of runs is not fixed.
 
     Sittings are held until there are six and the interval of every ratio is at most `precision` of it to either side
     (of a model that is alone: the interval of its median time), or until `most_seconds` are over; the first round
@@ -60,7 +60,7 @@ class Pace:
 
 
 def fixed(turns: Open, runs: int, warmup: int, tell: Tell | None = None) -> list[Array]:
-    """Seconds [rounds, models] by sitting, `runs` rounds in all: in up to six sittings, of eight rounds or more."""
+    """Return seconds [rounds, models] by sitting: `runs` rounds in up to six sittings of eight rounds or more."""
     count = min(FEWEST, max(1, runs // _ROUNDS_OF_A_SITTING))
     sittings = []
     for number in range(count):
@@ -73,7 +73,7 @@ def fixed(turns: Open, runs: int, warmup: int, tell: Tell | None = None) -> list
 
 
 def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> list[Array]:
-    """Seconds [rounds, models] by sitting, as many as `pace` asks for, with an even number of rounds each."""
+    """Return seconds [rounds, models] by sitting, as many as `pace` asks for, with an even number of rounds each."""
     sittings: list[Array] = []
     start, most = perf_counter(), math.ceil(pace.most_seconds)
     end = start + pace.most_seconds
@@ -94,12 +94,17 @@ def _say(tell: Tell | None, done: int, total: int) -> None:
 
 
 def ratios(sittings: Sequence[Array]) -> Array:
-    """Median over the rounds of each sitting of every model's time by the first one's: [sittings, models]."""
+    """Return the median over the rounds of each sitting of every model's time by the first one's [sittings, models].
+
+    >>> ratios([np.array([[2.0, 1.0], [4.0, 3.0], [8.0, 2.0]])])
+    array([[1. , 0.5]])
+
+    """
     return np.array([np.median(seconds / seconds[:, :1], axis=0) for seconds in sittings])
 
 
 def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
-    """Seconds of the rounds of one sitting, which breaks off where two more would pass `end`."""
+    """Return the seconds of the rounds of one sitting, which breaks off where two more would pass `end`."""
     rounds: list[list[float]] = []
     now = perf_counter()
     least = now + pace.seconds
@@ -112,7 +117,7 @@ def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
 
 
 def _sure(sittings: Sequence[Array], precision: float) -> bool:
-    """Whether what is compared lies within `precision` of its median over the sittings."""
+    """Return whether every ratio (or the one time) lies within `precision` of its median over the sittings."""
     several = sittings[0].shape[1] > 1
     compared = ratios(sittings)[:, 1:] if several else np.array([np.median(seconds, axis=0) for seconds in sittings])
     for values in compared.T:
@@ -142,7 +147,7 @@ def _sitting(turns: Open, number: int, warmup: int, until: float = math.inf) -> 
 
 
 def _round(turns: Sequence[Turn], *, backwards: bool) -> list[float]:
-    """Seconds of one run of every model, by model."""
+    """Return the seconds of one run of every model, by model."""
     seconds = [0.0] * len(turns)
     for place in reversed(range(len(turns))) if backwards else range(len(turns)):
         start = perf_counter()

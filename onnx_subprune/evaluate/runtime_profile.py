@@ -90,7 +90,7 @@ class Profile:
     providers: tuple[str, ...]
 
     def _repr_html_(self) -> str:
-        rows = [(one.operator, str(one.nodes), milliseconds(1e3 * one.seconds)) for one in self.operators]
+        rows = [(time.operator, str(time.nodes), milliseconds(1e3 * time.seconds)) for time in self.operators]
         return html_table(("operator", "nodes", "in one run"), rows, f"Where {milliseconds(1e3 * self.seconds)} go")
 
     @property
@@ -128,7 +128,7 @@ def profile(
         model: what to profile.
         feeds: an array per input.
         providers: execution providers, most wanted first.
-        threads: intra-op threads.
+        threads: intra-op threads of the runtime; None for its own choice.
         runs: clocked runs.
         warmup: runs before those, not counted.
 
@@ -155,11 +155,12 @@ def profile(
 
 
 def _summed(events: Sequence[Mapping[str, Any]], runs: int, providers: tuple[str, ...]) -> Profile:
-    """The profile of the last `runs` runs."""
-    spans = sorted((e["ts"], e["ts"] + e["dur"]) for e in events if e["cat"] == "Session" and e["name"] == _RUN)[-runs:]
+    """Return the profile of the last `runs` runs."""
+    whole_runs = [event for event in events if event["cat"] == "Session" and event["name"] == _RUN]
+    spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in whole_runs)[-runs:]
     if len(spans) < runs:
         raise InternalError(f"{runs} runs expected in ONNX Runtime's profile, found {len(spans)}: it may be cut off")
-    nodes = [e for e in events if e["cat"] == "Node" and e["name"].endswith(_SUFFIX)]
+    nodes = [event for event in events if event["cat"] == "Node" and event["name"].endswith(_SUFFIX)]
     starts = np.array([start for start, _ in spans])
     own = _own_time(nodes)
     seconds: dict[tuple[str, str, str], Array] = {}
@@ -182,7 +183,7 @@ def _key(event: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _own_time(events: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Microseconds of every event without those of the events that happened inside it on the same thread."""
+    """Return the microseconds of every event without those of the events inside it on the same thread."""
     own = [float(event["dur"]) for event in events]
     open_on: dict[int, list[int]] = defaultdict(list)
     # Of two that start in the same microsecond the longer one is around the other.
@@ -212,7 +213,7 @@ def _shapes(entries: Iterable[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]
 
 
 def _middle(values: Array) -> float:
-    """Mean of the middle half: as calm as a median, and finer than the microseconds of the clock."""
+    """Return the mean of the middle half: as calm as a median, and finer than the microseconds of the clock."""
     ordered = np.sort(values)
     cut = len(ordered) // 4
     return float(ordered[cut : len(ordered) - cut].mean())

@@ -40,6 +40,13 @@ def top1(
 ) -> Top1:
     """Measure top-1 accuracy on the first float output of shape [samples, classes].
 
+    Args:
+        model: a classifier.
+        data: samples with `labels`: class numbers [samples], or [samples, 1].
+        providers: execution providers, most wanted first.
+        batch_size: samples per run.
+        threads: intra-op threads of the runtime; None for its own choice.
+
     Raises:
         DataError: the data has no labels, or labels that are not classes of this model.
         ModelError: no output is [samples, classes].
@@ -59,7 +66,7 @@ def top1(
 
 
 def _class_numbers(data: Dataset) -> Array:
-    """The labels as a vector of integers."""
+    """Return the labels as a vector of integers."""
     if data.labels is None:
         raise DataError(f"{data.source}: labels expected for top-1, found none; add an array 'labels' of class numbers")
     labels = np.asarray(data.labels)
@@ -74,12 +81,12 @@ def _class_numbers(data: Dataset) -> Array:
 
 
 def _class_output(session: ort.InferenceSession) -> str:
-    """The first float output of rank 2."""
+    """Return the first float output of rank 2."""
     for output in session.get_outputs():
         if output.type in _FLOATS and len(output.shape) == 2:
             return str(output.name)
-    found = ", ".join(f"'{output.name}' {output.type} {output.shape}" for output in session.get_outputs())
-    raise ModelError(f"a float output [samples, classes] expected for top-1, found {found}; use another metric")
+    outputs = ", ".join(f"'{output.name}' {output.type} {output.shape}" for output in session.get_outputs())
+    raise ModelError(f"a float output [samples, classes] expected for top-1, found {outputs}; use another metric")
 
 
 def _check_scores(scores: Array, labels: Array, samples: int, output: str) -> None:

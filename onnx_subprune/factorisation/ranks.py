@@ -70,7 +70,12 @@ class RankedLayer:
 
 
 def tap_of_layer(layer: Layer) -> Tap:
-    """Return where the statistics of a layer are taken: at its inputs where these are fewer, else at its outputs."""
+    """Return where the statistics of a layer are taken: at its inputs where these are fewer, else at its outputs.
+
+    Args:
+        layer: that can be factorised.
+
+    """
     return Tap(layer.consumer.source, layer.consumer.axis) if layer.narrow else Tap(*layer.output)
 
 

@@ -1,4 +1,4 @@
-"""What measurements hold for: this machine, this runtime, these providers; and where they are kept between runs.
+"""Measurements kept between runs, each under all that it depends on: this machine, this runtime, these providers.
 
 A file of JSON for each thing that was measured, in the user's folder for caches: `$ONNX_SUBPRUNE_CACHE`, else what the
 platform says (`$XDG_CACHE_HOME` or `~/.cache` on Linux) with `onnx-subprune` below. A file that cannot be read, or that
@@ -45,7 +45,7 @@ def cache_folder() -> Path:
 
 
 def machine(providers: Sequence[str], threads: int | None) -> dict[str, Any]:
-    """Return what a measurement depends on besides the model: hardware, runtime, providers, threads."""
+    """Return all that a measurement depends on but the model: hardware, runtime, providers, threads."""
     return {
         "processor": _processor(),
         "processors": os.cpu_count(),
@@ -80,18 +80,18 @@ def _facts(path: Path) -> Iterator[tuple[str, str]]:
 def kept(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the keys and the data of all measurements of a kind that were made on this machine with this runtime."""
     here = machine((), None)
-    found = []
+    measurements = []
     for path in sorted(cache_folder().glob(f"{kind}-*.json")):
-        held = _held(path)
-        key, data = held.get("key"), held.get("data")
+        document = _document(path)
+        key, data = document.get("key"), document.get("data")
         same = isinstance(key, dict) and all(key.get(name) == here[name] for name in ("processor", "onnxruntime"))
         if same and isinstance(key, dict) and isinstance(data, dict):
-            found.append((key, data))
-    return found
+            measurements.append((key, data))
+    return measurements
 
 
-def _held(path: Path) -> dict[str, Any]:
-    """Return what a file of the cache holds; nothing where it cannot be read."""
+def _document(path: Path) -> dict[str, Any]:
+    """Return the content of a file of the cache; nothing where it cannot be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -143,8 +143,9 @@ class Record:
         except (OSError, ValueError) as error:
             self.forget(f"what cannot be read ({type(error).__name__})")
             return {}
-        held = document if isinstance(document, dict) else {}
-        if held.get("format") != _FORMAT or held.get("key") != self._key or not isinstance(held.get("data"), dict):
+        record = document if isinstance(document, dict) else {}
+        known = record.get("format") == _FORMAT and record.get("key") == self._key
+        if not known or not isinstance(record.get("data"), dict):
             self.forget("something else")
             return {}
-        return dict(held["data"])
+        return dict(record["data"])

@@ -1,4 +1,4 @@
-"""A network's latency as a function of its widths: what it is a sum of, and the coefficients as measured."""
+"""A network's latency as a function of its widths: a sum of terms whose coefficients are fitted to measurements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REST = "entries"
 
 @dataclass(frozen=True, eq=False)
 class _Term:
-    """What a node's time grows with: a product of axis lengths, of a kind of work."""
+    """A product of axis lengths that the time of a node grows with, of a kind of work."""
 
     node: int
     family: str
@@ -33,7 +33,7 @@ class LatencyModel:
     Args:
         structure: of the network.
         widths: units per group of the networks that were measured; groups that are not named are whole.
-        ratios: [networks] what each took, by what the dense network took.
+        ratios: [networks] time of each by that of the dense network.
 
     """
 
@@ -46,7 +46,7 @@ class LatencyModel:
         self._monomials = Monomials([term.axes for term in self._terms])
         families = [term.family for term in self._terms]
         classes = [(term.family, _fixed(term.axes, prunable)) for term in self._terms]
-        values = np.array([self._values(one) for one in ({}, *widths)])
+        values = np.array([self._values(measured) for measured in ({}, *widths)])
         fit = budget.fit_times(values, families, classes, np.array([1.0, *ratios]))
         self._constant, self._coefficients, self.error = fit.constant, fit.coefficients, fit.error
         self._dead: dict[frozenset[int], NDArray[np.float64]] = {}
@@ -86,5 +86,5 @@ def _written(structure: Structure, node: gs.Node) -> Iterator[tuple[Dim, ...]]:
 
 
 def _fixed(axes: Sequence[Dim], prunable: set[Atom]) -> int:
-    """The product of the lengths that cannot be pruned."""
+    """Return the product of the lengths that cannot be pruned."""
     return int(np.prod([1.0, *(dim.size for dim in axes if not prunable & set(dim.atoms()))]))

@@ -83,7 +83,7 @@ class _Builder:
 
 
 def _narrow(builder: _Builder, family: str, tensor: str, outer: int, width: int) -> str:
-    """From the outer width to the inner one and back."""
+    """Add layers from the outer width to the inner one and back; return what they write."""
     if family == "matmul":
         inner = builder.add("Relu", builder.add("MatMul", tensor, outer, width))
         return builder.add("MatMul", inner, width, outer)

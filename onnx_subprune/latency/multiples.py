@@ -68,35 +68,35 @@ def measured_multiples(
     """
     model, _ = chain("matmul", 8, Sizes(repeats=1, rows=8), dtype)
     on_cpu = open_session(model, providers, threads=threads).get_providers() == ["CPUExecutionProvider"]
-    found: dict[str, Decision] = {}
+    decisions: dict[str, Decision] = {}
     for family in FAMILIES:
         if progress is not None:
-            progress(len(found), len(FAMILIES))
-        found[family] = _measured(family, on_cpu, providers, threads, dtype)
-    return found
+            progress(len(decisions), len(FAMILIES))
+        decisions[family] = _measure(family, on_cpu, providers, threads, dtype)
+    return decisions
 
 
-def _measured(family: str, on_cpu: bool, providers: Sequence[str], threads: int | None, dtype: str) -> Decision:
+def _measure(family: str, on_cpu: bool, providers: Sequence[str], threads: int | None, dtype: str) -> Decision:
     scale, sizes = (1, _ON_CPU) if on_cpu else (4, _ON_GPU)
     widths = [scale * width for width in WIDTHS]
     models: list[onnx.ModelProto] = []
     for width in widths:
         model, feeds = chain(family, width, sizes, dtype)
         models.append(model)
-    found = Decision(1, False)
+    decision = Decision(1, False)
     for effort in _EFFORTS:
         timed = times(models, feeds, providers=providers, threads=threads, effort=effort)
-        found = decided(widths, timed.blocks(_BLOCKS))
-        if found.sure:
+        decision = decided(widths, timed.blocks(_BLOCKS))
+        if decision.sure:
             break
-    return found
+    return decision
 
 
 def decided(widths: Sequence[int], seconds: Array) -> Decision:
     """Return the multiple that pays.
 
-    What the measurements leave open is decided by whether the narrower widths are any faster at all: then the smaller
-    multiple is taken, as it cannot be much worse.
+    Where the measurements leave it open, the smaller multiple is taken if the narrower widths are any faster at all:
+    it cannot be much worse.
 
     Args:
         widths: rising, the first and the last multiples of every multiple in question.
@@ -118,7 +118,7 @@ def decided(widths: Sequence[int], seconds: Array) -> Decision:
 
 
 def _saved(widths: Sequence[int], seconds: Array, multiple: int) -> Array | None:
-    """What odd multiples save against the next even ones [blocks], as a share of what is fair; None without any."""
+    """Return the time that odd multiples save against the next even ones [blocks], by a fair share; None without."""
     slope = (seconds[:, -1] - seconds[:, 0]) / (widths[-1] - widths[0])
     place: Mapping[int, int] = {width: index for index, width in enumerate(widths)}
     odd = [width for width in widths if width % (2 * multiple) == multiple and width + multiple in place]

@@ -56,7 +56,7 @@ class Times:
     @classmethod
     def joined(cls, several: Sequence[Times]) -> Times:
         """Return the rounds of several sittings."""
-        numbers = [np.full(len(one.seconds), number) for number, one in enumerate(several)]
+        numbers = [np.full(len(times.seconds), number) for number, times in enumerate(several)]
         seconds, peaceful = (
             np.concatenate(part) for part in zip(*((t.seconds, t.peaceful) for t in several), strict=True)
         )
@@ -64,7 +64,7 @@ class Times:
 
     @property
     def ratios(self) -> NDArray[np.float64]:
-        """What a run takes [models] by what one of the first model takes: the median over sittings of theirs."""
+        """Time of a run [models] by that of the first model: the median over the sittings."""
         return np.array([self._ratio(model) for model in range(self.seconds.shape[1])])
 
     def _ratio(self, model: int) -> float:
@@ -76,7 +76,7 @@ class Times:
         if self.sitting is None:
             return np.array([np.median(paired)])
         sitting = self.sitting[self._counted(model)]
-        return np.array([np.median(paired[sitting == one]) for one in np.unique(sitting)])
+        return np.array([np.median(paired[sitting == number]) for number in np.unique(sitting)])
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
@@ -90,7 +90,7 @@ class Times:
         return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
 
     def interval(self, model: int) -> tuple[float, float] | None:
-        """What holds the median ratio in 95 of 100 cases; of several sittings over theirs, None if these are few."""
+        """Return the interval that holds the median ratio in 95 of 100 cases; None if there are too few sittings."""
         values = self._by_sitting(model)
         return median_interval(values if len(values) > 1 else self.paired(model))
 
@@ -118,6 +118,13 @@ def times(
 ) -> Times:
     """Time models on the same inputs, taking turns.
 
+    Args:
+        models: the reference first.
+        feeds: an array per input.
+        providers: execution providers, most wanted first.
+        threads: intra-op threads of the runtime; None for its own choice.
+        effort: how long to measure.
+
     Raises:
         ModelError, OptionError, DataError: as `open_session` and `run`.
 
@@ -125,11 +132,11 @@ def times(
     effort = effort or Effort()
     sittings = range(effort.sittings)
     return Times.joined(
-        [_sat(models, feeds, providers, threads, effort, backwards=bool(number % 2)) for number in sittings]
+        [_time_sitting(models, feeds, providers, threads, effort, backwards=bool(number % 2)) for number in sittings]
     )
 
 
-def _sat(
+def _time_sitting(
     models: Sequence[onnx.ModelProto],
     feeds: Mapping[str, Array],
     providers: Sequence[str],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx.numpy_helper import to_array
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
@@ -18,7 +18,7 @@ from onnx_subprune.model.stored import SMALLEST_PLACED, Scratch, StoredValues, i
 __all__ = ["onnx_type", "same_constant", "same_tensor", "stored_tensor", "write_attributes"]
 
 _Attribute = onnx.AttributeProto
-_READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
+_READERS: dict[int, Callable[[onnx.AttributeProto], object]] = {
     _Attribute.FLOAT: lambda attribute: attribute.f,
     _Attribute.INT: lambda attribute: attribute.i,
     _Attribute.STRING: lambda attribute: attribute.s.decode(),
@@ -26,7 +26,7 @@ _READERS: dict[int, Callable[[onnx.AttributeProto], Any]] = {
     _Attribute.INTS: lambda attribute: list(attribute.ints),
     _Attribute.STRINGS: lambda attribute: [text.decode() for text in attribute.strings],
 }
-_CASTS: dict[int, Callable[[Any], Any]] = {
+_CASTS: dict[int, Callable[[Any], object]] = {
     _Attribute.FLOAT: float,
     _Attribute.INT: int,
     _Attribute.FLOATS: lambda values: [float(value) for value in values],
@@ -35,7 +35,7 @@ _CASTS: dict[int, Callable[[Any], Any]] = {
 _HELD = {*_READERS, _Attribute.TENSOR, _Attribute.GRAPH}
 
 
-def onnx_type(dtype: Any) -> int:
+def onnx_type(dtype: DTypeLike | int) -> int:
     """Return the ONNX element type of a NumPy dtype, or of what is one already."""
     return int(dtype) if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
@@ -126,7 +126,7 @@ def _is_held(attribute: onnx.AttributeProto) -> bool:
 
 def _write(
     name: str,
-    value: Any,
+    value: object,
     target: onnx.AttributeProto,
     original: onnx.AttributeProto,
     write_body: Callable[..., None],
@@ -146,7 +146,7 @@ def _write(
         target.doc_string = original.doc_string
 
 
-def _unchanged(value: Any, original: onnx.AttributeProto) -> bool:
+def _unchanged(value: object, original: onnx.AttributeProto) -> bool:
     if isinstance(value, gs.Constant):
         return original.type == _Attribute.TENSOR and same_tensor(value, original.t)
     if original.type not in _READERS or not _is_held(original):
@@ -154,15 +154,16 @@ def _unchanged(value: Any, original: onnx.AttributeProto) -> bool:
     return bool(_python(value) == _READERS[original.type](original))
 
 
-def _python(value: Any) -> Any:
+def _python(value: object) -> object:
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        plain: object = value.tolist()
+        return plain
     if isinstance(value, type | np.dtype):
         return onnx_type(value)
     return list(value) if isinstance(value, tuple) else value
 
 
-def _plain(name: str, value: Any, kind: int) -> onnx.AttributeProto:
+def _plain(name: str, value: object, kind: int) -> onnx.AttributeProto:
     plain = _python(value)
     if kind in _CASTS:
         plain = _CASTS[kind](plain)

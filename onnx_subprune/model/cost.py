@@ -281,5 +281,15 @@ def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:
-    """Return how many nodes of each operator the graph has, by the operator's name; bodies are not looked into."""
+    """Return how many nodes of each operator a graph has, by the operator's name.
+
+    Args:
+        model: bodies of its nodes are not looked into.
+
+    >>> from onnx import parser
+    >>> text = '<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (y) { a = Relu(x) b = Abs(a) y = Relu(b) }'
+    >>> operator_counts(parser.parse_model(text))
+    {'Abs': 1, 'Relu': 2}
+
+    """
     return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))

@@ -12,7 +12,6 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import numpy as np
 import onnx
@@ -37,6 +36,7 @@ from onnx_subprune.model.stored import Scratch, StoredValues, is_placed
 __all__ = ["quiet", "to_graph", "to_model"]
 
 _SILENT = 100
+_Stored = onnx.TensorProto | onnx.SparseTensorProto
 
 
 def to_graph(model: onnx.ModelProto) -> gs.Graph:
@@ -131,9 +131,9 @@ def _refuse_attributes(node: onnx.NodeProto) -> None:
             raise ModelError(f"{where} holds a list of graphs, which is not supported: only single graphs are")
 
 
-def _refuse_shadowing(graph: onnx.GraphProto, outer: dict[str, Any]) -> None:
+def _refuse_shadowing(graph: onnx.GraphProto, outer: dict[str, _Stored | None]) -> None:
     """A body may repeat an outer initializer only as an equal copy: both become one tensor of the graph."""
-    own: dict[str, Any] = {tensor.name: tensor for tensor in graph.initializer}
+    own: dict[str, _Stored | None] = {tensor.name: tensor for tensor in graph.initializer}
     own |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
     for name, tensor in own.items():
         if name in outer and tensor != outer[name]:

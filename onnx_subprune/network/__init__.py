@@ -1,8 +1,10 @@
 """A model taken apart, where its statistics are taken, cut by a plan, and held to its oracle."""
 
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import (
     Feeds,
+    check_pruning_statistics,
     check_statistics,
     prepare,
     probe,
@@ -10,23 +12,34 @@ from onnx_subprune.network.inputs import (
     take_statistics,
 )
 from onnx_subprune.network.normalise import check_float, infer_structure
-from onnx_subprune.network.rewrite import factorised, references, restructured, shrink
-from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of, taps_of
-from onnx_subprune.network.verify import TOLERANCE, check_structure, disagreement, relative_error, verify
+from onnx_subprune.network.rewrite import dense_copy, factorised, references, restructured, shrink
+from onnx_subprune.network.selection import check_patterns, chosen_groups, is_chosen
+from onnx_subprune.network.stamping import stamp
+from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, pairs_of, readers_of, tap_of, taps_of
+from onnx_subprune.network.verify import TOLERANCE, agree, check_structure, disagreement, relative_error, verify
 
 __all__ = [
     "TOLERANCE",
     "Analysis",
+    "Calibrated",
     "Feeds",
     "ModelSource",
+    "agree",
     "analyse",
     "check_float",
+    "check_patterns",
+    "check_pruning_statistics",
     "check_statistics",
     "check_structure",
+    "chosen_groups",
+    "dense_copy",
     "disagreement",
     "factorised",
+    "few_row_warnings",
     "infer_structure",
+    "is_chosen",
     "normalisation_grams",
+    "output_distance",
     "pairs_of",
     "prepare",
     "probe",
@@ -36,6 +49,7 @@ __all__ = [
     "relative_error",
     "restructured",
     "shrink",
+    "stamp",
     "take_statistics",
     "tap_of",
     "taps_of",

@@ -23,7 +23,7 @@ from onnx_subprune.model import (
     load_model,
     measure_cost,
 )
-from onnx_subprune.network.group_documents import frozen_document, group_document, rule_errors_document
+from onnx_subprune.network.group_documents import frozen_document, group_document, notices_document
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -44,6 +44,7 @@ class Analysis:
         fingerprint: of `model`.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
+        refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
 
     """
 
@@ -54,6 +55,7 @@ class Analysis:
     fingerprint: str
     prune_normalised: bool = False
     scratch: Scratch | None = None
+    refusals: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -84,7 +86,7 @@ class Analysis:
             "prunable_share": self.prunable_share,
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
-            **rule_errors_document(self.structure),
+            **notices_document(self.structure, self.refusals),
         }
 
     def __repr__(self) -> str:
@@ -97,7 +99,12 @@ class Analysis:
 
     def _repr_html_(self) -> str:
         prunable = [
-            (g.name, str(g.size), count(g.macs), ", ".join(dict.fromkeys(consumer.name for consumer in g.consumers)))
+            (
+                g.name,
+                str(g.size),
+                count(g.macs),
+                ", ".join(dict.fromkeys(reader.name for reader in g.consumers or g.contractions)),
+            )
             for g in self.structure.prunable
         ]
         frozen = [(g.name, str(g.size), count(g.macs), g.reasons[0]) for g in self.structure.frozen]
@@ -124,5 +131,7 @@ def analyse(
     scratch = Scratch() if has_placed(proto) else None
     shapes = concrete_shapes(input_specs(proto), input_shapes)
     normalised = normalise(proto, shapes, scratch)
-    structure = infer_structure(normalised, shapes, prune_normalised=prune_normalised)
-    return Analysis(proto, normalised, structure, shapes, fingerprint(proto), prune_normalised, scratch)
+    structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+    return Analysis(
+        proto, normalised.model, structure, shapes, fingerprint(proto), prune_normalised, scratch, normalised.refusals
+    )

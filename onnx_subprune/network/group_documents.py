@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from onnx_subprune.structure import Group, Structure
 
-__all__ = ["frozen_document", "group_document", "rule_errors_document"]
+__all__ = ["frozen_document", "group_document", "notices_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
@@ -38,6 +39,13 @@ def frozen_document(group: Group) -> dict[str, Any]:
     return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
 
 
-def rule_errors_document(structure: Structure) -> dict[str, Any]:
-    """Return `rule_errors`, the bugs of ours that froze axes; nothing where there are none."""
-    return {"rule_errors": [asdict(error) for error in structure.rule_errors]} if structure.rule_errors else {}
+def notices_document(structure: Structure, refusals: Sequence[str]) -> dict[str, Any]:
+    """Return everything that may cost pruning and is no property of the network; nothing where there is nothing.
+
+    Args:
+        structure: its `rule_errors` are bugs in operator rules, which froze axes.
+        refusals: of normalising passes that were left out, each with the reason.
+
+    """
+    notices = {"rule_errors": [asdict(error) for error in structure.rule_errors], "refusals": list(refusals)}
+    return {name: entries for name, entries in notices.items() if entries}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import onnx
 
@@ -15,7 +16,7 @@ from onnx_subprune.model.decisions import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
-__all__ = ["check_float", "infer_structure", "normalise"]
+__all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
 
 _logger = logging.getLogger(__name__)
 
@@ -41,7 +42,15 @@ def check_float(model: onnx.ModelProto) -> None:
         raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
 
 
-def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> onnx.ModelProto:
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """A model with fewer spellings of the same function, and for each pass that was left out its name and why."""
+
+    model: onnx.ModelProto
+    refusals: tuple[str, ...]
+
+
+def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
     Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
@@ -58,7 +67,7 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
     graph = to_graph(_with_inferred_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
-    passes.Sequence(
+    result = passes.Sequence(
         fold,
         passes.InlineBranches(constant),
         fold,
@@ -70,14 +79,18 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
     normalised = to_model(graph, inlined, scratch)
-    return _unpack_projections(normalised, shapes, scratch) if may_be_stacked else normalised
+    refusals = tuple(dict.fromkeys(result.refusals))
+    if not may_be_stacked:
+        return Normalised(normalised, refusals)
+    unpacked = _unpack_projections(normalised, shapes, scratch)
+    return Normalised(unpacked.model, (*refusals, *unpacked.refusals))
 
 
-def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> onnx.ModelProto:
+def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> Normalised:
     """Cut stacked projections into their parts; the structure says which rows belong to which part."""
     structure = infer_structure(model, shapes)
     result = passes.UnpackProjections(structure)(structure.graph)
-    return to_model(structure.graph, model, scratch) if result.modified else model
+    return Normalised(to_model(structure.graph, model, scratch) if result.modified else model, result.refusals)
 
 
 def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False) -> Structure:

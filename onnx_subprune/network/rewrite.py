@@ -46,7 +46,7 @@ def shrink(
     removal = structure.branches.removal(emptied(keeps))
     structure.branches.close()
     store = passes.in_memory if scratch is None else scratch.keep
-    passes.Sequence(
+    passes.Mandatory(
         passes.FoldCorrections(structure, fits, store),
         passes.GiveBiases(structure, biased),
         passes.RescaleNormalised(structure, rescalings or {}),
@@ -56,15 +56,15 @@ def shrink(
     )(structure.graph)
     if removal.gone:
         _drop_branches(normalised, structure, keeps, removal)
-    passes.Tidy()(structure.graph)
+    passes.Mandatory(passes.Tidy())(structure.graph)
     return to_model(structure.graph, normalised, scratch)
 
 
 def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, removal: Removal) -> None:
     """Put constants in the place of branches that are gone, and move these as far upstream as is exact."""
     drop = passes.DropBranches(structure, keeps, removal)
-    drop(structure.graph)
-    passes.Sequence(
+    passes.Mandatory(drop)(structure.graph)
+    passes.Mandatory(
         passes.Tidy(drop.bypassed),
         passes.FoldConstants(passes.overridable_initializers(normalised)),
         passes.AbsorbConstants(structure, keeps, drop.constants, removal.short),
@@ -107,7 +107,7 @@ def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.Mo
     bare, masked = restructured(analysis), restructured(analysis)
     shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
     keeps = plan.keeps(masked)
-    passes.Sequence(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
+    passes.Mandatory(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
     return shrunk, to_model(masked.graph, analysis.normalised, analysis.scratch)
 
 
@@ -121,5 +121,5 @@ def factorised(analysis: Analysis, factors: Mapping[str, Callable[[Layer], Facto
     """
     structure = restructured(analysis)
     store = passes.in_memory if analysis.scratch is None else analysis.scratch.keep
-    passes.Sequence(passes.LowRank(structure, factors, store), passes.Tidy())(structure.graph)
+    passes.Mandatory(passes.LowRank(structure, factors, store), passes.Tidy())(structure.graph)
     return to_model(structure.graph, analysis.normalised, analysis.scratch)

@@ -53,7 +53,8 @@ def _errors_alone(study: Study, distance: OutputDistance) -> dict[str, dict[int,
     """Return the finite errors at the outputs with one group pruned alone, by group and width."""
     options, structure = study.options, study.analysis.structure
     alone = replace(study, options=by_channel(options))
-    fewest = {c.group: int(structure.removal([c.group]).reason is not None) for c in study.curves}
+    removable = {group.name for group in structure.removable}
+    fewest = {curve.group: int(curve.group not in removable) for curve in study.curves}
     points = [(c, width) for c in study.curves for width in _widths(c, options.levels, fewest[c.group])]
 
     def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:

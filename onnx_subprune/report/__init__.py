@@ -7,7 +7,7 @@ from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, p
 from onnx_subprune.report.notebook_figures import plot
 from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
-from onnx_subprune.report.structure_tables import frozen_table, group_table, rule_error_lines, totals
+from onnx_subprune.report.structure_tables import frozen_table, group_table, notice_lines, totals
 from onnx_subprune.report.write import check_name, is_page, write_json, write_report
 
 __all__ = [
@@ -25,13 +25,13 @@ __all__ = [
     "is_page",
     "latency_table",
     "node_table",
+    "notice_lines",
     "odd_widths_line",
     "operator_table",
     "perplexity_table",
     "plot",
     "progress_bar",
     "rank_table",
-    "rule_error_lines",
     "to_json",
     "totals",
     "versions",

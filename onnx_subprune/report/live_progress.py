@@ -1,4 +1,4 @@
-"""Bars of what a long run is at, for a terminal or a notebook: one line for every phase that is under way.
+"""Progress bars of a long run, for a terminal or a notebook: one line for every phase that is under way.
 
 A phase ends when it is done, when its steps are not counted and another begins, or when the phase around it goes on.
 """
@@ -31,13 +31,20 @@ _BAR = 20
 
 @contextlib.contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Tell]:
-    """Draw bars while the block runs; what is yielded is the `progress` of `prune`, `apply`, `calibrate`, `factorise`.
+    """Draw bars while the block runs.
 
     Args:
         console: where to draw; a new one on stderr where none is given.
 
+    Yields:
+        The `progress` argument of `prune`, `apply`, `calibrate`, `factorise`, `Result.measure` and `Result.report`.
+
+    Examples:
+        with progress_bar() as progress:
+            result = prune("model.onnx", "calib.npz", progress=progress)
+
     """
-    columns = (TextColumn("{task.description}"), BarColumn(_BAR), _Steps(), TimeElapsedColumn(), _Left())
+    columns = (TextColumn("{task.description}"), BarColumn(_BAR), _Steps(), TimeElapsedColumn(), _TimeLeft())
     with Progress(*columns, console=console or Console(stderr=True), transient=True, refresh_per_second=4) as display:
         yield Bars(display)
 
@@ -52,10 +59,11 @@ class Bars:
     def __call__(self, name: str, done: int, total: int | None) -> None:
         """Take the steps done in a phase and their number."""
         names = list(self._running)
-        inner = names[names.index(name) + 1 :] if name in self._running else [one for one in names if self._ends(one)]
-        for one in inner:
-            self._display.remove_task(self._running.pop(one))
-        if name not in self._running:
+        known = name in self._running
+        over = names[names.index(name) + 1 :] if known else [phase for phase in names if self._ends(phase)]
+        for phase in over:
+            self._display.remove_task(self._running.pop(phase))
+        if not known:
             self._running[name] = self._display.add_task(name, total=total)
         self._display.update(self._running[name], completed=done, total=total)
 
@@ -75,11 +83,11 @@ class _Steps(MofNCompleteColumn):
         return super().render(task) if task.total is not None or task.completed else Text("")
 
 
-class _Left(ProgressColumn):
+class _TimeLeft(ProgressColumn):
     """The time left, as soon as it is known."""
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        left = task.time_remaining
-        return Text("" if left is None else f"{timedelta(seconds=int(left))} left", style="progress.remaining")
+        seconds = task.time_remaining
+        return Text("" if seconds is None else f"{timedelta(seconds=int(seconds))} left", style="progress.remaining")

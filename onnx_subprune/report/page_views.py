@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.loss_panels import Panel, panels
-from onnx_subprune.report.structure_tables import rule_error_lines
+from onnx_subprune.report.structure_tables import notice_lines
 
 __all__ = ["analysis_view", "pruning_view"]
 
@@ -44,7 +44,7 @@ def analysis_view(document: _Document) -> dict[str, Any]:
         ],
         "groups": _split(document["groups"], _GROUPS),
         "frozen": _split(document["frozen"], _GROUPS),
-        "rule_errors": rule_error_lines(document),
+        "notices": notice_lines(document),
     }
 
 
@@ -52,7 +52,7 @@ def pruning_view(document: _Document) -> dict[str, Any]:
     """Return what the page of `prune` and `apply` shows beside its document."""
     drawn = panels(document["groups"], document["losses_at"])
     # First what was measured: it is the shortest.
-    warnings = [*document.get("timing", {}).get("warnings", ()), *rule_error_lines(document), *document["warnings"]]
+    warnings = [*document.get("timing", {}).get("warnings", ()), *notice_lines(document), *document["warnings"]]
     return {
         "cards": [*_accuracy_cards(document), *_latency_cards(document), *_cost_cards(document)],
         "verdict": _verdict(document),

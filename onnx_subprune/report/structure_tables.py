@@ -10,7 +10,7 @@ from rich.table import Table
 from onnx_subprune.formatting import count
 from onnx_subprune.report.table import table
 
-__all__ = ["frozen_table", "group_table", "rule_error_lines", "totals"]
+__all__ = ["frozen_table", "group_table", "notice_lines", "totals"]
 
 
 def group_table(document: Mapping[str, Any]) -> Table:
@@ -37,12 +37,13 @@ def frozen_table(document: Mapping[str, Any]) -> Table:
     return table(("frozen group", "units", "why"), rows, "lrl")
 
 
-def rule_error_lines(document: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every rule that failed, with the first node it failed at; none for a sound document."""
+def notice_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every rule that failed, with the first node, and for every pass that was left out."""
     nodes: dict[tuple[str, str], list[str]] = {}
     for entry in document.get("rule_errors", ()):
         nodes.setdefault((entry["operator"], entry["error"]), []).append(entry["node"])
-    return [
+    refusals = [f"left out while the model was normalised: {refusal}" for refusal in document.get("refusals", ())]
+    return refusals + [
         f"internal error of the rule for {operator} at node '{first}'{f' and {len(others)} more' if others else ''}: "
         f"{error}; please report this"
         for (operator, error), (first, *others) in nodes.items()

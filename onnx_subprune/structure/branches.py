@@ -275,7 +275,15 @@ def _indices(dims: Sequence[Dim]) -> dict[Atom, list[int]]:
 
 
 def emptied(keeps: Keeps) -> frozenset[Atom]:
-    """Return the Atoms that lose all their units."""
+    """Return the Atoms that lose all their units.
+
+    >>> import numpy as np
+    >>> from onnx_subprune.structure.axes import fresh
+    >>> gone, thinned = (fresh(2).factors[0] for _ in range(2))
+    >>> emptied({gone: np.zeros(2, bool), thinned: np.array([True, False])}) == {gone}
+    True
+
+    """
     return frozenset(atom for atom, mask in keeps.items() if not mask.any())
 
 

@@ -98,7 +98,12 @@ class Layer:
 
 
 def layers_of(structure: Structure) -> tuple[list[Layer], dict[str, str]]:
-    """Return the layers that can be factorised, in graph order, and for every other node with products the reason."""
+    """Return the layers that can be factorised, in graph order, and for every other node with products the reason.
+
+    Args:
+        structure: of the dense graph.
+
+    """
     uses = Counter(consumer.weight.constant.name for consumer in structure.consumers)
     outputs = {tensor.name for tensor in structure.graph.outputs}
     consumers = {id(consumer.node): consumer for consumer in structure.consumers}

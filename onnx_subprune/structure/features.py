@@ -25,10 +25,19 @@ __all__ = ["Features", "features_of", "normalised_features", "sides_of"]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """The axis `axis` of the tensor `source`, with the Dim `dim`, as [blocks, outer, features, inner].
+    """An axis that is contracted, as [blocks, outer, features, inner].
 
-    Where the blocks lie on axes `stack` of their own, `dim` is the product of these and `axis`. Where `relative` names
-    a tensor, errors in what reads the features count relative to its size at their position.
+    Attributes:
+        source: name of the tensor.
+        axis: its axis.
+        dim: of the axis; where the blocks lie on axes of their own, the product of these and the axis.
+        blocks: parts that are contracted apart.
+        outer: positions before the features.
+        inner: positions behind them.
+        stack: the axes of the blocks, where they have some of their own.
+        relative: a tensor to whose size at their position errors in what reads the features are relative; None where
+            they count as they are.
+
     """
 
     source: str
@@ -46,7 +55,7 @@ class Features:
         return self.dim.size // (self.blocks * self.outer * self.inner)
 
     def units(self, atom: Atom) -> np.ndarray:
-        """Return the unit of `atom` that each feature belongs to, -1 for none: int64 [blocks, features]."""
+        """Return the unit of `atom` that each feature belongs to: int64 [blocks, features], -1 for none."""
         return self._outer(unit_index(self.dim, atom))
 
     def kept(self, keeps: Keeps) -> np.ndarray:
@@ -58,7 +67,13 @@ class Features:
 
 
 def features_of(structure: Structure, consumer: Consumer) -> Features:
-    """Return the layout of what a consumer reads: factors at either end that belong to no group are positions."""
+    """Return the layout of what a consumer reads: factors at either end that belong to no group are positions.
+
+    Args:
+        structure: of the graph.
+        consumer: one of its consumers.
+
+    """
     outer, inner = _positions(structure, consumer.features, consumer.blocks)
     blocks = consumer.blocks.size
     relative = normalised_sum(structure, consumer) if outer * inner == 1 else None
@@ -66,17 +81,29 @@ def features_of(structure: Structure, consumer: Consumer) -> Features:
 
 
 def sides_of(structure: Structure, contraction: Contraction) -> tuple[Features, Features]:
-    """Return the layouts of the two activations of a contraction; they are the same but for where they lie."""
+    """Return the layouts of the two activations of a contraction; they are the same but for where they lie.
+
+    Args:
+        structure: of the graph.
+        contraction: one of its contractions.
+
+    """
     outer, inner = _positions(structure, contraction.features, contraction.blocks)
     blocks, dim = contraction.blocks.size, contraction.features
     first, second = (Features(name, axis, dim, blocks, outer, inner) for name, axis in contraction.sides)
     return first, second
 
 
-def normalised_features(structure: Structure, one: Normalisation) -> Features:
-    """Return the layout of what a normalisation gives, before pruning."""
-    outer, inner = _positions(structure, one.dim, ONE)
-    return Features(one.tensor, one.axis, one.dim, 1, outer, inner)
+def normalised_features(structure: Structure, normalisation: Normalisation) -> Features:
+    """Return the layout of what a normalisation gives, before pruning.
+
+    Args:
+        structure: of the graph.
+        normalisation: one of its normalisations.
+
+    """
+    outer, inner = _positions(structure, normalisation.dim, ONE)
+    return Features(normalisation.tensor, normalisation.axis, normalisation.dim, 1, outer, inner)
 
 
 def _positions(structure: Structure, dim: Dim, blocks: Dim) -> tuple[int, int]:

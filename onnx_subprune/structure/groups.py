@@ -31,7 +31,20 @@ _Readers: TypeAlias = tuple[Mapping[Atom, list[Consumer]], Mapping[Atom, list[Co
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Units that must be removed together; `reasons` says why none may be, and is empty for a prunable group."""
+    """Units that must be removed together.
+
+    Attributes:
+        name: of the first node that produces it, and a number where another group has that name.
+        atom: the index set of its units.
+        producers: weights whose output axis holds it.
+        carriers: biases, parameters of normalisations, constants for each channel and depthwise weights that hold it.
+        consumers: linear maps that contract it.
+        contractions: products of two activations that sum over it.
+        reasons: why no unit may be removed; empty for a prunable group.
+        macs: multiply-accumulates of all nodes that make or read it.
+        branches: what happens when groups lose all their units.
+
+    """
 
     name: str
     atom: Atom
@@ -88,7 +101,15 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Structure:
-    """The axes of a graph and the groups found in it."""
+    """The axes of a graph and the groups found in it.
+
+    Attributes:
+        graph: that was analysed. It stays as it is: passes edit that of a `copy`.
+        records: all that was learnt about the graph.
+        groups: in graph order.
+        branches: what happens when groups lose all their units.
+
+    """
 
     graph: gs.Graph
     records: Records
@@ -137,8 +158,8 @@ class Structure:
     def normalisations(self) -> list[Normalisation]:
         """Normalisations over a group which may lose units, whose statistics can be put right then, in graph order."""
         atoms = {group.atom for group in self.prunable}
-        known = (one for one in self.records.normalisations if one.unrestored is None)
-        return [one for one in known if atoms & set(one.dim.atoms())]
+        known = (normalisation for normalisation in self.records.normalisations if normalisation.unrestored is None)
+        return [normalisation for normalisation in known if atoms & set(normalisation.dim.atoms())]
 
     @property
     def removable(self) -> tuple[Group, ...]:
@@ -146,12 +167,22 @@ class Structure:
         return tuple(group for group in self.groups if group.removable)
 
     def removal(self, groups: Iterable[str]) -> Removal:
-        """Return what happens when these groups, by name, lose all their units."""
+        """Return what happens when groups lose all their units.
+
+        Args:
+            groups: by name.
+
+        """
         atoms = {group.name: group.atom for group in self.groups}
         return self.branches.removal([atoms[name] for name in groups])
 
     def needed(self, groups: Iterable[str]) -> dict[str, str]:
-        """Return which of these groups cannot lose all their units with the others, and why; the earlier ones go."""
+        """Return which groups cannot lose all their units together with the others, and why.
+
+        Args:
+            groups: by name; the earlier ones go.
+
+        """
         names = list(groups)
         if self.removal(names).reason is None:
             return {}
@@ -166,21 +197,33 @@ class Structure:
         return reasons
 
     def macs(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
-        """Return the multiply-accumulates when each Atom in `counts` keeps that many units.
+        """Return the multiply-accumulates of the network.
 
-        A `removal` leaves out the nodes that are gone with whole branches.
+        Args:
+            counts: units that Atoms keep; an Atom without an entry stays whole.
+            removal: leaves out the nodes that are gone with whole branches.
+
         """
         return self._products.value(counts, None if removal is None else removal.live)
 
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
-        """Return for every Atom the multiply-accumulates of the nodes that make or read it; arguments as for `macs`."""
+        """Return for every Atom the multiply-accumulates of the nodes that make or read it.
+
+        Args:
+            counts: units that Atoms keep; an Atom without an entry stays whole.
+            removal: leaves out the nodes that are gone with whole branches.
+
+        """
         live = None if removal is None else removal.live
         return _macs_touched(self.records, lambda product: product.value(counts, live))
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
-        """Return the number of floating-point parameters when each Atom in `counts` keeps that many units.
+        """Return the number of floating-point parameters of the network.
 
-        A `removal` leaves out what only nodes read that are gone with whole branches.
+        Args:
+            counts: units that Atoms keep; an Atom without an entry stays whole.
+            removal: leaves out what only nodes read that are gone with whole branches.
+
         """
         live = None if removal is None else removal.live
         if live not in self._parameters:
@@ -196,19 +239,25 @@ class Structure:
         return self.records.constant_axes(node, index)
 
     def masks(self, axes: Iterable[Dim], keeps: Keeps) -> list[np.ndarray]:
-        """Return the keep mask of every axis."""
+        """Return the keep mask of every axis, bool [size].
+
+        Args:
+            axes: of a tensor.
+            keeps: for Atoms that lose units, bool [size].
+
+        """
         return [keep_mask(dim, keeps) for dim in axes]
 
     def _parameter_axes(self, removal: Removal | None) -> list[tuple[Dim, ...]]:
-        found: dict[str, tuple[Dim, ...]] = {}
+        parameters: dict[str, tuple[Dim, ...]] = {}
         for node in self.graph.nodes:
             if removal is not None and id(node) not in removal.live:
                 continue
             for index, tensor in enumerate(node.inputs):
                 if isinstance(tensor, gs.Constant) and len(tensor.shape) and _is_float(tensor):
                     axes = self.constant_axes(node, index) or tuple(fresh(int(n)) for n in tensor.shape)
-                    found.setdefault(tensor.name, axes)
-        return list(found.values())
+                    parameters.setdefault(tensor.name, axes)
+        return list(parameters.values())
 
 
 def collect(graph: gs.Graph, records: Records) -> Structure:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -148,8 +147,8 @@ def _check_sizes(node: gs.Node, ctx: Context) -> None:
             for dim, size in zip(axes, tensor.shape, strict=True)
         )
         if not agree:
-            found = "x".join(str(dim.size) for dim in axes)
-            raise NotUnderstood(f"{label(node)} was expected to give {found} entries, but gives {tensor.shape}")
+            sizes = "x".join(str(dim.size) for dim in axes)
+            raise NotUnderstood(f"{label(node)} was expected to give {sizes} entries, but gives {tensor.shape}")
 
 
 def _guard_sizes(node: gs.Node, ctx: Context) -> None:
@@ -209,7 +208,7 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         ctx.axes[tensor.name] = axes
 
 
-def _freeze_tensor(tensor: Any, reason: str, ctx: Context) -> None:
+def _freeze_tensor(tensor: gs.Tensor, reason: str, ctx: Context) -> None:
     _freeze_sizes(ctx.extents.get(tensor.name), reason)
     axes = ctx.tie(tensor) if ctx.is_constant(tensor) else ctx.axes.get(tensor.name, ())
     for dim in axes:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -103,13 +102,13 @@ def _trace(graph: gs.Graph, reductions: Iterable[Statistic], ctx: Context) -> li
     traces = {id(reduction.node): _Trace(reduction) for reduction in reductions}
     made_of: dict[str, tuple[_Trace, ...]] = {}
     for node in graph.nodes:
-        mine = traces.get(id(node))
+        own = traces.get(id(node))
         origins = tuple(dict.fromkeys(trace for t in node.inputs for trace in made_of.get(t.name, ())))
-        if mine is not None:
+        if own is not None:
             for trace in origins:
                 trace.lost = True
-            made_of[node.outputs[0].name] = (mine,)
-            mine.carried.add(node.outputs[0].name)
+            made_of[node.outputs[0].name] = (own,)
+            own.carried.add(node.outputs[0].name)
         elif origins:
             _step(node, origins, made_of, ctx)
     for tensor in graph.outputs:
@@ -147,7 +146,7 @@ def _is_mean(trace: _Trace) -> bool:
     return any(_is_centring(node, index, x) for node, index in trace.met)
 
 
-def _is_centring(node: gs.Node, index: int, x: Any) -> bool:
+def _is_centring(node: gs.Node, index: int, x: gs.Tensor) -> bool:
     return node.op == "Sub" and index == 1 and _source(node.inputs[0]) is x
 
 
@@ -162,9 +161,9 @@ def _spread(trace: _Trace, means: Iterable[_Trace], ctx: Context) -> Normalisati
     base = None if trace.lost else _squared(trace.node, ctx)
     if base is None:
         return None
-    mine = [mean for mean in means if _reads(mean, trace, ctx)]
-    centred = {id(n.outputs[0]) for mean in mine for n, i in mean.met if n.op == "Sub" and i == 1}
-    allowed = {id(base), *centred, *(id(_source(mean.node.inputs[0])) for mean in mine)}
+    own_means = [mean for mean in means if _reads(mean, trace, ctx)]
+    centred = {id(n.outputs[0]) for mean in own_means for n, i in mean.met if n.op == "Sub" and i == 1}
+    allowed = {id(base), *centred, *(id(_source(mean.node.inputs[0])) for mean in own_means)}
     for node, index in trace.met:
         if node.op not in ("Div", "Mul") or id(_source(node.inputs[1 - index])) not in allowed:
             continue
@@ -172,11 +171,11 @@ def _spread(trace: _Trace, means: Iterable[_Trace], ctx: Context) -> Normalisati
         root = next((step for step, _ in path if _takes_root(step, trace, ctx)), None)
         # To divide by the spread is to multiply by one over it.
         if root is not None and _inverts(path, ctx) == (node.op == "Mul") and (node.op == "Mul" or index == 1):
-            return _normalisation(trace, _Meeting(node, 1 - index, path, root), bool(mine), ctx)
+            return _normalisation(trace, _Meeting(node, 1 - index, path, root), bool(own_means), ctx)
     return None
 
 
-def _path(tensor: Any, trace: _Trace) -> list[tuple[gs.Node, int]]:
+def _path(tensor: gs.Tensor, trace: _Trace) -> list[tuple[gs.Node, int]]:
     """Return the nodes between a reduction and what became of it, the last one first, with the input they read."""
     node = tensor.inputs[0]
     if node is trace.node:
@@ -226,7 +225,7 @@ def _has_entries(node: gs.Node, ctx: Context) -> bool:
     return not moves and any(ctx.is_constant(tensor) and math.prod(tensor.shape) > 1 for tensor in node.inputs)
 
 
-def _squared(node: gs.Node, ctx: Context) -> Any:
+def _squared(node: gs.Node, ctx: Context) -> gs.Tensor | None:
     """Return the tensor whose squares a reduction sums or averages, or None."""
     x = _source(node.inputs[0])
     if node.op in ("ReduceL2", "ReduceSumSquare"):
@@ -240,7 +239,7 @@ def _squared(node: gs.Node, ctx: Context) -> Any:
     return _source(first) if _source(first) is _source(second) else None
 
 
-def _is_centred(tensor: Any) -> bool:
+def _is_centred(tensor: gs.Tensor) -> bool:
     return bool(tensor.inputs) and tensor.inputs[0].op == "Sub"
 
 
@@ -248,14 +247,14 @@ def _exponent(node: gs.Node, ctx: Context) -> float | None:
     return _scalar(node.inputs[1], ctx)
 
 
-def _source(tensor: Any) -> Any:
+def _source(tensor: gs.Tensor) -> gs.Tensor:
     """Return the tensor behind casts."""
     while tensor.inputs and tensor.inputs[0].op in _HANDED_ON:
         tensor = tensor.inputs[0].inputs[0]
     return tensor
 
 
-def _scalar(tensor: Any, ctx: Context) -> float | None:
+def _scalar(tensor: gs.Tensor, ctx: Context) -> float | None:
     if not ctx.is_constant(tensor) or int(np.prod(tensor.shape)) != 1:
         return None
     return float(np.asarray(tensor.values).ravel()[0])

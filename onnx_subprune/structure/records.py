@@ -340,7 +340,7 @@ class Records:
             return None
         constant = chain.stored
         assert isinstance(constant, gs.Constant)
-        dtypes = [np.dtype(constant.dtype), *(np.dtype(tensor_dtype_to_np_dtype(each)) for each in chain.dtypes)]
+        dtypes = [np.dtype(constant.dtype), *(np.dtype(tensor_dtype_to_np_dtype(code)) for code in chain.dtypes)]
         if not all(is_float(dtype) for dtype in dtypes):
             return None
         dims, perm = self.tie(constant), chain.perm(len(constant.shape))

@@ -40,12 +40,12 @@ def test_cost_and_inputs_are_those_of_the_model_and_worked_out_once(
 
 def test_the_document_names_every_group(model: onnx.ModelProto) -> None:
     analysis = analyse(model)
-    document = analysis.document({"macs": 1.0, "parameters": 0.5})
+    document = analysis.document()
     assert json.loads(json.dumps(document)) == document
     assert [(group["name"], group["units"]) for group in document["groups"]] == [("first", 8), ("second", 5)]
     assert [(group["name"], group["reasons"]) for group in document["frozen"]] == [("last", ["graph output 'y'"])]
     assert document["dense"]["macs"] == analysis.cost.macs
-    assert document["prunable_share"] == {"macs": 1.0, "parameters": 0.5}
+    assert document["prunable_share"] == analysis.prunable_share == {"macs": 1.0, "parameters": 1.0}
 
 
 def test_it_says_in_a_line_and_a_table_what_can_be_pruned(model: onnx.ModelProto) -> None:

@@ -45,7 +45,9 @@ def test_other_spellings_compute_the_same(text: str, weights: dict[str, tuple[in
         f'<ir_version: 8, opset_import: ["": 17]> g (float[2,3,4,4] x) => (float[a,b,c,d] y) {{ {text} }}', **weights
     )
     before = model.SerializeToString(deterministic=True)
-    normalised = normalise(model, {"x": (2, 3, 4, 4)})
+    result = normalise(model, {"x": (2, 3, 4, 4)})
+    normalised = result.model
+    assert result.refusals == ()
     assert model.SerializeToString(deterministic=True) == before
     assert same(model, normalised)
     assert [node.op_type for node in normalised.graph.node] == operators
@@ -58,7 +60,7 @@ def test_axes_of_normalisations_are_pruned_where_that_is_asked_for() -> None:
         w=(6, 8), s=(8,), v=(8, 3),
     )  # fmt: skip
     shapes = {"x": (2, 6)}
-    normalised = normalise(model, shapes)
+    normalised = normalise(model, shapes).model
     assert not infer_structure(normalised, shapes).prunable
     assert [group.name for group in infer_structure(normalised, shapes, prune_normalised=True).prunable] == ["a"]
 

@@ -11,7 +11,8 @@ import pytest
 
 from onnx_subprune.errors import InternalError
 from onnx_subprune.model import to_graph
-from onnx_subprune.passes import Pass, Sequence
+from onnx_subprune.passes import Mandatory, Pass, Sequence
+from onnx_subprune.passes.wiring import defect
 
 TEXT = "g (float[4] x, float[4] z) => (float[4] y) { a = Relu (x) y = Add (a, z) }"
 
@@ -114,3 +115,28 @@ def test_a_sequence_runs_all_and_joins_the_results(graph: gs.Graph) -> None:
     assert result.modified
     assert result.refusals == ("Custom: no", "Custom: nor this")
     assert not Sequence(Custom(keep))(graph).modified
+
+
+def test_a_mandatory_pass_that_refuses_is_a_bug(graph: gs.Graph) -> None:
+    with pytest.raises(InternalError, match="every pass to run, but Custom: not today; please report this"):
+        Mandatory(Custom(keep), Custom(rename, refusal="not today"))(graph)
+    assert Mandatory(Custom(keep), Custom(rename))(graph).modified
+
+
+def test_a_graph_known_to_be_sound_is_not_looked_at_again(graph: gs.Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+
+    def counted(graph: gs.Graph) -> str | None:
+        looked.append(graph)
+        return defect(graph)
+
+    monkeypatch.setattr("onnx_subprune.passes.base.defect", counted)
+    assert Sequence(Custom(keep), Custom(keep, refusal="no"), Custom(rename))(graph).sound
+    assert len(looked) == 3
+    with pytest.raises(InternalError, match="nothing makes tensor 'nowhere'"):
+        Sequence(Custom(keep), Custom(cut))(graph)
+
+
+def test_a_graph_that_came_in_broken_is_not_called_sound(graph: gs.Graph) -> None:
+    cut(graph)
+    assert not Sequence(Custom(keep), Custom(rename))(graph).sound

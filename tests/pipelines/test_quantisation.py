@@ -34,7 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the demo model, and what becomes of it: pruned, pruned and quantised, quantised."""
     demo, folder = load_demo(), tmp_path_factory.mktemp("quantised")
     pruned, integer, dynamic, dense = (folder / f"{name}.onnx" for name in ("pruned", "integer", "dynamic", "dense"))
-    pipeline.prune(demo.model_path, demo.calibration, Options(target=Target.parse("macs=0.5"))).save(pruned)
+    options = Options.of_effort("fast", target=Target.parse("macs=0.5"))
+    pipeline.prune(demo.model_path, demo.calibration, options).save(pruned)
     for source, target in ((pruned, integer), (demo.model_path, dense)):
         quantize_static(
             str(source),
@@ -76,7 +77,7 @@ def test_the_command_line_says_so_in_one_line(
     calib, out = tmp_path / "calib.npz", tmp_path / "out.onnx"
     np.savez(calib, **load_demo().calibration)
     plan = tmp_path / "plan.json"
-    pipeline.prune(files["pruned"], load_demo().calibration).plan.save(plan)
+    pipeline.prune(files["pruned"], load_demo().calibration, Options.of_effort("fast")).plan.save(plan)
     data = ["--calib", calib]
     for words in (
         ["prune", files["dense"], out, *data, "--target", "macs=0.5"],

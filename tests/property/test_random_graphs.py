@@ -155,7 +155,7 @@ CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_t
 
 
 @given(st.data(), st.integers(0, 2**16))
-@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=CHECKS)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=CHECKS)
 def test_shrinking_equals_masking(random_networks: Networks, data: st.DataObject, seed: int) -> None:
     check(data.draw(random_networks()), seed)
 

@@ -32,6 +32,7 @@ CASES = [
     (LITE[0], "macs=0.5"),
     pytest.param(LITE[1], "macs=0.7", marks=pytest.mark.slow),
 ]
+SECOND = ("resnet32_cifar10_ts17", "resnet56_cifar10_dynamo18", "efficientnet_lite0_dynamo18")
 INNER = ("/layer?/layer?.?/conv1/Conv",)
 OURS = "pkg.onnx_subprune."
 
@@ -64,7 +65,11 @@ def pruned(network: Network, untouched: Untouched) -> Pruned:
     return result
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Of each network one exporter's graph; the other is run with the slow tests.
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SECOND else []) for name in NAMES],
+)
 def test_pruning_nothing_changes_nothing(
     network: Network, untouched: Untouched, calibration: Calibration, tmp_path: Path, name: str
 ) -> None:
@@ -95,23 +100,13 @@ def test_a_target_is_met_to_within_the_granularity(
     assert result.dense == untouched(name).dense == measure_cost(network(name), result.analysis.input_shapes)
 
 
-# A few groups, samples and rows are enough to tell two runs apart; the whole network with all defaults is the slow one.
-LAST_STAGE = {"only": ("/layer3/*/conv1/*",), "samples": 16, "rows": 8, "probes": 4, "levels": (0.5,)}
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("resnet32_cifar10_ts17", Options(Target("macs", 0.85), seed=3, **LAST_STAGE)),
-        pytest.param("resnet32_cifar10_ts17", Options(Target("macs", 0.5), samples=48, seed=3), marks=pytest.mark.slow),
-        pytest.param(
-            "resnet32_cifar10_dynamo18", Options(Target("macs", 0.5), samples=48, seed=3), marks=pytest.mark.slow
-        ),
-    ],
-)
+# Every day the demonstration network is pruned twice (tests/test_pipeline.py).
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet32_cifar10_ts17", "resnet32_cifar10_dynamo18"])
 def test_the_same_seed_gives_the_same_bytes(
-    network: Network, calibration: Calibration, tmp_path: Path, name: str, options: Options
+    network: Network, calibration: Calibration, tmp_path: Path, name: str
 ) -> None:
+    options = Options(Target("macs", 0.5), samples=48, seed=3)
     for file in ("first.onnx", "second.onnx"):
         prune(network(name), calibration(name, 96), options).save(tmp_path / file)
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
@@ -176,14 +171,22 @@ def test_exporters_agree_on_the_dense_network(network: Network, images: Dataset,
     assert min(found) > 0.92
 
 
-def test_a_block_goes_and_its_mean_stays(network: Network, calibration: Calibration, images: Dataset) -> None:
+@pytest.mark.parametrize(
+    ("name", "block", "convolutions"),
+    [
+        ("resnet32_cifar10_ts17", "/layer3/layer3.3/conv1/*", 31),
+        pytest.param("resnet56_cifar10_ts17", "/layer3/layer3.5/conv1/*", 55, marks=pytest.mark.slow),
+    ],
+)
+def test_a_block_goes_and_its_mean_stays(
+    network: Network, calibration: Calibration, images: Dataset, name: str, block: str, convolutions: int
+) -> None:
     """One residual block fewer: its two convolutions and an activation; the mean of what it added is worth keeping."""
-    name = "resnet56_cifar10_ts17"
-    options = Options(Target("units", 0.0), only=("/layer3/layer3.5/conv1/*",), rows=8)
+    options = Options(Target("units", 0.0), only=(block,), rows=8)
     result = prune(network(name), calibration(name, 64), options)
     bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), network(name)).model
     operators = [[node.op_type for node in model.graph.node] for model in (network(name), result.model)]
-    assert [names.count("Conv") for names in operators] == [55, 53]
+    assert [names.count("Conv") for names in operators] == [convolutions, convolutions - 2]
     assert result.pruned.macs < 0.985 * result.dense.macs
     with_mean, without, dense = (top1(model, images).accuracy for model in (result.model, bare, network(name)))
     assert with_mean >= dense - 0.04

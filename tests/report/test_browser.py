@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, Tab
-from test_page import SECTIONS, wide
+from test_html_page import SECTIONS, wide
 
 from onnx_subprune import report
 from onnx_subprune.pipeline import Result

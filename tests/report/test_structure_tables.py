@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from rich.console import Console, RenderableType
+from printed import printed_words
 
 from onnx_subprune import report
-from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.report.html_page import to_html
 
 # The units of `query` and `key` are summed over by their product alone: no weight reads them.
@@ -33,7 +32,7 @@ NAMES = ("query", "key", "value", "turn", "product", "softmax", "mix", "out")
 
 
 @pytest.fixture(scope="module")
-def document() -> dict[str, Any]:
+def analysis() -> Analysis:
     model = onnx.parser.parse_model(ATTENTION)
     rng = np.random.default_rng(0)
     for name, shape in SHAPES.items():
@@ -41,14 +40,12 @@ def document() -> dict[str, Any]:
         model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
     for node, name in zip(model.graph.node, NAMES, strict=True):
         node.name = name
-    return analyse(model).document()
+    return analyse(model)
 
 
-def printed(part: RenderableType) -> list[list[str]]:
-    """Return the words of every printed line."""
-    console = Console(file=io.StringIO(), width=120, markup=False)
-    console.print(part)
-    return [line.split() for line in console.file.getvalue().splitlines()]
+@pytest.fixture(scope="module")
+def document(analysis: Analysis) -> dict[str, Any]:
+    return analysis.document()
 
 
 def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any]) -> None:
@@ -57,7 +54,7 @@ def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any
     assert scores["contractions"] == ["product"]
     assert set(scores["producers"]) == {"query", "key"}
     values = next(group for group in by_name.values() if group["consumers"] == ["out"])
-    lines = printed(report.group_table(document))
+    lines = printed_words(report.group_table(document))
     assert next(line for line in lines if line[:1] == [scores["name"]])[1:4] == ["8", "2", "product"]
     assert next(line for line in lines if line[:1] == [values["name"]])[1:4] == ["4", "1", "out"]
     page = to_html(document)
@@ -69,7 +66,7 @@ def test_a_product_of_activations_is_named_as_the_reader(document: dict[str, Any
 def test_a_group_that_nothing_reads_has_a_dash(document: dict[str, Any]) -> None:
     (group, *_) = document["groups"]
     unread = {**document, "groups": [{**group, "consumers": [], "contractions": []}]}
-    (line,) = (line for line in printed(report.group_table(unread)) if line[:1] == [group["name"]])
+    (line,) = (line for line in printed_words(report.group_table(unread)) if line[:1] == [group["name"]])
     assert line[3] == "-"
     assert group["name"] in to_html(unread)
 
@@ -77,33 +74,33 @@ def test_a_group_that_nothing_reads_has_a_dash(document: dict[str, Any]) -> None
 def test_many_readers_are_the_first_and_a_number(document: dict[str, Any]) -> None:
     (group, *_) = document["groups"]
     read = {**document, "groups": [{**group, "consumers": ["a", "b", "a", "c"]}]}
-    (line,) = (line for line in printed(report.group_table(read)) if line[:1] == [group["name"]])
+    (line,) = (line for line in printed_words(report.group_table(read)) if line[:1] == [group["name"]])
     assert line[3:5] == ["a", "+2"]
 
 
 def test_shares_and_totals_count_macs_of_the_model(document: dict[str, Any]) -> None:
     macs = document["dense"]["macs"]
-    lines = printed(report.group_table(document))
+    lines = printed_words(report.group_table(document))
     for group in document["groups"]:
         (line,) = (line for line in lines if line[:1] == [group["name"]])
         assert line[-1] == f"{group['macs'] / macs:.1%}"
     assert report.totals(document).startswith("2 of 3 groups can be pruned; they touch 100.0% of ")
     without = {**document, "dense": {**document["dense"], "macs": 0}}
-    assert all(line[-1] == "-" for line in printed(report.group_table(without))[2:])
+    assert all(line[-1] == "-" for line in printed_words(report.group_table(without))[2:])
 
 
 def test_frozen_groups_say_the_first_reason_and_how_many_more(document: dict[str, Any]) -> None:
     (frozen,) = document["frozen"]
-    assert [frozen["name"], "3", *frozen["reasons"][0].split()] in printed(report.frozen_table(document))
+    assert [frozen["name"], "3", *frozen["reasons"][0].split()] in printed_words(report.frozen_table(document))
     several = {**document, "frozen": [{**frozen, "reasons": ["one", "two", "three"]}]}
-    assert [frozen["name"], "3", "one", "(and", "2", "more)"] in printed(report.frozen_table(several))
+    assert [frozen["name"], "3", "one", "(and", "2", "more)"] in printed_words(report.frozen_table(several))
 
 
 def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, Any]) -> None:
-    assert report.rule_error_lines(document) == []
+    assert report.notice_lines(document) == []
     failed = [{"operator": "Relu", "node": node, "error": "KeyError: 'a'"} for node in ("r1", "r2", "r3")]
     failed.append({"operator": "Conv", "node": "c", "error": "IndexError: 7"})
-    lines = report.rule_error_lines({**document, "rule_errors": failed})
+    lines = report.notice_lines({**document, "rule_errors": failed})
     assert lines == [
         "internal error of the rule for Relu at node 'r1' and 2 more: KeyError: 'a'; please report this",
         "internal error of the rule for Conv at node 'c': IndexError: 7; please report this",
@@ -111,3 +108,7 @@ def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, A
     page = to_html({**document, "rule_errors": failed})
     assert "internal error of the rule for Conv at node &#39;c&#39;: IndexError: 7; please report this" in page
     assert "internal error" not in to_html(document)
+
+
+def test_a_notebook_names_the_product_too(analysis: Analysis) -> None:
+    assert "<td>product</td>" in analysis._repr_html_()

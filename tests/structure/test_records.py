@@ -1,148 +1,96 @@
-"""Records of a graph: weights behind views, axes that belong to one use, and integers that are known."""
+"""What was learnt about a graph is one value; a pass says what it put where in one call."""
 
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 import pytest
 
-from onnx_subprune.model import constant_values, to_graph
-from onnx_subprune.structure import infer
-from onnx_subprune.structure.axes import fresh
-from onnx_subprune.structure.records import MacTerm, Records, RuleError, captured, label
-
-FORWARD = """g (float[2,3] x) => (float[2,5] y) {
-    [m1] h = MatMul(x, w1)
-    [a] b = Add(h, k)
-    [m2] y = MatMul(b, w2)
-}"""
+from onnx_subprune.structure import IndexUse, MacTerm, Records, Squeezed, fresh
 
 
 @pytest.fixture
-def records(net) -> tuple[Records, gs.Graph]:
-    structure = infer(to_graph(net(FORWARD, w1=(3, 4), k=(4,), w2=(4, 5))), {"x": (2, 3)})
-    return structure.records, structure.graph
+def node() -> gs.Node:
+    """Return an Add of an activation and a stored vector, and after it the same vector through a Cast."""
+    stored = gs.Constant("bias", np.zeros(4, np.float32))
+    return gs.Node("Add", "add", inputs=[gs.Variable("x"), stored, gs.Variable.empty()], outputs=[gs.Variable("y")])
 
 
-def node(graph: gs.Graph, name: str) -> gs.Node:
-    return next(node for node in graph.nodes if node.name == name)
+def test_records_are_kept_by_kind_in_their_order(node: gs.Node) -> None:
+    records = Records(17)
+    first, second, other = MacTerm(node, ()), MacTerm(node, (fresh(2),)), Squeezed(node, (1,))
+    records.add(first, other, second)
+    assert records.mac_terms == [first, second]
+    assert records.squeezed == [other]
+    records.add(IndexUse(node, 1, fresh(3)))
+    assert len(records.index_uses) == 1
 
 
-def test_records_are_kept_by_kind(records):
-    found, graph = records
-    before = len(found.mac_terms)
-    found.add(MacTerm(node(graph, "m1"), (fresh(2),)), RuleError("MatMul", "m1", "ValueError: nothing"))
-    assert len(found.mac_terms) == before + 1
-    assert found.rule_errors[-1].node == "m1"
+def test_axes_of_a_constant_belong_to_one_use_or_are_tied(node: gs.Node) -> None:
+    records, own = Records(17), (fresh(4),)
+    assert records.constant_axes(node, 0) is None
+    assert records.constant_axes(node, 1) is None
+    tied = records.tie(node.inputs[1])
+    assert records.tie(node.inputs[1]) is tied
+    assert records.constant_axes(node, 1) == tied
+    assert records.own_axes(node, 1) is None
+    records.give_own_axes(node, 1, own)
+    assert records.constant_axes(node, 1) == records.own_axes(node, 1) == own
 
 
-def test_weights_are_tied_and_biases_are_of_their_use(records):
-    found, graph = records
-    assert found.constant_axes(node(graph, "m1"), 1) == found.tied["w1"][1]
-    own = found.own_axes(node(graph, "a"), 1)
-    assert own is not None
-    assert found.constant_axes(node(graph, "a"), 1) == own
-    assert found.own_axes(node(graph, "m1"), 1) is None
-    assert found.constant_axes(node(graph, "m1"), 0) is None, "an activation"
+def test_a_number_of_its_own_has_no_axes_and_is_still_its_own(node: gs.Node) -> None:
+    records = Records(17)
+    records.tie(node.inputs[1])
+    records.give_own_axes(node, 1, ())
+    assert records.constant_axes(node, 1) == ()
 
 
-def test_axes_can_be_given(records):
-    found, graph = records
-    add = node(graph, "a")
-    axes = (fresh(4),)
-    found.give_own_axes(add, 1, axes)
-    assert found.own_axes(add, 1) == axes
-    found.give_axes_of("new", "h")
-    assert found.axes["new"] == found.axes["h"]
+def test_a_new_activation_has_the_axes_of_another() -> None:
+    records, axes = Records(17), (fresh(2), fresh(3))
+    records.axes["y"] = axes
+    records.give_axes_of("product", "y")
+    assert records.axes["product"] is axes
 
 
-def test_a_weight_has_the_same_axes_at_all_its_uses(records):
-    found, graph = records
-    constant = node(graph, "m1").inputs[1]
-    assert found.tie(constant) is found.tie(constant)
-    assert [dim.size for dim in found.tie(constant)] == [3, 4]
+def test_what_the_caller_may_replace_is_no_constant(node: gs.Node) -> None:
+    assert Records(17).is_constant(node.inputs[1])
+    assert not Records(17, {"bias"}).is_constant(node.inputs[1])
+    assert not Records(17).is_constant(node.inputs[0])
 
 
-def test_optional_inputs_are_there_or_not(net):
-    model = net("g (float[2,3] x) => (float[a,b] y) { [c] y = Clip(x, , high) }", high=np.float32(6))
-    graph = to_graph(model)
-    found = Records(17)
-    (clip,) = graph.nodes
-    assert [found.has(clip, index) for index in range(4)] == [True, False, True, False]
-
-
-def test_what_the_caller_may_replace_is_no_constant(records):
-    _, graph = records
-    weight = node(graph, "m1").inputs[1]
-    assert Records(17).is_constant(weight)
-    assert not Records(17, {"w1"}).is_constant(weight)
-    assert not Records(17).is_constant(node(graph, "m1").inputs[0])
+def test_an_input_may_be_left_out(node: gs.Node) -> None:
+    assert [Records(17).has(node, index) for index in range(4)] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
     ("values", "known"),
     [
-        (np.array([1, -1, 3]), [1, -1, 3]),
-        (np.array([1, 2], np.int32), [1, 2]),
+        (np.array([[2, -1]]), [[2, -1]]),
         (np.array(True), 1),
-        (np.array([1.0, 2.0], np.float32), None),
-        (np.arange(2000), None),
+        (np.array([1.5], np.float32), None),
+        (np.zeros(2000, np.int64), None),
     ],
-    ids=["int64", "int32", "bool", "float", "too many"],
 )
-def test_integers_are_read_where_they_are_few(values, known):
-    found = Records(17).extents_of(gs.Constant("k", values))
-    assert (None if found is None else found.tolist()) == known
+def test_short_integer_constants_are_known(values: np.ndarray, known: object) -> None:
+    extents = Records(17).extents_of(gs.Constant("c", values))
+    assert (None if extents is None else extents.tolist()) == known
 
 
-VIEWS = {
-    "as it is": ("y = MatMul(x, w)", (3, 4), (0, 1)),
-    "turned": ("t = Transpose <perm=[1,0]> (w)\ny = MatMul(x, t)", (4, 3), (1, 0)),
-    "turned without saying how": ("t = Transpose(w)\ny = MatMul(x, t)", (4, 3), (1, 0)),
-    "turned twice": ("s = Transpose(w)\nt = Transpose(s)\ny = MatMul(x, t)", (3, 4), (0, 1)),
-    "handed on": ("t = Identity(w)\ny = MatMul(x, t)", (3, 4), (0, 1)),
-    "cast": ("t = Cast <to=1> (w)\ny = MatMul(x, t)", (3, 4), (0, 1)),
-}
-
-
-@pytest.mark.parametrize("spelling", VIEWS)
-def test_a_weight_is_seen_as_its_node_reads_it(net, spelling):
-    text, shape, perm = VIEWS[spelling]
-    values = np.random.default_rng(0).standard_normal(shape).astype(np.float16 if spelling == "cast" else np.float32)
-    graph = to_graph(net(f"g (float[2,3] x) => (float[a,b] y) {{ {text} }}", w=values))
-    found = Records(17).weight(graph.nodes[-1], 1)
-    assert found is not None
-    weight, dims = found
-    assert weight.perm == perm
-    assert weight.dtype == np.float32
-    view = weight.view(constant_values)
-    np.testing.assert_array_equal(view, values.transpose(perm))
-    assert [dim.size for dim in dims] == [3, 4]
-    np.testing.assert_array_equal(weight.store(view), values)
-
-
-@pytest.mark.parametrize(
-    "text", ["y = MatMul(x, x2)", "t = Relu(w)\ny = MatMul(x, t)", "t = Cast <to=1> (i)\ny = MatMul(x, t)"]
-)
-def test_behind_arithmetic_or_integers_there_is_no_weight(net, text):
-    given = {"w": (3, 4), "i": np.ones((3, 4), np.int64)}
-    model = net(
-        f"g (float[2,3] x, float[3,4] x2) => (float[a,b] y) {{ {text} }}",
-        **{name: value for name, value in given.items() if f"({name})" in text},
-    )  # fmt: skip
-    assert Records(17).weight(to_graph(model).nodes[-1], 1) is None
-
-
-def test_tensors_that_bodies_read_are_captured(net):
-    model = net(
-        """g (float[2,3] x, bool flag) => (float[2,3] y) {
-            [if] y = If (flag) <
-                then_branch = yes () => (float[2,3] a) { a = Add(x, k) },
-                else_branch = no () => (float[2,3] b) { b = Relu(x) }
-            >
-        }""",
-        k=(3,),
-    )  # fmt: skip
-    (choice,) = to_graph(model).nodes
-    assert {"x", "k"} <= {tensor.name for tensor in captured(choice)}
-    assert label(choice) == "If 'if'"
+def test_a_weight_is_seen_through_what_only_hands_it_on() -> None:
+    stored = gs.Constant("w", np.arange(6, dtype=np.float16).reshape(2, 3))
+    turned, cast = gs.Variable("t"), gs.Variable("c")
+    gs.Node("Transpose", "t", {"perm": [1, 0]}, [stored], [turned])
+    gs.Node("Cast", "c", {"to": onnx.TensorProto.FLOAT}, [turned], [cast])
+    node = gs.Node("MatMul", "m", inputs=[gs.Variable("x"), cast], outputs=[gs.Variable("y")])
+    records = Records(17)
+    known = records.weight(node, 1)
+    assert known is not None
+    weight, axes = known
+    assert (weight.constant.name, weight.perm, weight.dtype) == ("w", (1, 0), np.dtype(np.float32))
+    assert [dim.size for dim in axes] == [3, 2]
+    assert axes == records.tied["w"][1][::-1]
+    view = weight.view(lambda constant: constant.values)
+    np.testing.assert_array_equal(view, [[0, 3], [1, 4], [2, 5]])
+    np.testing.assert_array_equal(weight.store(view), stored.values)
+    assert records.weight(node, 0) is None

@@ -81,5 +81,11 @@ def test_circles_of_two_and_none() -> None:
     assert house.circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
+def test_no_modules_of_the_tree_import_each_other_in_a_circle() -> None:
+    modules = house.read(ROOT)
+    known = {module.name for module in modules}
+    assert house.circles({module.name: house.imports(module, known) for module in modules}) == []
+
+
 def test_no_file_of_the_tree_is_too_long() -> None:
     assert [module.name for module in house.read(ROOT) if module.lines > house.LONG_FILE] == []

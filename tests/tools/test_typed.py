@@ -22,6 +22,11 @@ REPORT = """\
 """
 
 
+@pytest.fixture(autouse=True)
+def least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(typed, "LEAST", {ALL: 0.95, "model": 0.9, "passes": 0.9, "structure": 0.9})
+
+
 @pytest.fixture
 def report(tmp_path: Path) -> Path:
     (tmp_path / "any-exprs.txt").write_text(REPORT, encoding="utf-8")

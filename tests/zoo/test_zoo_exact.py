@@ -12,7 +12,7 @@ import pytest
 from onnx_subprune.model import open_session, run
 from onnx_subprune.options import Options, Target
 from onnx_subprune.pipeline import analyse, prune
-from onnx_subprune.recovery.exact.fused_nodes import names_in, taken_apart
+from onnx_subprune.recovery.exact.fused_nodes import names_in, take_apart
 from onnx_subprune.recovery.exact.linear_layers import RECURRENCE, find_linears
 
 ZOO = Path(__file__).resolve().parent
@@ -51,6 +51,6 @@ REACHED = {
 def test_exact_recovery_reaches_every_layer(name: str, entries: dict[str, Any], zoo_library: ModuleType) -> None:
     model = zoo_library.refill(zoo_library.read_skeleton(ZOO / "skeletons" / f"{name}.onnx.xz"))
     normalised = analyse(model, entries[name].shapes(0)).normalised
-    linears, reasons = find_linears(taken_apart(normalised, names_in(normalised)).model)
+    linears, reasons = find_linears(take_apart(normalised, names_in(normalised)).model)
     assert linears
     assert set(reasons.values()) == REACHED[name]

@@ -9,7 +9,7 @@ read the same tensor in the same way are fitted together: their inputs are taken
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,12 +18,13 @@ import onnx
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.exact.biases import with_biases, without_idle_biases
+from onnx_subprune.recovery.exact.constant_nodes import stored_as_initializers
 from onnx_subprune.recovery.exact.correspondence import Surroundings
-from onnx_subprune.recovery.exact.fused_nodes import Apart, names_in, taken_apart
+from onnx_subprune.recovery.exact.fused_nodes import Apart, names_in, take_apart
 from onnx_subprune.recovery.exact.linear_layers import Linear, find_linears
 from onnx_subprune.recovery.exact.paired_run import PairedRun
 from onnx_subprune.recovery.exact.settings import Settings
-from onnx_subprune.recovery.exact.steps import steps_of
+from onnx_subprune.recovery.exact.steps import Step, steps_of
 from onnx_subprune.recovery.exact.targets import Networks, Restrict, Targets
 from onnx_subprune.threads import side_by_side
 
@@ -71,51 +72,65 @@ def refit(
         settings: see there.
         progress: called with the layers done and their number.
 
+    Returns:
+        The fitted network, with the nodes of the pruned one; what came of each layer; and why others stayed.
+
     Raises:
         ModelError: a segment does not run.
         OutputError: there is no room for the activations.
 
     """
     settings = settings or Settings()
+    stored = [stored_as_initializers(network) for network in (networks.dense, networks.pruned)]
     taken = names_in(networks.dense) | names_in(networks.pruned)
-    dense, pruned = (taken_apart(network, taken) for network in (networks.dense, networks.pruned))
+    dense, pruned = (take_apart(network.model, taken) for network in stored)
     model, added = with_biases(pruned.model)
-    networks = replace(networks, dense=dense.model, pruned=model, restrict=_extended(networks.restrict, dense))
+    networks = replace(networks, dense=dense.model, pruned=model, restrict=_restrict_parts(networks.restrict, dense))
     linears, left = find_linears(model)
     surroundings = Surroundings(model, dense.model)
     targets = Targets(dense.model, networks.restrict, surroundings)
     reasons = {linear.name: targets.refusal(linear) for linear in linears}
-    linears, further = _whole(linears, {name: reason for name, reason in reasons.items() if reason is not None})
+    linears, further = _with_targets(linears, {name: reason for name, reason in reasons.items() if reason is not None})
     left |= further
-    layers: list[LayerFit] = []
-    done = 0
     steps = steps_of(model, linears, surroundings, settings)
     with side_by_side(settings.threads), PairedRun(networks, surroundings, steps, data, settings) as run:
-        for number, step in enumerate(steps):
-            if progress is not None:
-                progress(done, len(linears))
-            done += len(step.linears)
-            refined = run.fit(step, np.random.default_rng((settings.seed, number)))
-            if isinstance(refined, str):
-                left |= dict.fromkeys([linear.name for linear in step.linears], refined)
-                continue
-            refused = run.write(step, refined)
-            left |= {linear.name: "its type cannot hold the weights that were found" for linear in refused}
-            for linear, fit in zip(step.linears, refined, strict=True):
-                if linear not in refused:
-                    layers.append(LayerFit(linear.name, fit.before, fit.after, fit.strength, fit.factors))
-                    logger.debug("fitted %s", layers[-1])
+        layers, unfitted = _fit(run, steps, settings.seed, progress)
+    fitted = pruned.fuse(without_idle_biases(model, added))
+    return Refit(stored[1].as_nodes(fitted), tuple(layers), left | unfitted)
+
+
+def _fit(
+    run: PairedRun, steps: Sequence[Step], seed: int, progress: Progress | None
+) -> tuple[list[LayerFit], dict[str, str]]:
+    """Fit step after step; returns what came of the layers, and why others stayed as they were."""
+    layers: list[LayerFit] = []
+    left: dict[str, str] = {}
+    done, count = 0, sum(len(step.linears) for step in steps)
+    for number, step in enumerate(steps):
+        if progress is not None:
+            progress(done, count)
+        done += len(step.linears)
+        refined = run.fit(step, np.random.default_rng((seed, number)))
+        if isinstance(refined, str):
+            left |= dict.fromkeys([linear.name for linear in step.linears], refined)
+            continue
+        refused = run.write(step, refined)
+        left |= {linear.name: "its type cannot hold the weights that were found" for linear in refused}
+        for linear, fit in zip(step.linears, refined, strict=True):
+            if linear not in refused:
+                layers.append(LayerFit(linear.name, fit.before, fit.after, fit.strength, fit.factors))
+                logger.debug("fitted %s", layers[-1])
     if progress is not None:
-        progress(len(linears), len(linears))
-    return Refit(pruned.together(without_idle_biases(model, added)), tuple(layers), left)
+        progress(count, count)
+    return layers, left
 
 
-def _extended(restrict: Restrict, apart: Apart) -> Restrict:
+def _restrict_parts(restrict: Restrict, apart: Apart) -> Restrict:
     """Return a function that cuts the parts of fused nodes down as their outputs are."""
     return lambda name, value: restrict(apart.stands_for.get(name, name), value)
 
 
-def _whole(linears: list[Linear], refused: dict[str, str]) -> tuple[list[Linear], dict[str, str]]:
+def _with_targets(linears: list[Linear], refused: dict[str, str]) -> tuple[list[Linear], dict[str, str]]:
     """Return the layers that are left without those that have no target, or share a weight with one; and why."""
     weights = {linear.weight: linear for linear in linears if linear.name in refused}
     left = {

@@ -18,7 +18,7 @@ from onnx_subprune.model import attribute_of, initializer
 from onnx_subprune.recovery.exact.weight_views import Views
 from onnx_subprune.structure.weight_layout import unfused
 
-__all__ = ["Apart", "names_in", "taken_apart"]
+__all__ = ["Apart", "names_in", "take_apart"]
 
 # Activations, and their attributes in the order in which a FusedConv lists them.
 _ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
@@ -51,8 +51,8 @@ class Apart:
     fused: Mapping[str, onnx.NodeProto] = field(default_factory=dict)
     added: Collection[str] = ()
 
-    def together(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Return a copy of `model` that was fitted with its nodes fused again; the biases are those of the parts."""
+    def fuse(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Fuse the nodes of a fitted network again, in place; the biases are those of the parts."""
         if not self.fused:
             return model
         nodes = list(self._fused_nodes(model))
@@ -77,7 +77,7 @@ class Apart:
                 yield node
 
 
-def taken_apart(model: onnx.ModelProto, taken: set[str]) -> Apart:
+def take_apart(model: onnx.ModelProto, taken: set[str]) -> Apart:
     """Return a network with its fused nodes taken apart, in names that are not `taken` in any network it is held to."""
     if not any(_is_known(node) for node in model.graph.node):
         return Apart(model)

@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "find_linears",
     "intercept_of",
+    "is_linear",
     "is_row",
     "outputs_of",
     "projection_of",
@@ -71,6 +72,7 @@ class Linear:
         kernel: sizes of the kernel; empty where there is none.
         perm: axes of the stored weight in the order that the node sees; empty where it sees them as they are.
         projected: whether y is not in the graph: what the node does with it is out of sight.
+        stack: sizes of the axes that a stack of matrices lies on; empty for a single matrix.
 
     """
 
@@ -83,6 +85,7 @@ class Linear:
     kernel: tuple[int, ...] = ()
     perm: tuple[int, ...] = ()
     projected: bool = False
+    stack: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -120,7 +123,7 @@ class Linear:
     @property
     def rank(self) -> int:
         """Number of axes of the weight."""
-        return 3 if self.node.op_type in RECURRENT else len(self.kernel) + 2
+        return 3 if self.node.op_type in RECURRENT else len(self.kernel) + len(self.stack) + 2
 
     @property
     def behind(self) -> int:
@@ -139,7 +142,7 @@ class Linear:
 
     @property
     def blocks(self) -> int:
-        """Number of groups of the Conv, each with a matrix of its own."""
+        """Number of groups of the Conv, or of matrices of the stack: each has a matrix of its own."""
         return self.layout.groups
 
     def matrices(self, weight: Array) -> Array:
@@ -193,7 +196,7 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     for node in model.graph.node:
         if node.op_type in RECURRENT and node.domain in ONNX_DOMAINS:
             reasons[recurrence_of(node.name)] = RECURRENCE
-        if not _is_linear(node):
+        if not is_linear(node):
             continue
         linear = finder.linear(node)
         if isinstance(linear, Linear):
@@ -210,7 +213,8 @@ def find_linears(model: onnx.ModelProto) -> tuple[list[Linear], dict[str, str]]:
     return [known[id(node)] for node in model.graph.node if id(node) in known], reasons
 
 
-def _is_linear(node: onnx.NodeProto) -> bool:
+def is_linear(node: onnx.NodeProto) -> bool:
+    """Whether a node is a linear map, or has one inside, whose weight is its second input."""
     if node.domain == _CONTRIB:
         return node.op_type in ("FusedMatMul", "Attention", "FusedConv", "FusedGemm")
     return node.domain in ONNX_DOMAINS and node.op_type in (*_SPATIAL, "Gemm", "MatMul", *RECURRENT)
@@ -218,7 +222,7 @@ def _is_linear(node: onnx.NodeProto) -> bool:
 
 def _within_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     inner = (body for node in graph.node for held in bodies(node) for body in graphs(held))
-    return (node for body in inner for node in body.node if _is_linear(node) and node.name)
+    return (node for body in inner for node in body.node if is_linear(node) and node.name)
 
 
 class _Finder:
@@ -265,7 +269,8 @@ class _Finder:
             or any(dtype not in _STORED for dtype in weight.dtypes)
             or node.input[0] in self._stored,
             f"its weight has {len(weight.dims)} axes": unfused(node.op_type) in ("Gemm", "MatMul")
-            and len(weight.dims) != 2,
+            and len(weight.dims) != 2
+            and not _stack(node, weight),
             "it transposes its input": bool(attribute_of(node, "transA", 0)),
             "it moves its batch axes": 1 in (attribute_of(node, f"transBatch{side}", 0) for side in "AB"),
             "it multiplies by zero": 0.0 in (attribute_of(node, "alpha", 1.0), attribute_of(node, "beta", 1.0)),
@@ -311,6 +316,7 @@ class _Finder:
             weight.dims[2:] if node.op_type in _SPATIAL else (),
             () if weight.perm == tuple(range(len(weight.perm))) else weight.perm,
             projected,
+            _stack(node, weight),
         )
 
     def _added(self, node: onnx.NodeProto, weight: View, width: int) -> tuple[str | None, str]:
@@ -320,7 +326,11 @@ class _Finder:
         if add is None:
             return None, output
         bias = add.input[1 - list(add.input).index(output)]
-        if bias not in self._stored or self._views.elsewhere(bias) or not is_row(self._stored[bias], width):
+        if bias not in self._stored or self._views.elsewhere(bias) is not None:
+            return None, output
+        stack = _stack(node, weight)
+        whole = tuple(self._stored[bias].dims) == (*stack, 1, width // math.prod(stack))
+        if not (whole if stack else is_row(self._stored[bias], width)):
             return None, output
         if len(self._readers[bias]) > 1:
             products = [reader for reader, _ in self._views.uses(weight.tensor.name)]
@@ -347,7 +357,14 @@ def _bias_input(node: onnx.NodeProto) -> str:
 def _layout(node: onnx.NodeProto, weight: View) -> Layout:
     transposed = bool(attribute_of(node, "transB", 0))
     axis = contracted_axis(node.op_type, len(weight.dims), transposed=transposed)
-    return Layout(node.op_type, axis, int(attribute_of(node, "group", 1)) if node.op_type in _SPATIAL else 1)
+    groups = int(attribute_of(node, "group", 1)) if node.op_type in _SPATIAL else math.prod(_stack(node, weight))
+    return Layout(node.op_type, axis, groups)
+
+
+def _stack(node: onnx.NodeProto, weight: View) -> tuple[int, ...]:
+    """Return the sizes of the axes that the matrices of a stack lie on; a stack of one is none."""
+    sizes = weight.dims[:-2] if unfused(node.op_type) == "MatMul" else ()
+    return sizes if math.prod(sizes) > 1 else ()
 
 
 def is_row(tensor: onnx.TensorProto, width: int) -> bool:

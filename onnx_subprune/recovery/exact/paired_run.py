@@ -149,6 +149,8 @@ class PairedRun:
             return f"it reads {features} features at once, more than the {self._settings.max_features} allowed"
         if _bytes_of(shape) > _MOST_BYTES:
             return f"its {outputs} outputs of {features} features are more than memory is given for"
+        if step.beside and not all(map(self._dense.has, map(self._surroundings.counterpart, step.sources))):
+            return "the dense network has no tensor that it reads"
         known = (None, None if shortcut is None else shortcut.total)
         if any(self._surroundings.shifted(linear) not in known for linear in step.linears):
             return "it gives what a branch gave that is gone, to a sum that is not known yet"

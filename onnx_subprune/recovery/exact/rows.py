@@ -102,10 +102,12 @@ def rows_of(
         rows = tuple(sample.targets(part, linear.blocks) for part in parts)
         sums = sample.targets(total, linear.blocks) if summed else None
         return Rows(geometry.rows(x, linear.blocks, sample), rows, places, total=sums)
-    count = math.prod(x.shape[:-1])
-    rows = tuple(_flat(part) for part in parts)
-    weights = position_weights(total) if normalised else None
-    whole = Rows(_flat(x), rows, np.arange(count) / max(count, 1), weights, _flat(total) if summed else None)
+    rows = tuple(_by_block(linear, part) for part in parts)
+    count = rows[0].shape[1]
+    weights = position_weights(total) if normalised and not linear.stack else None
+    inputs = _by_block(linear, np.broadcast_to(x, (*y.shape[:-1], x.shape[-1])))
+    sums = _by_block(linear, total) if summed else None
+    whole = Rows(inputs, rows, np.arange(count) / max(count, 1), weights, sums)
     if count <= limit:
         return whole
     mask = np.zeros(count, np.bool_)
@@ -141,9 +143,12 @@ def _misfit(linears: Sequence[Linear], x: Array, targets: Sequence[Array], shape
     if rank < 2 or x.shape[channels] != wanted:
         return f"its input of shape {x.shape} does not have {wanted} features"
     for layer, y in zip(linears, targets, strict=True):
-        same = y.ndim == rank and y.shape[channels] == layer.outputs
-        around = y.shape[:1] == x.shape[:1] if linear.spatial else y.shape[:-1] == x.shape[:-1]
-        if not (same and around):
+        if linear.stack:
+            fits = _is_stacked(linear, x, y)
+        else:
+            around = y.shape[:1] == x.shape[:1] if linear.spatial else y.shape[:-1] == x.shape[:-1]
+            fits = y.ndim == rank and y.shape[channels] == layer.outputs and around
+        if not fits:
             return f"its target of shape {y.shape} does not fit its input of shape {x.shape}"
     return None
 
@@ -153,5 +158,19 @@ def _plain(values: Array) -> Array:
     return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
-def _flat(value: Array) -> Array:
-    return value.reshape(1, math.prod(value.shape[:-1]), value.shape[-1])
+def _is_stacked(linear: Linear, x: Array, y: Array) -> bool:
+    """Whether a target is what a stack of matrices makes of an input, which may be one for all matrices."""
+    place = y.ndim - 2 - len(linear.stack)
+    if place < 0 or y.shape[place:-2] != linear.stack or y.shape[-1] * linear.blocks != linear.outputs:
+        return False
+    padded = (1,) * (y.ndim - x.ndim) + x.shape[:-1]
+    return x.ndim <= y.ndim and all(size in (1, other) for size, other in zip(padded, y.shape[:-1], strict=True))
+
+
+def _by_block(linear: Linear, value: Array) -> Array:
+    """[..., features] -> [blocks, rows, features]: the axes of a stack are blocks, all others rows."""
+    axes = len(linear.stack)
+    if axes:
+        first = value.ndim - 2 - axes
+        value = np.moveaxis(value, range(first, first + axes), range(axes))
+    return value.reshape(linear.blocks, math.prod(value.shape[axes:-1]), value.shape[-1])

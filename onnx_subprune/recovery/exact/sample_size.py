@@ -69,7 +69,8 @@ def samples_needed(
     needed, maps = _LEAST, False
     for name, layer in layers:
         shape = shapes[name]
-        positions = math.prod(shape) / max(shape[1 if layer.spatial else -1], 1) / data.samples_in(feeds)
+        width = shape[1] if layer.spatial else shape[-1] * layer.blocks
+        positions = math.prod(shape) / max(width, 1) / data.samples_in(feeds)
         features = sizes[layer.weight] // max(layer.outputs, 1)
         if positions > 1:
             maps = True

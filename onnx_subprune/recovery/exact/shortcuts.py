@@ -82,6 +82,9 @@ class Shortcut:
 
 def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constants: Constants) -> Shortcut | None:
     """Return what the output of a layer is added to, if it is added to anything and read by nothing else."""
+    if linear.stack:
+        # Constants on the way would not be one for each channel.
+        return None
     name, scale, shifted = linear.output, None, False
     layout: list[onnx.NodeProto] = []
     while reads[name] == 1 and len(readers.get(name, ())) == 1:

@@ -211,9 +211,9 @@ def _of_dim(dim: Dim) -> Monomial:
 
 
 def _quotient(a: Monomial, b: Monomial) -> Monomial | None:
-    left = list(a.dynamic)
+    dynamic = list(a.dynamic)
     for factor in b.dynamic:
-        if factor not in left:
+        if factor not in dynamic:
             return None
-        left.remove(factor)
-    return None if a.static % b.static else Monomial(a.static // b.static, tuple(left))
+        dynamic.remove(factor)
+    return None if a.static % b.static else Monomial(a.static // b.static, tuple(dynamic))

@@ -6,7 +6,8 @@ Axes that it declares under one name have the same size whenever it runs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes.terms import Dim
 
@@ -35,7 +36,7 @@ class Symbols:
         """Return the axis that a symbol stands for, which is `dim` where it was not met before."""
         return self._axes.setdefault((str(symbol), dim.size), dim) if _names_a_size(symbol) else dim
 
-    def find(self, tensor: Any, axis: int, size: int) -> Dim | None:
+    def find(self, tensor: gs.Tensor, axis: int, size: int) -> Dim | None:
         """Return the axis whose symbol a tensor is declared to have at `axis`, or None where there is none."""
         declared = tensor.shape or ()
         return self._axes.get((str(declared[axis]), size)) if axis < len(declared) else None

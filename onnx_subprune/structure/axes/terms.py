@@ -85,6 +85,8 @@ class Dim:
 
     def resolve(self) -> Dim:
         """Return the finest equal term: bound Atoms replaced, nested products and concatenations flattened."""
+        if all(isinstance(factor, Atom) and factor.bound is None for factor in self.factors):
+            return self
         return Dim(tuple(f for factor in self.factors for f in resolved(factor)))
 
     def atoms(self) -> Iterator[Atom]:

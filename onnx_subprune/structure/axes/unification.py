@@ -168,7 +168,7 @@ def _bind(atom: Atom, term: Dim, where: str) -> None:
 
 def _unify_concats(a: Dim, b: Dim, where: str) -> None:
     """Unify two concatenations, cutting the longer part wherever their boundaries differ."""
-    left, right = (deque(d.factors[0].parts) for d in (a, b))  # type: ignore[union-attr]
+    left, right = (deque(_concat_of(dim).parts) for dim in (a, b))
     while left and right:
         x, y = left.popleft().resolve(), right.popleft().resolve()
         if x.size != y.size and not (x.dynamic or y.dynamic):
@@ -184,6 +184,12 @@ def _unify_concats(a: Dim, b: Dim, where: str) -> None:
                 freeze(rest, f"concatenations that cannot be aligned meet at {where}")
             return
         unify(x, y, where)
+
+
+def _concat_of(dim: Dim) -> Concat:
+    factor = dim.factors[0]
+    assert isinstance(factor, Concat)
+    return factor
 
 
 def _unify_products(a: Dim, b: Dim, where: str) -> None:

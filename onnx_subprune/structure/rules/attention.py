@@ -71,24 +71,24 @@ def packed_attention(node: gs.Node, ctx: Context) -> None:
     weight, w = known
     if len(w) != 2:
         raise NotUnderstood(f"{label(node)} has a weight of {len(w)} axes, where 2 are expected")
-    contracted, made = w
+    contracted, columns = w
     batch, sequence, width = ctx.input(node, 0, rank=3)
     ctx.unify(width, contracted, node)
-    heads = _packed_heads(node, made, ctx)
+    heads = _packed_heads(node, columns, ctx)
     rows = concat(heads.query, heads.key, heads.value)
-    ctx.unify(made, rows, node)
+    ctx.unify(columns, rows, node)
     if ctx.has(node, 2):
         (bias,) = ctx.input(node, 2, rank=1)
         ctx.unify(bias, rows, node)
     ctx.freeze(heads.channels, node, "multiplies queries by keys over this axis, out of sight")
-    ctx.use("producer", node, 1, weight.constant, [(weight.perm[1], made)])
+    ctx.use("producer", node, 1, weight.constant, [(weight.perm[1], columns)])
     ctx.use("consumer", node, 1, weight.constant, [(weight.perm[0], contracted)])
-    ctx.note(Consumer(node, node.inputs[0].name, 2, contracted, made, weight, 1))
+    ctx.note(Consumer(node, node.inputs[0].name, 2, contracted, columns, weight, 1))
     _hold_batch(node, batch, (3, 4, 5, 6), ctx)
     total = _packed_memory(node, batch, sequence, heads, ctx)
     _scores(node, 5, heads, ctx)
     ctx.output(node, (batch, sequence, heads.output))
-    ctx.note(MacTerm(node, (batch, sequence, contracted, made)))
+    ctx.note(MacTerm(node, (batch, sequence, contracted, columns)))
     _count(node, (batch, sequence, total), heads, ctx)
 
 
@@ -110,12 +110,12 @@ def _packed_memory(node: gs.Node, batch: Dim, sequence: Dim, heads: _Heads, ctx:
     return total
 
 
-def _packed_heads(node: gs.Node, made: Dim, ctx: Context) -> _Heads:
+def _packed_heads(node: gs.Node, columns: Dim, ctx: Context) -> _Heads:
     """Return the heads of packed weights; sizes that are not given are those of three equal parts."""
     count, given = ctx.count(node, "num_heads"), node.attrs.get("qkv_hidden_sizes")
-    sizes = tuple(int(n) for n in given) if given else (made.size // 3,) * 3
-    if len(sizes) != 3 or sum(sizes) != made.size or sizes[0] != sizes[1] or any(size % count for size in sizes):
-        raise NotUnderstood(f"{label(node)} cuts {made.size} columns to {count} heads of {sizes}")
+    sizes = tuple(int(n) for n in given) if given else (columns.size // 3,) * 3
+    if len(sizes) != 3 or sum(sizes) != columns.size or sizes[0] != sizes[1] or any(size % count for size in sizes):
+        raise NotUnderstood(f"{label(node)} cuts {columns.size} columns to {count} heads of {sizes}")
     heads = _Heads.of(node, count, count, sizes[0] // count, sizes[2] // count)
     if not given:
         ctx.note(Default(node, "qkv_hidden_sizes", sizes, product(heads.keys, heads.values)))
@@ -139,7 +139,7 @@ def multi_head(node: gs.Node, ctx: Context) -> None:
         (bias,) = ctx.input(node, 3, rank=1)
         ctx.unify(bias, concat(heads.query, heads.key, heads.value), node)
         ctx.freeze(heads.channels, node, "adds a bias before it multiplies queries by keys")
-    operands.relate(node, ctx, past=(6, 7), scores=5, each=(4,))
+    operands.relate(node, ctx, past=(6, 7), scores=5, per_sample=(4,))
 
 
 def grouped(node: gs.Node, ctx: Context) -> None:
@@ -159,7 +159,7 @@ def grouped(node: gs.Node, ctx: Context) -> None:
     if ctx.has(node, 11):
         (sink,) = ctx.input(node, 11, rank=1)
         ctx.unify(sink, heads.all, node)
-    operands.relate(node, ctx, past=(3, 4), scores=10, each=(5, 9))
+    operands.relate(node, ctx, past=(3, 4), scores=10, per_sample=(5, 9))
 
 
 def attention(node: gs.Node, ctx: Context) -> None:
@@ -174,7 +174,7 @@ def attention(node: gs.Node, ctx: Context) -> None:
     if flat:
         ctx.expect_size(node, "q_num_heads", None, operands.heads.all)
         ctx.expect_size(node, "kv_num_heads", None, operands.heads.keys)
-    operands.relate(node, ctx, past=(4, 5), scores=3, each=(6,))
+    operands.relate(node, ctx, past=(4, 5), scores=3, per_sample=(6,))
 
 
 def _refuse_packed(node: gs.Node, ctx: Context) -> None:
@@ -222,13 +222,15 @@ class _Operands:
         ctx.unify(width, concat(heads.query, heads.key, heads.value), node)
         return cls(heads, batch, sequence, sequence, flat=True, place=None)
 
-    def relate(self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int, each: tuple[int, ...]) -> None:
+    def relate(
+        self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int, per_sample: tuple[int, ...]
+    ) -> None:
         """Set the outputs: what is attended to, the keys and values remembered, and the scores.
 
-        Inputs `each` hold something for each sample (a length, a padding mask), as those of `past` and `scores` do.
+        Inputs `per_sample` (lengths, padding masks) hold something for each sample, as those of `past` and `scores` do.
         """
         heads = self.heads
-        _hold_batch(node, self.batch, (*past, scores, *each), ctx)
+        _hold_batch(node, self.batch, (*past, scores, *per_sample), ctx)
         for dim in (self.queries, self.keys):
             ctx.freeze(dim, node, "attends over this axis")
         self._pair(node, ctx)
@@ -256,9 +258,9 @@ class _Operands:
         if any(ctx.is_constant(tensor) for tensor in node.inputs[:2]):
             ctx.freeze(heads.channels, node, "multiplies queries or keys that are constant")
             return
-        left, right = (tensor.name for tensor in node.inputs[:2])
+        queries, keys = (tensor.name for tensor in node.inputs[:2])
         blocks = heads.keys if self.flat else ONE
-        sides = ((left, self.place[0]), (right, self.place[1]))
+        sides = ((queries, self.place[0]), (keys, self.place[1]))
         ctx.note(Contraction(node, sides, product(blocks, heads.channels), blocks))
         if not node.attrs.get("scale"):
             ctx.note(Default(node, "scale", 1 / math.sqrt(heads.channels.size), heads.channels))

@@ -35,7 +35,7 @@ def broadcast(node: gs.Node, inputs: Sequence[tuple[Dim, ...]], ctx: Context) ->
 
 
 def _meet(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
-    wide = [dim for dim in dims if dim.dynamic or dim.size != 1]
+    wide = [dim for dim in dims if dim.factors and (dim.dynamic or dim.size != 1)]
     if not wide:
         return ONE
     if any(dim.dynamic for dim in wide):

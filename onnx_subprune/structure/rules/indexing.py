@@ -104,7 +104,7 @@ def one_hot(node: gs.Node, ctx: Context) -> None:
     axis = ctx.axis(node, (*indices, ONE), -1)
     depth_input = node.inputs[1] if ctx.has(node, 1) else None
     if depth_input is not None and ctx.is_constant(depth_input) and np.size(depth_input.values) == 1:
-        made = ctx.made(node, int(np.ravel(depth_input.values)[0]))
+        depth_axis = ctx.made(node, int(np.ravel(depth_input.values)[0]))
     else:
         depths = ctx.extent_list(node, 1)
         if len(depths) != 1:
@@ -112,8 +112,8 @@ def one_hot(node: gs.Node, ctx: Context) -> None:
         (depth,) = depths
         ctx.pin([depth], node)
         size = fixed(depth)
-        made = ctx.made(node, evaluate(depth, {}) if size is None else size, dynamic=size is None)
-    ctx.output(node, (*indices[:axis], made, *indices[axis:]))
+        depth_axis = ctx.made(node, evaluate(depth, {}) if size is None else size, dynamic=size is None)
+    ctx.output(node, (*indices[:axis], depth_axis, *indices[axis:]))
 
 
 def compress(node: gs.Node, ctx: Context) -> None:

@@ -95,14 +95,14 @@ def _record(
     group: Dim,
 ) -> None:
     """Record what the axes of a weight are; a depthwise weight contracts nothing and only carries its channels."""
-    (written, made), (read, contracted) = produces, contracts
+    (written, output_channels), (read, contracted) = produces, contracts
     transposed = node.op == "ConvTranspose"
     features = contracted if transposed else product(group, contracted)
-    outputs = product(group, made) if transposed else made
+    outputs = product(group, output_channels) if transposed else output_channels
     if group.factors and features.size == group.size:
         _record_depthwise(node, ctx, weight, group, outputs)
         return
-    ctx.use("producer", node, 1, weight.constant, [(weight.perm[written], made)])
+    ctx.use("producer", node, 1, weight.constant, [(weight.perm[written], output_channels)])
     ctx.use("consumer", node, 1, weight.constant, [(weight.perm[read], contracted)])
     source = node.inputs[0].name
     ctx.note(Consumer(node, source, 1, features, outputs, weight, 1, group, _pads(node)))
@@ -113,9 +113,9 @@ def _record_depthwise(node: gs.Node, ctx: Context, weight: Weight, group: Dim, o
     multiplier = Dim(outputs.resolve().factors[len(group.resolve().factors) :])
     transposed = node.op == "ConvTranspose"
     channels = group if transposed else outputs
-    made = (weight.perm[1], multiplier) if transposed else (weight.perm[0], outputs)
+    produced = (weight.perm[1], multiplier) if transposed else (weight.perm[0], outputs)
     ctx.note(Use("carrier", node, 1, weight.constant, weight.perm[0], channels, part=group))
-    ctx.note(Use("producer", node, 1, weight.constant, *made, part=multiplier))
+    ctx.note(Use("producer", node, 1, weight.constant, *produced, part=multiplier))
 
 
 def _pads(node: gs.Node) -> bool:

@@ -83,8 +83,8 @@ def _spread(node: gs.Node, dim: Dim, extent: Extent, ctx: Context) -> Dim:
     for wide, narrow in ((dim, asked), (asked, dim)):
         if covers(wide, narrow):
             return wide
-    for each in (dim, asked):
-        ctx.freeze(each, node, "broadcasts this axis at run time")
+    for axis in (dim, asked):
+        ctx.freeze(axis, node, "broadcasts this axis at run time")
     return fresh(max(dim.size, asked.size), dynamic=True, covers=(dim, asked)) if asked.dynamic else asked
 
 

@@ -53,8 +53,8 @@ def recurrent(node: gs.Node, ctx: Context) -> None:
     if w[1].size != layer.rows.size or not node.outputs[0].name:
         raise NotUnderstood(f"{label(node)} has weights that do not fit its gates, or no first output")
     ctx.unify(x[2], w[2], node)
-    for found, known in ((r[0], w[0]), (r[2], layer.hidden), (w[1], layer.rows), (r[1], layer.rows)):
-        ctx.unify(found, known, node)
+    for axis, expected in ((r[0], w[0]), (r[2], layer.hidden), (w[1], layer.rows), (r[1], layer.rows)):
+        ctx.unify(axis, expected, node)
     _pass_parameters(node, layer, ctx)
     if "hidden_size" in node.attrs:
         ctx.expect_size(node, "hidden_size", None, layer.hidden)
@@ -102,10 +102,10 @@ def _pass_parameters(node: gs.Node, layer: _Layer, ctx: Context) -> None:
         _unify_all(node, ctx.input(node, _PEEPHOLES), (layer.directions, product(three, layer.hidden)), ctx)
 
 
-def _unify_all(node: gs.Node, found: tuple[Dim, ...], known: tuple[Dim, ...], ctx: Context) -> None:
-    ctx.same_rank(node, found, known)
-    for one, other in zip(found, known, strict=True):
-        ctx.unify(one, other, node)
+def _unify_all(node: gs.Node, axes: tuple[Dim, ...], expected: tuple[Dim, ...], ctx: Context) -> None:
+    ctx.same_rank(node, axes, expected)
+    for axis, other in zip(axes, expected, strict=True):
+        ctx.unify(axis, other, node)
 
 
 def _bias(node: gs.Node, ctx: Context) -> tuple[Dim, ...]:

@@ -125,12 +125,14 @@ def sliced(node: gs.Node, ctx: Context) -> Extents | None:
 
 def concat(node: gs.Node, ctx: Context) -> Extents | None:
     """Concat of integer vectors, one of which is a shape; entries of the others may be computed in other ways."""
-    found = [ctx.extents_of(tensor) for tensor in node.inputs]
-    sizes = any(not isinstance(value, int) for array in found if array is not None for value in array.ravel())
+    pieces = [ctx.extents_of(tensor) for tensor in node.inputs]
+    sizes = any(not isinstance(value, int) for array in pieces if array is not None for value in array.ravel())
     if sizes:
-        found = [_unknown(tensor) if array is None else array for tensor, array in zip(node.inputs, found, strict=True)]
-    arrays = [array for array in found if array is not None]
-    if len(arrays) < len(found) or not found:
+        pieces = [
+            _unknown(tensor) if array is None else array for tensor, array in zip(node.inputs, pieces, strict=True)
+        ]
+    arrays = [array for array in pieces if array is not None]
+    if len(arrays) < len(pieces) or not pieces:
         return None
     axis = int(ctx.required(node, "axis"))
     return _like_numpy(node, lambda: np.concatenate(arrays, axis=axis))

@@ -11,7 +11,7 @@ import pytest
 from onnx_subprune.calibration import open_data
 from onnx_subprune.model import array_of, input_specs, open_session, run
 from onnx_subprune.recovery.exact import Networks, Refit, Settings, refit
-from onnx_subprune.recovery.exact.fused_nodes import names_in, taken_apart
+from onnx_subprune.recovery.exact.fused_nodes import names_in, take_apart
 
 KEPT, SIZE = 5, 8
 RNG = np.random.default_rng(9)
@@ -143,7 +143,7 @@ def test_a_node_taken_apart_computes_what_it_did(draw, activation, opset):
         [f2] y = com.microsoft.FusedConv <{activation}> (h, w)
     }}"""
     model = _net(text, opset, w=(3, 3, 3, 3), b=(3,))
-    apart = taken_apart(model, names_in(model))
+    apart = take_apart(model, names_in(model))
     assert not [node for node in apart.model.graph.node if node.domain]
     assert set(apart.stands_for.values()) == {"h", "y"}
     feeds = draw(model, 2)
@@ -151,17 +151,17 @@ def test_a_node_taken_apart_computes_what_it_did(draw, activation, opset):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     copy = onnx.ModelProto()
     copy.CopyFrom(apart.model)
-    assert apart.together(copy).SerializeToString() == model.SerializeToString()
+    assert apart.fuse(copy).SerializeToString() == model.SerializeToString()
 
 
 def test_a_network_without_fused_nodes_is_the_same_object(net):
     model = net("g (float[N,4] x) => (float[a,b] y) { [m] y = MatMul(x, w) }", w=(4, 4))
-    assert taken_apart(model, names_in(model)).model is model
+    assert take_apart(model, names_in(model)).model is model
 
 
 def test_names_that_are_taken_leave_a_node_as_it_is():
     model = _net(
         'g (float[N,6] x) => (float[a,b] y) { [f] y = com.microsoft.FusedGemm <activation="Relu"> (x, w) }', w=(6, 4)
     )
-    apart = taken_apart(model, {"y (product)"})
+    apart = take_apart(model, {"y (product)"})
     assert [node.op_type for node in apart.model.graph.node] == ["FusedGemm"]

@@ -157,3 +157,15 @@ def test_states_that_lose_units_keep_their_recovery_by_channel_for_a_reason(prun
     reason = f"'l (recurrence)' keeps its recovery by channel: {RECURRENCE}"
     assert reason in found.warnings
     assert {"l", "m"} <= {layer.name for layer in found.fit.layers}
+
+
+def test_samples_of_an_attention_that_reads_the_input(distance):
+    """Of many samples only as many are run as the fit needs; what is read is an input of the network."""
+    model = _net(
+        "g (float[N,6,8] x) => (float[a,b,c] y) { [at] y = com.microsoft.Attention <num_heads=2> (x, w, b) }",
+        w=(SIZE, 12), b=(12,),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((1300, 6, SIZE)).astype(np.float32)}
+    found = _refit(model, _damaged(model, "w"), data)
+    assert distance(model, found.model, {"x": rng.standard_normal((4, 6, SIZE)).astype(np.float32)}) < 1e-4

@@ -10,8 +10,8 @@ from typing import Any
 import onnx_graphsurgeon as gs
 import pytest
 
+from onnx_subprune.structure import rule_errors
 from onnx_subprune.structure.context import Context
-from onnx_subprune.structure.infer import RAISE_RULE_ERRORS
 from onnx_subprune.structure.rules import RULES
 
 Cli = Callable[..., Any]
@@ -28,7 +28,7 @@ def broken_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(node: gs.Node, ctx: Context) -> None:
         raise KeyError("no such axis")
 
-    monkeypatch.delenv(RAISE_RULE_ERRORS)
+    monkeypatch.setattr(rule_errors, "RAISED", False)
     monkeypatch.setitem(RULES, ("", "GlobalAveragePool"), broken)
 
 

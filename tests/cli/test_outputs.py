@@ -1,0 +1,85 @@
+"""Names of files are checked before the long work: nothing overwrites an input, and no two outputs are one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.errors import DataError, OptionError, OutputError
+
+
+def test_outputs_of_their_own_pass(model: Path, tmp_path: Path) -> None:
+    check_outputs({"MODEL": model, "--calib": None}, {"OUT": tmp_path / "out.onnx", "--plan": tmp_path / "plan.json"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dense.onnx"], "checking writes nothing"
+
+
+def test_an_input_is_not_overwritten_by_any_spelling_of_its_name(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for path in (model, tmp_path / "folder" / ".." / model.name):
+        with pytest.raises(OptionError, match="expected OUT to be another file than MODEL"):
+            check_outputs({"MODEL": model}, {"OUT": path})
+
+
+def test_two_outputs_are_two_files(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="expected --plan to be another file than OUT"):
+        check_outputs({}, {"OUT": tmp_path / "a", "--plan": tmp_path / "a"})
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere"):
+        check_outputs({}, {"OUT": tmp_path / "nowhere" / "out.onnx"})
+
+
+@pytest.mark.parametrize(("name", "pages", "allowed"), [
+    ("report.html", True, True), ("report.json", True, True), ("report.json", False, True),
+    ("report.html", False, False), ("report.txt", True, False),
+])  # fmt: skip
+def test_a_report_says_by_its_name_what_it_is(tmp_path: Path, name: str, pages: bool, allowed: bool) -> None:
+    outputs = {"--report": tmp_path / name}
+    if allowed:
+        check_outputs({}, outputs, pages=pages)
+    else:
+        with pytest.raises(OptionError):
+            check_outputs({}, outputs, pages=pages)
+
+
+def test_weights_beside_the_model_are_left_alone(tmp_path: Path) -> None:
+    """OUT of a large model has its weights in OUT.data: not where MODEL has its own."""
+    large = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,8] x) => (float[N,8] y) { y = MatMul(x, w) }'
+    )
+    large.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 8), np.float32), "w"))
+    path = tmp_path / "model.onnx"
+    onnx.save(large, path, save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    with pytest.raises(OptionError, match=r"found them in 'out\.onnx\.data'"):
+        check_outputs({"MODEL": path}, {"OUT": tmp_path / "out.onnx"})
+    check_outputs({"MODEL": path}, {"OUT": tmp_path / "other.onnx"})
+
+
+def test_statistics_are_asked_for_where_there_is_no_data(tmp_path: Path) -> None:
+    assert saved_statistics("data.npz", None) is None
+    assert saved_statistics("data.npz", tmp_path / "made later") is None
+    assert saved_statistics(None, None, needed=False) is None
+    with pytest.raises(OptionError, match="give --calib DATA or --statistics FILE"):
+        saved_statistics(None, None)
+    with pytest.raises(OptionError, match="found no file"):
+        saved_statistics(None, tmp_path / "nothing.safetensors")
+    (tmp_path / "other").write_bytes(b"something else")
+    with pytest.raises(DataError):
+        saved_statistics(None, tmp_path / "other")
+
+
+def test_statistics_come_back_from_the_file(
+    cli: Callable[..., object], model: Path, calib: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.safetensors"
+    words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--effort", "fast", "--target", "units=0.5")
+    assert cli(*words, "--statistics", path).code == 0  # type: ignore[attr-defined]
+    statistics = saved_statistics(None, path)
+    assert statistics is not None
+    assert statistics.grams
