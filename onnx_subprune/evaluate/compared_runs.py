@@ -16,7 +16,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnx_subprune.model import Runtime, open_session, run
+from onnx_subprune.model import Runtime, run
 from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of, opened_for_comparison
 
 __all__ = ["ComparedNetwork", "ReferenceNetwork", "ReferenceRun"]
@@ -124,8 +124,8 @@ class ComparedNetwork:
             points.update(dict.fromkeys(name for name in names if name in there and name not in self._decisions))
         self._points = tuple(points) or reference.outputs
         types = {name: kind for name, kind in reference.decision_types.items() if name in self._decisions}
-        opened, runtime = opened_for_comparison(model, self._points, types), reference.runtime
-        self._session = open_session(opened, runtime.providers, threads=runtime.threads, optimise=optimise)
+        opened = opened_for_comparison(model, self._points, types)
+        self._session = reference.runtime.session(opened, optimise=optimise)
 
     def run(self, reference: ReferenceRun) -> dict[str, Array]:
         """Return the values at the points, on the inputs and with the decisions of a run of the reference.

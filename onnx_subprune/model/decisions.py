@@ -186,8 +186,11 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
                     points.setdefault(tensor, ([], reason))[0].append(output)
     listed = [ComparisonPoint(name, tuple(dict.fromkeys(of)), why) for name, (of, why) in points.items()]
     if not listed:
-        # Nothing depends on weights that this walk knows: the outputs are all there is to compare.
-        listed = [ComparisonPoint(value.name, (value.name,)) for value in model.graph.output]
+        # Nothing depends on weights that this walk knows: all that is computed counts.
+        for output in model.graph.output:
+            before = _before_saturation(output.name, makers, makers)
+            listed += [ComparisonPoint(tensor, (output.name,), reason) for tensor, reason in before.items()]
+            listed += [] if before else [ComparisonPoint(output.name, (output.name,))]
     return Comparisons(tuple(listed), tuple(scope.decisions))
 
 

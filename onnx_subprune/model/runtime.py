@@ -27,15 +27,16 @@ class Runtime:
     threads: int | None = None
     batch_size: int = 32
 
-    def session(self, model: onnx.ModelProto) -> ort.InferenceSession:
+    def session(self, model: onnx.ModelProto, *, optimise: bool = True) -> ort.InferenceSession:
         """Open a session on these providers.
 
         Args:
             model: what to run.
+            optimise: whether ONNX Runtime may fuse operators.
 
         Raises:
             OptionError: a provider is unknown or did not load.
             ModelError: ONNX Runtime refuses the model.
 
         """
-        return open_session(model, self.providers, threads=self.threads)
+        return open_session(model, self.providers, threads=self.threads, optimise=optimise)
