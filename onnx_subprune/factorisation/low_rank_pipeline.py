@@ -26,7 +26,7 @@ from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe
 from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
-from onnx_subprune.network.taps import few_row_warnings
+from onnx_subprune.network.tapped_features import few_row_warnings
 from onnx_subprune.network.verify import agree, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.progress import Watch, begin, phase

@@ -21,12 +21,12 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.tapped_features import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.progress import phase
 from onnx_subprune.recovery.exact import Networks, Refit, Settings, projection_of, refit
-from onnx_subprune.recovery.normalisation import rescalings
+from onnx_subprune.recovery.normalisation_rescaling import rescalings
 from onnx_subprune.structure import RECURRENT, Atom, Dim, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
