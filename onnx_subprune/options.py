@@ -76,7 +76,18 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read `macs=0.5`; OptionError if it does not look like that."""
+        """Return the target that a text such as `macs=0.5` stands for.
+
+        Args:
+            text: KIND=FRACTION, as on the command line.
+
+        Raises:
+            OptionError: the text has no `=`, the fraction is no number or out of its range, or there is no such kind.
+
+        >>> Target.parse("macs=0.5")
+        Target(kind='macs', value=0.5)
+
+        """
         kind, separator, value = text.partition("=")
         try:
             return cls(kind.strip(), float(value))
@@ -210,7 +221,12 @@ class Options(RecoveryOptions):
         return RecoveryOptions(**{option.name: getattr(self, option.name) for option in fields(RecoveryOptions)})
 
     def with_recovery(self, recovery: RecoveryOptions) -> Options:
-        """Return these options with the ranking and the recovery of a plan."""
+        """Return these options with the ranking and the recovery of a plan.
+
+        Args:
+            recovery: the options that a plan was made with and that its replay needs; all others stay.
+
+        """
         return replace(self, **asdict(recovery))
 
     @property
@@ -230,6 +246,10 @@ class Options(RecoveryOptions):
     @classmethod
     def of_effort(cls, effort: str, **chosen: Any) -> Options:
         """Return the options of an effort, one of `EFFORTS`, with those that were `chosen` in their place.
+
+        Args:
+            effort: a name in `EFFORTS`, which maps it to a set of options.
+            chosen: values of single options by name; they go before those of the effort.
 
         Raises:
             OptionError: there is no such effort, or a value is out of its range.

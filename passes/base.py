@@ -49,16 +49,31 @@ class Pass(ABC):
         return type(self).__name__
 
     def requires(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
-        """Why the pass cannot run on this graph, or None when it can."""
+        """Return why the pass cannot run on this graph, or None when it can.
+
+        Args:
+            graph: as it is before the run; it stays unchanged here.
+
+        """
         return None
 
     def ensures(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
-        """What the pass promised and did not do, or None when all is well."""
+        """Return which promise of the pass does not hold, or None when all do.
+
+        Args:
+            graph: as the run left it; it stays unchanged here.
+
+        """
         return None
 
     @abstractmethod
     def run(self, graph: gs.Graph) -> bool:
-        """Edit the graph; returns whether anything changed."""
+        """Edit the graph and return whether anything changed.
+
+        Args:
+            graph: that `requires` had nothing against; it is edited in place.
+
+        """
 
     def __call__(self, graph: gs.Graph, *, sound: bool = False) -> PassResult:
         """Check, run, check.

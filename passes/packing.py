@@ -83,7 +83,12 @@ class Packing:
 
 
 def has_candidates(graph: gs.Graph) -> bool:
-    """Whether there may be a stacked projection: without one there is no need to infer the structure for this."""
+    """Whether there may be a stacked projection: without one there is no need to infer the structure for this.
+
+    Args:
+        graph: before its structure is inferred.
+
+    """
     return any(_readers(_layout(node)[-1].outputs[0]) is not None for node in graph.nodes if _is(node, "Reshape"))
 
 

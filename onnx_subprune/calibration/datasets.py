@@ -119,7 +119,12 @@ class WatchedDataset(Dataset):
         self.labels = data.labels
 
     def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """Yield what the other one yields."""
+        """Yield the batches of the other data set, and report the samples after each.
+
+        Args:
+            batch_size: samples in each batch; the last one may have fewer.
+
+        """
         done = 0
         for feeds in self._data.batches(batch_size):
             self._progress(done, self._data.samples)
@@ -128,7 +133,12 @@ class WatchedDataset(Dataset):
         self._progress(done, done)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
-        """See `Dataset.samples_in`."""
+        """Return the number of samples in a batch, as the other data set counts them.
+
+        Args:
+            feeds: arrays of a batch by input name.
+
+        """
         return self._data.samples_in(feeds)
 
 

@@ -60,7 +60,18 @@ class Pace:
 
 
 def fixed(turns: Open, runs: int, warmup: int, tell: Tell | None = None) -> list[Array]:
-    """Return seconds [rounds, models] by sitting: `runs` rounds in up to six sittings of eight rounds or more."""
+    """Return seconds [rounds, models] by sitting: `runs` rounds in up to six sittings of eight rounds or more.
+
+    Args:
+        turns: opens a sitting: a session for every model.
+        runs: timed rounds over all sittings.
+        warmup: untimed runs of every model at the start of a sitting.
+        tell: called with the rounds that are done, and their number.
+
+    Returns:
+        An array [rounds, models] for each sitting.
+
+    """
     count = min(FEWEST, max(1, runs // _ROUNDS_OF_A_SITTING))
     sittings = []
     for number in range(count):

@@ -55,7 +55,15 @@ class Times:
 
     @classmethod
     def joined(cls, several: Sequence[Times]) -> Times:
-        """Return the rounds of several sittings."""
+        """Return the rounds of several sittings.
+
+        Args:
+            several: times of the same models, one for each sitting.
+
+        Returns:
+            All rounds in this order, numbered by their sitting.
+
+        """
         numbers = [np.full(len(times.seconds), number) for number, times in enumerate(several)]
         seconds, peaceful = (
             np.concatenate(part) for part in zip(*((t.seconds, t.peaceful) for t in several), strict=True)
@@ -85,19 +93,36 @@ class Times:
         return np.array([1e3 * np.median(self.seconds[self._counted(model), model]) for model in models])
 
     def paired(self, model: int) -> NDArray[np.float64]:
-        """The ratios to the first model within the rounds that count."""
+        """Return the ratios to the first model, within the rounds that count: [rounds].
+
+        Args:
+            model: its column.
+
+        """
         rows = self._counted(model)
         return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
 
     def interval(self, model: int) -> tuple[float, float] | None:
-        """Return the interval that holds the median ratio in 95 of 100 cases; None if there are too few sittings."""
+        """Return the interval that holds the median ratio in 95 of 100 cases; None if there are too few sittings.
+
+        Args:
+            model: its column.
+
+        Returns:
+            The ends as ratios to the first model. Sittings are compared where there are several, else rounds.
+
+        """
         values = self._by_sitting(model)
         return median_interval(values if len(values) > 1 else self.paired(model))
 
     def blocks(self, number: int) -> NDArray[np.float64]:
-        """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any.
+        """Return median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any.
 
         On a machine so busy that there are fewer rounds than blocks, every round is a block.
+
+        Args:
+            number: of blocks, which have as many rounds each as can be.
+
         """
         number = min(number, len(self.seconds))
         parts = zip(np.array_split(self.seconds, number), np.array_split(self.peaceful, number), strict=True)

@@ -241,7 +241,13 @@ class LatencyMeter:
         return ratio
 
     def remember(self, widths: Mapping[str, int], finished: LatencyMet) -> None:
-        """Count the measurement of a finished network among those of its widths."""
+        """Count the measurement of a finished network among those of its widths.
+
+        Args:
+            widths: units that stay, by name of the group.
+            finished: the pruned network's share of the dense network's time.
+
+        """
         prunable = self._prunable_widths(widths)
         self._cache_ratios(prunable, [*self._cached_ratios(prunable), finished.measured])
 

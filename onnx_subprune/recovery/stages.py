@@ -177,7 +177,12 @@ def _percent(distance: float) -> str:
 
 
 def by_channel(options: Options) -> Options:
-    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for."""
+    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for.
+
+    Args:
+        options: of the run; they stay as they are.
+
+    """
     return replace(options, recovery="none" if options.recovery == "none" else "channel")
 
 

@@ -21,6 +21,9 @@ Document: TypeAlias = dict[str, Any]
 def to_json(document: Mapping[str, Any]) -> str:
     r"""Return the document as JSON text that ends in a newline.
 
+    Args:
+        document: plain data; tuples become lists, and numbers that are not finite become null, as JSON has no others.
+
     >>> to_json({"error": float("inf"), "widths": (8, 16)})
     '{\n  "error": null,\n  "widths": [\n    8,\n    16\n  ]\n}\n'
 

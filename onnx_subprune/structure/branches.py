@@ -277,6 +277,9 @@ def _indices(dims: Sequence[Dim]) -> dict[Atom, list[int]]:
 def emptied(keeps: Keeps) -> frozenset[Atom]:
     """Return the Atoms that lose all their units.
 
+    Args:
+        keeps: for each Atom that loses units, bool [size].
+
     >>> import numpy as np
     >>> from onnx_subprune.structure.axes import fresh
     >>> gone, thinned = (fresh(2).factors[0] for _ in range(2))

@@ -79,11 +79,21 @@ class Weight:
     dtype: np.dtype[Any]
 
     def view(self, read: ReadValues) -> np.ndarray:
-        """Return the values in the layout that the node sees, in the stored dtype."""
+        """Return the values in the layout that the node sees, in the stored dtype.
+
+        Args:
+            read: returns the stored values of a constant.
+
+        """
         return read(self.constant).transpose(self.perm)
 
     def store(self, values: np.ndarray) -> np.ndarray:
-        """Return `values`, given in the node's layout, in the stored layout."""
+        """Return values in the stored layout: the inverse of `view`.
+
+        Args:
+            values: in the layout that the node sees.
+
+        """
         return np.ascontiguousarray(values.transpose(np.argsort(self.perm)))
 
 
@@ -283,29 +293,64 @@ class Records:
     rule_errors: list[RuleError] = field(default_factory=list)
 
     def add(self, *records: Record) -> None:
-        """Enter records, each behind those of its kind."""
+        """Enter records, each behind those of its kind.
+
+        Args:
+            records: in graph order.
+
+        """
         for record in records:
             getattr(self, _FIELDS[type(record)]).append(record)
 
     def has(self, node: gs.Node, index: int) -> bool:
-        """Whether the optional input is there."""
+        """Whether an optional input is there: neither beyond the last nor empty.
+
+        Args:
+            node: of the graph.
+            index: of the input.
+
+        """
         return index < len(node.inputs) and not node.inputs[index].is_empty()
 
     def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
-        """Whether a tensor is a stored value that the caller of the model cannot replace."""
+        """Whether a tensor is a stored value that the caller of the model cannot replace.
+
+        Args:
+            tensor: of the graph.
+
+        """
         return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
     def own_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input that are this use's own; None where they are not."""
+        """Return the axes of the constant at an input that are this use's own; None where they are not.
+
+        Args:
+            node: of the graph.
+            index: of the input.
+
+        """
         entry = self.own.get((id(node), index))
         return None if entry is None else entry[2]
 
     def give_own_axes(self, node: gs.Node, index: int, axes: Sequence[Dim]) -> None:
-        """Enter the axes of a constant that a node alone reads with them, where a rule or a pass has put it there."""
+        """Enter the axes of a constant that a node alone reads with them, where a rule or a pass has put it there.
+
+        Args:
+            node: the only reader of the constant with these axes.
+            index: of the input.
+            axes: one for each axis of the constant, in its stored layout.
+
+        """
         self.own[(id(node), index)] = (node, index, tuple(axes))
 
     def constant_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
+        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation.
+
+        Args:
+            node: of the graph.
+            index: of the input.
+
+        """
         tensor = node.inputs[index]
         if not isinstance(tensor, gs.Constant):
             return None
@@ -315,17 +360,36 @@ class Records:
         return self.tied[tensor.name][1]
 
     def give_axes_of(self, name: str, other: str) -> None:
-        """Enter an activation that a pass has made, with the axes of another."""
+        """Enter an activation that a pass has made, with the axes of another.
+
+        Args:
+            name: of the new activation.
+            other: of an activation whose axes are known.
+
+        """
         self.axes[name] = self.axes[other]
 
     def tie(self, constant: gs.Constant) -> Axes:
-        """Return the axes of a stored weight, the same for all its uses."""
+        """Return the axes of a stored weight, the same for all its uses.
+
+        Args:
+            constant: the stored weight; axes are made for it where it has none yet.
+
+        """
         if constant.name not in self.tied:
             self.tied[constant.name] = (constant, tuple(fresh(int(n)) for n in constant.shape))
         return self.tied[constant.name][1]
 
     def extents_of(self, tensor: Any) -> np.ndarray | None:
-        """Return the extents a tensor holds (object array), or None where it is not made of integers known so far."""
+        """Return the integers that a tensor holds, as expressions: an object array in its shape.
+
+        Args:
+            tensor: of the graph; the values of a small constant are entered when they are asked for.
+
+        Returns:
+            None where the tensor is not made of integers known so far.
+
+        """
         if self.is_constant(tensor) and tensor.name not in self.extents:
             if tensor.dtype not in (np.int64, np.int32, np.bool_) or int(np.prod(tensor.shape)) > 1024:
                 return None
@@ -334,7 +398,13 @@ class Records:
         return self.extents.get(tensor.name)
 
     def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
-        """Return the constant behind an input and its axes as the node sees them; None for an activation."""
+        """Return the constant behind an input and its axes as the node sees them; None for an activation.
+
+        Args:
+            node: of the graph.
+            index: of the input; between it and the constant there may be a Transpose and casts.
+
+        """
         chain = follow(node.inputs[index], self.is_constant, _link_to)
         if chain is None:
             return None
