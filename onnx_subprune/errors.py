@@ -61,7 +61,13 @@ class OutputError(UserError):
 
 
 class TargetError(SubpruneError):
-    """The target cannot be met; `nearest` is the closest value that can."""
+    """The target cannot be met; `nearest` is the closest value that can.
+
+    Args:
+        message: one line for the user.
+        nearest: the closest value that can be met, in the unit of the target.
+
+    """
 
     exit_code = 3
 

@@ -54,6 +54,14 @@ class Target:
 
     `units=0` removes the groups as a whole, and the branches that they are part of. `drop` is not what remains but
     by how much the metric may fall: the smallest network for which it does not fall further.
+
+    Attributes:
+        kind: one of `TARGETS`.
+        value: the fraction, or the fall of the metric for `drop`.
+
+    Raises:
+        OptionError: there is no such kind, or the value is out of its range.
+
     """
 
     kind: str

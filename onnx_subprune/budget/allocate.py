@@ -48,6 +48,12 @@ class Allocation:
     """Units kept per group, their cost, and the cut-off that they started from.
 
     The cut-off is 0 where only minimum widths fit, and None where the widths come from no cut-off.
+
+    Attributes:
+        counts: units that stay, by group.
+        cutoff: share of variance that each group keeps at least.
+        cost: of the network with these widths, in the unit of the budget.
+
     """
 
     counts: Counts

@@ -109,7 +109,13 @@ class ArrayDataset(Dataset):
 
 
 class WatchedDataset(Dataset):
-    """Another data set; `progress` is called after each batch with the samples of this pass and their number."""
+    """Another data set; `progress` is called after each batch with the samples of this pass and their number.
+
+    Args:
+        data: the data set that is read.
+        progress: called with two numbers of samples; None stands for a number that is not known.
+
+    """
 
     def __init__(self, data: Dataset, progress: Progress) -> None:
         self._data = data

@@ -43,6 +43,12 @@ class Pace:
     forth and back is always finished. A sitting lasts `seconds` and `rounds` at least, and its warm-up as many rounds
     as are asked for, but both no longer than lets six of them be held: of fewer there is no interval.
 
+    Attributes:
+        precision: half the width of the interval, as a share of the ratio.
+        most_seconds: over all sittings.
+        seconds: of a sitting, at least.
+        rounds: of a sitting, at least.
+
     Raises:
         OptionError: a number is out of range.
 

@@ -62,7 +62,15 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """All nodes of one operator on one provider: how many, and their seconds in one run."""
+    """All nodes of one operator on one provider.
+
+    Attributes:
+        operator: its ONNX name.
+        provider: ONNX Runtime's name of the execution provider.
+        nodes: number of them.
+        seconds: of all of them together in one run.
+
+    """
 
     operator: str
     provider: str

@@ -19,7 +19,16 @@ _OPSET, _IR = 17, 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a chain: channels of the wide layers, positions along an axis of an image, rows of a matrix, layers, batch."""
+    """The sizes of a chain of equal layers that is timed.
+
+    Attributes:
+        outer: channels of the wide layers.
+        image: positions along each axis of an image.
+        rows: of a matrix.
+        repeats: layers.
+        batch: samples in a run.
+
+    """
 
     outer: int = 64
     image: int = 16

@@ -38,6 +38,12 @@ class Effort:
 
     All of it once in each of so many sittings, with new sessions: where the memory of a session happens to lie makes it
     faster or slower for as long as it lives.
+
+    Attributes:
+        rounds: left in peace, for a sitting.
+        seconds: for a sitting.
+        sittings: at least one.
+
     """
 
     rounds: int = 40
@@ -47,7 +53,14 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """Seconds [rounds, models] of runs, whether they were left in peace, and the sitting [rounds] they were made in."""
+    """The times of runs in rounds, in each of which every model runs once.
+
+    Attributes:
+        seconds: [rounds, models] of single runs.
+        peaceful: [rounds, models], whether other processes left the run in peace.
+        sitting: [rounds], the number of the sitting; None where all are of one.
+
+    """
 
     seconds: NDArray[np.float64]
     peaceful: NDArray[np.bool_]

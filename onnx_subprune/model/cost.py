@@ -52,7 +52,14 @@ _FLOATS = frozenset(
 
 @dataclass(frozen=True)
 class Cost:
-    """MACs of one inference, elements of float weights with at least one axis, and bytes on the disk."""
+    """The cost of a model.
+
+    Attributes:
+        macs: multiply-accumulates of one inference.
+        parameters: elements of float weights with at least one axis.
+        bytes: on the disk.
+
+    """
 
     macs: int
     parameters: int

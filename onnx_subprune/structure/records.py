@@ -72,7 +72,14 @@ def captured(node: gs.Node) -> Iterator[gs.Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way."""
+    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way.
+
+    Attributes:
+        constant: as it is stored.
+        perm: the stored axis at each position of the node's layout.
+        dtype: that the node reads.
+
+    """
 
     constant: gs.Constant
     perm: tuple[int, ...]
@@ -120,6 +127,19 @@ class Consumer:
     The weight's view has `blocks` consecutive blocks (groups of a grouped Conv, matrices of a stack). `features` is the
     Dim of blocks x inputs per block: the whole contracted axis, or, where the blocks lie on axes `stack` of their own,
     these and the contracted one. `outputs` is the Dim of the axis it writes.
+
+    Attributes:
+        node: of the graph.
+        source: name of the activation.
+        axis: of it, the one that is contracted.
+        features: blocks x inputs per block.
+        outputs: the axis that it writes.
+        weight: as the node sees it.
+        index: of the node's input that holds the weight.
+        blocks: number of parts that are contracted apart.
+        padded: whether zeros are read beyond the borders.
+        stack: axes of `source` that the blocks lie on.
+
     """
 
     node: gs.Node

@@ -98,7 +98,10 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
 
 
 def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
-    """Mean [d] and covariance [d, d] of an affine Gram matrix [d + 1, d + 1]; constant features get exact zeros.
+    """Return the mean [d] and the covariance [d, d] of an affine Gram matrix; constant features get exact zeros.
+
+    Args:
+        gram: [d + 1, d + 1] sums over samples of the outer product of features and a one (docs/mathematics.md, 1).
 
     >>> x = np.array([[1.0, 3], [5, 5], [1, 1]])
     >>> mean, covariance = centred(x @ x.T)

@@ -83,6 +83,13 @@ def loss_of_order(
     """Return the loss [size + 1] with the k first units of an order found in another way.
 
     With C = L Lᵀ in that order, the loss is the sum of the squared columns of W L that belong to removed features.
+
+    Args:
+        terms: of the group's consumers, one by one; each has its covariance C and weight W.
+        order: all units, that to keep longest first: [size].
+        uncorrected: for each product of two activations, the loss [size, size] of a pair of removed units.
+        ridge: added to the diagonal of each covariance, in units of each feature's own variance.
+
     """
     sequence = np.asarray(order, dtype=np.intp)
     place = np.argsort(sequence)

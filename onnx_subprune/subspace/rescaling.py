@@ -69,10 +69,20 @@ def rescaling(
 
 
 def unscaled(second: Matrix, mean: Vector, scale: Vector, shift: Vector) -> tuple[Matrix, Vector]:
-    """Return the moments of n from those of scale * n + shift.
+    """Return the moments of n from those of scale * n + shift (docs/mathematics.md, 8).
 
     Where a scale is 0 its n cannot be seen. As the mean of E[n^2] over all units is 1, what the others leave of it is
     shared out among them, and they count as uncorrelated.
+
+    Args:
+        second: E[x xᵀ] [d, d], with x = scale * n + shift.
+        mean: E[x] [d].
+        scale: [d]; 0 hides a unit.
+        shift: [d].
+
+    Returns:
+        E[n nᵀ] [d, d] and E[n] [d].
+
     """
     live = scale != 0
     divisor = np.where(live, scale, 1.0)

@@ -54,7 +54,14 @@ class LayerFit:
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """The fitted network, what came of each layer, and why layers were left as they were, by name."""
+    """The fitted network and an account of its layers.
+
+    Attributes:
+        model: the pruned network with fitted weights.
+        layers: that were fitted, with their errors before and after.
+        left: why other layers stayed as they were, by name.
+
+    """
 
     model: onnx.ModelProto
     layers: tuple[LayerFit, ...]
