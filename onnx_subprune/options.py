@@ -100,8 +100,8 @@ class Target:
         try:
             return cls(kind.strip(), float(value))
         except ValueError:
-            found = f"'{text}'" if separator else f"'{text}' without '='"
-            raise OptionError(f"expected a target such as macs=0.5, found {found}; give KIND=FRACTION") from None
+            quoted = f"'{text}'" if separator else f"'{text}' without '='"
+            raise OptionError(f"expected a target such as macs=0.5, found {quoted}; give KIND=FRACTION") from None
 
 
 def _option(default: _T, text: str, details: str = "") -> _T:

@@ -101,9 +101,9 @@ class Plan:
         for group in self.groups:
             atom = atoms.get(group.name)
             if atom is None or atom.size != group.size:
-                found = "no such prunable group" if atom is None else f"{atom.size} units"
+                present = "no such prunable group" if atom is None else f"{atom.size} units"
                 raise PlanError(
-                    f"expected group '{group.name}' with {group.size} units as in the plan, found {found}; "
+                    f"expected group '{group.name}' with {group.size} units as in the plan, found {present}; "
                     "make a plan for this model"
                 )
             if len(group.kept) < group.size:
@@ -158,10 +158,10 @@ class Plan:
             raise PlanError(
                 f"expected a plan in JSON at '{path}', found other content; give a file from --plan"
             ) from error
-        return cls._from(data, str(path))
+        return cls._from_data(data, str(path))
 
     @classmethod
-    def _from(cls, data: Any, path: str) -> Plan:
+    def _from_data(cls, data: Any, path: str) -> Plan:
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
             raise PlanError(f"expected a plan of format {_FORMAT} at '{path}', found another; give a file from --plan")
         try:

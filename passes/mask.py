@@ -57,17 +57,17 @@ class MaskConsumers(Pass):
             if consumer.recurrence:
                 yield _Reading(node, consumer.index, (consumer.blocks.size, 1, -1), features, dtype)
             else:
-                shape = self._along(consumer.source, (*consumer.stack, consumer.axis))
+                shape = self._mask_shape(consumer.source, (*consumer.stack, consumer.axis))
                 yield _Reading(node, 0 if node.op in RECURRENT else 1 - consumer.index, shape, features, dtype)
         for pair in self._losing(self._structure.contractions):
             source, axis = pair.sides[0]
-            yield _Reading(pair.node, 0, self._along(source, (axis,)), pair.features, None)
+            yield _Reading(pair.node, 0, self._mask_shape(source, (axis,)), pair.features, None)
 
     def _losing(self, contracting: Sequence[_Contracting]) -> Iterator[_Contracting]:
         """Yield those of which features go; the others may read a constant, which has no axes of its own."""
         return (reader for reader in contracting if not keep_mask(reader.features, self._keeps).all())
 
-    def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
+    def _mask_shape(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a mask along these axes that broadcasts against a tensor."""
         whole = self._structure.records.axes[source]
         return tuple(dim.size if i in axes else 1 for i, dim in enumerate(whole))

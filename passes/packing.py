@@ -89,7 +89,9 @@ def has_candidates(graph: gs.Graph) -> bool:
         graph: before its structure is inferred.
 
     """
-    return any(_readers(_layout(node)[-1].outputs[0]) is not None for node in graph.nodes if _is(node, "Reshape"))
+    return any(
+        _readers(_layout(node)[-1].outputs[0]) is not None for node in graph.nodes if _is_operator(node, "Reshape")
+    )
 
 
 def packings(structure: Structure) -> list[Packing]:
@@ -98,11 +100,11 @@ def packings(structure: Structure) -> list[Packing]:
     held = protected_names(graph)
     held |= {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
     produced = {atom for use in structure.records.uses if use.role == "producer" for atom in use.dim.atoms()}
-    candidates = (_packing(node, structure, held, produced) for node in graph.nodes if _is(node, "Reshape"))
+    candidates = (_packing(node, structure, held, produced) for node in graph.nodes if _is_operator(node, "Reshape"))
     return [packing for packing in candidates if packing is not None]
 
 
-def _is(node: gs.Node, op: str) -> bool:
+def _is_operator(node: gs.Node, op: str) -> bool:
     return node.op == op and not node.domain
 
 
@@ -215,7 +217,7 @@ def _positions(node: gs.Node, count: int) -> list[Pick] | None:
 def _dropped(picks: Sequence[Pick], along: int, rank: int, held: Collection[str]) -> Iterator[Pick]:
     for pick in picks:
         for node in pick.tensor.outputs if pick.keeps else ():
-            axes = literal(node, 1, "axes") if _is(node, "Squeeze") else None
+            axes = literal(node, 1, "axes") if _is_operator(node, "Squeeze") else None
             if axes is not None and [axis % rank for axis in axes] == [along] and node.outputs[0].name not in held:
                 yield Pick(node, 0, pick.position, False)
 

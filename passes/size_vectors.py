@@ -55,7 +55,7 @@ class SizeVectors:
             return self._constant(tensor, shape, numbers)
         lengths = self._lengths(tensor)
         if lengths is not None:
-            return self._joined(tensor, lengths, edits)
+            return self._rewritten_concat(tensor, lengths, edits)
         single = edits.get(0) if math.prod(shape) == 1 else None
         scaled = self._scaled(tensor, single) if isinstance(single, Fraction) else None
         return self._overwritten(tensor, shape, edits) if scaled is None else scaled
@@ -72,7 +72,7 @@ class SizeVectors:
             for part in maker.inputs
         ]
 
-    def _joined(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
+    def _rewritten_concat(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
         """Make the Concat once more, of the parts as they have to be."""
         concat, parts = tensor.inputs[0], list[gs.Tensor]()
         for part, start, length in zip(concat.inputs, np.cumsum([0, *lengths]), lengths, strict=False):

@@ -173,13 +173,13 @@ def _target(packing: Packing, merged: list[int], maker: _Maker) -> gs.Tensor | l
         kept = [*(entries[place] for place in before), *middle, *(entries[place] for place in after)]
         return maker.node("Concat", kept, {"axis": 0})[0]
     if not merged:
-        return _picked(asked, [*before, *after], maker)
-    tail = [_picked(asked, after, maker)] if after else []
-    pieces = [_picked(asked, before, maker), maker.constant(merged), *tail]
+        return _pick(asked, [*before, *after], maker)
+    tail = [_pick(asked, after, maker)] if after else []
+    pieces = [_pick(asked, before, maker), maker.constant(merged), *tail]
     return maker.node("Concat", pieces, {"axis": 0})[0]
 
 
-def _picked(vector: gs.Tensor, places: list[int], maker: _Maker) -> gs.Variable:
+def _pick(vector: gs.Tensor, places: list[int], maker: _Maker) -> gs.Variable:
     return maker.node("Gather", [vector, maker.constant(places)], {"axis": 0})[0]
 
 

@@ -232,10 +232,10 @@ def limit_of(target_cost: float) -> float:
 
 
 def _at_cutoff(curves: Sequence[Curve], cutoff: float, round_to: int) -> Counts:
-    return {c.group: width_of(c, _reach(c, cutoff), round_to) for c in curves}
+    return {c.group: width_of(c, _reaching_width(c, cutoff), round_to) for c in curves}
 
 
-def _reach(curve: Curve, cutoff: float) -> int:
+def _reaching_width(curve: Curve, cutoff: float) -> int:
     """The fewest units whose share reaches the cut-off."""
     if cutoff >= 1.0:
         return curve.size

@@ -60,7 +60,7 @@ def knapsack(
     starts = [affordable_uniform(nonempty, cost, target_cost, round_to=round_to)]
     starts.append(cheapest_cutoff(nonempty, cost, target_cost, round_to))
     ladders = Ladders(nonempty, cost, weights=weights, power=power, round_to=round_to)
-    best = _best(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
+    best = _least_loss_state(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
     counts = ladders.counts(best)
     if any(not curve.minimum for curve in free):
         ladders = Ladders(free, cost, weights=weights, power=power, round_to=round_to)
@@ -79,7 +79,7 @@ def lost_without(curve: Curve, count: int) -> float:
     return float(losses_of(curve)[0] - losses_of(curve)[count])
 
 
-def _best(ladders: Ladders, starts: Sequence[State], limit: float, calls: int) -> State:
+def _least_loss_state(ladders: Ladders, starts: Sequence[State], limit: float, calls: int) -> State:
     """The state of least loss that the search finds from any start, the smallest and full widths among them."""
     if ladders.cost(ladders.top) <= limit:
         return ladders.top

@@ -94,12 +94,12 @@ def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> lis
     sittings: list[Array] = []
     start, most = perf_counter(), math.ceil(pace.most_seconds)
     end = start + pace.most_seconds
-    while not sittings or (perf_counter() < end and not _sure(sittings, pace.precision)):
+    while not sittings or (perf_counter() < end and not _is_precise(sittings, pace.precision)):
         begun = perf_counter()
         _say(tell, min(most, int(begun - start)), most)
         share = pace.most_seconds / FEWEST
         with _sitting(turns, len(sittings), warmup, begun + share / 3) as ready:
-            sittings.append(_seated(ready, pace, min(end, begun + share)))
+            sittings.append(_timed_sitting(ready, pace, min(end, begun + share)))
     _say(tell, most, most)
     return sittings
 
@@ -120,7 +120,7 @@ def ratios(sittings: Sequence[Array]) -> Array:
     return np.array([np.median(seconds / seconds[:, :1], axis=0) for seconds in sittings])
 
 
-def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
+def _timed_sitting(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
     """Return the seconds of the rounds of one sitting, which breaks off where two more would pass `end`."""
     rounds: list[list[float]] = []
     now = perf_counter()
@@ -133,7 +133,7 @@ def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
             return np.array(rounds)
 
 
-def _sure(sittings: Sequence[Array], precision: float) -> bool:
+def _is_precise(sittings: Sequence[Array], precision: float) -> bool:
     """Return whether every ratio (or the one time) lies within `precision` of its median over the sittings."""
     several = sittings[0].shape[1] > 1
     compared = ratios(sittings)[:, 1:] if several else np.array([np.median(seconds, axis=0) for seconds in sittings])

@@ -69,7 +69,7 @@ def factorise(
     _check(options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
-    layers, skipped = _chosen(analysis, options)
+    layers, skipped = _selected_layers(analysis, options)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     advice = "those that `prune` takes are others: calibrate for the factorisation"
     check_statistics(statistics, analysis, [tap_of_layer(layer) for layer in layers], advice)
@@ -111,7 +111,7 @@ def calibrate_layers(
     """
     options = options or Options()
     analysis, dataset = prepare(model, data, options)
-    layers, _ = _chosen(analysis, replace(options, ignore=(), only=()))
+    layers, _ = _selected_layers(analysis, replace(options, ignore=(), only=()))
     return _calibrate(analysis, layers, dataset, options, progress)
 
 
@@ -125,7 +125,7 @@ def _check(options: Options) -> None:
         raise OptionError(f"expected a number to round ranks to, found '{AUTO}', which is for units; for example 8")
 
 
-def _chosen(analysis: Analysis, options: Options) -> tuple[list[Layer], dict[str, str]]:
+def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers to factorise, and why all others are left as they are, by name."""
     layers, skipped = layers_of(analysis.structure)
     names = [layer.name for layer in layers]

@@ -54,7 +54,7 @@ def chain(
     builder = _Builder(generator, kind)
     tensor = "x"
     for _ in range(sizes.repeats):
-        tensor = _narrow(builder, family, tensor, sizes.outer, width)
+        tensor = _add_bottleneck(builder, family, tensor, sizes.outer, width)
     shape = (sizes.rows, sizes.outer) if family == "matmul" else (sizes.outer, sizes.image, sizes.image)
     x = generator.standard_normal((sizes.batch, *shape)).astype(kind)
     element = helper.np_dtype_to_tensor_dtype(kind)
@@ -91,7 +91,7 @@ class _Builder:
         return output
 
 
-def _narrow(builder: _Builder, family: str, tensor: str, outer: int, width: int) -> str:
+def _add_bottleneck(builder: _Builder, family: str, tensor: str, outer: int, width: int) -> str:
     """Add layers from the outer width to the inner one and back; return what they write."""
     if family == "matmul":
         inner = builder.add("Relu", builder.add("MatMul", tensor, outer, width))

@@ -96,14 +96,14 @@ class Times:
         paired = self.paired(model)
         if self.sitting is None:
             return np.array([np.median(paired)])
-        sitting = self.sitting[self._counted(model)]
+        sitting = self.sitting[self._counted_rounds(model)]
         return np.array([np.median(paired[sitting == number]) for number in np.unique(sitting)])
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
         """Median time [models] of a run."""
         models = range(self.seconds.shape[1])
-        return np.array([1e3 * np.median(self.seconds[self._counted(model), model]) for model in models])
+        return np.array([1e3 * np.median(self.seconds[self._counted_rounds(model), model]) for model in models])
 
     def paired(self, model: int) -> NDArray[np.float64]:
         """Return the ratios to the first model, within the rounds that count: [rounds].
@@ -112,7 +112,7 @@ class Times:
             model: its column.
 
         """
-        rows = self._counted(model)
+        rows = self._counted_rounds(model)
         return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
 
     def interval(self, model: int) -> tuple[float, float] | None:
@@ -141,7 +141,7 @@ class Times:
         parts = zip(np.array_split(self.seconds, number), np.array_split(self.peaceful, number), strict=True)
         return np.array([[_typical(*run) for run in zip(times.T, calm.T, strict=True)] for times, calm in parts])
 
-    def _counted(self, model: int) -> NDArray[np.bool_]:
+    def _counted_rounds(self, model: int) -> NDArray[np.bool_]:
         rows = self.peaceful[:, 0] & self.peaceful[:, model]
         return rows if rows.sum() >= FEWEST else np.ones_like(rows)
 

@@ -136,7 +136,7 @@ def environment_table(environment: Environment, multiples: Mapping[str, Mapping[
         *((name, _loads(name, refusal)) for name, refusal in environment.providers.items()),
         ("newest opset that can be read", str(environment.opset)),
         ("newest IR version that can be read", str(environment.ir_version)),
-        *((f"fast multiples ({where})", _listed(by_family)) for where, by_family in (multiples or {}).items()),
+        *((f"fast multiples ({where})", _multiples_text(by_family)) for where, by_family in (multiples or {}).items()),
         *(("problem", problem) for problem in environment.problems),
     ]
     return table(("environment", ""), rows, "ll")
@@ -146,5 +146,5 @@ def _loads(provider: str, refusal: str | None) -> str:
     return "loads" if refusal is None else refusal.removeprefix(f"provider '{provider}' ")
 
 
-def _listed(multiples: Mapping[str, int]) -> str:
+def _multiples_text(multiples: Mapping[str, int]) -> str:
     return ", ".join(f"{family} {multiple}" for family, multiple in multiples.items())

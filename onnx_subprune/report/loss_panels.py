@@ -90,12 +90,12 @@ def _panel(
         return round(WIDTH * kept / group["units"], 1), round(HEIGHT * (1 - loss / top), 1)
 
     points = [point(kept, loss) for kept, loss in zip(group["curve"]["kept"], losses, strict=True)]
-    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in _visible(points))
+    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in _visible_points(points))
     x, y = point(group["kept"], taken)
     return Panel(group["name"], group["units"], group["kept"], *written, path, x, max(y, 0.0))
 
 
-def _visible(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _visible_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points within the picture, and where the curve enters it from above."""
     for index, (x, y) in enumerate(points):
         if y >= 0:

@@ -52,7 +52,7 @@ def width_table(document: Mapping[str, Any]) -> Table:
             str(group["units"]),
             str(group["kept"]),
             f"{group['kept'] / group['units']:.0%}",
-            _lost(group, document["errors"]),
+            _lost_share(group, document["errors"]),
         )
         for group in document["groups"]
     ]
@@ -158,7 +158,7 @@ def _bytes(number: int) -> str:
     return count(number, "B")
 
 
-def _lost(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
+def _lost_share(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
     """Return what the recovery leaves open at the consumer where that is most."""
     shares = [errors[consumer] for consumer in group["consumers"] if consumer in errors]
     return f"{max(shares):.1%}" if shares else "-"

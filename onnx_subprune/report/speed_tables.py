@@ -60,7 +60,7 @@ def operator_table(names: Sequence[str], profiles: Sequence[Profile]) -> Table:
     for operator, provider in keys:
         entries = [by_key.get((operator, provider)) for by_key in times]
         cells = [f"{1e3 * entry.seconds:.3f} ms in {entry.nodes}" if entry else "-" for entry in entries]
-        rows.append([f"{operator} on {_short(provider)}" if several else operator, *cells])
+        rows.append([f"{operator} on {_short_provider(provider)}" if several else operator, *cells])
     rows.append(["between nodes", *(f"{1e3 * profile.seconds_between:.3f} ms" for profile in profiles)])
     columns = ["operator", *(PurePath(name).name for name in names)]
     return table(columns, rows, "l" + "r" * len(names), "time in one run and number of nodes, the profile on")
@@ -81,7 +81,7 @@ def node_table(name: str, profile: Profile, most: int = 10) -> Table:
         (
             node.name,
             node.operator,
-            _short(node.provider),
+            _short_provider(node.provider),
             ", ".join("x".join(map(str, shape)) for shape in node.output_shapes),
             f"{1e3 * node.seconds:.3f} ms",
             f"{node.seconds / total:.1%}" if total else "-",
@@ -99,5 +99,5 @@ def _interval(latency: Latency) -> str:
     return f"{1 / high:.2f} to {1 / low:.2f}"
 
 
-def _short(provider: str) -> str:
+def _short_provider(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")

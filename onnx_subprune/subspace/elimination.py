@@ -184,7 +184,7 @@ class Elimination:
 
     def _compact(self) -> None:
         keep = self._features(np.flatnonzero(self._live))
-        self._P = _cut(self._P, keep)
+        self._P = _submatrix(self._P, keep)
         self._W = self._W.T[keep].T
         self.units = self.units[self._live]
         self._live = np.ones(len(self.units), dtype=np.bool_)
@@ -284,7 +284,7 @@ def _layout(units: NDArray[np.int64]) -> tuple[Index, Index]:
     return present.astype(np.intp), layout
 
 
-def _cut(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
+def _submatrix(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
     """Return the lower triangle of rows and columns `keep`, ascending, of a matrix in Fortran order, in its memory."""
     memory, size = matrix.reshape(-1, order="F"), len(keep)
     for place, feature in enumerate(keep):

@@ -112,7 +112,7 @@ class Pairs:
         if weights is not None:
             ones = np.sqrt(weights).astype(kind)
             z = z * ones[:, None]
-            targets, errors = ([part * ones[:, None] for part in each] for each in (targets, errors))
+            targets, errors = ([part * ones[:, None] for part in parts] for parts in (targets, errors))
         self._add_products(z, errors, ones, self.features + reader)
         self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
         self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)

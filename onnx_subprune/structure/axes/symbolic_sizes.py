@@ -19,9 +19,9 @@ _ANY_SIZE = {"", "?", "*", "-1", "none", "unknown", "unk", "dynamic"}
 
 @dataclass(frozen=True)
 class Doubt:
-    """Axes `dim` that are in step if the run-time size `one` is 1; where that stays open, they freeze."""
+    """Axes `dim` that are in step if the run-time size `unit` is 1; where that stays open, they freeze."""
 
-    one: Dim
+    unit: Dim
     dim: Dim
     reason: str
 

@@ -106,7 +106,7 @@ def _packed_memory(node: gs.Node, batch: Dim, sequence: Dim, heads: _Heads, ctx:
         past = ctx.input(node, 4, rank=5)
         ctx.unify(past[2], heads.keys, node)
         ctx.unify(past[4], heads.channels, node)
-    ctx.output(node, (ctx.made(node, 2), batch, heads.keys, total, heads.channels), 1)
+    ctx.output(node, (ctx.computed_axis(node, 2), batch, heads.keys, total, heads.channels), 1)
     return total
 
 
@@ -202,9 +202,9 @@ class _Operands:
         channels = q[2].size // queries if len(q) == _FLAT else q[3].size
         values = v[2].size // keys if len(v) == _FLAT else v[3].size
         heads = _Heads.of(node, queries, keys, channels, values)
-        sequence = _meet(node, q, heads.all, heads.channels, ctx)
-        length = _meet(node, k, heads.keys, heads.channels, ctx)
-        ctx.unify(_meet(node, v, heads.keys, heads.values, ctx), length, node)
+        sequence = _unify_heads(node, q, heads.all, heads.channels, ctx)
+        length = _unify_heads(node, k, heads.keys, heads.channels, ctx)
+        ctx.unify(_unify_heads(node, v, heads.keys, heads.values, ctx), length, node)
         for other in (k, v):
             # Heads may be part of the batch: those of queries go with those of keys and values.
             ctx.unify(q[0], other[0], node)
@@ -266,7 +266,7 @@ class _Operands:
             ctx.note(Default(node, "scale", 1 / math.sqrt(heads.channels.size), heads.channels))
 
 
-def _meet(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: Context) -> Dim:
+def _unify_heads(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: Context) -> Dim:
     """Unify the axes of queries, keys or values with heads and channels; return the axis of the sequence."""
     if len(axes) == _FLAT:
         ctx.unify(axes[2], product(heads, channels), node)
@@ -285,7 +285,7 @@ def _hold_batch(node: gs.Node, batch: Dim, inputs: tuple[int, ...], ctx: Context
 def _total(node: gs.Node, new: Dim, ctx: Context) -> Dim:
     """Return the axis of what is remembered and what is new."""
     ctx.freeze(new, node, "attends over this axis")
-    return ctx.made(node, new.size, dynamic=True)
+    return ctx.computed_axis(node, new.size, dynamic=True)
 
 
 def _scores(node: gs.Node, index: int, heads: _Heads, ctx: Context) -> None:
