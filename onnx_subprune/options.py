@@ -219,9 +219,7 @@ class Options(RecoveryOptions):
         "Samples per run that latency=F is measured with, on the dynamic first axis.",
         "None stands for one sample, unless `input_shapes` says otherwise.",
     )
-    remeasure: bool = _option(
-        False, "Forget what was measured on this machine before, for latency=F and --round-to auto."
-    )
+    remeasure: bool = _option(False, "Forget earlier measurements on this machine, for latency=F and --round-to auto.")
 
     @property
     def recovery_options(self) -> RecoveryOptions:

@@ -1,4 +1,4 @@
-"""A plan: which units of which group stay, for which model, and how they were chosen. Saved as JSON one can read."""
+"""A plan: the units that stay in every group, for which model, and how they were chosen. Saved as JSON one can read."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PlannedGroup:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What is removed from the model with this fingerprint.
+    """The units that go from the model with this fingerprint.
 
     Attributes:
         fingerprint: of the dense model.
-        target: what was asked for, such as `macs=0.5`.
+        target: as given, such as `macs=0.5`.
         groups: every prunable group, in graph order.
         options: how the units were ranked and how their consumers make up for them.
 

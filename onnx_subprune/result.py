@@ -54,7 +54,7 @@ class Result:
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
         latency: what the network takes of the dense one's time, where the target was one of latency.
-        drop: what was measured for a target `drop`; None for other targets.
+        drop: the measurements for a target `drop`; None for other targets.
 
     """
 
@@ -98,7 +98,7 @@ class Result:
             progress: called with the name of a phase, the steps done in it and their number.
 
         Returns:
-            What was measured; what could not be is named with its reason.
+            The measurements; those that failed are named with their reasons.
 
         Raises:
             DataError: the data does not fit the model.

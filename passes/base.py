@@ -106,7 +106,7 @@ class Pass(ABC):
 
 
 class Sequence:
-    """Passes that run one after the other, each of which may be left out; itself callable like a pass."""
+    """Passes that run one after the other and may be left out singly; itself callable like a pass."""
 
     def __init__(self, *passes: Pass) -> None:
         self.passes = passes
@@ -122,7 +122,7 @@ class Sequence:
 
 
 class Mandatory(Sequence):
-    """Passes none of which may be left out: without one the network would not be what was asked for."""
+    """Passes that may not be left out: without one the network would not be the one that was asked for."""
 
     def __call__(self, graph: gs.Graph) -> PassResult:
         """Run all of them.

@@ -1,4 +1,4 @@
-"""Replace what is computed from constants alone by the constant.
+"""Replace tensors that are computed from constants alone by constants.
 
 Exporters write constants as small programs (the padding of a convolution as Slice, Concat, Reshape, Transpose and Cast
 of constants); the rules of structure/ read them only once they are plain constants. Each node is evaluated on its own

@@ -86,7 +86,7 @@ class InlineBranches(Pass):
         return None if results is None else results[0]
 
     def _picked_size(self, node: gs.Node, opset: int) -> np.ndarray | None:
-        """One size of a shape of which others are known at run time only."""
+        """One size of a shape whose others are known at run time only."""
         source = node.inputs[0].inputs[0] if len(node.inputs[0].inputs) == 1 else None
         if source is None or source.op != "Shape" or source.attrs or source.inputs[0].shape is None:
             return None

@@ -51,7 +51,7 @@ class MaskConsumers(Pass):
         self._keeps = keeps
 
     def _readings(self) -> Iterator[_Reading]:
-        """Yield what is contracted and loses units; of the two sides of a product it is enough to mask the first."""
+        """Yield contracted tensors that lose units; of the two sides of a product it is enough to mask the first."""
         for consumer in self._losing(self._structure.consumers):
             node, features, dtype = consumer.node, consumer.features, consumer.weight.dtype
             if consumer.recurrence:
@@ -64,7 +64,7 @@ class MaskConsumers(Pass):
             yield _Reading(pair.node, 0, self._mask_shape(source, (axis,)), pair.features, None)
 
     def _losing(self, contracting: Sequence[_Contracting]) -> Iterator[_Contracting]:
-        """Yield those of which features go; the others may read a constant, which has no axes of its own."""
+        """Yield those that lose features; the others may read a constant, which has no axes of its own."""
         return (reader for reader in contracting if not keep_mask(reader.features, self._keeps).all())
 
     def _mask_shape(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ class MaskConsumers(Pass):
 
 
 def _masked(graph: gs.Graph, reading: _Reading, mask: np.ndarray) -> gs.Node:
-    """Return a Mul of what is read, which the node reads from now on."""
+    """Return a Mul of an input, which the node reads from now on."""
     node, index = reading.node, reading.index
     tensor = node.inputs[index]
     dtype = reading.dtype if reading.dtype is not None else float_type(tensor)

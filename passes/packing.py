@@ -66,10 +66,10 @@ class Packing:
         reshape: the node that makes the stacked axis, one of `rank` axes.
         place: where it lies.
         next_size: entries of the axis that follows the stacked one.
-        order: for each axis of what is picked from the axis of the Reshape's output that it is; None for an axis of
+        order: for each axis of the tensor that is picked from, that of the Reshape's output; None for an axis of
             one entry that was inserted.
         layout: the nodes that permute, insert and drop axes between the Reshape and the picks.
-        picks: all readers of what is picked from, and the nodes that drop the axis of one entry which a pick kept.
+        picks: all readers of the picked tensor, and the nodes that drop the axis of one entry which a pick kept.
 
     """
 

@@ -3,7 +3,7 @@
 ONNX Runtime's fusions and its static Reshapes know a vector that is put together by a Concat of single sizes, so an
 edit is made where an entry comes from: in the part of the Concat, in the number that a size is multiplied by. Only
 where an entry comes from elsewhere is it written over with a Where. The old vector stays for those who read it as it
-was; readers that want the same of the same vector share what is made.
+was; readers that want the same of the same vector share the new tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SizeVectors:
 
     Args:
         graph: where they are computed.
-        integers: what is known of them by name, an entry each (`Context.extents`).
+        integers: known ones by name, an entry each (`Context.extents`).
 
     """
 

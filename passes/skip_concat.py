@@ -1,6 +1,6 @@
-"""Take what is picked from one part of a Concat from that part itself.
+"""Pick from one part of a Concat by reading that part itself.
 
-Exporters stack the last states of all layers of a recurrent network, of which the model uses the last. Where nothing
+Exporters stack the last states of all layers of a recurrent network, and the model uses the last. Where nothing
 else reads the stack, it goes, and the layers are no longer held to one width.
 """
 

@@ -1,4 +1,4 @@
-"""Write into the model what was done to it: metadata under `pkg.onnx_subprune.`.
+"""Write into the model how it was pruned: metadata under `pkg.onnx_subprune.`.
 
 The stamp holds no time and no machine, so the same job writes the same bytes. Metadata of others stays in its place.
 """

@@ -29,7 +29,7 @@ _LISTS = {"Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
 
 
 class UnpackProjections(Pass):
-    """Split projections of which single parts (queries, keys, values) are picked after a Reshape.
+    """Split projections whose parts (queries, keys, values) are picked singly after a Reshape.
 
     Args:
         structure: of the very graph that the pass runs on; it does not describe the graph any more afterwards.
@@ -73,11 +73,11 @@ class _Maker:
         self._stem = ""
 
     def begin(self, node: gs.Node) -> None:
-        """Name what is made from now on after a node."""
+        """Name new nodes and tensors after a node from now on."""
         self._stem, self._made = node.name, []
 
     def insert(self, before: gs.Node) -> None:
-        """Put what was made in front of a node."""
+        """Put the new nodes in front of a node."""
         place = place_of(self._graph, before)
         self._graph.nodes[place:place] = self._made
 

@@ -27,7 +27,7 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Rungs that a group may move to, by how much each changes the cost, and what is lost there: all [moves]."""
+    """Rungs that a group may move to, by how much each changes the cost, and the loss there: all [moves]."""
 
     rungs: NDArray[np.intp]
     change: NDArray[np.float64]

@@ -45,7 +45,7 @@ def knapsack(
         target_cost: the largest cost allowed, in the units of `cost`.
         weights: of the groups' losses, 0 or more; all 1 by default.
         round_to: widths are multiples of this (and of the curve's own) or the full size.
-        power: of the losses; below 1 it spreads what is lost over fewer groups, above 1 over more.
+        power: of the losses; below 1 it spreads the loss over fewer groups, above 1 over more.
         floor: the least share of units that any group keeps.
         calls: about how often `cost` may be asked; the search stops then, with the best found so far.
 

@@ -152,7 +152,7 @@ def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
     """Return the same data, whose passes are steps of a phase.
 
     Args:
-        data: what is read.
+        data: the samples.
         watch: who is told; None to return `data` itself.
         name: of the phase.
 

@@ -41,7 +41,7 @@ def open_tokens(
         source: a file, an array (or lists) of ids [windows, tokens] or [tokens], a dict of arrays, or what `open_data`
             takes.
         specs: the inputs of the model (`onnx_subprune.model.input_specs`).
-        window: length of the windows that a stream of ids [tokens] is cut into; what is left over is not used.
+        window: length of the windows that a stream of ids [tokens] is cut into; the rest is not used.
         samples: how many windows to use, the first of a seeded permutation; None for all.
         seed: of that permutation.
 

@@ -90,7 +90,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured; None where nothing was asked for, or where `left` says why it could not be.
+    """The measurements; None where nothing was asked for, or where `left` says why it could not be had.
 
     Attributes:
         fidelity: of the pruned model's outputs to the dense model's, on the calibration samples.
@@ -98,7 +98,7 @@ class Measured:
         labelled: where that data came from.
         timing: how fast both are.
         left: what could not be measured, and why.
-        warnings: what the user should know of what was measured.
+        warnings: about the measurements, for the user.
 
     """
 

@@ -105,7 +105,7 @@ def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> lis
 
 
 def _say(tell: Tell | None, done: int, total: int) -> None:
-    """Between sittings only: whatever listens must not run beside what is timed."""
+    """Between sittings only: whatever listens must not run beside timed models."""
     if tell is not None:
         tell(done, total)
 

@@ -118,7 +118,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 class Record:
-    """What was measured for a key, read from the cache and written to it.
+    """The measurements for a key, read from the cache and written to it.
 
     Args:
         kind: of the measurement; part of the file's name.
@@ -126,7 +126,7 @@ class Record:
         anew: forget what the cache holds.
 
     Attributes:
-        data: what is known; empty where nothing is.
+        data: the measurements; empty where there are none.
         warnings: what the user should know of the cache.
 
     """
@@ -149,7 +149,7 @@ class Record:
         self.warnings.append(f"measured anew: expected measurements in '{self._path}', found {why}")
 
     def save(self) -> None:
-        """Write what is known; a cache that cannot be written is no error."""
+        """Write the measurements; a cache that cannot be written is no error."""
         document = {"format": _FORMAT, "key": self._key, "data": self.data}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,7 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """The times of runs in rounds, in each of which every model runs once.
+    """The times of runs in rounds; in a round every model runs once.
 
     Attributes:
         seconds: [rounds, models] of single runs.

@@ -16,10 +16,10 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
     """Give the path of an empty file that takes the place of `target` when the block ends well, and goes otherwise.
 
     The file is new, lies in the folder of `target` and has a name that nobody can foresee, so that no link laid there
-    is followed. What was written is on the disk before the file takes its name.
+    is followed. All bytes are on the disk before the file takes its name.
 
     Args:
-        target: what is to be replaced; a link is replaced itself.
+        target: the file to replace; a link is replaced itself.
         before: called when the file is complete, right before it takes its name.
 
     Raises:

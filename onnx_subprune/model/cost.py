@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _Shape = tuple[int, ...]
 _OUTPUT = -1
-_LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights, of which shape inference needs only the dims
+_LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights; shape inference needs only their dims
 _FLOATS = frozenset(
     number
     for name, number in onnx.TensorProto.DataType.items()

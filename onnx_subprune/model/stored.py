@@ -267,7 +267,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
-        """Remove at the end of the block what was put here inside it."""
+        """Remove at the end of the block the arrays that were put here inside it."""
         before = self._count
         try:
             yield

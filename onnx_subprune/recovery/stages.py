@@ -220,7 +220,7 @@ class _Restriction:
 
 
 def _projection_axes(structure: Structure) -> dict[str, tuple[Dim, ...]]:
-    """Return the axes of what linear maps give out of sight, inside a fused attention or a recurrent layer."""
+    """Return the axes of unseen outputs of linear maps, inside a fused attention or a recurrent layer."""
     axes = structure.records.axes
     return {
         projection_of(consumer.name): (*axes[consumer.source][:-1], consumer.outputs)

@@ -1,6 +1,6 @@
 """Documents: a run as plain data, printed by `--json` and written by `--report`.
 
-The same run writes the same bytes: no time, no machine, no order that depends on hashing. What was timed is there only
+The same run writes the same bytes: no time, no machine, no order that depends on hashing. Times are there only
 where it was asked for: under `timing`, and under `latency` where that was the target. A number that JSON does not have
 (infinity, NaN) is null.
 """

@@ -159,6 +159,6 @@ def _bytes(number: int) -> str:
 
 
 def _lost_share(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
-    """Return what the recovery leaves open at the consumer where that is most."""
+    """Return the share that the recovery leaves open, at the consumer where it is largest."""
     shares = [errors[consumer] for consumer in group["consumers"] if consumer in errors]
     return f"{max(shares):.1%}" if shares else "-"

@@ -29,7 +29,7 @@ class Context:
     """A graph on its way through the rules.
 
     Attributes:
-        records: what was learnt so far.
+        records: all that has been learnt about the graph.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         symbols: the axes that names of sizes stand for.
         doubts: axes that are in step under a condition, which the rest of the graph may settle.
@@ -59,7 +59,7 @@ class Context:
         return self.records.extents
 
     def note(self, *records: Record) -> None:
-        """Write down what was learnt."""
+        """Enter records of the graph."""
         self.records.add(*records)
 
     def input(self, node: gs.Node, index: int, rank: int | None = None) -> Axes:

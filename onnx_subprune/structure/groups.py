@@ -131,7 +131,7 @@ class Structure:
     def copy(self) -> Structure:
         """Return the same structure on a graph of its own, which passes may edit; this one and its graph stay whole.
 
-        What is computed from it, and its order, is what inference on the same graph would give. The values of
+        All that is computed from it, and its order, is as inference on the same graph would give it. The values of
         constants are shared, and so are Atoms: keep masks and widths of this structure are those of the copy.
         """
         copies = GraphCopy(self.graph)

@@ -124,7 +124,7 @@ def corrected(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> 
 
 
 def _losing(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> Iterator[tuple[Consumer, ...]]:
-    """Yield the consumers of each stored weight, of which one at least loses features."""
+    """Yield the consumers of each stored weight, where one at least loses features."""
     for consumers in _sharing(structure).values():
         if any(_loses(structure, consumer, keeps) for consumer in consumers):
             yield consumers

@@ -1,4 +1,4 @@
-"""One consumer's squared error while units go: the inverse covariance P and the weight W of what is left.
+"""One consumer's squared error while units go: the inverse covariance P and the weight W of the others.
 
 With P = (C + λ diag C)⁻¹ over the features, W [o, d] and B the features of a unit, the least squared error that taking
 the unit out adds to the output is tr(W_B (P_BB)⁻¹ W_Bᵀ), and what stays is then
@@ -203,7 +203,7 @@ def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matr
     Args:
         covariance: [d, d], positive semi-definite up to rounding.
         index: [n] features, -1 for none.
-        ridge: what is added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
+        ridge: added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
 
     Returns:
         L [n, n], its upper triangle to be ignored, and [n] the standard deviation of each feature, 0 for a dead one.

@@ -1,6 +1,6 @@
 """How much each unit of a group matters: the orderings of subspace node pruning, and what becomes of them in a group.
 
-    zca                   1 / ((C^-1/2)_ii)²    what is left of the feature after symmetric (unnormalised ZCA) whitening
+    zca                   1 / ((C^-1/2)_ii)²    the variance left after symmetric (unnormalised ZCA) whitening
     conditional-variance  1 / (C^-1)_ii         the variance that all other features together leave unexplained
     saw                   sum_o |W_oi|          the sum of absolute weights by which a consumer reads the feature
     wanda                 sum_o |W_oi| ‖x_i‖    the same, each weight times the feature's root mean square

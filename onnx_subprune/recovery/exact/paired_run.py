@@ -164,7 +164,7 @@ class PairedRun:
         clip_rows: ClipRows | None,
         rng: np.random.Generator,
     ) -> tuple[Pairs, Pairs] | str:
-        """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
+        """Return the sums over the samples to fit on, and over those held out; or a text that names a fault."""
         weight, bias = present
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
@@ -314,7 +314,7 @@ def _bounds(step: Step) -> list[int]:
 
 
 def _pivot(rows: Sequence[Rows], bias: Array) -> Array:
-    """Return means of what is read: of each reader that has a bias of its own, else of the first that reads any."""
+    """Return means of the inputs: of each reader that has a bias of its own, else of the first that reads any."""
     if bias.ndim == 2:
         return _mean(next(read for read in rows if read.x.shape[1]))
     return np.stack([_mean(read) for read in rows])

@@ -114,7 +114,7 @@ class Segments:
         return sorted(needed)
 
     def _names_to_keep(self) -> set[str]:
-        """Return what is to be kept: it was asked for, or nodes read it that are still to run, or to run again."""
+        """Return the tensors to keep: those asked for, and those read by nodes that are to run, or to run again."""
         queue = [*self._asked, *(name for index in self._waiting for name in self._reads[index])]
         kept: set[str] = set()
         while queue:
@@ -128,7 +128,7 @@ class Segments:
     def _open_session(
         self, todo: Sequence[int], wanted: Collection[str]
     ) -> tuple[ort.InferenceSession | None, list[str]]:
-        """Return a session of nodes and what is fetched from it; of makers of what cannot be kept, take note."""
+        """Return a session of nodes and its outputs; take note of nodes that make tensors which cannot be kept."""
         outputs = {name for index in todo for name in self._nodes[index].output if name}
         while fetched := sorted(outputs & (self._names_to_keep() | set(wanted))):
             session = self._session(todo, outputs, fetched)

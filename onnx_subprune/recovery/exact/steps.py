@@ -1,4 +1,4 @@
-"""What is fitted at once, and in which order.
+"""Which layers are fitted at once, and in which order.
 
 Layers that read the same rows are fitted at once, each with a weight of its own. Layers that share a weight are fitted
 at once too: one weight, over the rows of all of them. A step comes as soon as all layers before it are fitted, so the

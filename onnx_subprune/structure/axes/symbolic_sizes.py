@@ -13,7 +13,7 @@ from onnx_subprune.structure.axes.terms import Dim
 
 __all__ = ["Doubt", "Symbols"]
 
-# What exporters write for a size of which nothing is known.
+# Exporters write these for a size about which nothing is known.
 _ANY_SIZE = {"", "?", "*", "-1", "none", "unknown", "unk", "dynamic"}
 
 

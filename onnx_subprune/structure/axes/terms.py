@@ -1,4 +1,4 @@
-"""The terms of the algebra of axes: Atoms, concatenations and products, and what is known of run-time sizes.
+"""The terms of the algebra of axes: Atoms, concatenations and products, and knowledge of run-time sizes.
 
 A run-time size is an Atom that is `dynamic`. Nothing is ever pruned from it; which of them are equal matters where a
 Reshape lines up the factors beside them. An axis that others were broadcast to covers them.

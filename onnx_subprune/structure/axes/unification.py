@@ -136,8 +136,8 @@ def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
 def same_size(a: Dim, b: Dim) -> bool:
     """Conclude what follows from two axes having the same size at run time; returns whether anything does.
 
-    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than what
-    was broadcast to it, so each is equal to it, and what is left over is 1.
+    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than the
+    sizes that were broadcast to it, so each is equal to it, and the others are 1.
 
     Args:
         a: one axis.
@@ -160,7 +160,7 @@ def _static(dim: Dim) -> int:
 
 
 def _bind_covered(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
-    """Bind run-time sizes to what was broadcast to them, and those without a partner to 1."""
+    """Bind run-time sizes to those that were broadcast to them, and those without a partner to 1."""
     unpaired = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
     changed = [(cover, ONE) for cover in unpaired] + [(c, Dim((n,))) for c, n in pairs if c != n]
     if any(not isinstance(cover, Atom) or cover.size != dim.size for cover, dim in changed):

@@ -225,7 +225,7 @@ class _Operands:
     def relate(
         self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int, per_sample: tuple[int, ...]
     ) -> None:
-        """Set the outputs: what is attended to, the keys and values remembered, and the scores.
+        """Set the outputs: the attended values, the keys and values remembered, and the scores.
 
         Inputs `per_sample` (lengths, padding masks) hold something for each sample, as those of `past` and `scores` do.
         """
@@ -283,13 +283,13 @@ def _hold_batch(node: gs.Node, batch: Dim, inputs: tuple[int, ...], ctx: Context
 
 
 def _total(node: gs.Node, new: Dim, ctx: Context) -> Dim:
-    """Return the axis of what is remembered and what is new."""
+    """Return the axis of remembered entries and new ones."""
     ctx.freeze(new, node, "attends over this axis")
     return ctx.computed_axis(node, new.size, dynamic=True)
 
 
 def _scores(node: gs.Node, index: int, heads: _Heads, ctx: Context) -> None:
-    """Unify the axis of heads of what is added to the scores [..., H, S, T]."""
+    """Unify the axis of heads of the summand of the scores [..., H, S, T]."""
     axes = ctx.input(node, index) if ctx.has(node, index) else ()
     if len(axes) > 2 and axes[-3].resolve() != ONE:
         ctx.unify(axes[-3], heads.all, node)

@@ -46,7 +46,7 @@ def _broadcast_dim(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
 
 
 def _meet_at_run_time(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
-    """Axes of unknown size may be 1 (broadcast) or equal; only what is certain is kept."""
+    """Axes of unknown size may be 1 (broadcast) or equal; only certain knowledge is kept."""
     widest = next((dim for dim in dims if all(covers(dim, other) for other in dims)), None)
     if widest is not None:
         return widest.resolve()

@@ -129,7 +129,7 @@ def compress(node: gs.Node, ctx: Context) -> None:
 
 
 def non_zero(node: gs.Node, ctx: Context) -> None:
-    """Give the positions of what is not zero, [rank, how many]."""
+    """Give the positions of the entries that are not zero, [rank, how many]."""
     x = ctx.input(node, 0)
     for dim in x:
         ctx.freeze(dim, node, "returns positions that count along this axis")
