@@ -170,7 +170,7 @@ class RecoveryOptions:
 @_documented
 @dataclass(frozen=True)
 class Options(RecoveryOptions):
-    """How a model is pruned."""
+    """How a model is pruned; a value out of its range raises OptionError."""
 
     target: Target = field(
         default=Target("macs", 0.5),

@@ -153,6 +153,9 @@ def largest(
         OptionError: the target is NaN or `round_to` below 1.
         TargetError: even the first value costs more; `nearest` is its cost.
 
+    >>> largest([0.0, 0.5, 1.0], lambda share: {"conv1": int(10 * share)}, lambda counts: counts["conv1"] / 10, 0.7, 1)
+    (0.5, {'conv1': 5})
+
     """
     check_round(round_to)
     if math.isnan(target_cost):

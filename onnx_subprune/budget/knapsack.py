@@ -75,6 +75,11 @@ def lost_without(curve: Curve, count: int) -> float:
         curve: of the group, with losses.
         count: how many units are left of it.
 
+    >>> import numpy as np
+    >>> curve = Curve("conv1", 2, np.array([1, 0]), np.array([0.0, 0.7, 1.0]), loss=np.array([4.0, 1.0, 0.0]))
+    >>> lost_without(curve, 1)
+    3.0
+
     """
     return float(losses_of(curve)[0] - losses_of(curve)[count])
 

@@ -66,6 +66,11 @@ def meet(
     Raises:
         TargetError: no widths were measured within the target; `nearest` is the least cost that was measured.
 
+    >>> allocate = lambda limit: {"conv1": round(100 * limit)}
+    >>> met = meet(allocate, lambda counts, _: 0.1 + 0.8 * counts["conv1"] / 100, 0.5)
+    >>> met.counts, round(met.ratio, 3)
+    ({'conv1': 50}, 0.5)
+
     """
     search = _Search(target)
     limit = start or target

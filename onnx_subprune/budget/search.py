@@ -55,6 +55,10 @@ def smallest(
     Raises:
         OptionError: the bounds are not 0 < low <= high, or there are no evaluations.
 
+    >>> searched = smallest(lambda fraction: 1.0 - fraction, low=0.25, high=1.0, drop=0.4)
+    >>> 0.6 <= searched.best.fraction < 0.62, searched.tried[0]
+    (True, Trial(fraction=1.0, fall=0.0, accepted=True))
+
     """
     if not 0.0 < low <= high or evaluations < 1:
         raise OptionError(

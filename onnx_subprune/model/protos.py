@@ -54,7 +54,13 @@ def assign(message: Any, name: str, value: Any) -> None:
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """Return an exception's text on one line, cut at `limit` characters."""
+    r"""Return an exception's text on one line, cut at `limit` characters.
+
+    >>> one_line(ValueError("no such\n  node"))
+    'no such node'
+    >>> one_line("a long text", limit=8)
+    'a lon...'
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -75,6 +75,9 @@ def losses_along(curve: Mapping[str, Any] | None, losses_at: str | None) -> list
     Returns:
         A loss for each width; nothing for a group without a curve of this kind.
 
+    >>> losses_along({"variance": [0.0, 0.75, 1.0]}, None), losses_along({"loss": [4.0, 1.0, 0.0]}, "outputs")
+    ([1.0, 0.25, 0.0], [2.0, 1.0, 0.0])
+
     """
     if curve is None:
         return []

@@ -254,7 +254,12 @@ def _inverse(L: Matrix, *, single: bool) -> NDArray[Any]:
 
 
 def reduced(weight: Matrix) -> Matrix:
-    """Return a weight of at most [d, d] with the same Wᵀ W as one of [o, d], in Fortran order."""
+    """Return a weight of at most [d, d] with the same Wᵀ W as one of [o, d], in Fortran order.
+
+    >>> tall = np.arange(6.0).reshape(3, 2)
+    >>> reduced(tall).shape, np.allclose(reduced(tall).T @ reduced(tall), tall.T @ tall)
+    ((2, 2), True)
+    """
     o, d = weight.shape
     if o <= d:
         return np.asfortranarray(weight)

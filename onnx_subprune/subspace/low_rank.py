@@ -63,6 +63,11 @@ def output_spectrum(gram: ArrayLike, bias: ArrayLike) -> Spectrum:
     Raises:
         DataError: the Gram matrix is not finite or was made from no samples.
 
+    >>> y = np.array([[3.0, 1.0], [0.0, 0.0], [1.0, 1.0]])  # two outputs and the constant, at two positions
+    >>> spectrum = output_spectrum(y @ y.T, [0.5, 0.0])
+    >>> spectrum.variances.round(9).tolist(), spectrum.mean.tolist()
+    ([1.0, 0.0], [1.5, 0.0])
+
     """
     mean, covariance = centred(gram)
     variances, directions = _components(covariance)

@@ -70,6 +70,11 @@ def feature_scores(
         InternalError: what the method needs is not there.
         DataError: the covariance or the weights hold NaN or infinity.
 
+    >>> feature_scores("conditional-variance", [[1.0, 0.8], [0.8, 1.0]]).round(6).tolist()
+    [0.36, 0.36]
+    >>> feature_scores("saw", weights=[[1.0, -2.0], [3.0, 0.5]]).tolist()
+    [4.0, 2.5]
+
     """
     if method not in METHODS:
         raise OptionError(f"expected an ordering among {', '.join(METHODS)}; found {method!r}; choose one of them")
@@ -193,6 +198,9 @@ def random_scores(d: int, seed: int) -> Vector:
     Args:
         d: number of features.
         seed: of NumPy's default generator.
+
+    >>> sorted(random_scores(4, seed=0).tolist())
+    [0.25, 0.5, 0.75, 1.0]
 
     """
     return (np.random.default_rng(seed).permutation(d) + 1.0) / max(d, 1)

@@ -83,6 +83,12 @@ def unscaled(second: Matrix, mean: Vector, scale: Vector, shift: Vector) -> tupl
     Returns:
         E[n nᵀ] [d, d] and E[n] [d].
 
+    >>> n = np.array([[1.0, -1.0], [-1.0, 1.0]])  # two units at two positions
+    >>> x = np.array([2.0, 3.0])[:, None] * n + 1.0
+    >>> second, mean = unscaled(x @ x.T / 2, x.mean(axis=1), np.array([2.0, 3.0]), np.ones(2))
+    >>> second.tolist(), mean.tolist()
+    ([[1.0, -1.0], [-1.0, 1.0]], [0.0, 0.0])
+
     """
     live = scale != 0
     divisor = np.where(live, scale, 1.0)

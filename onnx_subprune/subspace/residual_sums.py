@@ -142,5 +142,9 @@ class Pairs:
 
 
 def total_of(parts: Sequence[Array]) -> Array:
-    """Return the sum of the parts of a target or of an error."""
+    """Return the sum of the parts of a target or of an error.
+
+    >>> total_of([np.array([1.0, 2.0]), np.array([0.5, 0.5])]).tolist()
+    [1.5, 2.5]
+    """
     return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])

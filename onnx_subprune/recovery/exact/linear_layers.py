@@ -62,7 +62,11 @@ def projection_of(node: str) -> str:
 
 
 def recurrence_of(node: str) -> str:
-    """Return how the map of a recurrent layer's own states is named."""
+    """Return how the map of a recurrent layer's own states is named.
+
+    >>> recurrence_of("/encoder/lstm")
+    '/encoder/lstm (recurrence)'
+    """
     return f"{node} (recurrence)"
 
 

@@ -172,6 +172,11 @@ def dims_of(extent: Extent) -> Iterator[Dim]:
     Args:
         extent: an integer, which depends on none, a size or an operation on such.
 
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> channels = fresh(4)
+    >>> list(dims_of(apply("Mul", Size(channels), 2))) == [channels]
+    True
+
     """
     if isinstance(extent, Size):
         yield extent.dim
@@ -222,6 +227,11 @@ def proportional(a: Extent, b: Extent) -> bool:
         a: one extent.
         b: the other; the order does not matter.
 
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> batch = Size(fresh(5, dynamic=True))
+    >>> proportional(batch, apply("Mul", batch, 3)), proportional(batch, 3)
+    (True, False)
+
     """
     x, y = _factorise(a), _factorise(b)
     return x is not None and y is not None and _unknowns(x[1]) == _unknowns(y[1])
@@ -271,6 +281,12 @@ def monomial(extent: Extent) -> Monomial | None:
 
     Args:
         extent: an integer, a size or an operation on such.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> batch = fresh(5, dynamic=True)
+    >>> times = monomial(apply("Mul", Size(batch), 3))
+    >>> times.static, times.dynamic == batch.factors
+    (3, True)
 
     """
     if isinstance(extent, int):

@@ -109,7 +109,7 @@ ONE = Dim(())
 
 
 def resolved(factor: Factor) -> tuple[Factor, ...]:
-    """Return what a factor has been refined to by now."""
+    """Return the factors that a factor has been refined to by now."""
     if isinstance(factor, Atom):
         last = _last(factor)
         if last.bound is None:
@@ -169,6 +169,10 @@ def purely_dynamic(dim: Dim) -> bool:
     Args:
         dim: the axis.
 
+    >>> batch = fresh(5, dynamic=True)
+    >>> purely_dynamic(batch), purely_dynamic(product(batch, fresh(3)))
+    (True, False)
+
     """
     return dim.dynamic and all(atom.dynamic for atom in dim.atoms())
 
@@ -179,6 +183,11 @@ def covers(wide: Dim, narrow: Dim) -> bool:
     Args:
         wide: a run-time size.
         narrow: another.
+
+    >>> narrow = fresh(5, dynamic=True)
+    >>> wide = fresh(5, dynamic=True, covers=(narrow,))
+    >>> covers(wide, narrow), covers(narrow, wide)
+    (True, False)
 
     """
     narrow = narrow.resolve()

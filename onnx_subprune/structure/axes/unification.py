@@ -55,6 +55,11 @@ def set_apart(dim: Dim) -> None:
     Args:
         dim: the axis, such as that of a recurrent layer's gates.
 
+    >>> gates = fresh(4)
+    >>> set_apart(gates)
+    >>> gates.factors[0].apart
+    True
+
     """
     for atom in dim.atoms():
         atom.apart = True
