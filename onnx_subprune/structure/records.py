@@ -127,19 +127,6 @@ class Consumer:
     The weight's view has `blocks` consecutive blocks (groups of a grouped Conv, matrices of a stack). `features` is the
     Dim of blocks x inputs per block: the whole contracted axis, or, where the blocks lie on axes `stack` of their own,
     these and the contracted one. `outputs` is the Dim of the axis it writes.
-
-    Attributes:
-        node: of the graph.
-        source: name of the activation.
-        axis: of it, the one that is contracted.
-        features: blocks x inputs per block.
-        outputs: the axis that it writes.
-        weight: as the node sees it.
-        index: of the node's input that holds the weight.
-        blocks: number of parts that are contracted apart.
-        padded: whether zeros are read beyond the borders.
-        stack: axes of `source` that the blocks lie on.
-
     """
 
     node: gs.Node
@@ -313,42 +300,20 @@ class Records:
     rule_errors: list[RuleError] = field(default_factory=list)
 
     def add(self, *records: Record) -> None:
-        """Enter records, each behind those of its kind.
-
-        Args:
-            records: in graph order.
-
-        """
+        """Enter records, given in graph order, each behind those of its kind."""
         for record in records:
             getattr(self, _FIELDS[type(record)]).append(record)
 
     def has(self, node: gs.Node, index: int) -> bool:
-        """Whether an optional input is there: neither beyond the last nor empty.
-
-        Args:
-            node: of the graph.
-            index: of the input.
-
-        """
+        """Whether the optional input `index` of a node is there: neither beyond the last nor empty."""
         return index < len(node.inputs) and not node.inputs[index].is_empty()
 
     def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
-        """Whether a tensor is a stored value that the caller of the model cannot replace.
-
-        Args:
-            tensor: of the graph.
-
-        """
+        """Whether a tensor is a stored value that the caller of the model cannot replace."""
         return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
     def own_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input that are this use's own; None where they are not.
-
-        Args:
-            node: of the graph.
-            index: of the input.
-
-        """
+        """Return the axes of the constant at input `index` that are this use's own; None where they are not."""
         entry = self.own.get((id(node), index))
         return None if entry is None else entry[2]
 
@@ -364,13 +329,7 @@ class Records:
         self.own[(id(node), index)] = (node, index, tuple(axes))
 
     def constant_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation.
-
-        Args:
-            node: of the graph.
-            index: of the input.
-
-        """
+        """Return the axes of the constant at input `index` of a node, in its stored layout; None for an activation."""
         tensor = node.inputs[index]
         if not isinstance(tensor, gs.Constant):
             return None
@@ -380,36 +339,17 @@ class Records:
         return self.tied[tensor.name][1]
 
     def give_axes_of(self, name: str, other: str) -> None:
-        """Enter an activation that a pass has made, with the axes of another.
-
-        Args:
-            name: of the new activation.
-            other: of an activation whose axes are known.
-
-        """
+        """Enter the activation `name`, which a pass has made, with the axes of another one that are known."""
         self.axes[name] = self.axes[other]
 
     def tie(self, constant: gs.Constant) -> Axes:
-        """Return the axes of a stored weight, the same for all its uses.
-
-        Args:
-            constant: the stored weight; axes are made for it where it has none yet.
-
-        """
+        """Return the axes of a stored weight, the same for all its uses; the first use makes them."""
         if constant.name not in self.tied:
             self.tied[constant.name] = (constant, tuple(fresh(int(n)) for n in constant.shape))
         return self.tied[constant.name][1]
 
     def extents_of(self, tensor: Any) -> np.ndarray | None:
-        """Return the integers that a tensor holds, as expressions: an object array in its shape.
-
-        Args:
-            tensor: of the graph; the values of a small constant are entered when they are asked for.
-
-        Returns:
-            None where the tensor is not made of integers known so far.
-
-        """
+        """Return the extents a tensor holds (object array), or None where it is not made of integers known so far."""
         if self.is_constant(tensor) and tensor.name not in self.extents:
             if tensor.dtype not in (np.int64, np.int32, np.bool_) or int(np.prod(tensor.shape)) > 1024:
                 return None
@@ -418,13 +358,7 @@ class Records:
         return self.extents.get(tensor.name)
 
     def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
-        """Return the constant behind an input and its axes as the node sees them; None for an activation.
-
-        Args:
-            node: of the graph.
-            index: of the input; between it and the constant there may be a Transpose and casts.
-
-        """
+        """Return the constant behind input `index` and its axes as the node sees them; None for an activation."""
         chain = follow(node.inputs[index], self.is_constant, _link_to)
         if chain is None:
             return None
