@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: the words after the program's name.
 
     Returns:
-        0 for success, 130 after an interruption, and else the code of the error (`SubpruneError.exit_code`).
+        A code of the table at the head of this module.
 
     """
     try:

@@ -101,15 +101,16 @@ def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
     """Return the mean [d] and the covariance [d, d] of an affine Gram matrix; constant features get exact zeros.
 
     Args:
-        gram: [d + 1, d + 1] sums over samples of the outer product of features and a one (docs/mathematics.md, 1).
+        gram: [d + 1, d + 1] sums (or means) of products of the features with the constant 1 last
+            (docs/mathematics.md, 1).
+
+    Raises:
+        DataError: the Gram matrix is not finite or was made from no samples.
 
     >>> x = np.array([[1.0, 3], [5, 5], [1, 1]])
     >>> mean, covariance = centred(x @ x.T)
     >>> mean.tolist(), covariance.tolist()
     ([2.0, 5.0], [[1.0, 0.0], [0.0, 0.0]])
-
-    Raises:
-        DataError: the Gram matrix is not finite or was made from no samples.
 
     """
     mean, _, C = _moments(gram)

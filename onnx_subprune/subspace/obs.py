@@ -96,8 +96,8 @@ def loss_of_order(
     Args:
         terms: of the group's consumers, one by one; each has its covariance C and weight W.
         order: all units, that to keep longest first: [size].
-        uncorrected: for each product of two activations, the loss [size, size] of a pair of removed units.
-        ridge: added to the diagonal of each covariance, in units of each feature's own variance.
+        uncorrected: as for `obs_sweep`.
+        ridge: relative to the variance of each feature.
 
     >>> loss_of_order([Term(np.diag([1.0, 4.0]), np.ones((1, 2)), np.arange(2))], [1, 0], ridge=0.0).tolist()
     [5.0, 1.0, 0.0]

@@ -271,7 +271,7 @@ def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], t
     """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible.
 
     Args:
-        factor: an Atom or a Concat; it is bound to the product of the two.
+        factor: an Atom or a Concat; it is refined where the cut does not fall between its own factors.
         outer: entries of the first product.
         where: names the node that asks, for the reasons of axes that freeze.
 

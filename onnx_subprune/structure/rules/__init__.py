@@ -72,7 +72,7 @@ RULES: dict[tuple[str, str], Rule] = {
 
 
 def rule_of(node: gs.Node) -> Rule | None:
-    """Return the rule of a node's operator; None where there is none, and what the node touches freezes.
+    """Return the rule of a node's operator; None where there is none.
 
     Args:
         node: of the graph; its domain and operator are looked up in `RULES`.
