@@ -17,11 +17,11 @@ COMMANDS = ["inspect", "prune", "eval", "bench", "apply", "factorise", "doctor",
 
 def test_the_commands_are_those_of_the_manual_in_their_order() -> None:
     group = typer.main.get_command(app)
-    assert list(group.commands) == COMMANDS  # type: ignore[attr-defined]
+    assert list(group.commands) == COMMANDS
 
 
 def test_every_command_says_in_one_line_what_it_is_for() -> None:
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(app).commands.items():
         words = (command.help or "").split("\n")[0]
         assert len(words) > 20, name
         assert words.rstrip().endswith("."), name
@@ -49,9 +49,5 @@ def test_what_is_not_understood_is_code_two_and_on_stderr(cli: Cli, words: tuple
 
 @pytest.mark.parametrize("command", ["inspect", "prune", "eval", "bench", "apply", "factorise", "doctor", "demo"])
 def test_every_command_can_be_json_verbose_and_quiet(command: str) -> None:
-    options = {
-        name
-        for parameter in typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
-        for name in parameter.opts
-    }
+    options = {name for parameter in typer.main.get_command(app).commands[command].params for name in parameter.opts}
     assert {"--json", "--verbose", "--quiet", "-v", "-q"} <= options
