@@ -83,9 +83,17 @@ def test_arrays_come_back_as_they_were_saved(tmp_path: Path) -> None:
     arrays = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "labels": np.array([1, 0])}
     _save_arrays(tmp_path / "a.npz", arrays)
     with np.load(tmp_path / "a.npz") as saved:
-        # `allow_pickle` is an option of NumPy's from 2.1 on, and an array before.
+        assert sorted(saved.files) == sorted(arrays)
         assert {name: saved[name].tolist() for name in arrays} == {k: v.tolist() for k, v in arrays.items()}
         assert all(saved[name].dtype == array.dtype for name, array in arrays.items())
+
+
+def test_nothing_but_the_arrays_is_named_to_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy before 2.1 takes every keyword for an array, `allow_pickle` too; `prune` refuses data with one too many."""
+    named: list[set[str]] = []
+    monkeypatch.setattr(module.np, "savez", lambda path, **arrays: named.append(set(arrays)))
+    _save_arrays(tmp_path / "a.npz", {"x": np.zeros(1)})
+    assert named == [{"x"}]
 
 
 def test_arrays_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
