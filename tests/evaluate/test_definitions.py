@@ -120,6 +120,7 @@ def test_a_batch_that_is_no_rows_of_scores_spoils_the_others() -> None:
     sums = _Sums("y")
     sums.add(np.ones((2, 3)), np.ones((2, 3)))
     sums.add(np.ones((2, 1)), np.ones((2, 1)))
+    sums.add(np.ones((2, 3)), np.ones((2, 3)))
     assert sums.result().agreement is None
 
 

@@ -83,6 +83,13 @@ def test_a_ratio_is_sure_where_its_interval_is_narrow(spread: float, precision: 
     assert not _sure(sittings[:5], precision), "five sittings give no interval"
 
 
+@pytest.mark.parametrize("odd", [0.4, 0.6])
+def test_a_ratio_is_not_sure_that_strays_to_one_side(odd: float) -> None:
+    sittings = [np.array([[1.0, share]]) for share in (odd, 0.5, 0.5, 0.5, 0.5, 0.5)]
+    assert not _sure(sittings, 0.01)
+    assert _sure(sittings, 0.21)
+
+
 def test_every_model_must_be_sure() -> None:
     sittings = [np.array([[1.0, 0.5, 0.5 + wobble]]) for wobble in (0, 0, 0, 0, 0, 0.3)]
     assert not _sure(sittings, 0.01)

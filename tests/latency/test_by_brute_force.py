@@ -46,6 +46,12 @@ def test_rounds_in_peace_count_where_there_are_six(rounds: list[Any]) -> None:
     assert interval is None or interval[0] <= times.ratios[1] <= interval[1]
 
 
+@pytest.mark.parametrize(("calm", "ratio"), [(5, 0.75), (6, 0.5), (7, 0.5)])
+def test_five_rounds_in_peace_are_too_few(calm: int, ratio: float) -> None:
+    rounds = [((1.0, True), (0.5, True))] * calm + [((1.0, True), (1.0, False))] * calm
+    assert times_of(rounds).ratios[1] == ratio
+
+
 @FEW
 @given(st.lists(ROUNDS, min_size=2, max_size=4))
 def test_joined_sittings_have_a_ratio_each(sittings: list[list[Any]]) -> None:

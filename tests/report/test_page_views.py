@@ -143,7 +143,7 @@ def test_where_no_time_was_measured_there_are_no_bars_and_none_divide_by_nought(
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 50), max_size=60))
+@given(st.lists(st.integers(0, 50), min_size=38, max_size=60))
 def test_the_groups_shown_at_once_are_the_heaviest_in_their_own_order(macs: list[int]) -> None:
     groups = [group(f"g{number}", macs=value) for number, value in enumerate(macs)]
     shown, folded = pruning_view(document(groups=groups))["groups"]
