@@ -118,8 +118,7 @@ class RescaleNormalised(Pass):
         index = next(i for i, output in enumerate(node.outputs) if output is tensor)
         inner = gs.Variable(fresh_name(graph, f"{tensor.name}_bare"), dtype=tensor.dtype, shape=tensor.shape)
         node.outputs[index] = inner
-        context = self._structure.records
-        context.axes[inner.name] = context.axes[tensor.name]
+        self._structure.records.give_axes_of(inner.name, tensor.name)
         number = gs.Constant(fresh_name(graph, f"{inner.name}_{op.lower()}"), np.array(value, dtype))
         new = gs.Node(op, name=f"{inner.name}/{op.lower()}", inputs=[inner, number], outputs=[tensor])
         graph.nodes.insert(place_of(graph, node) + 1, new)

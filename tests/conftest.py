@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.evaluate import random_feeds
+from onnx_subprune.evaluate import Pace, random_feeds
 from onnx_subprune.model import input_specs, open_session, run
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.rewrite import references
@@ -34,6 +35,13 @@ def measurements(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.getbasetemp() / f"cache-{next(_numbers)}"
     monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def brief_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports time models for a moment: tests read that times are there, not what they are."""
+    comparison = import_module("onnx_subprune.evaluate.comparison")
+    monkeypatch.setattr(comparison, "_PACE", Pace(precision=0.5, most_seconds=0.3))
 
 
 @pytest.fixture(scope="session")

@@ -310,7 +310,7 @@ def test_the_best_trial_is_the_first_sweep(
 
     monkeypatch.setattr(stages, "refit", counting)
     options = Options(Target("macs", 0.5), trials=2, sweeps=2, rows=4, probes=4)
-    some = {name: values[:160] for name, values in demo.calibration.items()}
+    some = {name: values[:96] for name, values in demo.calibration.items()}
     result = prune(dense, some, options, statistics=half.statistics)
     # Two trials and the sweep after the better one.
     assert sweeps == [0, 0, 1]

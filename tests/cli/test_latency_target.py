@@ -11,7 +11,9 @@ import onnx
 import pytest
 
 from onnx_subprune.demo import load_demo
+from onnx_subprune.latency import FAMILIES, Decision
 from onnx_subprune.model import load_model
+from onnx_subprune.planning import width_multiples
 
 Cli = Callable[..., object]
 
@@ -20,6 +22,13 @@ Cli = Callable[..., object]
 def wide() -> Path:
     """A network that is large enough for its time to depend on its widths."""
     return Path(load_demo().model_path)
+
+
+@pytest.fixture
+def known_multiples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiples that pay on a machine that needs no measuring."""
+    fours = {family: Decision(4, sure=True) for family in FAMILIES}
+    monkeypatch.setattr(width_multiples, "measured_multiples", lambda *_, **__: fours)
 
 
 def test_a_real_machine_says_what_it_predicted_and_measured(
@@ -51,6 +60,7 @@ def test_out_of_reach_is_exit_code_3_and_nothing_is_written(cli: Cli, model: Pat
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("known_multiples")
 def test_round_to_takes_a_number_or_auto(cli: Cli, model: Path, calib: Path) -> None:
     words = ("prune", model, "--dry-run", "--calib", calib, "--effort", "fast", "--target", "units=0.5")
     assert cli(*words, "--round-to", "auto", "--threads", 1).code == 0
@@ -79,6 +89,7 @@ def test_a_fixed_batch_is_refused_before_anything_is_calibrated(
     assert "leave --latency-batch out" in cli("prune", tmp_path / "fixed.onnx", *words).error
 
 
+@pytest.mark.usefixtures("known_multiples")
 def test_doctor_says_which_multiples_are_known_here(cli: Cli, model: Path, calib: Path) -> None:
     assert json.loads(cli("doctor", "--json").out)["multiples"] == {}
     words = ("prune", model, "--dry-run", "--calib", calib, "--effort", "fast", "--target", "units=0.5")
