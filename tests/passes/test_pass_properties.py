@@ -130,15 +130,19 @@ def test_a_random_equation_is_written_out(data: st.DataObject) -> None:
 
 
 @quick
-@given(st.sampled_from([1, 2, 3]), st.booleans(), st.integers(1, 2), st.integers(0, 3))
-def test_a_normalisation_of_any_convolution_is_folded(groups: int, bias: bool, stride: int, seed: int) -> None:
+@given(st.sampled_from([1, 2, 3]), st.booleans(), st.integers(1, 2), st.integers(0, 3), st.sampled_from(["", "0.01"]))
+def test_a_normalisation_of_any_convolution_is_folded(
+    groups: int, bias: bool, stride: int, seed: int, epsilon: str
+) -> None:
+    attribute = f"<epsilon={epsilon}>" if epsilon else ""
+    bias_values = {"b": _drawn(12, seed=9)} if bias else {}
     model = _model(
         f"""g (float[2,6,5,5] x) => (float[a,b0,c,d] y) {{
             [c] h = Conv <group={groups}, strides=[{stride},{stride}], pads=[1,0,1,0]> (x, w{", b" if bias else ""})
-            [n] y = BatchNormalization <epsilon=0.01> (h, s, t, m, v)
+            [n] y = BatchNormalization {attribute} (h, s, t, m, v)
         }}""",
         w=_drawn(12, 6 // groups, 3, 2, seed=seed), s=_drawn(12, seed=seed + 1), t=_drawn(12, seed=seed + 2),
-        m=_drawn(12, seed=seed + 3), v=np.abs(_drawn(12, seed=seed + 4)), **({"b": _drawn(12, seed=9)} if bias else {}),
+        m=_drawn(12, seed=seed + 3), v=0.1 * np.abs(_drawn(12, seed=seed + 4)), **bias_values,
     )  # fmt: skip
     after = _after(model, FoldBatchNorm())
     assert _operators(after) == ["Conv"]

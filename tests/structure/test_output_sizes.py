@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -49,21 +50,30 @@ def _inferred(model: onnx.ModelProto, shape: Sequence[int]) -> Structure:
     return infer(to_graph(model), {"x": tuple(shape)})
 
 
-def _agree(op: str, shape: Sequence[int], /, opset: int = 18, outputs: int = 1, **details: object) -> None:
-    """The rule of an operator and ONNX Runtime give outputs of the same shapes; arrays are inputs behind x."""
+def _runs_alike(op: str, shape: Sequence[int], /, opset: int = 18, outputs: int = 1, **details: object) -> bool:
+    """The rule of an operator and ONNX Runtime give outputs of the same shapes; arrays are inputs behind x.
+
+    Returns whether the runtime takes such a node, and gives entries at all.
+    """
     constants = {name: value for name, value in details.items() if isinstance(value, np.ndarray)}
     attributes = {name: value for name, value in details.items() if name not in constants}
     names = [f"y{i}" for i in range(outputs)]
-    inputs = ["x", *(name if value.size or "empty" not in name else "" for name, value in constants.items())]
+    inputs = ["x", *("" if "empty" in name else name for name in constants)]
     constants = {name: value for name, value in constants.items() if "empty" not in name}
     node = helper.make_node(op, inputs, names, name="n", **attributes)
     model = _model(node, shape, opset, **constants)
     results = _run(model, np.ones(shape, np.float32))
-    assume(results is not None and all(result.size for result in results))
-    assert results is not None
+    if results is None or not all(result.size for result in results):
+        return False
     axes = _inferred(model, shape).records.axes
     for name, result in zip(names, results, strict=True):
         assert [dim.size for dim in axes[name]] == list(result.shape), (op, shape, details)
+    return True
+
+
+def _agree(op: str, shape: Sequence[int], /, **details: object) -> None:
+    """Hold a random node against ONNX Runtime, if that takes it."""
+    assume(_runs_alike(op, shape, **details))  # type: ignore[arg-type]
 
 
 WINDOW = st.fixed_dictionaries(
@@ -122,6 +132,20 @@ def test_pools(window: dict[str, object], automatic: str, image: tuple[int, int]
     _agree(op, (2, 4, *image), **attributes)
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pads"),
+    [(5, 3, 3, (0, 2)), (6, 3, 2, (0, 0)), (7, 2, 3, (1, 1)), (5, 3, 3, (1, 0)), (8, 3, 3, (0, 1)), (6, 2, 3, (0, 1))],
+)
+def test_a_window_does_not_start_behind_the_last_entry(
+    op: str, size: int, kernel: int, stride: int, pads: tuple[int, int]
+) -> None:
+    """Rounded up, a last window may begin within the image or the padding before it, not in that behind."""
+    window = {"kernel_shape": [kernel], "strides": [stride], "pads": pads}
+    for ceil in (0, 1):
+        assert _runs_alike(op, (2, 4, size), ceil_mode=ceil, **window)  # type: ignore[arg-type]
+
+
 @quick
 @given(st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0]), min_size=4, max_size=4), IMAGE)
 def test_resizes_by_scales(scales: list[float], image: tuple[int, int]) -> None:
@@ -150,6 +174,15 @@ def test_slices(data: st.DataObject) -> None:
     cuts = zip(axes, starts, ends, steps, strict=True)
     assume(all(len(range((7, 6, 8)[axis])[start:end:step]) for axis, start, end, step in cuts))
     _agree("Slice", (7, 6, 8), **{name: np.array(values) for name, values in lists.items()})
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"),
+    [(-1, -(2**31), -1), (7, -100, -1), (-2, -9, -2), (5, -9, -3), (100, 0, -1), (-100, 100, 3), (-3, 2**63 - 1, 1)],
+)
+def test_slices_that_run_past_either_end(start: int, end: int, step: int) -> None:
+    starts, ends, axes, steps = (np.array([value]) for value in (start, end, -1, step))
+    assert _runs_alike("Slice", (2, 8), starts=starts, ends=ends, axes=axes, steps=steps)
 
 
 @quick
