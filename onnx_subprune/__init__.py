@@ -1,6 +1,6 @@
 """Structured pruning of ONNX models with closed-form recovery.
 
-The names below are the public API. They are imported when first used, so that the command line can say what is wrong
+The names below are the public API. They are imported when first used, so that the command line can name the fault
 with an installation that lacks a runtime.
 """
 
@@ -66,7 +66,7 @@ __all__ = [
 
 __version__ = metadata.version("onnx-subprune")
 
-_ROOMS = (
+_MODULES = (
     "errors",
     "options",
     "plan",
@@ -83,8 +83,8 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         if name in __all__:
-            for room in _ROOMS:
-                module = import_module(f"{__name__}.{room}")
+            for path in _MODULES:
+                module = import_module(f"{__name__}.{path}")
                 if name in module.__all__:
                     return getattr(module, name)
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -12,7 +12,7 @@
     ├── TargetError        a valid target that this model cannot meet; exit code 3
     └── InternalError      a check of ours failed; a bug to report, exit code 1
 
-A message is one line: what was expected, what was found, what to do.
+A message is one line: the expectation, the finding, the remedy.
 """
 
 from __future__ import annotations
@@ -61,7 +61,13 @@ class OutputError(UserError):
 
 
 class TargetError(SubpruneError):
-    """The target cannot be met; `nearest` is the closest value that can."""
+    """The target cannot be met; `nearest` is the closest value that can.
+
+    Args:
+        message: one line for the user.
+        nearest: the closest value that can be met, in the unit of the target.
+
+    """
 
     exit_code = 3
 

@@ -75,6 +75,10 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: s
         rows: cells, as text; HTML in them is escaped.
         caption: above the table.
 
+    >>> page = html_table(("units",), [("<8>",)])
+    >>> page[page.index("<tbody>") :]
+    '<tbody><tr><th scope="row">&lt;8&gt;</th></tr></tbody></table>'
+
     """
     listed = list(rows)
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)

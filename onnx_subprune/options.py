@@ -54,6 +54,14 @@ class Target:
 
     `units=0` removes the groups as a whole, and the branches that they are part of. `drop` is not what remains but
     by how much the metric may fall: the smallest network for which it does not fall further.
+
+    Attributes:
+        kind: one of `TARGETS`.
+        value: the fraction, or the fall of the metric for `drop`.
+
+    Raises:
+        OptionError: there is no such kind, or the value is out of its range.
+
     """
 
     kind: str
@@ -76,13 +84,24 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """Read `macs=0.5`; OptionError if it does not look like that."""
+        """Return the target that a text such as `macs=0.5` stands for.
+
+        Args:
+            text: KIND=FRACTION, as on the command line.
+
+        Raises:
+            OptionError: the text has no `=`, the fraction is no number or out of its range, or there is no such kind.
+
+        >>> Target.parse("macs=0.5")
+        Target(kind='macs', value=0.5)
+
+        """
         kind, separator, value = text.partition("=")
         try:
             return cls(kind.strip(), float(value))
         except ValueError:
-            found = f"'{text}'" if separator else f"'{text}' without '='"
-            raise OptionError(f"expected a target such as macs=0.5, found {found}; give KIND=FRACTION") from None
+            quoted = f"'{text}'" if separator else f"'{text}' without '='"
+            raise OptionError(f"expected a target such as macs=0.5, found {quoted}; give KIND=FRACTION") from None
 
 
 def _option(default: _T, text: str, details: str = "") -> _T:
@@ -151,7 +170,7 @@ class RecoveryOptions:
 @_documented
 @dataclass(frozen=True)
 class Options(RecoveryOptions):
-    """How a model is pruned."""
+    """How a model is pruned; a value out of its range raises OptionError."""
 
     target: Target = field(
         default=Target("macs", 0.5),
@@ -200,9 +219,7 @@ class Options(RecoveryOptions):
         "Samples per run that latency=F is measured with, on the dynamic first axis.",
         "None stands for one sample, unless `input_shapes` says otherwise.",
     )
-    remeasure: bool = _option(
-        False, "Forget what was measured on this machine before, for latency=F and --round-to auto."
-    )
+    remeasure: bool = _option(False, "Forget earlier measurements on this machine, for latency=F and --round-to auto.")
 
     @property
     def recovery_options(self) -> RecoveryOptions:
@@ -210,7 +227,12 @@ class Options(RecoveryOptions):
         return RecoveryOptions(**{option.name: getattr(self, option.name) for option in fields(RecoveryOptions)})
 
     def with_recovery(self, recovery: RecoveryOptions) -> Options:
-        """Return these options with the ranking and the recovery of a plan."""
+        """Return these options with the ranking and the recovery of a plan.
+
+        Args:
+            recovery: the options that a plan was made with and that its replay needs; all others stay.
+
+        """
         return replace(self, **asdict(recovery))
 
     @property
@@ -230,6 +252,10 @@ class Options(RecoveryOptions):
     @classmethod
     def of_effort(cls, effort: str, **chosen: Any) -> Options:
         """Return the options of an effort, one of `EFFORTS`, with those that were `chosen` in their place.
+
+        Args:
+            effort: a name in `EFFORTS`, which maps it to a set of options.
+            chosen: values of single options by name; they go before those of the effort.
 
         Raises:
             OptionError: there is no such effort, or a value is out of its range.

@@ -1,4 +1,4 @@
-"""A plan: which units of which group stay, for which model, and how they were chosen. Saved as JSON one can read."""
+"""A plan: the units that stay in every group, for which model, and how they were chosen. Saved as JSON one can read."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class PlannedGroup:
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """What is removed from the model with this fingerprint.
+    """The units that go from the model with this fingerprint.
 
     Attributes:
         fingerprint: of the dense model.
-        target: what was asked for, such as `macs=0.5`.
+        target: as given, such as `macs=0.5`.
         groups: every prunable group, in graph order.
         options: how the units were ranked and how their consumers make up for them.
 
@@ -101,9 +101,9 @@ class Plan:
         for group in self.groups:
             atom = atoms.get(group.name)
             if atom is None or atom.size != group.size:
-                found = "no such prunable group" if atom is None else f"{atom.size} units"
+                present = "no such prunable group" if atom is None else f"{atom.size} units"
                 raise PlanError(
-                    f"expected group '{group.name}' with {group.size} units as in the plan, found {found}; "
+                    f"expected group '{group.name}' with {group.size} units as in the plan, found {present}; "
                     "make a plan for this model"
                 )
             if len(group.kept) < group.size:
@@ -158,10 +158,10 @@ class Plan:
             raise PlanError(
                 f"expected a plan in JSON at '{path}', found other content; give a file from --plan"
             ) from error
-        return cls._from(data, str(path))
+        return cls._from_data(data, str(path))
 
     @classmethod
-    def _from(cls, data: Any, path: str) -> Plan:
+    def _from_data(cls, data: Any, path: str) -> Plan:
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
             raise PlanError(f"expected a plan of format {_FORMAT} at '{path}', found another; give a file from --plan")
         try:

@@ -54,7 +54,7 @@ class Result:
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
         latency: what the network takes of the dense one's time, where the target was one of latency.
-        drop: what was measured for a target `drop`; None for other targets.
+        drop: the measurements for a target `drop`; None for other targets.
 
     """
 
@@ -98,7 +98,7 @@ class Result:
             progress: called with the name of a phase, the steps done in it and their number.
 
         Returns:
-            What was measured; what could not be is named with its reason.
+            The measurements; those that failed are named with their reasons.
 
         Raises:
             DataError: the data does not fit the model.
@@ -115,14 +115,14 @@ class Result:
             self.analysis.model,
             self.model,
             conditions,
-            self._opened(data, samples=options.samples, seed=options.seed),
-            labelled=self._opened(labelled),
+            self._open_dataset(data, samples=options.samples, seed=options.seed),
+            labelled=self._open_dataset(labelled),
             latency=latency,
             macs_share=self.pruned.macs / max(self.dense.macs, 1),
             progress=progress,
         )
 
-    def _opened(self, data: Any, **chosen: Any) -> Dataset | None:
+    def _open_dataset(self, data: Any, **chosen: Any) -> Dataset | None:
         if data is None or isinstance(data, Dataset):
             return data
         return open_data(data, self.analysis.inputs, **chosen)
@@ -244,7 +244,7 @@ class Result:
 
     def __repr__(self) -> str:
         costs = ", ".join(f"{name} {after} ({share})" for name, _, after, share in self._costs())
-        return f"<Result {self.plan.target}: {costs}; {_counted(self.warnings)}>"
+        return f"<Result {self.plan.target}: {costs}; {_number_of_warnings(self.warnings)}>"
 
     def _repr_html_(self) -> str:
         costs = html_table(("", "dense", "pruned", "left"), self._costs(), f"Pruned to {self.plan.target}")
@@ -268,7 +268,7 @@ class Result:
         return costs
 
 
-def _counted(warnings: Sequence[str]) -> str:
+def _number_of_warnings(warnings: Sequence[str]) -> str:
     return f"{len(warnings) or 'no'} warning{'' if len(warnings) == 1 else 's'}"
 
 

@@ -55,7 +55,7 @@ class AbsorbConstants(Pass):
         delta, other = read_values(node.inputs[place]), node.inputs[1 - place]
         if delta is None or not self._keeps_shape(other, delta):
             return False
-        if np.any(delta) and not self._moved(graph, other, delta, protected):
+        if np.any(delta) and not self._move_upstream(graph, other, delta, protected):
             return False
         if output.name in protected:
             # The output keeps its name, so a node stays that gives it.
@@ -70,7 +70,7 @@ class AbsorbConstants(Pass):
         full = self._aligned(tensor, delta)
         return full is not None and full.ndim >= delta.ndim
 
-    def _moved(self, graph: gs.Graph, tensor: gs.Tensor, delta: np.ndarray, protected: frozenset[str]) -> bool:
+    def _move_upstream(self, graph: gs.Graph, tensor: gs.Tensor, delta: np.ndarray, protected: frozenset[str]) -> bool:
         """Add `delta` where `tensor` is made; False, with nothing changed, where others read it or there is no bias."""
         if len(tensor.outputs) != 1 or len(tensor.inputs) != 1 or tensor.name in protected:
             return False
@@ -84,7 +84,7 @@ class AbsorbConstants(Pass):
         constant = next((i for i, t in enumerate(node.inputs) if isinstance(t, gs.Constant)), None)
         if constant is not None:
             return _into_constant(graph, node, constant, full, protected)
-        return any(self._moved(graph, operand, full, protected) for operand in node.inputs)
+        return any(self._move_upstream(graph, operand, full, protected) for operand in node.inputs)
 
     def _aligned(self, tensor: gs.Tensor, delta: np.ndarray) -> np.ndarray | None:
         """Return `delta` with the rank of the tensor, or None where the tensor does not have all its entries."""

@@ -49,16 +49,31 @@ class Pass(ABC):
         return type(self).__name__
 
     def requires(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
-        """Why the pass cannot run on this graph, or None when it can."""
+        """Return why the pass cannot run on this graph, or None when it can.
+
+        Args:
+            graph: as it is before the run; it stays unchanged here.
+
+        """
         return None
 
     def ensures(self, graph: gs.Graph) -> str | None:  # noqa: ARG002 - subclasses look at it
-        """What the pass promised and did not do, or None when all is well."""
+        """Return which promise of the pass does not hold, or None when all do.
+
+        Args:
+            graph: as the run left it; it stays unchanged here.
+
+        """
         return None
 
     @abstractmethod
     def run(self, graph: gs.Graph) -> bool:
-        """Edit the graph; returns whether anything changed."""
+        """Edit the graph and return whether anything changed.
+
+        Args:
+            graph: that `requires` had nothing against; it is edited in place.
+
+        """
 
     def __call__(self, graph: gs.Graph, *, sound: bool = False) -> PassResult:
         """Check, run, check.
@@ -91,7 +106,7 @@ class Pass(ABC):
 
 
 class Sequence:
-    """Passes that run one after the other, each of which may be left out; itself callable like a pass."""
+    """Passes that run one after the other and may be left out singly; itself callable like a pass."""
 
     def __init__(self, *passes: Pass) -> None:
         self.passes = passes
@@ -107,7 +122,7 @@ class Sequence:
 
 
 class Mandatory(Sequence):
-    """Passes none of which may be left out: without one the network would not be what was asked for."""
+    """Passes that may not be left out: without one the network would not be the one that was asked for."""
 
     def __call__(self, graph: gs.Graph) -> PassResult:
         """Run all of them.

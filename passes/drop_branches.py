@@ -45,7 +45,7 @@ class DropBranches(Pass):
         )
 
     def run(self, graph: gs.Graph) -> bool:
-        """Cut, then leave out what is empty, then forget the shapes that were recorded of short tensors."""
+        """Cut, then leave out empty pieces, then forget the shapes that were recorded of short tensors."""
         for consumer in self._removal.cut:
             self._cut(graph, consumer)
         for node in graph.nodes:

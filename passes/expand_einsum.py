@@ -68,13 +68,13 @@ class _Equation:
 def _parse(node: gs.Node) -> _Equation | None:
     """Return the equation of a node, or None where it stays an Einsum."""
     text = str(node.attrs["equation"]).replace(" ", "")
-    left, arrow, output = text.partition("->")
-    terms = left.split(",")
+    operands, arrow, output = text.partition("->")
+    terms = operands.split(",")
     if len(terms) > _MOST_OPERANDS or len(terms) != len(node.inputs) or not _are_floats(node.inputs):
         return None
     if not arrow:
-        once = sorted(label for label in set(left) - set(",.") if left.count(label) == 1)
-        output = ("..." if "..." in left else "") + "".join(once)
+        once = sorted(label for label in set(operands) - set(",.") if operands.count(label) == 1)
+        output = ("..." if "..." in operands else "") + "".join(once)
     dots = _ellipsis(terms, node.inputs)
     if dots is None:
         return None

@@ -1,4 +1,4 @@
-"""Replace what is computed from constants alone by the constant.
+"""Replace tensors that are computed from constants alone by constants.
 
 Exporters write constants as small programs (the padding of a convolution as Slice, Concat, Reshape, Transpose and Cast
 of constants); the rules of structure/ read them only once they are plain constants. Each node is evaluated on its own
@@ -147,7 +147,18 @@ def _become_constant(node: gs.Node, results: list[np.ndarray | None]) -> None:
 def evaluate(
     node: gs.Node, feeds: Mapping[str, np.ndarray], opset: int, fits: Callable[[int], bool]
 ) -> list[np.ndarray | None] | None:
-    """The outputs of one node by ONNX's reference implementation, or None where they cannot be had or trusted."""
+    """Return the outputs of one node by ONNX's reference implementation; None where they cannot be had or trusted.
+
+    Args:
+        node: none of its inputs is left out of `feeds`, except the empty ones.
+        feeds: values of the inputs, by tensor name.
+        opset: version of ONNX's own operators that the node is written in.
+        fits: whether a result of so many bytes may be taken; asked before the evaluation and after it.
+
+    Returns:
+        An array for each output, None for an output without a name.
+
+    """
     try:
         model = _model_of(node, feeds, opset)
         expected = {value.name: value.type.tensor_type for value in model.graph.output}

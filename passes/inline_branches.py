@@ -75,7 +75,7 @@ class InlineBranches(Pass):
         if maker.op in ("Shape", "Size"):
             return _measured(maker)
         if maker.op == "Gather" and isinstance(maker.inputs[0], gs.Variable):
-            picked = self._picked(maker, opset)
+            picked = self._picked_size(maker, opset)
             if picked is not None:
                 return picked
         feeds = {operand.name: self._known(operand, opset) for operand in maker.inputs if operand.name}
@@ -85,8 +85,8 @@ class InlineBranches(Pass):
         results = evaluate(maker, values, opset, lambda _: True)
         return None if results is None else results[0]
 
-    def _picked(self, node: gs.Node, opset: int) -> np.ndarray | None:
-        """One size of a shape of which others are known at run time only."""
+    def _picked_size(self, node: gs.Node, opset: int) -> np.ndarray | None:
+        """One size of a shape whose others are known at run time only."""
         source = node.inputs[0].inputs[0] if len(node.inputs[0].inputs) == 1 else None
         if source is None or source.op != "Shape" or source.attrs or source.inputs[0].shape is None:
             return None

@@ -23,10 +23,13 @@ _logger = logging.getLogger(__name__)
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its functions inlined; the same object where it has none. The argument is not changed.
+    """Return the model with its functions inlined; the same object where it has none.
 
     A function that needs another version of an operator set than the model imports cannot be inlined; it stays a
     function, with a warning, and what flows through it is not pruned.
+
+    Args:
+        model: stays unchanged.
 
     Raises:
         ModelError: ONNX's inliner refuses the model, for instance because functions call each other in a circle.

@@ -51,23 +51,23 @@ class MaskConsumers(Pass):
         self._keeps = keeps
 
     def _readings(self) -> Iterator[_Reading]:
-        """Yield what is contracted and loses units; of the two sides of a product it is enough to mask the first."""
+        """Yield contracted tensors that lose units; of the two sides of a product it is enough to mask the first."""
         for consumer in self._losing(self._structure.consumers):
             node, features, dtype = consumer.node, consumer.features, consumer.weight.dtype
             if consumer.recurrence:
                 yield _Reading(node, consumer.index, (consumer.blocks.size, 1, -1), features, dtype)
             else:
-                shape = self._along(consumer.source, (*consumer.stack, consumer.axis))
+                shape = self._mask_shape(consumer.source, (*consumer.stack, consumer.axis))
                 yield _Reading(node, 0 if node.op in RECURRENT else 1 - consumer.index, shape, features, dtype)
         for pair in self._losing(self._structure.contractions):
             source, axis = pair.sides[0]
-            yield _Reading(pair.node, 0, self._along(source, (axis,)), pair.features, None)
+            yield _Reading(pair.node, 0, self._mask_shape(source, (axis,)), pair.features, None)
 
     def _losing(self, contracting: Sequence[_Contracting]) -> Iterator[_Contracting]:
-        """Yield those of which features go; the others may read a constant, which has no axes of its own."""
+        """Yield those that lose features; the others may read a constant, which has no axes of its own."""
         return (reader for reader in contracting if not keep_mask(reader.features, self._keeps).all())
 
-    def _along(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
+    def _mask_shape(self, source: str, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of a mask along these axes that broadcasts against a tensor."""
         whole = self._structure.records.axes[source]
         return tuple(dim.size if i in axes else 1 for i, dim in enumerate(whole))
@@ -83,7 +83,7 @@ class MaskConsumers(Pass):
 
 
 def _masked(graph: gs.Graph, reading: _Reading, mask: np.ndarray) -> gs.Node:
-    """Return a Mul of what is read, which the node reads from now on."""
+    """Return a Mul of an input, which the node reads from now on."""
     node, index = reading.node, reading.index
     tensor = node.inputs[index]
     dtype = reading.dtype if reading.dtype is not None else float_type(tensor)

@@ -76,7 +76,7 @@ class _Rewriter:
         self._mask = self._whole_mask(dict(statistic.axes))
 
     def rewrite(self) -> None:
-        """Put what was written before the node, or in its place."""
+        """Put the new nodes before the node, or in its place."""
         node = self._node
         place = place_of(self._graph, node)
         if node.op.startswith("Reduce"):

@@ -66,10 +66,10 @@ class Packing:
         reshape: the node that makes the stacked axis, one of `rank` axes.
         place: where it lies.
         next_size: entries of the axis that follows the stacked one.
-        order: for each axis of what is picked from the axis of the Reshape's output that it is; None for an axis of
+        order: for each axis of the tensor that is picked from, that of the Reshape's output; None for an axis of
             one entry that was inserted.
         layout: the nodes that permute, insert and drop axes between the Reshape and the picks.
-        picks: all readers of what is picked from, and the nodes that drop the axis of one entry which a pick kept.
+        picks: all readers of the picked tensor, and the nodes that drop the axis of one entry which a pick kept.
 
     """
 
@@ -83,8 +83,15 @@ class Packing:
 
 
 def has_candidates(graph: gs.Graph) -> bool:
-    """Whether there may be a stacked projection: without one there is no need to infer the structure for this."""
-    return any(_readers(_layout(node)[-1].outputs[0]) is not None for node in graph.nodes if _is(node, "Reshape"))
+    """Whether there may be a stacked projection: without one there is no need to infer the structure for this.
+
+    Args:
+        graph: before its structure is inferred.
+
+    """
+    return any(
+        _readers(_layout(node)[-1].outputs[0]) is not None for node in graph.nodes if _is_operator(node, "Reshape")
+    )
 
 
 def packings(structure: Structure) -> list[Packing]:
@@ -93,11 +100,11 @@ def packings(structure: Structure) -> list[Packing]:
     held = protected_names(graph)
     held |= {t.name for body in graph.subgraphs(recursive=True) for node in body.nodes for t in node.inputs}
     produced = {atom for use in structure.records.uses if use.role == "producer" for atom in use.dim.atoms()}
-    candidates = (_packing(node, structure, held, produced) for node in graph.nodes if _is(node, "Reshape"))
+    candidates = (_packing(node, structure, held, produced) for node in graph.nodes if _is_operator(node, "Reshape"))
     return [packing for packing in candidates if packing is not None]
 
 
-def _is(node: gs.Node, op: str) -> bool:
+def _is_operator(node: gs.Node, op: str) -> bool:
     return node.op == op and not node.domain
 
 
@@ -210,7 +217,7 @@ def _positions(node: gs.Node, count: int) -> list[Pick] | None:
 def _dropped(picks: Sequence[Pick], along: int, rank: int, held: Collection[str]) -> Iterator[Pick]:
     for pick in picks:
         for node in pick.tensor.outputs if pick.keeps else ():
-            axes = literal(node, 1, "axes") if _is(node, "Squeeze") else None
+            axes = literal(node, 1, "axes") if _is_operator(node, "Squeeze") else None
             if axes is not None and [axis % rank for axis in axes] == [along] and node.outputs[0].name not in held:
                 yield Pick(node, 0, pick.position, False)
 

@@ -49,9 +49,9 @@ class RescaleNormalised(Pass):
     def _rescale_parameters(self, graph: gs.Graph, normalisation: Normalisation, rescaling: Rescaling) -> bool:
         """Take factor and offset into the operator's own scale and shift; False where they are not plain constants."""
         node, scale_at, shift_at = normalisation.node, normalisation.scale, normalisation.shift
-        scale = self._own(node, scale_at)
+        scale = self._stored_values(node, scale_at)
         has_shift = shift_at is not None and shift_at < len(node.inputs) and not node.inputs[shift_at].is_empty()
-        shift = self._own(node, shift_at) if has_shift else None
+        shift = self._stored_values(node, shift_at) if has_shift else None
         if scale is None or (has_shift and (shift is None or shift.shape != scale.shape)):
             return False
         if rescaling.offset and not has_shift and (shift_at is None or shift_at != len(node.inputs)):
@@ -82,7 +82,7 @@ class RescaleNormalised(Pass):
             self._put_behind(graph, tensor, "Add", rescaling.offset)
         else:
             add, index, scale = place
-            self._replace(graph, add, index, np.asarray(self._own(add, index)) + scale * rescaling.offset)
+            self._replace(graph, add, index, np.asarray(self._stored_values(add, index)) + scale * rescaling.offset)
 
     def _summand(self, tensor: gs.Variable) -> tuple[gs.Node, int, np.ndarray] | None:
         """Return the constant that is added to a tensor, past constants it is multiplied by, and their product."""
@@ -90,7 +90,7 @@ class RescaleNormalised(Pass):
         while len(tensor.outputs) == 1:
             node = tensor.outputs[0]
             index = next((i for i, t in enumerate(node.inputs) if t is not tensor), None)
-            values = self._own(node, index) if node.op in ("Mul", "Add") else None
+            values = self._stored_values(node, index) if node.op in ("Mul", "Add") else None
             if values is None or index is None:
                 return None
             if node.op == "Add":
@@ -98,7 +98,7 @@ class RescaleNormalised(Pass):
             scale, tensor = scale * values, node.outputs[0]
         return None
 
-    def _own(self, node: gs.Node, index: int | None) -> np.ndarray | None:
+    def _stored_values(self, node: gs.Node, index: int | None) -> np.ndarray | None:
         """Return the values of a constant that a node reads by itself, in double precision."""
         if index is None or self._structure.records.own_axes(node, index) is None:
             return None

@@ -100,7 +100,7 @@ def _edit(use: SizeUse, wanted: int, computed: int) -> Edit:
 
 
 def _numbers(values: Mapping[int | None, Edit]) -> dict[int | None, int]:
-    """Return edits of what is written in the graph, which are numbers: nothing is computed there."""
+    """Return edits of the entries written in the graph, which are numbers: nothing is computed there."""
     return {position: int(value) for position, value in values.items()}
 
 

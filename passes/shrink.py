@@ -97,11 +97,11 @@ class Shrink(Pass):
         if axes is None or tensor.shape is None or len(axes) != len(tensor.shape):
             return
         tensor.shape = [
-            self._kept(size, dim) if isinstance(size, int) else size
+            self._kept_size(size, dim) if isinstance(size, int) else size
             for size, dim in zip(tensor.shape, axes, strict=True)
         ]
 
-    def _kept(self, size: int, dim: Dim) -> int | None:
+    def _kept_size(self, size: int, dim: Dim) -> int | None:
         """Return the size of an axis that was recorded as `size`; None where it is not known any more."""
         mask = keep_mask(dim, self._keeps)
         if dim.dynamic and mask.all():

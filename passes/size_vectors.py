@@ -3,7 +3,7 @@
 ONNX Runtime's fusions and its static Reshapes know a vector that is put together by a Concat of single sizes, so an
 edit is made where an entry comes from: in the part of the Concat, in the number that a size is multiplied by. Only
 where an entry comes from elsewhere is it written over with a Where. The old vector stays for those who read it as it
-was; readers that want the same of the same vector share what is made.
+was; readers that want the same of the same vector share the new tensor.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class SizeVectors:
 
     Args:
         graph: where they are computed.
-        integers: what is known of them by name, an entry each (`Context.extents`).
+        integers: known ones by name, an entry each (`Context.extents`).
 
     """
 
@@ -55,7 +55,7 @@ class SizeVectors:
             return self._constant(tensor, shape, numbers)
         lengths = self._lengths(tensor)
         if lengths is not None:
-            return self._joined(tensor, lengths, edits)
+            return self._rewritten_concat(tensor, lengths, edits)
         single = edits.get(0) if math.prod(shape) == 1 else None
         scaled = self._scaled(tensor, single) if isinstance(single, Fraction) else None
         return self._overwritten(tensor, shape, edits) if scaled is None else scaled
@@ -72,7 +72,7 @@ class SizeVectors:
             for part in maker.inputs
         ]
 
-    def _joined(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
+    def _rewritten_concat(self, tensor: gs.Tensor, lengths: Sequence[int], edits: Mapping[int, Edit]) -> gs.Variable:
         """Make the Concat once more, of the parts as they have to be."""
         concat, parts = tensor.inputs[0], list[gs.Tensor]()
         for part, start, length in zip(concat.inputs, np.cumsum([0, *lengths]), lengths, strict=False):

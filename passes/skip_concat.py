@@ -1,6 +1,6 @@
-"""Take what is picked from one part of a Concat from that part itself.
+"""Pick from one part of a Concat by reading that part itself.
 
-Exporters stack the last states of all layers of a recurrent network, of which the model uses the last. Where nothing
+Exporters stack the last states of all layers of a recurrent network, and the model uses the last. Where nothing
 else reads the stack, it goes, and the layers are no longer held to one width.
 """
 
@@ -41,7 +41,7 @@ class SkipConcat(Pass):
         return skipped
 
     def _skip(self, graph: gs.Graph, node: gs.Node) -> bool:
-        joined = _joined(node)
+        joined = _concat_read(node)
         if joined is None:
             return False
         ends = np.cumsum(joined.sizes)
@@ -54,10 +54,10 @@ class SkipConcat(Pass):
         places = places - (ends[part] - joined.sizes[part])
         node.inputs[0] = joined.node.inputs[part]
         if node.op == "Gather":
-            _set(graph, node, 1, places)
+            _set_constant(graph, node, 1, places)
         else:
-            _set(graph, node, 1, places[:1])
-            _set(graph, node, 2, places[-1:] + 1)
+            _set_constant(graph, node, 1, places[:1])
+            _set_constant(graph, node, 2, places[-1:] + 1)
         return True
 
     def _places(self, node: gs.Node, axis: int, rank: int, size: int) -> np.ndarray | None:
@@ -88,7 +88,7 @@ class _Joined:
     sizes: tuple[int, ...]
 
 
-def _joined(node: gs.Node) -> _Joined | None:
+def _concat_read(node: gs.Node) -> _Joined | None:
     """The Concat of parts of known sizes that a Gather or Slice reads."""
     if node.op not in ("Gather", "Slice") or node.domain not in DEFAULT_DOMAINS or len(node.inputs[0].inputs) != 1:
         return None
@@ -103,6 +103,6 @@ def _joined(node: gs.Node) -> _Joined | None:
     return _Joined(joined, axis, len(shapes[0]), sizes) if len(sizes) == len(shapes) else None
 
 
-def _set(graph: gs.Graph, node: gs.Node, index: int, values: np.ndarray) -> None:
+def _set_constant(graph: gs.Graph, node: gs.Node, index: int, values: np.ndarray) -> None:
     old = node.inputs[index]
     node.inputs[index] = gs.Constant(fresh_name(graph, f"{old.name}_moved"), np.asarray(values, old.dtype))

@@ -1,4 +1,4 @@
-"""Write into the model what was done to it: metadata under `pkg.onnx_subprune.`.
+"""Write into the model how it was pruned: metadata under `pkg.onnx_subprune.`.
 
 The stamp holds no time and no machine, so the same job writes the same bytes. Metadata of others stays in its place.
 """
@@ -36,7 +36,13 @@ class Stamp:
 
 
 def write_stamp(model: onnx.ModelProto, stamp: Stamp) -> None:
-    """Put the stamp on the model, in place; a stamp of an earlier pruning is replaced."""
+    """Write the stamp into the metadata of the model, in place; a stamp of an earlier pruning is replaced.
+
+    Args:
+        model: its other metadata stay, byte for byte.
+        stamp: how and by what the model was pruned.
+
+    """
     others = [prop for prop in model.metadata_props if not prop.key.startswith(_PREFIX)]
     entries = [
         onnx.StringStringEntryProto(key=_PREFIX + name, value=str(getattr(stamp, name)))
@@ -48,7 +54,10 @@ def write_stamp(model: onnx.ModelProto, stamp: Stamp) -> None:
 
 
 def read_stamp(model: onnx.ModelProto) -> Stamp | None:
-    """The stamp of a pruned model; None for a model without one.
+    """Return the stamp of a pruned model; None for a model without one.
+
+    Args:
+        model: any; only its metadata are read.
 
     Raises:
         ModelError: the stamp is there and incomplete, or a number in it is none.

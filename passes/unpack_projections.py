@@ -29,7 +29,7 @@ _LISTS = {"Split": "split", "Squeeze": "axes", "Unsqueeze": "axes"}
 
 
 class UnpackProjections(Pass):
-    """Split projections of which single parts (queries, keys, values) are picked after a Reshape.
+    """Split projections whose parts (queries, keys, values) are picked singly after a Reshape.
 
     Args:
         structure: of the very graph that the pass runs on; it does not describe the graph any more afterwards.
@@ -73,11 +73,11 @@ class _Maker:
         self._stem = ""
 
     def begin(self, node: gs.Node) -> None:
-        """Name what is made from now on after a node."""
+        """Name new nodes and tensors after a node from now on."""
         self._stem, self._made = node.name, []
 
     def insert(self, before: gs.Node) -> None:
-        """Put what was made in front of a node."""
+        """Put the new nodes in front of a node."""
         place = place_of(self._graph, before)
         self._graph.nodes[place:place] = self._made
 
@@ -173,13 +173,13 @@ def _target(packing: Packing, merged: list[int], maker: _Maker) -> gs.Tensor | l
         kept = [*(entries[place] for place in before), *middle, *(entries[place] for place in after)]
         return maker.node("Concat", kept, {"axis": 0})[0]
     if not merged:
-        return _picked(asked, [*before, *after], maker)
-    tail = [_picked(asked, after, maker)] if after else []
-    pieces = [_picked(asked, before, maker), maker.constant(merged), *tail]
+        return _pick(asked, [*before, *after], maker)
+    tail = [_pick(asked, after, maker)] if after else []
+    pieces = [_pick(asked, before, maker), maker.constant(merged), *tail]
     return maker.node("Concat", pieces, {"axis": 0})[0]
 
 
-def _picked(vector: gs.Tensor, places: list[int], maker: _Maker) -> gs.Variable:
+def _pick(vector: gs.Tensor, places: list[int], maker: _Maker) -> gs.Variable:
     return maker.node("Gather", [vector, maker.constant(places)], {"axis": 0})[0]
 
 

@@ -47,9 +47,16 @@ _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 
 
 def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
-    """Names of the initializers that are graph inputs too: only defaults, which the caller of the model may replace.
+    """Return the initializers that are graph inputs too: only defaults, which the caller of the model may replace.
 
     Before IR version 4 every initializer had to be listed among the inputs, and runtimes treat those as constants.
+
+    Args:
+        model: of any IR version.
+
+    Returns:
+        Their names; none before IR version 4.
+
     """
     if model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
         return frozenset()
@@ -94,7 +101,12 @@ def read_values(tensor: gs.Tensor) -> np.ndarray | None:
 
 
 def in_memory(values: np.ndarray) -> np.ndarray:
-    """Return what a constant is to hold of these values: the values themselves. `Scratch.keep` is the other choice."""
+    """Return the values that a constant is to hold: the argument itself. `Scratch.keep` is the other choice.
+
+    Args:
+        values: of any shape and type.
+
+    """
     return values
 
 

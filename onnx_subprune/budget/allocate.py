@@ -48,6 +48,12 @@ class Allocation:
     """Units kept per group, their cost, and the cut-off that they started from.
 
     The cut-off is 0 where only minimum widths fit, and None where the widths come from no cut-off.
+
+    Attributes:
+        counts: units that stay, by group.
+        cutoff: share of variance that each group keeps at least.
+        cost: of the network with these widths, in the unit of the budget.
+
     """
 
     counts: Counts
@@ -147,6 +153,9 @@ def largest(
         OptionError: the target is NaN or `round_to` below 1.
         TargetError: even the first value costs more; `nearest` is its cost.
 
+    >>> largest([0.0, 0.5, 1.0], lambda share: {"conv1": int(10 * share)}, lambda counts: counts["conv1"] / 10, 0.7, 1)
+    (0.5, {'conv1': 5})
+
     """
     check_round(round_to)
     if math.isnan(target_cost):
@@ -226,10 +235,10 @@ def limit_of(target_cost: float) -> float:
 
 
 def _at_cutoff(curves: Sequence[Curve], cutoff: float, round_to: int) -> Counts:
-    return {c.group: width_of(c, _reach(c, cutoff), round_to) for c in curves}
+    return {c.group: width_of(c, _reaching_width(c, cutoff), round_to) for c in curves}
 
 
-def _reach(curve: Curve, cutoff: float) -> int:
+def _reaching_width(curve: Curve, cutoff: float) -> int:
     """The fewest units whose share reaches the cut-off."""
     if cutoff >= 1.0:
         return curve.size

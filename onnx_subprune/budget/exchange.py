@@ -27,7 +27,7 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Moves:
-    """Rungs that a group may move to, by how much each changes the cost, and what is lost there: all [moves]."""
+    """Rungs that a group may move to, by how much each changes the cost, and the loss there: all [moves]."""
 
     rungs: NDArray[np.intp]
     change: NDArray[np.float64]
@@ -49,7 +49,7 @@ def improve(ladders: Ladders, state: State, limit: float, calls: int) -> State:
     for extra in (0.0, _OPTIMISM * abs(limit)):
         reach = max((len(widths) - 1 for widths in ladders.widths), default=0)
         while reach and ladders.calls < calls:
-            better = _better(ladders, state, limit, reach, extra)
+            better = _best_exchange(ladders, state, limit, reach, extra)
             if better is None:
                 reach //= 2
             else:
@@ -57,7 +57,7 @@ def improve(ladders: Ladders, state: State, limit: float, calls: int) -> State:
     return state
 
 
-def _better(ladders: Ladders, state: State, limit: float, reach: int, extra: float) -> State | None:
+def _best_exchange(ladders: Ladders, state: State, limit: float, reach: int, extra: float) -> State | None:
     ends = [(max(0, rung - reach), min(top, rung + reach)) for rung, top in zip(state, ladders.top, strict=True)]
     moves = [moves_within(ladders, state, group, *ends[group]) for group in range(len(state))]
     moved = settle(ladders, moves, limit - ladders.cost(state) + extra, limit)
@@ -105,12 +105,12 @@ def moves_within(ladders: Ladders, state: State, group: int, low: int, high: int
         low += 1
     probes = sorted({low, (low + present) // 2, present, (present + high + 1) // 2, high})
     costs = [cost(rung) for rung in probes]
-    chosen = _spread(low, present, high)
+    chosen = _sampled_rungs(low, present, high)
     change = np.interp(chosen, probes, costs) - ladders.cost(state)
     return Moves(chosen, change, ladders.losses[group][chosen])
 
 
-def _spread(low: int, present: int, high: int) -> NDArray[np.intp]:
+def _sampled_rungs(low: int, present: int, high: int) -> NDArray[np.intp]:
     """All rungs from `low` to `high`, or some of them where they are many: the near ones, and evenly spaced ones."""
     if high - low < _MOST_MOVES:
         return np.arange(low, high + 1)
@@ -140,11 +140,13 @@ def choose(moves: Sequence[Moves], slack: float) -> State | None:
     ]
     least = [np.zeros(_GRID + 1)]
     for price, move in zip(prices, moves, strict=True):
-        least.append(_with(least[-1], price, move.loss))
+        least.append(_with_group(least[-1], price, move.loss))
     return _traced(moves, prices, least)
 
 
-def _with(least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]) -> NDArray[np.float64]:
+def _with_group(
+    least: NDArray[np.float64], prices: NDArray[np.int64], losses: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """One group more: [grid + 1] the least loss for every budget."""
     best, trial = np.full(_GRID + 1, np.inf), np.empty(_GRID + 1)
     for price, loss in zip(prices.tolist(), losses.tolist(), strict=True):

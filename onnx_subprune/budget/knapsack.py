@@ -45,7 +45,7 @@ def knapsack(
         target_cost: the largest cost allowed, in the units of `cost`.
         weights: of the groups' losses, 0 or more; all 1 by default.
         round_to: widths are multiples of this (and of the curve's own) or the full size.
-        power: of the losses; below 1 it spreads what is lost over fewer groups, above 1 over more.
+        power: of the losses; below 1 it spreads the loss over fewer groups, above 1 over more.
         floor: the least share of units that any group keeps.
         calls: about how often `cost` may be asked; the search stops then, with the best found so far.
 
@@ -60,7 +60,7 @@ def knapsack(
     starts = [affordable_uniform(nonempty, cost, target_cost, round_to=round_to)]
     starts.append(cheapest_cutoff(nonempty, cost, target_cost, round_to))
     ladders = Ladders(nonempty, cost, weights=weights, power=power, round_to=round_to)
-    best = _best(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
+    best = _least_loss_state(ladders, [ladders.state(start.counts) for start in starts], limit_of(target_cost), calls)
     counts = ladders.counts(best)
     if any(not curve.minimum for curve in free):
         ladders = Ladders(free, cost, weights=weights, power=power, round_to=round_to)
@@ -75,11 +75,16 @@ def lost_without(curve: Curve, count: int) -> float:
         curve: of the group, with losses.
         count: how many units are left of it.
 
+    >>> import numpy as np
+    >>> curve = Curve("conv1", 2, np.array([1, 0]), np.array([0.0, 0.7, 1.0]), loss=np.array([4.0, 1.0, 0.0]))
+    >>> lost_without(curve, 1)
+    3.0
+
     """
     return float(losses_of(curve)[0] - losses_of(curve)[count])
 
 
-def _best(ladders: Ladders, starts: Sequence[State], limit: float, calls: int) -> State:
+def _least_loss_state(ladders: Ladders, starts: Sequence[State], limit: float, calls: int) -> State:
     """The state of least loss that the search finds from any start, the smallest and full widths among them."""
     if ladders.cost(ladders.top) <= limit:
         return ladders.top

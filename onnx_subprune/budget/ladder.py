@@ -1,4 +1,4 @@
-"""The allowed widths of every group as a ladder, what is lost on each rung, and what a choice of rungs costs."""
+"""The allowed widths of every group as a ladder, the loss on each rung, and the cost of a choice of rungs."""
 
 from __future__ import annotations
 

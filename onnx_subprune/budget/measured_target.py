@@ -52,8 +52,8 @@ def meet(
 
     The limit of the computed cost is corrected on a line through the last two measurements, and kept between the
     largest limit that was met and the smallest that was missed. It ends within `TOLERANCE` below the target, or where
-    widths no longer change. What was measured as no faster than the dense network is never taken. Of several noisy
-    measurements the one that meets the target is the luckiest: it counts only together with a second one.
+    widths no longer change. A network that was measured as no faster than the dense one is never taken. Of several
+    noisy measurements the one that meets the target is the luckiest: it counts only together with a second one.
 
     Args:
         allocate: the widths within a limit of the computed cost; raises TargetError where there are none, with the
@@ -65,6 +65,11 @@ def meet(
 
     Raises:
         TargetError: no widths were measured within the target; `nearest` is the least cost that was measured.
+
+    >>> allocate = lambda limit: {"conv1": round(100 * limit)}
+    >>> met = meet(allocate, lambda counts, _: 0.1 + 0.8 * counts["conv1"] / 100, 0.5)
+    >>> met.counts, round(met.ratio, 3)
+    ({'conv1': 50}, 0.5)
 
     """
     search = _Search(target)
@@ -115,7 +120,7 @@ class _Search:
         return min(max(following, _LEAST), 1.0)
 
     def _on_a_line(self, limit: float, ratio: float) -> float:
-        """Where a line through the last two points, or through zero, comes to what is aimed at."""
+        """Where a line through the last two points, or through zero, comes to the target."""
         aim = _AIM * self._target
         before, seen = self._last or (0.0, 0.0)
         slope = (ratio - seen) / (limit - before) if limit != before else 0.0

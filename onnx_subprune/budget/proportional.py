@@ -52,6 +52,10 @@ def in_proportion(
         OptionError: the target is NaN or `round_to` below 1.
         TargetError: even the minimum widths cost more; `nearest` is their cost.
 
+    >>> curves = [Curve(name, 8, np.arange(8), np.linspace(0, 1, 9)) for name in ("a", "b")]
+    >>> in_proportion(curves, {"a": 6, "b": 2}, lambda counts: counts["a"] + counts["b"], 8).counts
+    {'a': 6, 'b': 2}
+
     """
     # A width is rounded to k from the scale on at which the exact one is k - 1/2.
     rising = [(np.arange(1, c.size + 1) - 0.5) / towards[c.group] for c in curves if towards[c.group] > 0.0]

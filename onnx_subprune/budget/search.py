@@ -41,8 +41,8 @@ def smallest(
 
     `high` is measured first; where it fails, so would the rest, and the search ends. Then the gap between the largest
     failed and the smallest accepted fraction is narrowed, by interpolation of the falls measured at its ends. If the
-    first step down passes too, `low` is measured next. Measurements are noisy and need not be monotone: what counts
-    is only what was measured, no fraction is measured twice, and none that failed is ever returned.
+    first step down passes too, `low` is measured next. Measurements are noisy and need not be monotone: only
+    measurements count, no fraction is measured twice, and none that failed is ever returned.
 
     Args:
         evaluate: the fall of the metric at a budget fraction, higher is worse; NaN or infinity where it failed.
@@ -54,6 +54,10 @@ def smallest(
 
     Raises:
         OptionError: the bounds are not 0 < low <= high, or there are no evaluations.
+
+    >>> searched = smallest(lambda fraction: 1.0 - fraction, low=0.25, high=1.0, drop=0.4)
+    >>> 0.6 <= searched.best.fraction < 0.62, searched.tried[0]
+    (True, Trial(fraction=1.0, fall=0.0, accepted=True))
 
     """
     if not 0.0 < low <= high or evaluations < 1:
@@ -84,7 +88,7 @@ def _next(tried: list[Trial], low: float, drop: float, tolerance: float) -> floa
 
 
 def _share(failed: float, passed: float, drop: float) -> float:
-    """How far from the failed end to look: well inside, and where a parabola would meet what is allowed if it can."""
+    """How far from the failed end to look: well inside, and where a parabola would meet the allowed fall if it can."""
     far, allowed, near = (math.sqrt(max(0.0, fall)) for fall in (failed, drop, passed))
     return min(0.75, max(0.25, (far - allowed) / (far - near))) if near < far < math.inf else 0.5
 

@@ -90,7 +90,7 @@ class ArrayDataset(Dataset):
         for spec in layout.specs:
             array = self._columns[spec.name].array
             check_array(spec, layout.stacked(spec), array.shape, array.dtype, source)
-        self.samples = _usable(len(numbers), layout.batch, source)
+        self.samples = _usable_samples(len(numbers), layout.batch, source)
 
     def batches(self, batch_size: int) -> Iterator[Feeds]:
         """See `Dataset.batches`."""
@@ -109,7 +109,13 @@ class ArrayDataset(Dataset):
 
 
 class WatchedDataset(Dataset):
-    """Another data set; `progress` is called after each batch with the samples of this pass and their number."""
+    """Another data set; `progress` is called after each batch with the samples of this pass and their number.
+
+    Args:
+        data: the data set that is read.
+        progress: called with two numbers of samples; None stands for a number that is not known.
+
+    """
 
     def __init__(self, data: Dataset, progress: Progress) -> None:
         self._data = data
@@ -119,7 +125,12 @@ class WatchedDataset(Dataset):
         self.labels = data.labels
 
     def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """Yield what the other one yields."""
+        """Yield the batches of the other data set, and report the samples after each.
+
+        Args:
+            batch_size: samples in each batch; the last one may have fewer.
+
+        """
         done = 0
         for feeds in self._data.batches(batch_size):
             self._progress(done, self._data.samples)
@@ -128,7 +139,12 @@ class WatchedDataset(Dataset):
         self._progress(done, done)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
-        """See `Dataset.samples_in`."""
+        """Return the number of samples in a batch, as the other data set counts them.
+
+        Args:
+            feeds: arrays of a batch by input name.
+
+        """
         return self._data.samples_in(feeds)
 
 
@@ -136,7 +152,7 @@ def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
     """Return the same data, whose passes are steps of a phase.
 
     Args:
-        data: what is read.
+        data: the samples.
         watch: who is told; None to return `data` itself.
         name: of the phase.
 
@@ -178,7 +194,7 @@ class StreamDataset(Dataset):
         """Conforming items up to the limit; an item that holds more samples than are left is cut."""
         seen = 0
         for item in self._guarded():
-            feeds = self._conformed(item, seen)
+            feeds = self._checked_sample(item, seen)
             count = self.samples_in(feeds)
             if self._limit is not None and seen + count >= self._limit:
                 yield feeds if self._layout.whole else {k: v[: self._limit - seen] for k, v in feeds.items()}
@@ -202,7 +218,7 @@ class StreamDataset(Dataset):
                 f"{self.source}: a dict of inputs expected, it raised {type(error).__name__}: {reason}; mend the source"
             ) from error
 
-    def _conformed(self, item: Mapping[str, Any], seen: int) -> Feeds:
+    def _checked_sample(self, item: Mapping[str, Any], seen: int) -> Feeds:
         if not isinstance(item, Mapping):
             raise DataError(
                 f"{self.source}: dicts of arrays by input name expected, found {type(item).__name__}; yield dicts"
@@ -254,7 +270,7 @@ def regroup(items: Iterable[Feeds], size: int) -> Iterator[Feeds]:
     count = 0
     for feeds in items:
         if parts and _trailing_shapes(parts[0]) != _trailing_shapes(feeds):
-            yield _joined(parts)
+            yield _concatenated(parts)
             parts, count = [], 0
         start, stop = 0, len(next(iter(feeds.values())))
         while start < stop:
@@ -262,10 +278,10 @@ def regroup(items: Iterable[Feeds], size: int) -> Iterator[Feeds]:
             parts.append({name: array[start : start + taken] for name, array in feeds.items()})
             start, count = start + taken, count + taken
             if count == size:
-                yield _joined(parts)
+                yield _concatenated(parts)
                 parts, count = [], 0
     if parts:
-        yield _joined(parts)
+        yield _concatenated(parts)
 
 
 def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds]:
@@ -281,7 +297,7 @@ def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds
     _report_dropped(kept, dropped, size, source)
 
 
-def _usable(samples: int, batch: int | None, source: str) -> int:
+def _usable_samples(samples: int, batch: int | None, source: str) -> int:
     """Return how many samples can be fed to a model whose batch is fixed at `batch` (None: all)."""
     if not samples:
         raise DataError(f"{source}: at least one sample expected, found none; give some calibration data")
@@ -305,7 +321,7 @@ def _trailing_shapes(feeds: Feeds) -> list[tuple[int, ...]]:
     return [array.shape[1:] for array in feeds.values()]
 
 
-def _joined(parts: list[Feeds]) -> Feeds:
+def _concatenated(parts: list[Feeds]) -> Feeds:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -159,7 +159,7 @@ def calibrate(
     job = _Job(model, data, providers, threads)
     accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
     users = _by_tensor(accumulators.values())
-    plan = job.plan({tensor: _needed(readers) for tensor, readers in users.items()}, batch_size, max_bytes)
+    plan = job.plan({tensor: _needed_tensors(readers) for tensor, readers in users.items()}, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
     with side_by_side(threads):
@@ -179,7 +179,7 @@ def _by_tensor(accumulators: Iterable[Accumulator]) -> dict[str, list[Accumulato
     return users
 
 
-def _needed(readers: Iterable[Accumulator]) -> set[str]:
+def _needed_tensors(readers: Iterable[Accumulator]) -> set[str]:
     """Return the tensors that accumulators read, those that errors are relative to included."""
     return {tensor for accumulator in readers for tensor in accumulator.tap.tensors}
 

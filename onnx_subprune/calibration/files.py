@@ -44,7 +44,7 @@ class Member:
         """Return the array, or its `rows` in their order; mapped where possible."""
         with _reading(self.path):
             if self.stored and self.shape and self._bytes():
-                mapped = self._mapped()
+                mapped = self._memory_map()
                 return mapped if rows is None else mapped[rows]
             if rows is None or self.fortran or self._bytes() < _SMALL_BYTES:
                 array = self._loaded()
@@ -54,7 +54,7 @@ class Member:
     def _bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
-    def _mapped(self) -> Array:
+    def _memory_map(self) -> Array:
         with zipfile.ZipFile(self.path) as archive, open(self.path, "rb") as file:
             start = archive.getinfo(f"{self.name}.npy").header_offset
             file.seek(start)

@@ -27,7 +27,7 @@ class Portion:
     Attributes:
         feeds: the arrays by name.
         samples: how many it holds.
-        units: how many of what is held out or not as one: samples, or one where the samples of a run go together.
+        units: how many parts are held out or not as one: samples, or one where the samples of a run go together.
         held: whether it is held out.
 
     """

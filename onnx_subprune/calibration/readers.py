@@ -137,25 +137,27 @@ def _described(source: Any) -> str:
 def _from_mapping(
     arrays: Mapping[str, Array], layout: Layout, samples: int | None, seed: int, source: str
 ) -> ArrayDataset:
-    named, labels = _named(arrays, layout, source)
+    named, labels = _arrays_by_name(arrays, layout, source)
     total = _common_length({name: array.shape for name, array in named.items()}, source)
-    rows = _chosen(total, samples, seed)
+    rows = _sampled_rows(total, samples, seed)
     columns = {name: Column(array, rows) for name, array in named.items()}
-    return ArrayDataset(columns, layout, source, _numbers(rows, total), _picked(labels, rows, total, source))
+    return ArrayDataset(columns, layout, source, _numbers(rows, total), _labels_of_rows(labels, rows, total, source))
 
 
 def _from_npz(
     path: Path, members: Mapping[str, Member], layout: Layout, samples: int | None, seed: int
 ) -> ArrayDataset:
-    named, labels = _named(members, layout, str(path))
+    named, labels = _arrays_by_name(members, layout, str(path))
     for spec in layout.specs:
         # Before the rows are read: a large array of the wrong shape should fail at once.
         check_array(spec, layout.stacked(spec), named[spec.name].shape, named[spec.name].dtype, str(path))
     total = _common_length({name: member.shape for name, member in named.items()}, str(path))
-    rows = _chosen(total, samples, seed)
+    rows = _sampled_rows(total, samples, seed)
     columns = {name: _column(member, rows) for name, member in named.items()}
     label_array = None if labels is None else labels.load()
-    return ArrayDataset(columns, layout, str(path), _numbers(rows, total), _picked(label_array, rows, total, str(path)))
+    return ArrayDataset(
+        columns, layout, str(path), _numbers(rows, total), _labels_of_rows(label_array, rows, total, str(path))
+    )
 
 
 def _column(member: Member, rows: Array | None) -> Column:
@@ -172,7 +174,7 @@ def _by_input(arrays: Mapping[str, T], specs: Sequence[InputSpec]) -> dict[str, 
     return dict(arrays)
 
 
-def _named(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[str, T], T | None]:
+def _arrays_by_name(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[str, T], T | None]:
     """Arrays by input name, and the labels."""
     named = dict(arrays)
     inputs = {spec.name for spec in layout.specs}
@@ -191,7 +193,7 @@ def _common_length(shapes: Mapping[str, tuple[int, ...]], source: str) -> int:
     return next(iter(lengths.values()))
 
 
-def _chosen(total: int, samples: int | None, seed: int) -> Array | None:
+def _sampled_rows(total: int, samples: int | None, seed: int) -> Array | None:
     if samples is None or samples >= total:
         return None
     return np.random.default_rng(seed).permutation(total)[:samples]
@@ -201,7 +203,7 @@ def _numbers(rows: Array | None, total: int) -> Array:
     return np.arange(total) if rows is None else rows
 
 
-def _picked(labels: Array | None, rows: Array | None, total: int, source: str) -> Array | None:
+def _labels_of_rows(labels: Array | None, rows: Array | None, total: int, source: str) -> Array | None:
     if labels is None:
         return None
     if labels.shape[:1] != (total,):

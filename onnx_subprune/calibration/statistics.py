@@ -193,7 +193,7 @@ def few_rows(done: str, gram: Gram) -> str | None:
     """Return a sentence on a Gram matrix of so few rows that least squares over-fits, None where there are enough.
 
     Args:
-        done: what was done with it, as the start of the sentence.
+        done: the start of the sentence, such as `'conv1' was fitted`.
         gram: enough are 16 rows per feature.
 
     """

@@ -94,7 +94,9 @@ class FilledDataset(Dataset):
         missing = [spec.name for spec in specs if spec.name not in names]
         # Padded ids would need a mask of their own: whoever gave none should know.
         level = logging.WARNING if "attention_mask" in missing else logging.INFO
-        _logger.log(level, "%s: not in the data and filled in for whole sequences: %s", self.source, _listed(missing))
+        _logger.log(
+            level, "%s: not in the data and filled in for whole sequences: %s", self.source, _input_list(missing)
+        )
 
     def batches(self, batch_size: int) -> Iterator[Feeds]:
         """See `Dataset.batches`."""
@@ -108,7 +110,7 @@ class FilledDataset(Dataset):
 
 def _filled(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array:
     value = _value(spec, ids, sizes)
-    if value is None or not _fits(value.shape, spec):
+    if value is None or not _shape_fits(value.shape, spec):
         shape = ", ".join("?" if dim is None else str(dim) for dim in spec.shape)
         raise DataError(
             f"input '{spec.name}' of shape [{shape}] cannot be guessed for token ids {list(ids.shape)}; "
@@ -117,7 +119,7 @@ def _filled(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array:
     return np.ascontiguousarray(value.astype(spec.dtype)).reshape(value.shape)
 
 
-def _fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
+def _shape_fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
     pairs = zip(shape, spec.shape, strict=False)
     return len(shape) == len(spec.shape) and all(size == dim or not isinstance(dim, int) for size, dim in pairs)
 
@@ -145,7 +147,7 @@ def _empty(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array | None:
     return np.zeros([max(size, 0) for size in shape]) if shape.count(unknown) == 1 else None
 
 
-def _listed(names: Sequence[str]) -> str:
+def _input_list(names: Sequence[str]) -> str:
     past = [name for name in names if _PAST.match(name)]
     rest = [name for name in names if name not in past]
     return ", ".join([*rest, *([f"{past[0]} and {len(past) - 1} like it" if past[1:] else past[0]] if past else [])])

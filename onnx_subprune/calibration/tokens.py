@@ -41,7 +41,7 @@ def open_tokens(
         source: a file, an array (or lists) of ids [windows, tokens] or [tokens], a dict of arrays, or what `open_data`
             takes.
         specs: the inputs of the model (`onnx_subprune.model.input_specs`).
-        window: length of the windows that a stream of ids [tokens] is cut into; what is left over is not used.
+        window: length of the windows that a stream of ids [tokens] is cut into; the rest is not used.
         samples: how many windows to use, the first of a seeded permutation; None for all.
         seed: of that permutation.
 
@@ -112,7 +112,7 @@ def _windows(array: Array, ids: InputSpec, window: int | None, source: str) -> A
             "integers"
         )
     if array.ndim == 1:
-        array = _cut(array, window, source)
+        array = _cut_windows(array, window, source)
     elif array.ndim == 2 and window not in (None, array.shape[1]):
         raise OptionError(
             f"{source}: one stream of token ids to cut expected with a window of {window}, found windows of "
@@ -125,7 +125,7 @@ def _windows(array: Array, ids: InputSpec, window: int | None, source: str) -> A
     return array.astype(ids.dtype)
 
 
-def _cut(stream: Array, window: int | None, source: str) -> Array:
+def _cut_windows(stream: Array, window: int | None, source: str) -> Array:
     if window is None:
         raise OptionError(
             f"{source}: a window expected for one stream of {len(stream)} token ids, found none; give --window, for "

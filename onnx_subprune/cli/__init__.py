@@ -1,4 +1,4 @@
-"""The command line: a file per subcommand, each of which parses, calls the API and prints."""
+"""The command line: a file per subcommand, which parses, calls the API and prints."""
 
 from onnx_subprune.cli.exits import main, run
 

@@ -240,14 +240,14 @@ class _Batch:
         providers = dict.fromkeys(provider for latency in self.latencies for provider in latency.providers)
         title = f"{sizes}, on {', '.join(providers)}"
         tables: list[RenderableType] = [report.latency_table(paths, self.latencies, title, self.memory)]
-        tables += [line for pair in zip(paths, self.profiles, strict=False) for line in _fallen(*pair)]
+        tables += [line for pair in zip(paths, self.profiles, strict=False) for line in _fallback_lines(*pair)]
         if profile:
             tables.append(report.operator_table(paths, self.profiles))
             tables += [report.node_table(*pair) for pair in zip(paths, self.profiles, strict=True)]
         return tables
 
 
-def _fallen(name: str, profile: Profile) -> list[str]:
+def _fallback_lines(name: str, profile: Profile) -> list[str]:
     """A line on the nodes that did not run on the provider that was wanted most, if there are any."""
     fallen = profile.fallen
     if not fallen:

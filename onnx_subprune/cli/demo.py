@@ -80,7 +80,8 @@ def _paths(folder: Path) -> dict[str, Path]:
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
-        np.savez(path, allow_pickle=False, **arrays)
+        # No other keyword: NumPy before 2.1 would store it as one more array.
+        np.savez(path, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}; give --out a folder with room") from error
 

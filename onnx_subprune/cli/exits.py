@@ -29,7 +29,15 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line on `arguments` and return the exit code."""
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: the words after the program's name.
+
+    Returns:
+        A code of the table at the head of this module.
+
+    """
     try:
         _app()(list(arguments), prog_name="onnx-subprune", obj=["onnx-subprune", *arguments])
     except SystemExit as done:

@@ -21,12 +21,12 @@ __all__ = ["Ending", "labelled_data"]
 
 @dataclass(frozen=True)
 class Ending:
-    """What is to be done with a result.
+    """What to do with a result.
 
     Attributes:
         written: the outputs by the name of their option, None where not asked for.
         calib: the calibration data, if any.
-        source: what is said of where the statistics came from.
+        source: where the statistics came from, in words.
         labelled: data to measure accuracy on.
         latency: whether to measure it; None: where the report is a page.
         command: the words of the command line.

@@ -57,7 +57,7 @@ class Terminal:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Watch | None]:
-        """Show a bar for each phase, on a terminal only; what is yielded takes what the run is at."""
+        """Show a bar for each phase, on a terminal only; the yielded function takes the progress of the run."""
         console = Console(stderr=True)
         if self.quiet or not console.is_terminal:
             yield None

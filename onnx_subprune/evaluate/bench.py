@@ -86,7 +86,7 @@ def bench(
     Args:
         models: what to compare, the reference first.
         feeds: an array per input.
-        runs: timed rounds, in each of which every model runs once; None for as many as `pace` asks for.
+        runs: timed rounds (in a round every model runs once); None for as many as `pace` asks for.
         warmup: rounds at the start of every sitting that are not counted.
         providers: execution providers, most wanted first.
         threads: intra-op threads of each session; None for the runtime's own choice.

@@ -1,7 +1,7 @@
 """A run to be timed: one run of a session on inputs that are where they are needed.
 
 On a device with its own memory, inputs and outputs stand in buffers there, bound once, so that a run copies nothing to
-it and nothing back: what is timed is the model. On the CPU a session reads NumPy's arrays where they lie; binding them
+it and nothing back: the time is the model's. On the CPU a session reads NumPy's arrays where they lie; binding them
 saves no copy, only the making of the outputs.
 """
 

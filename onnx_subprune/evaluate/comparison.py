@@ -90,7 +90,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured; None where nothing was asked for, or where `left` says why it could not be.
+    """The measurements; None where nothing was asked for, or where `left` says why it could not be had.
 
     Attributes:
         fidelity: of the pruned model's outputs to the dense model's, on the calibration samples.
@@ -98,7 +98,7 @@ class Measured:
         labelled: where that data came from.
         timing: how fast both are.
         left: what could not be measured, and why.
-        warnings: what the user should know of what was measured.
+        warnings: about the measurements, for the user.
 
     """
 
@@ -198,17 +198,17 @@ def not_faster(timing: Timing, macs: float) -> list[str]:
 
 
 def _fidelity(models: _Models, data: Dataset, runtime: Runtime) -> Fidelity:
-    return fidelity(*models, data, batch_size=runtime.batch_size, **_where(runtime))
+    return fidelity(*models, data, batch_size=runtime.batch_size, **_runtime_entries(runtime))
 
 
 def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1, Top1]:
-    dense, pruned = (top1(model, data, batch_size=runtime.batch_size, **_where(runtime)) for model in models)
+    dense, pruned = (top1(model, data, batch_size=runtime.batch_size, **_runtime_entries(runtime)) for model in models)
     return dense, pruned
 
 
 def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progress: Watch | None) -> Timing:
     """Time both on real inputs; on random numbers of the same shapes where there are none."""
-    where = _where(conditions.runtime)
+    where = _runtime_entries(conditions.runtime)
     inputs = "the first of the calibration data"
     if feeds is None:
         feeds = random_feeds(input_specs(models[0]), conditions.shapes, conditions.seed)
@@ -221,7 +221,7 @@ def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progr
     return Timing((dense, pruned), profiles, shapes, inputs, conditions.runtime.threads)
 
 
-def _where(runtime: Runtime) -> dict[str, Any]:
+def _runtime_entries(runtime: Runtime) -> dict[str, Any]:
     return {"providers": runtime.providers, "threads": runtime.threads}
 
 

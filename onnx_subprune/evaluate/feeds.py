@@ -50,7 +50,7 @@ def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Arr
     reference = {spec.name: spec for spec in input_specs(models[0])}
     for number, model in enumerate(models[1:], start=2):
         other = {spec.name: spec for spec in input_specs(model)}
-        if different := [name for name in reference | other if not _alike(reference.get(name), other.get(name))]:
+        if different := [name for name in reference | other if not _compatible(reference.get(name), other.get(name))]:
             name = different[0]
             raise OptionError(
                 f"model {number} expected to take the inputs of the first, found {_words(other.get(name))} where that "
@@ -60,7 +60,7 @@ def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Arr
         raise OptionError(f"feeds for {sorted(reference)} expected, '{odd[0]}' is missing or unknown; name every input")
 
 
-def _alike(reference: InputSpec | None, other: InputSpec | None) -> bool:
+def _compatible(reference: InputSpec | None, other: InputSpec | None) -> bool:
     """Return whether two inputs have the same dtype and rank and no axis of two fixed sizes; symbols may differ."""
     if reference is None or other is None or (reference.dtype, len(reference.shape)) != (other.dtype, len(other.shape)):
         return False

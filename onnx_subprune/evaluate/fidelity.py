@@ -54,7 +54,13 @@ class OutputFidelity:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """All outputs by name, and the number of samples they were compared on."""
+    """How near the outputs of one model are to those of another, on the same samples.
+
+    Attributes:
+        outputs: by name of the output.
+        samples: number of them.
+
+    """
 
     outputs: dict[str, OutputFidelity]
     samples: int

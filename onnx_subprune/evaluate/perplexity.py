@@ -84,7 +84,7 @@ def perplexity(
         _check_ids(tokens, vocabulary, data.source)
         logits = run(session, feeds, [output])[output]
         _check_logits(logits, tokens, output)
-        losses = _losses(logits, tokens, _counted(feeds, tokens))
+        losses = _losses(logits, tokens, _counted_tokens(feeds, tokens))
         if np.isnan(losses).any():
             raise ModelError(
                 f"finite logits expected in output '{output}', found NaN or infinity in windows {windows} to "
@@ -146,7 +146,7 @@ def _check_logits(logits: Array, tokens: Array, output: str) -> None:
         )
 
 
-def _counted(feeds: dict[str, Array], tokens: Array) -> Array:
+def _counted_tokens(feeds: dict[str, Array], tokens: Array) -> Array:
     """Return bool [n, t - 1]: the tokens that count, and that have one before them that does."""
     mask = feeds.get(_MASK)
     if mask is None or mask.shape != tokens.shape:

@@ -43,6 +43,12 @@ class Pace:
     forth and back is always finished. A sitting lasts `seconds` and `rounds` at least, and its warm-up as many rounds
     as are asked for, but both no longer than lets six of them be held: of fewer there is no interval.
 
+    Attributes:
+        precision: half the width of the interval, as a share of the ratio.
+        most_seconds: over all sittings.
+        seconds: of a sitting, at least.
+        rounds: of a sitting, at least.
+
     Raises:
         OptionError: a number is out of range.
 
@@ -60,7 +66,18 @@ class Pace:
 
 
 def fixed(turns: Open, runs: int, warmup: int, tell: Tell | None = None) -> list[Array]:
-    """Return seconds [rounds, models] by sitting: `runs` rounds in up to six sittings of eight rounds or more."""
+    """Return seconds [rounds, models] by sitting: `runs` rounds in up to six sittings of eight rounds or more.
+
+    Args:
+        turns: opens a sitting: a session for every model.
+        runs: timed rounds over all sittings.
+        warmup: untimed runs of every model at the start of a sitting.
+        tell: called with the rounds that are done, and their number.
+
+    Returns:
+        An array [rounds, models] for each sitting.
+
+    """
     count = min(FEWEST, max(1, runs // _ROUNDS_OF_A_SITTING))
     sittings = []
     for number in range(count):
@@ -77,18 +94,18 @@ def paced(turns: Open, pace: Pace, warmup: int, tell: Tell | None = None) -> lis
     sittings: list[Array] = []
     start, most = perf_counter(), math.ceil(pace.most_seconds)
     end = start + pace.most_seconds
-    while not sittings or (perf_counter() < end and not _sure(sittings, pace.precision)):
+    while not sittings or (perf_counter() < end and not _is_precise(sittings, pace.precision)):
         begun = perf_counter()
         _say(tell, min(most, int(begun - start)), most)
         share = pace.most_seconds / FEWEST
         with _sitting(turns, len(sittings), warmup, begun + share / 3) as ready:
-            sittings.append(_seated(ready, pace, min(end, begun + share)))
+            sittings.append(_timed_sitting(ready, pace, min(end, begun + share)))
     _say(tell, most, most)
     return sittings
 
 
 def _say(tell: Tell | None, done: int, total: int) -> None:
-    """Between sittings only: whatever listens must not run beside what is timed."""
+    """Between sittings only: whatever listens must not run beside timed models."""
     if tell is not None:
         tell(done, total)
 
@@ -103,7 +120,7 @@ def ratios(sittings: Sequence[Array]) -> Array:
     return np.array([np.median(seconds / seconds[:, :1], axis=0) for seconds in sittings])
 
 
-def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
+def _timed_sitting(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
     """Return the seconds of the rounds of one sitting, which breaks off where two more would pass `end`."""
     rounds: list[list[float]] = []
     now = perf_counter()
@@ -116,7 +133,7 @@ def _seated(turns: Sequence[Turn], pace: Pace, end: float) -> Array:
             return np.array(rounds)
 
 
-def _sure(sittings: Sequence[Array], precision: float) -> bool:
+def _is_precise(sittings: Sequence[Array], precision: float) -> bool:
     """Return whether every ratio (or the one time) lies within `precision` of its median over the sittings."""
     several = sittings[0].shape[1] > 1
     compared = ratios(sittings)[:, 1:] if several else np.array([np.median(seconds, axis=0) for seconds in sittings])

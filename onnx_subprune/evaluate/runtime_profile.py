@@ -62,7 +62,15 @@ class NodeTime:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """All nodes of one operator on one provider: how many, and their seconds in one run."""
+    """All nodes of one operator on one provider.
+
+    Attributes:
+        operator: its ONNX name.
+        provider: ONNX Runtime's name of the execution provider.
+        nodes: number of them.
+        seconds: of all of them together in one run.
+
+    """
 
     operator: str
     provider: str
@@ -151,10 +159,10 @@ def profile(
         finally:
             # The file is written here, and whatever failed, not where the user stands.
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return _summed(events, runs, tuple(session.get_providers()))
+    return _profile_of_runs(events, runs, tuple(session.get_providers()))
 
 
-def _summed(events: Sequence[Mapping[str, Any]], runs: int, providers: tuple[str, ...]) -> Profile:
+def _profile_of_runs(events: Sequence[Mapping[str, Any]], runs: int, providers: tuple[str, ...]) -> Profile:
     """Return the profile of the last `runs` runs."""
     whole_runs = [event for event in events if event["cat"] == "Session" and event["name"] == _RUN]
     spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in whole_runs)[-runs:]
@@ -175,7 +183,13 @@ def _summed(events: Sequence[Mapping[str, Any]], runs: int, providers: tuple[str
     times = tuple(_node_time(key, seconds[key], last[key]) for key in seconds)
     whole = np.array([float(end - start) for start, end in spans])
     between = np.maximum(0.0, whole - sum(seconds.values()))
-    return Profile(times, _MICROSECONDS * _middle(whole), _MICROSECONDS * _middle(between), runs, providers)
+    return Profile(
+        times,
+        _MICROSECONDS * _mean_of_middle_half(whole),
+        _MICROSECONDS * _mean_of_middle_half(between),
+        runs,
+        providers,
+    )
 
 
 def _key(event: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -190,7 +204,7 @@ def _own_time(events: Sequence[Mapping[str, Any]]) -> list[float]:
     for index in sorted(range(len(events)), key=lambda i: (events[i]["ts"], -events[i]["dur"])):
         event = events[index]
         around = open_on[event["tid"]]
-        while around and not _inside(event, events[around[-1]]):
+        while around and not _is_inside(event, events[around[-1]]):
             around.pop()
         if around:
             own[around[-1]] -= event["dur"]
@@ -198,21 +212,21 @@ def _own_time(events: Sequence[Mapping[str, Any]]) -> list[float]:
     return [max(0.0, spent) for spent in own]
 
 
-def _inside(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _is_inside(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     # A node of no length stands beside its neighbour: only what ends within is a part of it.
     return bool(event["ts"] + event["dur"] <= other["ts"] + other["dur"] and event["ts"] < other["ts"] + other["dur"])
 
 
 def _node_time(key: tuple[str, str, str], microseconds: Array, arguments: Mapping[str, Any]) -> NodeTime:
     reads, gives = (_shapes(arguments.get(f"{side}_type_shape", ())) for side in ("input", "output"))
-    return NodeTime(*key, _MICROSECONDS * _middle(microseconds), reads, gives)
+    return NodeTime(*key, _MICROSECONDS * _mean_of_middle_half(microseconds), reads, gives)
 
 
 def _shapes(entries: Iterable[Mapping[str, Sequence[int]]]) -> tuple[Shape, ...]:
     return tuple(tuple(shape) for entry in entries for shape in entry.values())
 
 
-def _middle(values: Array) -> float:
+def _mean_of_middle_half(values: Array) -> float:
     """Return the mean of the middle half: as calm as a median, and finer than the microseconds of the clock."""
     ordered = np.sort(values)
     cut = len(ordered) // 4

@@ -23,7 +23,14 @@ _FLOATS = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 @dataclass(frozen=True)
 class Top1:
-    """Share of samples whose largest class is the label: `accuracy` in [0, 1] = `correct` / `samples`."""
+    """The share of samples whose largest class is the label.
+
+    Attributes:
+        accuracy: in [0, 1], `correct` / `samples`.
+        correct: samples that were classified as labelled.
+        samples: number of them.
+
+    """
 
     accuracy: float
     correct: int

@@ -26,7 +26,7 @@ from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe
 from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
-from onnx_subprune.network.taps import few_row_warnings
+from onnx_subprune.network.tapped_features import few_row_warnings
 from onnx_subprune.network.verify import agree, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.progress import Watch, begin, phase
@@ -69,7 +69,7 @@ def factorise(
     _check(options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
-    layers, skipped = _chosen(analysis, options)
+    layers, skipped = _selected_layers(analysis, options)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     advice = "those that `prune` takes are others: calibrate for the factorisation"
     check_statistics(statistics, analysis, [tap_of_layer(layer) for layer in layers], advice)
@@ -111,7 +111,7 @@ def calibrate_layers(
     """
     options = options or Options()
     analysis, dataset = prepare(model, data, options)
-    layers, _ = _chosen(analysis, replace(options, ignore=(), only=()))
+    layers, _ = _selected_layers(analysis, replace(options, ignore=(), only=()))
     return _calibrate(analysis, layers, dataset, options, progress)
 
 
@@ -125,7 +125,7 @@ def _check(options: Options) -> None:
         raise OptionError(f"expected a number to round ranks to, found '{AUTO}', which is for units; for example 8")
 
 
-def _chosen(analysis: Analysis, options: Options) -> tuple[list[Layer], dict[str, str]]:
+def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers to factorise, and why all others are left as they are, by name."""
     layers, skipped = layers_of(analysis.structure)
     names = [layer.name for layer in layers]

@@ -58,7 +58,13 @@ class RankedLayer:
         return self.macs // (self.features * self.outputs) * self.rank * (self.features + self.outputs)
 
     def parameters_saved(self, biases: int) -> int:
-        """Return the parameters that the layer loses, where it is given so many biases.
+        """Return how many parameters fewer the two layers have than the dense one.
+
+        Args:
+            biases: values of the bias that the second layer needs and the dense one does not have.
+
+        Returns:
+            0 where the layer stays as it is. For rank r, d features and o outputs it is o d - r (o + d) - biases.
 
         >>> RankedLayer("fc", outputs=8, features=24, macs=192, most=5, rank=3, share=0.9).parameters_saved(8)
         88

@@ -45,7 +45,16 @@ def cache_folder() -> Path:
 
 
 def machine(providers: Sequence[str], threads: int | None) -> dict[str, Any]:
-    """Return all that a measurement depends on but the model: hardware, runtime, providers, threads."""
+    """Return all that a measurement depends on except the model: hardware, runtime, providers, threads.
+
+    Args:
+        providers: names of ONNX Runtime's execution providers, in the order of preference.
+        threads: of a session; None for ONNX Runtime's default.
+
+    Returns:
+        A part of a cache key, as plain data.
+
+    """
     return {
         "processor": _processor(),
         "processors": os.cpu_count(),
@@ -78,7 +87,16 @@ def _facts(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def kept(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the keys and the data of all measurements of a kind that were made on this machine with this runtime."""
+    """Return the keys and the data of all measurements of a kind that were made on this machine with this runtime.
+
+    Args:
+        kind: of the measurements, as in `Record`.
+
+    Returns:
+        Pairs of key and data, in the order of their file names. Measurements with other providers or threads are there
+        too: the caller compares the keys.
+
+    """
     here = machine((), None)
     measurements = []
     for path in sorted(cache_folder().glob(f"{kind}-*.json")):
@@ -100,7 +118,7 @@ def _document(path: Path) -> dict[str, Any]:
 
 
 class Record:
-    """What was measured for a key, read from the cache and written to it.
+    """The measurements for a key, read from the cache and written to it.
 
     Args:
         kind: of the measurement; part of the file's name.
@@ -108,7 +126,7 @@ class Record:
         anew: forget what the cache holds.
 
     Attributes:
-        data: what is known; empty where nothing is.
+        data: the measurements; empty where there are none.
         warnings: what the user should know of the cache.
 
     """
@@ -121,12 +139,17 @@ class Record:
         self.data: dict[str, Any] = {} if anew else self._read()
 
     def forget(self, why: str) -> None:
-        """Take what the cache holds for damaged."""
+        """Take what the cache holds for damaged.
+
+        Args:
+            why: the fault that was found in the data, for the warning.
+
+        """
         self.data = {}
         self.warnings.append(f"measured anew: expected measurements in '{self._path}', found {why}")
 
     def save(self) -> None:
-        """Write what is known; a cache that cannot be written is no error."""
+        """Write the measurements; a cache that cannot be written is no error."""
         document = {"format": _FORMAT, "key": self._key, "data": self.data}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

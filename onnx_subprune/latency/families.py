@@ -20,7 +20,15 @@ _PRODUCTS = (
 
 
 def family_of(node: gs.Node) -> str | None:
-    """Return the kind of work that a node is; None where channels are no matter to it."""
+    """Return the kind of work that a node does; None where its time does not depend on channels in steps.
+
+    Args:
+        node: of the graph; the shape of its weight tells the kinds of Conv apart.
+
+    Returns:
+        "conv", "depthwise", "pointwise" or "matmul".
+
+    """
     if node.op in _CONVS and node.domain in (*DEFAULT_DOMAINS, "com.microsoft"):
         shape = node.inputs[1].shape
         if shape is None:
@@ -32,7 +40,12 @@ def family_of(node: gs.Node) -> str | None:
 
 
 def families_of(group: Group) -> frozenset[str]:
-    """Return the kinds of work that make, carry and read the units of a group."""
+    """Return the kinds of work that make, carry and read the units of a group.
+
+    Args:
+        group: any, prunable or not.
+
+    """
     nodes = [use.node for use in (*group.producers, *group.carriers)]
     nodes += [consumer.node for consumer in group.consumers]
     nodes += [contraction.node for contraction in group.contractions]

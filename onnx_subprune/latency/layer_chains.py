@@ -19,7 +19,16 @@ _OPSET, _IR = 17, 8
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a chain: channels of the wide layers, positions along an axis of an image, rows of a matrix, layers, batch."""
+    """The sizes of a chain of equal layers that is timed.
+
+    Attributes:
+        outer: channels of the wide layers.
+        image: positions along each axis of an image.
+        rows: of a matrix.
+        repeats: layers.
+        batch: samples in a run.
+
+    """
 
     outer: int = 64
     image: int = 16
@@ -45,7 +54,7 @@ def chain(
     builder = _Builder(generator, kind)
     tensor = "x"
     for _ in range(sizes.repeats):
-        tensor = _narrow(builder, family, tensor, sizes.outer, width)
+        tensor = _add_bottleneck(builder, family, tensor, sizes.outer, width)
     shape = (sizes.rows, sizes.outer) if family == "matmul" else (sizes.outer, sizes.image, sizes.image)
     x = generator.standard_normal((sizes.batch, *shape)).astype(kind)
     element = helper.np_dtype_to_tensor_dtype(kind)
@@ -82,7 +91,7 @@ class _Builder:
         return output
 
 
-def _narrow(builder: _Builder, family: str, tensor: str, outer: int, width: int) -> str:
+def _add_bottleneck(builder: _Builder, family: str, tensor: str, outer: int, width: int) -> str:
     """Add layers from the outer width to the inner one and back; return what they write."""
     if family == "matmul":
         inner = builder.add("Relu", builder.add("MatMul", tensor, outer, width))

@@ -41,7 +41,13 @@ _ON_CPU, _ON_GPU = Sizes(), Sizes(outer=256, image=56, rows=4096, repeats=2, bat
 
 @dataclass(frozen=True)
 class Decision:
-    """The multiple that pays for a kind of work, and whether the measurements left no doubt of it."""
+    """The multiple that pays for a kind of work, and whether the measurements left no doubt of it.
+
+    Attributes:
+        multiple: of channels, 1 where no multiple pays.
+        sure: False where the times were too close to call.
+
+    """
 
     multiple: int
     sure: bool

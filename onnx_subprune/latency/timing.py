@@ -38,6 +38,12 @@ class Effort:
 
     All of it once in each of so many sittings, with new sessions: where the memory of a session happens to lie makes it
     faster or slower for as long as it lives.
+
+    Attributes:
+        rounds: left in peace, for a sitting.
+        seconds: for a sitting.
+        sittings: at least one.
+
     """
 
     rounds: int = 40
@@ -47,7 +53,14 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Times:
-    """Seconds [rounds, models] of runs, whether they were left in peace, and the sitting [rounds] they were made in."""
+    """The times of runs in rounds; in a round every model runs once.
+
+    Attributes:
+        seconds: [rounds, models] of single runs.
+        peaceful: [rounds, models], whether other processes left the run in peace.
+        sitting: [rounds], the number of the sitting; None where all are of one.
+
+    """
 
     seconds: NDArray[np.float64]
     peaceful: NDArray[np.bool_]
@@ -55,7 +68,15 @@ class Times:
 
     @classmethod
     def joined(cls, several: Sequence[Times]) -> Times:
-        """Return the rounds of several sittings."""
+        """Return the rounds of several sittings.
+
+        Args:
+            several: times of the same models, one for each sitting.
+
+        Returns:
+            All rounds in this order, numbered by their sitting.
+
+        """
         numbers = [np.full(len(times.seconds), number) for number, times in enumerate(several)]
         seconds, peaceful = (
             np.concatenate(part) for part in zip(*((t.seconds, t.peaceful) for t in several), strict=True)
@@ -75,35 +96,52 @@ class Times:
         paired = self.paired(model)
         if self.sitting is None:
             return np.array([np.median(paired)])
-        sitting = self.sitting[self._counted(model)]
+        sitting = self.sitting[self._counted_rounds(model)]
         return np.array([np.median(paired[sitting == number]) for number in np.unique(sitting)])
 
     @property
     def milliseconds(self) -> NDArray[np.float64]:
         """Median time [models] of a run."""
         models = range(self.seconds.shape[1])
-        return np.array([1e3 * np.median(self.seconds[self._counted(model), model]) for model in models])
+        return np.array([1e3 * np.median(self.seconds[self._counted_rounds(model), model]) for model in models])
 
     def paired(self, model: int) -> NDArray[np.float64]:
-        """The ratios to the first model within the rounds that count."""
-        rows = self._counted(model)
+        """Return the ratios to the first model, within the rounds that count: [rounds].
+
+        Args:
+            model: its column.
+
+        """
+        rows = self._counted_rounds(model)
         return np.asarray(self.seconds[rows, model] / self.seconds[rows, 0])
 
     def interval(self, model: int) -> tuple[float, float] | None:
-        """Return the interval that holds the median ratio in 95 of 100 cases; None if there are too few sittings."""
+        """Return the interval that holds the median ratio in 95 of 100 cases; None if there are too few sittings.
+
+        Args:
+            model: its column.
+
+        Returns:
+            The ends as ratios to the first model. Sittings are compared where there are several, else rounds.
+
+        """
         values = self._by_sitting(model)
         return median_interval(values if len(values) > 1 else self.paired(model))
 
     def blocks(self, number: int) -> NDArray[np.float64]:
-        """Median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any.
+        """Return median seconds [blocks, models] of successive rounds: of the runs left in peace, if there are any.
 
         On a machine so busy that there are fewer rounds than blocks, every round is a block.
+
+        Args:
+            number: of blocks, which have as many rounds each as can be.
+
         """
         number = min(number, len(self.seconds))
         parts = zip(np.array_split(self.seconds, number), np.array_split(self.peaceful, number), strict=True)
         return np.array([[_typical(*run) for run in zip(times.T, calm.T, strict=True)] for times, calm in parts])
 
-    def _counted(self, model: int) -> NDArray[np.bool_]:
+    def _counted_rounds(self, model: int) -> NDArray[np.bool_]:
         rows = self.peaceful[:, 0] & self.peaceful[:, model]
         return rows if rows.sum() >= FEWEST else np.ones_like(rows)
 

@@ -16,10 +16,10 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
     """Give the path of an empty file that takes the place of `target` when the block ends well, and goes otherwise.
 
     The file is new, lies in the folder of `target` and has a name that nobody can foresee, so that no link laid there
-    is followed. What was written is on the disk before the file takes its name.
+    is followed. All bytes are on the disk before the file takes its name.
 
     Args:
-        target: what is to be replaced; a link is replaced itself.
+        target: the file to replace; a link is replaced itself.
         before: called when the file is complete, right before it takes its name.
 
     Raises:
@@ -35,7 +35,7 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
     (False, '{}', 1)
 
     """
-    temporary = _beside(target)
+    temporary = _temporary_path(target)
     # Not `touch`: it would open what is there already.
     temporary.open("xb").close()
     try:
@@ -53,12 +53,12 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
 
 def probe_writable(target: Path) -> None:
     """Raise the OSError that a file beside `target` could not be created with."""
-    probe = _beside(target)
+    probe = _temporary_path(target)
     probe.open("xb").close()
     probe.unlink()
 
 
-def _beside(target: Path) -> Path:
+def _temporary_path(target: Path) -> Path:
     # In the same folder, or the rename would not be atomic; a short name, because the target's may be the longest.
     return target.parent / f".onnx-subprune-{uuid.uuid4().hex}.tmp"
 

@@ -1,4 +1,4 @@
-"""Constants and attributes of GraphSurgeon nodes as messages; what was not changed keeps its original encoding."""
+"""Constants and attributes of GraphSurgeon nodes as messages; unchanged ones keep their original encoding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ _HELD = {*_READERS, _Attribute.TENSOR, _Attribute.GRAPH}
 
 
 def onnx_type(dtype: DTypeLike | int) -> int:
-    """Return the ONNX element type of a NumPy dtype, or of what is one already."""
+    """Return the ONNX element type of a NumPy dtype, or of an element type itself.
+
+    >>> onnx_type("float16") == onnx_type(np.float16) == onnx.TensorProto.FLOAT16
+    True
+    """
     return int(dtype) if isinstance(dtype, int) else int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 

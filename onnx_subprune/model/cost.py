@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _Shape = tuple[int, ...]
 _OUTPUT = -1
-_LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights, of which shape inference needs only the dims
+_LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights; shape inference needs only their dims
 _FLOATS = frozenset(
     number
     for name, number in onnx.TensorProto.DataType.items()
@@ -52,7 +52,14 @@ _FLOATS = frozenset(
 
 @dataclass(frozen=True)
 class Cost:
-    """MACs of one inference, elements of float weights with at least one axis, and bytes on the disk."""
+    """The cost of a model.
+
+    Attributes:
+        macs: multiply-accumulates of one inference.
+        parameters: elements of float weights with at least one axis.
+        bytes: on the disk.
+
+    """
 
     macs: int
     parameters: int
@@ -83,9 +90,9 @@ def _kernel(_: onnx.NodeProto, weight: _Shape) -> int:
     return math.prod(weight[1:])
 
 
-def _inner(node: onnx.NodeProto, left: _Shape) -> int:
+def _inner(node: onnx.NodeProto, matrix: _Shape) -> int:
     transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return left[-2] if transposed else left[-1]
+    return matrix[-2] if transposed else matrix[-1]
 
 
 class _Recurrence:
@@ -174,7 +181,7 @@ def node_macs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
     skeleton = _skeleton(plain, fed)
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     known = _known_shapes(inferred)
-    unknown = [name for node in inferred.node for name in _needed(node) if name not in known]
+    unknown = [name for node in inferred.node for name in _needed_tensors(node) if name not in known]
     if unknown:
         known |= _observed_shapes(plain, skeleton, fed, list(dict.fromkeys(unknown)))
     macs = {node.output[0]: _node_macs(node, known) for node in inferred.node if node.output}
@@ -215,7 +222,7 @@ def _known_shapes(graph: onnx.GraphProto) -> dict[str, _Shape]:
     return shapes
 
 
-def _needed(node: onnx.NodeProto) -> tuple[str, ...]:
+def _needed_tensors(node: onnx.NodeProto) -> tuple[str, ...]:
     product = _product_of(node)
     return () if product is None else product.names(node)
 
@@ -271,7 +278,7 @@ def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
     known = {**outer, **_known_shapes(body)}
     total = 0
     for node in body.node:
-        if all(name in known for name in _needed(node)):
+        if all(name in known for name in _needed_tensors(node)):
             total += _node_macs(node, known)
         else:
             logger.warning(

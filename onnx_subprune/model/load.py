@@ -1,4 +1,4 @@
-"""Read model files; what is read is checked first.
+"""Read model files, which are checked first.
 
 External data may lie only in the model's own folder.
 """

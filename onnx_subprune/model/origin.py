@@ -13,7 +13,11 @@ __all__ = ["Origin", "node_key"]
 
 
 def node_key(outputs: Sequence[str], name: str) -> str:
-    """Return what a node is recognised by: its first output, or its name when it has none."""
+    """Return the key that a node is recognised by: its first output, or its name when it has none.
+
+    >>> node_key(["", "y"], "/relu")
+    'y'
+    """
     return next((output for output in outputs if output), f"\0{name}")
 
 

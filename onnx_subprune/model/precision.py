@@ -45,7 +45,7 @@ def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:
     twin.CopyFrom(model)
     for tensor in tensors(twin):
         if tensor.data_type in _HALF and not is_external(tensor):
-            tensor.CopyFrom(_wide(tensor))
+            tensor.CopyFrom(_as_float32(tensor))
     _cast_stored(twin.graph)
     for graph in graphs(twin.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
@@ -86,7 +86,7 @@ def _cast_stored(graph: onnx.GraphProto) -> None:
         graph.node.extend(nodes)
 
 
-def _wide(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def _as_float32(tensor: onnx.TensorProto) -> onnx.TensorProto:
     return numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name)
 
 

@@ -54,7 +54,13 @@ def assign(message: Any, name: str, value: Any) -> None:
 
 
 def one_line(error: object, limit: int = 300) -> str:
-    """Return an exception's text on one line, cut at `limit` characters."""
+    r"""Return an exception's text on one line, cut at `limit` characters.
+
+    >>> one_line(ValueError("no such\n  node"))
+    'no such node'
+    >>> one_line("a long text", limit=8)
+    'a lon...'
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
@@ -77,7 +83,12 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
 
 
 def references(graph: onnx.GraphProto) -> set[str]:
-    """Return the names read by the nodes of `graph` and its bodies, or handed out as outputs."""
+    """Return the names read by the nodes of `graph` and its bodies, or handed out as outputs.
+
+    Args:
+        graph: its nodes' bodies are walked through too.
+
+    """
     names: set[str] = set()
     for inner in graphs(graph):
         names.update(value.name for value in inner.output)
@@ -157,7 +168,17 @@ def _weight_bytes(model: onnx.ModelProto, *, external: bool = False) -> int:
 
 
 def dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
-    """Return the dense array of a sparse tensor; its indices are linear, or one row of coordinates per value."""
+    """Return the dense array of a sparse tensor; its indices are linear, or one row of coordinates per value.
+
+    Args:
+        sparse: values [n], with indices [n] or [n, rank].
+
+    >>> values = onnx.numpy_helper.from_array(np.array([2.0, 3.0], np.float32))
+    >>> indices = onnx.numpy_helper.from_array(np.array([0, 3]))
+    >>> dense(onnx.helper.make_sparse_tensor(values, indices, [2, 2])).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+
+    """
     values = onnx.numpy_helper.to_array(sparse.values)
     indices = onnx.numpy_helper.to_array(sparse.indices)
     result = np.zeros(tuple(sparse.dims), dtype=values.dtype)

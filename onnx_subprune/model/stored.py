@@ -114,7 +114,7 @@ def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
     return {entry.key: entry.value for entry in tensor.external_data}
 
 
-def _mapped(tensor: onnx.TensorProto) -> NDArray[Any]:
+def _mapped_bytes(tensor: onnx.TensorProto) -> NDArray[Any]:
     """The bytes of a placed tensor, read-only."""
     where = place_of(tensor)
     return np.asarray(np.memmap(where.file, np.uint8, "r", where.offset, (where.length,)))
@@ -126,7 +126,7 @@ def raw_bytes(tensor: onnx.TensorProto) -> bytes | memoryview:
     Raises ModelError if they are in an external file that is not loaded.
     """
     if is_placed(tensor):
-        return _mapped(tensor).data
+        return _mapped_bytes(tensor).data
     if is_external(tensor):
         raise ModelError(f"tensor '{tensor.name}' is in an external file that is not loaded: use load_model(path)")
     if tensor.data_type == onnx.TensorProto.STRING:
@@ -163,7 +163,7 @@ class StoredValues(LazyValues):
         if not self.in_file:
             # A copy, because the decoded array may be a read-only view of the message.
             return np.array(onnx.numpy_helper.to_array(self.tensor))
-        mapped = _mapped(self.tensor)
+        mapped = _mapped_bytes(self.tensor)
         if mapped.nbytes == self.nbytes:
             return np.asarray(mapped.view(self.dtype).reshape(self.shape))
         packed = onnx.TensorProto(data_type=self.tensor.data_type, dims=self.tensor.dims, raw_data=mapped.tobytes())
@@ -267,7 +267,7 @@ class Scratch:
 
     @contextlib.contextmanager
     def passing(self) -> Iterator[None]:
-        """Remove at the end of the block what was put here inside it."""
+        """Remove at the end of the block the arrays that were put here inside it."""
         before = self._count
         try:
             yield

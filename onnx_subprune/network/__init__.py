@@ -15,7 +15,14 @@ from onnx_subprune.network.normalise import check_float, infer_structure
 from onnx_subprune.network.rewrite import dense_copy, factorised, references, restructured, shrink
 from onnx_subprune.network.selection import check_patterns, chosen_groups, is_chosen
 from onnx_subprune.network.stamping import stamp
-from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, pairs_of, readers_of, tap_of, taps_of
+from onnx_subprune.network.tapped_features import (
+    few_row_warnings,
+    normalisation_grams,
+    pairs_of,
+    readers_of,
+    tap_of,
+    taps_of,
+)
 from onnx_subprune.network.verify import TOLERANCE, agree, check_structure, disagreement, relative_error, verify
 
 __all__ = [

@@ -16,7 +16,7 @@ from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.normalise import check_float
-from onnx_subprune.network.taps import taps_of
+from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
 

@@ -233,7 +233,7 @@ class LatencyMeter:
         """
         ratios = self._cached_ratios(widths)
         if len(ratios) < repeats:
-            cut = self._cut(widths)
+            cut = self._pruned_network(widths)
             ratios += [float(self._times([cut], _DECIDING).ratios[1]) for _ in range(repeats - len(ratios))]
             self._cache_ratios(widths, ratios)
         ratio = float(np.mean(ratios))
@@ -241,7 +241,13 @@ class LatencyMeter:
         return ratio
 
     def remember(self, widths: Mapping[str, int], finished: LatencyMet) -> None:
-        """Count the measurement of a finished network among those of its widths."""
+        """Count the measurement of a finished network among those of its widths.
+
+        Args:
+            widths: units that stay, by name of the group.
+            finished: the pruned network's share of the dense network's time.
+
+        """
         prunable = self._prunable_widths(widths)
         self._cache_ratios(prunable, [*self._cached_ratios(prunable), finished.measured])
 
@@ -315,7 +321,7 @@ class LatencyMeter:
             for network_widths in part:
                 if self._progress is not None:
                     self._progress(start + len(models), len(widths))
-                models.append(self._cut(network_widths))
+                models.append(self._pruned_network(network_widths))
             ratios += [float(ratio) for ratio in self._times(models, effort).ratios[1:]]
             if self._progress is not None:
                 self._progress(len(ratios), len(widths))
@@ -326,7 +332,7 @@ class LatencyMeter:
         dense = self._analysis.model
         return times([dense, *models], self._feeds, providers=options.providers, threads=options.threads, effort=effort)
 
-    def _cut(self, widths: Mapping[str, int]) -> onnx.ModelProto:
+    def _pruned_network(self, widths: Mapping[str, int]) -> onnx.ModelProto:
         """The network with the first units of every group, and with the nodes that recovery would leave it with."""
         analysis = self._analysis
         bare = restructured(analysis)

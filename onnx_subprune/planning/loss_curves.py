@@ -12,10 +12,10 @@ from onnx_subprune import budget, subspace
 from onnx_subprune.calibration import Gram, Statistics
 from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.network.taps import normalisation_grams, pairs_of, readers_of, tap_of
+from onnx_subprune.network.tapped_features import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
-from onnx_subprune.recovery.normalisation import normalisation_readers
+from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers
 from onnx_subprune.structure import Consumer, Contraction, Features, Group, Structure, as_blocks
 from onnx_subprune.subspace import Moments, Reader
 

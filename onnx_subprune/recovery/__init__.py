@@ -1,6 +1,6 @@
 """From a plan to the smaller network, with what the removed units contributed folded into what stays."""
 
-from onnx_subprune.recovery.normalisation import normalisation_readers, rescalings
+from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers, rescalings
 from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume
 
 __all__ = [

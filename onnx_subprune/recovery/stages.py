@@ -21,12 +21,12 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.tapped_features import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.progress import phase
 from onnx_subprune.recovery.exact import Networks, Refit, Settings, projection_of, refit
-from onnx_subprune.recovery.normalisation import rescalings
+from onnx_subprune.recovery.normalisation_rescaling import rescalings
 from onnx_subprune.structure import RECURRENT, Atom, Dim, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
@@ -88,8 +88,8 @@ def recover(calibrated: Calibrated, plan: Plan) -> Recovered:
     fits, warnings = _channel_fits(structure, keeps, statistics, options)
     restored: dict[Normalisation, Rescaling] = {}
     if options.recovery != "none" and statistics is not None:
-        restored, left = rescalings(structure, keeps, normalisation_grams(structure, statistics))
-        warnings += left
+        restored, unrescaled = rescalings(structure, keeps, normalisation_grams(structure, statistics))
+        warnings += unrescaled
     warnings += _few_row_warnings(structure, fits, statistics)
     model = shrink(analysis.normalised, structure, keeps, fits, restored, scratch=analysis.scratch)
     errors = {consumer.name: fit.error for fit in fits for consumer in fit.consumers if fit.error is not None}
@@ -177,7 +177,12 @@ def _percent(distance: float) -> str:
 
 
 def by_channel(options: Options) -> Options:
-    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for."""
+    """Return the options of a recovery that runs no samples: by channel, or none where none is asked for.
+
+    Args:
+        options: of the run; they stay as they are.
+
+    """
     return replace(options, recovery="none" if options.recovery == "none" else "channel")
 
 
@@ -202,12 +207,12 @@ class _Restriction:
         self._masks: dict[str, list[np.ndarray | None]] = {}
 
     def __call__(self, name: str, value: np.ndarray) -> np.ndarray:
-        for axis, mask in enumerate(self._of(name)):
+        for axis, mask in enumerate(self._masks_of(name)):
             if mask is not None and len(mask) == value.shape[axis]:
                 value = np.compress(mask, value, axis=axis)
         return value
 
-    def _of(self, name: str) -> list[np.ndarray | None]:
+    def _masks_of(self, name: str) -> list[np.ndarray | None]:
         if name not in self._masks:
             masks = [None if dim.dynamic else keep_mask(dim, self._keeps) for dim in self._axes.get(name, ())]
             self._masks[name] = [None if mask is None or mask.all() else mask for mask in masks]
@@ -215,7 +220,7 @@ class _Restriction:
 
 
 def _projection_axes(structure: Structure) -> dict[str, tuple[Dim, ...]]:
-    """Return the axes of what linear maps give out of sight, inside a fused attention or a recurrent layer."""
+    """Return the axes of unseen outputs of linear maps, inside a fused attention or a recurrent layer."""
     axes = structure.records.axes
     return {
         projection_of(consumer.name): (*axes[consumer.source][:-1], consumer.outputs)
@@ -251,6 +256,6 @@ def _unfitted_warnings(fit: Refit, errors: Mapping[str, float]) -> list[str]:
     """Return a line for each consumer of removed units that keeps the fit of the channels."""
     fitted = {layer.name for layer in fit.layers}
     nodes = {node.name for node in fit.model.graph.node}
-    left = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
-    reasons = {name: reason for name, reason in left.items() if name not in fitted}
+    unfitted = {name: fit.left.get(name, _UNSTORED) for name in errors if name in nodes or name in fit.left}
+    reasons = {name: reason for name, reason in unfitted.items() if name not in fitted}
     return [f"'{name}' keeps its recovery by channel: {reason}" for name, reason in reasons.items()]

@@ -1,6 +1,6 @@
 """Documents: a run as plain data, printed by `--json` and written by `--report`.
 
-The same run writes the same bytes: no time, no machine, no order that depends on hashing. What was timed is there only
+The same run writes the same bytes: no time, no machine, no order that depends on hashing. Times are there only
 where it was asked for: under `timing`, and under `latency` where that was the target. A number that JSON does not have
 (infinity, NaN) is null.
 """
@@ -20,6 +20,9 @@ Document: TypeAlias = dict[str, Any]
 
 def to_json(document: Mapping[str, Any]) -> str:
     r"""Return the document as JSON text that ends in a newline.
+
+    Args:
+        document: plain data; tuples become lists, and numbers that are not finite become null, as JSON has no others.
 
     >>> to_json({"error": float("inf"), "widths": (8, 16)})
     '{\n  "error": null,\n  "widths": [\n    8,\n    16\n  ]\n}\n'

@@ -1,7 +1,8 @@
 """The environment: versions, the runtime and its providers, and what of ONNX it can read.
 
-`onnxruntime.get_available_providers()` names what was compiled in, not what loads; a session on a tiny model tells the
-truth. Two builds of ONNX Runtime share one folder and overwrite each other's files, which pip does not notice.
+`onnxruntime.get_available_providers()` names the compiled-in providers, not those that load; a session on a tiny
+model tells the truth. Two builds of ONNX Runtime share one folder and overwrite each other's files, which
+pip does not notice.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _SAFE_IR, _SAFE_OPSET = 8, 13
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed and what of it works.
+    """The installed packages, and which of them work.
 
     Attributes:
         versions: by distribution; runtimes that are not installed are left out.
@@ -127,7 +128,7 @@ def environment_table(environment: Environment, multiples: Mapping[str, Mapping[
     """Return a table of an environment.
 
     Args:
-        environment: what is installed, which providers load, what can be read, what is wrong.
+        environment: installed packages, providers that load, files that can be read, and faults.
         multiples: of units that are known to be fast, by the providers they were measured with and by kind of work.
 
     """
@@ -136,7 +137,7 @@ def environment_table(environment: Environment, multiples: Mapping[str, Mapping[
         *((name, _loads(name, refusal)) for name, refusal in environment.providers.items()),
         ("newest opset that can be read", str(environment.opset)),
         ("newest IR version that can be read", str(environment.ir_version)),
-        *((f"fast multiples ({where})", _listed(by_family)) for where, by_family in (multiples or {}).items()),
+        *((f"fast multiples ({where})", _multiples_text(by_family)) for where, by_family in (multiples or {}).items()),
         *(("problem", problem) for problem in environment.problems),
     ]
     return table(("environment", ""), rows, "ll")
@@ -146,5 +147,5 @@ def _loads(provider: str, refusal: str | None) -> str:
     return "loads" if refusal is None else refusal.removeprefix(f"provider '{provider}' ")
 
 
-def _listed(multiples: Mapping[str, int]) -> str:
+def _multiples_text(multiples: Mapping[str, int]) -> str:
     return ", ".join(f"{family} {multiple}" for family, multiple in multiples.items())

@@ -1,6 +1,6 @@
 """The report as a page: one HTML file that needs nothing else, no script and no network.
 
-It is made of the document that `--json` prints and of nothing else, so the two cannot differ. What was timed is marked
+It is made of the document that `--json` prints and of nothing else, so the two cannot differ. Times are marked
 as such; all the rest is the same in every run.
 """
 

@@ -75,6 +75,9 @@ def losses_along(curve: Mapping[str, Any] | None, losses_at: str | None) -> list
     Returns:
         A loss for each width; nothing for a group without a curve of this kind.
 
+    >>> losses_along({"variance": [0.0, 0.75, 1.0]}, None), losses_along({"loss": [4.0, 1.0, 0.0]}, "outputs")
+    ([1.0, 0.25, 0.0], [2.0, 1.0, 0.0])
+
     """
     if curve is None:
         return []
@@ -90,12 +93,12 @@ def _panel(
         return round(WIDTH * kept / group["units"], 1), round(HEIGHT * (1 - loss / top), 1)
 
     points = [point(kept, loss) for kept, loss in zip(group["curve"]["kept"], losses, strict=True)]
-    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in _visible(points))
+    path = "M" + "L".join(f"{x:g} {y:g}" for x, y in _visible_points(points))
     x, y = point(group["kept"], taken)
     return Panel(group["name"], group["units"], group["kept"], *written, path, x, max(y, 0.0))
 
 
-def _visible(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _visible_points(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the points within the picture, and where the curve enters it from above."""
     for index, (x, y) in enumerate(points):
         if y >= 0:

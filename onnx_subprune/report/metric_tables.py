@@ -13,7 +13,13 @@ __all__ = ["accuracy_table", "fidelity_table", "perplexity_table"]
 
 
 def accuracy_table(names: Sequence[str], accuracies: Sequence[Top1]) -> Table:
-    """Return top-1 accuracy of every model, and the difference to the first in percentage points."""
+    """Return a table of the top-1 accuracy of every model, and of the difference to the first in percentage points.
+
+    Args:
+        names: of the models, a row each.
+        accuracies: of the same models on the same samples.
+
+    """
     first = accuracies[0].accuracy
     rows = [
         (name, f"{top1.accuracy:.2%}", f"{100 * (top1.accuracy - first):+.2f}", f"{top1.correct} / {top1.samples}")
@@ -23,7 +29,13 @@ def accuracy_table(names: Sequence[str], accuracies: Sequence[Top1]) -> Table:
 
 
 def perplexity_table(names: Sequence[str], perplexities: Sequence[Perplexity]) -> Table:
-    """Return perplexity of every model, and the difference to the first."""
+    """Return a table of the perplexity of every model, and of the difference to the first.
+
+    Args:
+        names: of the models, a row each.
+        perplexities: of the same models on the same tokens; `nll` is in nats for each token.
+
+    """
     first = perplexities[0].perplexity
     rows = [
         (
@@ -39,7 +51,13 @@ def perplexity_table(names: Sequence[str], perplexities: Sequence[Perplexity]) -
 
 
 def fidelity_table(names: Sequence[str], fidelities: Sequence[Fidelity]) -> Table:
-    """Return every output of the models against the same output of the reference."""
+    """Return a table that compares every output of the models with the same output of the reference.
+
+    Args:
+        names: of the models; each has as many rows as outputs.
+        fidelities: of the same models to one reference.
+
+    """
     rows = [
         (
             name,

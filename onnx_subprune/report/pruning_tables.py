@@ -17,7 +17,13 @@ _BLOCK = 8
 
 
 def cost_table(document: Mapping[str, Any], title: str | None = None) -> Table:
-    """Return accuracy and latency where measured, costs, and nodes by operator, before and after."""
+    """Return a table of accuracy and latency where measured, costs, and nodes by operator, before and after.
+
+    Args:
+        document: of a pruning (`Result.to_dict`) or of a factorisation.
+        title: over the table; None for none.
+
+    """
     dense, pruned = document["dense"], document["pruned"]
     operators = document["operators"]
     rows = [
@@ -34,14 +40,19 @@ def cost_table(document: Mapping[str, Any], title: str | None = None) -> Table:
 
 
 def width_table(document: Mapping[str, Any]) -> Table:
-    """Return units of every prunable group before and after, and the share of its readers' inputs that is lost."""
+    """Return a table of the prunable groups: units before and after, the share of their readers' inputs that is lost.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
     rows = [
         (
             group["name"],
             str(group["units"]),
             str(group["kept"]),
             f"{group['kept'] / group['units']:.0%}",
-            _lost(group, document["errors"]),
+            _lost_share(group, document["errors"]),
         )
         for group in document["groups"]
     ]
@@ -49,9 +60,13 @@ def width_table(document: Mapping[str, Any]) -> Table:
 
 
 def rank_table(document: Mapping[str, Any]) -> Table:
-    """Return the layers that can be factorised: the rank of the two in their place, MACs, and the share that is lost.
+    """Return a table of the layers that can be factorised: the rank of the two in their place, MACs, the lost share.
 
-    What is lost is a share of the variance of a layer's outputs.
+    The lost share is one of the variance of a layer's outputs.
+
+    Args:
+        document: of a factorisation.
+
     """
     rows = [
         (
@@ -67,7 +82,12 @@ def rank_table(document: Mapping[str, Any]) -> Table:
 
 
 def drop_line(document: Mapping[str, Any]) -> str | None:
-    """Return one sentence on what a target `drop` measured; None for other targets."""
+    """Return a sentence on the fall of the metric that a target `drop` measured; None for other targets.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
     drop = document.get("drop")
     if drop is None:
         return None
@@ -81,7 +101,12 @@ def drop_line(document: Mapping[str, Any]) -> str | None:
 
 
 def odd_widths_line(document: Mapping[str, Any]) -> str | None:
-    """Return one sentence where widths came out that no kernel likes and nobody measured; None where all are fine."""
+    """Return a sentence where widths came out that kernels are slow at and nobody measured; None where all are fine.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
     if document["latency"] is not None or "timing" in document:
         return None
     cut = [group for group in document["groups"] if 0 < group["kept"] < group["units"]]
@@ -133,7 +158,7 @@ def _bytes(number: int) -> str:
     return count(number, "B")
 
 
-def _lost(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
-    """Return what the recovery leaves open at the consumer where that is most."""
+def _lost_share(group: Mapping[str, Any], errors: Mapping[str, float]) -> str:
+    """Return the share that the recovery leaves open, at the consumer where it is largest."""
     shares = [errors[consumer] for consumer in group["consumers"] if consumer in errors]
     return f"{max(shares):.1%}" if shares else "-"

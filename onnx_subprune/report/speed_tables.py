@@ -17,7 +17,15 @@ __all__ = ["latency_table", "node_table", "operator_table"]
 def latency_table(
     names: Sequence[str], latencies: Sequence[Latency], title: str | None = None, memory: Sequence[Memory] = ()
 ) -> Table:
-    """Return the latency of every model; the speed-up is the median of paired ratios, not a ratio of medians."""
+    """Return a table of the latency of every model; the speed-up is the median of paired ratios, no ratio of medians.
+
+    Args:
+        names: of the models, a row each.
+        latencies: of the same models, timed in the same rounds; the first one is compared with.
+        title: over the table; None for none.
+        memory: peak memory of the same models; empty where it was not measured.
+
+    """
     rows = [
         [
             name,
@@ -38,7 +46,13 @@ def latency_table(
 
 
 def operator_table(names: Sequence[str], profiles: Sequence[Profile]) -> Table:
-    """Return milliseconds in one run and number of nodes, by operator; those longest in the first model first."""
+    """Return a table of milliseconds in one run and number of nodes by operator, the longest in the first model first.
+
+    Args:
+        names: of the models, a column each.
+        profiles: of the same models.
+
+    """
     times = [{(entry.operator, entry.provider): entry for entry in profile.operators} for profile in profiles]
     keys = dict.fromkeys(key for by_key in times for key in by_key)
     several = len({provider for _, provider in keys}) > 1
@@ -46,21 +60,28 @@ def operator_table(names: Sequence[str], profiles: Sequence[Profile]) -> Table:
     for operator, provider in keys:
         entries = [by_key.get((operator, provider)) for by_key in times]
         cells = [f"{1e3 * entry.seconds:.3f} ms in {entry.nodes}" if entry else "-" for entry in entries]
-        rows.append([f"{operator} on {_short(provider)}" if several else operator, *cells])
+        rows.append([f"{operator} on {_short_provider(provider)}" if several else operator, *cells])
     rows.append(["between nodes", *(f"{1e3 * profile.seconds_between:.3f} ms" for profile in profiles)])
     columns = ["operator", *(PurePath(name).name for name in names)]
     return table(columns, rows, "l" + "r" * len(names), "time in one run and number of nodes, the profile on")
 
 
 def node_table(name: str, profile: Profile, most: int = 10) -> Table:
-    """Return the nodes that take longest, at most so many of them."""
+    """Return a table of the nodes that take longest.
+
+    Args:
+        name: of the model, for the title.
+        profile: of its nodes.
+        most: rows at most.
+
+    """
     longest = sorted(profile.nodes, key=lambda node: -node.seconds)[:most]
     total = profile.node_seconds
     rows = [
         (
             node.name,
             node.operator,
-            _short(node.provider),
+            _short_provider(node.provider),
             ", ".join("x".join(map(str, shape)) for shape in node.output_shapes),
             f"{1e3 * node.seconds:.3f} ms",
             f"{node.seconds / total:.1%}" if total else "-",
@@ -78,5 +99,5 @@ def _interval(latency: Latency) -> str:
     return f"{1 / high:.2f} to {1 / low:.2f}"
 
 
-def _short(provider: str) -> str:
+def _short_provider(provider: str) -> str:
     return provider.removesuffix("ExecutionProvider")

@@ -14,7 +14,12 @@ __all__ = ["frozen_table", "group_table", "notice_lines", "totals"]
 
 
 def group_table(document: Mapping[str, Any]) -> Table:
-    """Return the prunable groups: units, how many nodes produce them, which read them, and the share of all MACs."""
+    """Return a table of the prunable groups: units, number of producers, nodes that read them, share of all MACs.
+
+    Args:
+        document: of an analysis (`Analysis.to_dict`).
+
+    """
     macs = document["dense"]["macs"]
     rows = [
         (
@@ -32,13 +37,23 @@ def group_table(document: Mapping[str, Any]) -> Table:
 
 
 def frozen_table(document: Mapping[str, Any]) -> Table:
-    """Return the groups that cannot be pruned, each with the first reason."""
+    """Return a table of the groups that cannot be pruned, each with the first reason.
+
+    Args:
+        document: of an analysis (`Analysis.to_dict`).
+
+    """
     rows = [(group["name"], str(group["units"]), _first_reason(group["reasons"])) for group in document["frozen"]]
     return table(("frozen group", "units", "why"), rows, "lrl")
 
 
 def notice_lines(document: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every rule that failed, with the first node, and for every pass that was left out."""
+    """Return a sentence for every rule that failed, with the first node, and for every pass that was left out.
+
+    Args:
+        document: of an analysis or a pruning.
+
+    """
     nodes: dict[tuple[str, str], list[str]] = {}
     for entry in document.get("rule_errors", ()):
         nodes.setdefault((entry["operator"], entry["error"]), []).append(entry["node"])
@@ -51,7 +66,12 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
 
 
 def totals(document: Mapping[str, Any]) -> str:
-    """Return one sentence on what the prunable groups amount to."""
+    """Return a sentence on the share of parameters and MACs that the prunable groups touch.
+
+    Args:
+        document: of an analysis (`Analysis.to_dict`).
+
+    """
     prunable, dense, shares = document["groups"], document["dense"], document["prunable_share"]
     return (
         f"{len(prunable)} of {len(prunable) + len(document['frozen'])} groups can be pruned; they touch "

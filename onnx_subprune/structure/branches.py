@@ -1,4 +1,4 @@
-"""Whole branches: what is left of a graph when groups lose all their units.
+"""Whole branches: the rest of a graph when groups lose all their units.
 
 A tensor is *empty* when one of its axes has no entry left. A Conv, Gemm or MatMul that contracts an empty axis gives
 its bias at every position: it is *cut*, and a constant takes its place that has one entry on every axis but that of its
@@ -152,7 +152,7 @@ class Branches:
         return short.keys().isdisjoint(outputs)
 
     def _change(self, gone: frozenset[Atom]) -> _Change:
-        """Return what is empty then, and which nodes read nothing, or less, for it."""
+        """Return which tensors are empty then, and which nodes read nothing, or less, for it."""
         touched = {name for atom in gone for name in self._tensors_of.get(atom, ())}
         empty = frozenset(name for name in touched if any(_is_empty(dim, gone) for dim in self._records.axes[name]))
         candidates = sorted({index for atom in gone for index in self._consumers_of.get(atom, ())})
@@ -276,6 +276,9 @@ def _indices(dims: Sequence[Dim]) -> dict[Atom, list[int]]:
 
 def emptied(keeps: Keeps) -> frozenset[Atom]:
     """Return the Atoms that lose all their units.
+
+    Args:
+        keeps: for each Atom that loses units, bool [size].
 
     >>> import numpy as np
     >>> from onnx_subprune.structure.axes import fresh

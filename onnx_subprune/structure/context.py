@@ -29,7 +29,7 @@ class Context:
     """A graph on its way through the rules.
 
     Attributes:
-        records: what was learnt so far.
+        records: all that has been learnt about the graph.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         symbols: the axes that names of sizes stand for.
         doubts: axes that are in step under a condition, which the rest of the graph may settle.
@@ -59,7 +59,7 @@ class Context:
         return self.records.extents
 
     def note(self, *records: Record) -> None:
-        """Write down what was learnt."""
+        """Enter records of the graph."""
         self.records.add(*records)
 
     def input(self, node: gs.Node, index: int, rank: int | None = None) -> Axes:
@@ -87,7 +87,7 @@ class Context:
         if self.is_constant(tensor):
             if node.op in PASSED_THROUGH:
                 return self.tie(tensor)
-            return self._carry(node, index, tensor)
+            return self._axes_of_carrier(node, index, tensor)
         axes = self.axes.get(tensor.name)
         if axes is None and isinstance(tensor, gs.Constant):
             axes = self.axes[tensor.name] = tuple(fresh(int(n)) for n in tensor.shape)
@@ -208,7 +208,7 @@ class Context:
         for dim in axes.values():
             freeze(dim, f"{what or label(node)} normalises over this axis; --prune-normalised lets it shrink")
 
-    def made(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
+    def computed_axis(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
         """Return a new axis whose entries the node computes by itself: none of them can be left out."""
         dim = fresh(max(size, 1), dynamic)
         self.freeze(dim, node, "makes this axis")
@@ -230,7 +230,7 @@ class Context:
             for dim in dims_of(extent):
                 self.freeze(dim, node, "computes with the size of this axis")
 
-    def _carry(self, node: gs.Node, index: int, tensor: gs.Constant) -> Axes:
+    def _axes_of_carrier(self, node: gs.Node, index: int, tensor: gs.Constant) -> Axes:
         axes = self.records.own_axes(node, index)
         if axes is None:
             axes = tuple(fresh(int(n)) for n in tensor.shape)

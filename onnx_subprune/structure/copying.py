@@ -57,7 +57,7 @@ class GraphCopy:
         return copy
 
     def record(self, record: _Record) -> _Record:
-        """Return a record of what was found in the graph, of the copy; the same record gives the same one again."""
+        """Return a record of the graph as one of the copy; the same record gives the same one again."""
         copy = self._copies.get(id(record))
         if copy is None:
             held = {name: getattr(record, name) for name in _POINTERS if getattr(record, name, None) is not None}
@@ -115,7 +115,7 @@ def _unwired_copy(tensor: gs.Tensor) -> gs.Tensor:
 
 
 def copied_records(records: Records, copies: GraphCopy) -> Records:
-    """Return what was learnt about a graph as said of its copy."""
+    """Return the records of a graph as records of its copy."""
     own = [(copies.node(node), index, axes) for node, index, axes in records.own.values()]
     return replace(
         records,

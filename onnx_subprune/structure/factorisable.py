@@ -111,7 +111,7 @@ def layers_of(structure: Structure) -> tuple[list[Layer], dict[str, str]]:
     reasons: dict[str, str] = {}
     for node in {id(term.node): term.node for term in structure.records.mac_terms}.values():
         consumer = consumers.get(id(node))
-        reason = _without_weight(node) if consumer is None else _against(structure.records, consumer, uses, outputs)
+        reason = _without_weight(node) if consumer is None else _refusal(structure.records, consumer, uses, outputs)
         layer = _layer(structure, consumer) if consumer is not None and reason is None else None
         if layer is not None and layer.most:
             layers.append(layer)
@@ -126,7 +126,7 @@ def _without_weight(node: gs.Node) -> str:
     return "it multiplies by no constant weight that is understood"
 
 
-def _against(records: Records, consumer: Consumer, uses: Mapping[str, int], outputs: set[str]) -> str | None:
+def _refusal(records: Records, consumer: Consumer, uses: Mapping[str, int], outputs: set[str]) -> str | None:
     """Return why a linear map stays as it is, or None."""
     if consumer.node.op not in _OPERATORS or consumer.node.domain not in DEFAULT_DOMAINS:
         return f"only {', '.join(_OPERATORS)} are factorised, it is of {consumer.node.op}"

@@ -55,11 +55,21 @@ class Features:
         return self.dim.size // (self.blocks * self.outer * self.inner)
 
     def units(self, atom: Atom) -> np.ndarray:
-        """Return the unit of `atom` that each feature belongs to: int64 [blocks, features], -1 for none."""
+        """Return the unit of `atom` that each feature belongs to: int64 [blocks, features], -1 for none.
+
+        Args:
+            atom: an index set of units, which may have no part in this axis.
+
+        """
         return self._outer(unit_index(self.dim, atom))
 
     def kept(self, keeps: Keeps) -> np.ndarray:
-        """Return which features stay: bool [blocks, features]."""
+        """Return which features stay: bool [blocks, features].
+
+        Args:
+            keeps: for each Atom that loses units, bool [size].
+
+        """
         return self._outer(keep_mask(self.dim, keeps))
 
     def _outer(self, entries: np.ndarray) -> np.ndarray:

@@ -78,11 +78,22 @@ class Group:
         return min(int((unit_index(dim, self.atom) == 0).sum()) // blocks for dim, blocks in axes)
 
     def matches(self, pattern: str) -> bool:
-        """Whether a glob matches the group, or a node or weight that produces or carries it."""
+        """Whether a glob matches the group, or a node or weight that produces or carries it.
+
+        Args:
+            pattern: as in `fnmatch`, with `*`, `?` and `[...]`; upper and lower case differ.
+
+        """
         return any(fnmatchcase(name, pattern) for name in self._names())
 
     def on(self, copies: GraphCopy, branches: Branches) -> Group:
-        """Return the same group of a copied graph; its Atom is the same."""
+        """Return the same group of a copied graph; its Atom is the same.
+
+        Args:
+            copies: nodes and records of the copied graph by those of the original.
+            branches: of the copied graph.
+
+        """
         return replace(
             self,
             producers=tuple(copies.records(self.producers)),
@@ -120,7 +131,7 @@ class Structure:
     def copy(self) -> Structure:
         """Return the same structure on a graph of its own, which passes may edit; this one and its graph stay whole.
 
-        What is computed from it, and its order, is what inference on the same graph would give. The values of
+        All that is computed from it, and its order, is as inference on the same graph would give it. The values of
         constants are shared, and so are Atoms: keep masks and widths of this structure are those of the copy.
         """
         copies = GraphCopy(self.graph)
@@ -235,7 +246,13 @@ class Structure:
         return Products((id(term.node), term.factors) for term in self.records.mac_terms)
 
     def constant_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
+        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation.
+
+        Args:
+            node: of the graph.
+            index: of the input.
+
+        """
         return self.records.constant_axes(node, index)
 
     def masks(self, axes: Iterable[Dim], keeps: Keeps) -> list[np.ndarray]:

@@ -62,7 +62,7 @@ def infer(
     """
     ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
     for tensor in graph.inputs:
-        _enter(tensor, input_shapes[tensor.name], ctx)
+        _enter_axes(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
         _visit(node, ctx)
         _name_sizes(node, ctx)
@@ -70,13 +70,13 @@ def infer(
         _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
     settle_reductions(graph, ctx)
     for doubt in ctx.doubts:
-        if doubt.one.resolve() != ONE:
+        if doubt.unit.resolve() != ONE:
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
     return collect(graph, ctx.records)
 
 
-def _enter(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
+def _enter_axes(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
     declared = tensor.shape if tensor.shape is not None else [None] * len(shape)
     axes = []
     for size, given in zip(shape, declared, strict=True):

@@ -151,7 +151,7 @@ def _is_centring(node: gs.Node, index: int, x: gs.Tensor) -> bool:
 
 
 def _reads(mean: _Trace, spread: _Trace, ctx: Context) -> bool:
-    """Whether a mean belongs to a spread: of the tensor that is squared, or of what was centred to give it."""
+    """Whether a mean belongs to a spread: of the tensor that is squared, or of the one that was centred to give it."""
     x, base = _source(mean.node.inputs[0]), _squared(spread.node, ctx)
     return base is x or any(_is_centring(n, i, x) and n.outputs[0] is base for n, i in mean.met)
 

@@ -70,15 +70,15 @@ class Reachability:
 
     def is_needed(self, place: int) -> bool:
         """Whether the sinks need a node of the whole graph."""
-        return place in self._needed
+        return place in self._needed_nodes
 
     def unneeded(self, cut: Collection[int], dropped: Mapping[int, Collection[str]]) -> set[int]:
         """Return the nodes that the sinks need in the whole graph, but no more."""
         gone: Counter[int] = Counter()
         unneeded: set[int] = set()
-        pending = [name for place in cut if place in self._needed for name in self._reads[place]]
+        pending = [name for place in cut if place in self._needed_nodes for name in self._reads[place]]
         for place, names in dropped.items():
-            if place in self._needed and place not in cut:
+            if place in self._needed_nodes and place not in cut:
                 pending.extend(name for name in self._reads[place] if name in names)
         while pending:
             place = self.maker.get(pending.pop(), -1)
@@ -122,13 +122,13 @@ class Reachability:
         return self._reads[place] if names is None else [name for name in self._reads[place] if name not in names]
 
     @cached_property
-    def _needed(self) -> set[int]:
+    def _needed_nodes(self) -> set[int]:
         return self.needed()
 
     @cached_property
     def _uses(self) -> Counter[int]:
         """How often needed nodes and sinks read what a node makes."""
-        names = [name for place in self._needed for name in self._reads[place]]
+        names = [name for place in self._needed_nodes for name in self._reads[place]]
         return Counter(self.maker[name] for name in (*names, *self._sinks) if name in self.maker)
 
     @cached_property

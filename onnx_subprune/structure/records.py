@@ -72,18 +72,35 @@ def captured(node: gs.Node) -> Iterator[gs.Tensor]:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way."""
+    """A stored constant as its node sees it: transposed by `perm` and cast to `dtype` on the way.
+
+    Attributes:
+        constant: as it is stored.
+        perm: the stored axis at each position of the node's layout.
+        dtype: that the node reads.
+
+    """
 
     constant: gs.Constant
     perm: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def view(self, read: ReadValues) -> np.ndarray:
-        """Return the values in the layout that the node sees, in the stored dtype."""
+        """Return the values in the layout that the node sees, in the stored dtype.
+
+        Args:
+            read: returns the stored values of a constant.
+
+        """
         return read(self.constant).transpose(self.perm)
 
     def store(self, values: np.ndarray) -> np.ndarray:
-        """Return `values`, given in the node's layout, in the stored layout."""
+        """Return values in the stored layout: the inverse of `view`.
+
+        Args:
+            values: in the layout that the node sees.
+
+        """
         return np.ascontiguousarray(values.transpose(np.argsort(self.perm)))
 
 
@@ -283,12 +300,12 @@ class Records:
     rule_errors: list[RuleError] = field(default_factory=list)
 
     def add(self, *records: Record) -> None:
-        """Enter records, each behind those of its kind."""
+        """Enter records, given in graph order, each behind those of its kind."""
         for record in records:
             getattr(self, _FIELDS[type(record)]).append(record)
 
     def has(self, node: gs.Node, index: int) -> bool:
-        """Whether the optional input is there."""
+        """Whether the optional input `index` of a node is there: neither beyond the last nor empty."""
         return index < len(node.inputs) and not node.inputs[index].is_empty()
 
     def is_constant(self, tensor: gs.Tensor) -> TypeGuard[gs.Constant]:
@@ -296,16 +313,23 @@ class Records:
         return isinstance(tensor, gs.Constant) and tensor.name not in self.overridable
 
     def own_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input that are this use's own; None where they are not."""
+        """Return the axes of the constant at input `index` that are this use's own; None where they are not."""
         entry = self.own.get((id(node), index))
         return None if entry is None else entry[2]
 
     def give_own_axes(self, node: gs.Node, index: int, axes: Sequence[Dim]) -> None:
-        """Enter the axes of a constant that a node alone reads with them, where a rule or a pass has put it there."""
+        """Enter the axes of a constant that a node alone reads with them, where a rule or a pass has put it there.
+
+        Args:
+            node: the only reader of the constant with these axes.
+            index: of the input.
+            axes: one for each axis of the constant, in its stored layout.
+
+        """
         self.own[(id(node), index)] = (node, index, tuple(axes))
 
     def constant_axes(self, node: gs.Node, index: int) -> Axes | None:
-        """Return the axes of the constant at an input of a node, in its stored layout; None for an activation."""
+        """Return the axes of the constant at input `index` of a node, in its stored layout; None for an activation."""
         tensor = node.inputs[index]
         if not isinstance(tensor, gs.Constant):
             return None
@@ -315,11 +339,11 @@ class Records:
         return self.tied[tensor.name][1]
 
     def give_axes_of(self, name: str, other: str) -> None:
-        """Enter an activation that a pass has made, with the axes of another."""
+        """Enter the activation `name`, which a pass has made, with the axes of another one that are known."""
         self.axes[name] = self.axes[other]
 
     def tie(self, constant: gs.Constant) -> Axes:
-        """Return the axes of a stored weight, the same for all its uses."""
+        """Return the axes of a stored weight, the same for all its uses; the first use makes them."""
         if constant.name not in self.tied:
             self.tied[constant.name] = (constant, tuple(fresh(int(n)) for n in constant.shape))
         return self.tied[constant.name][1]
@@ -334,7 +358,7 @@ class Records:
         return self.extents.get(tensor.name)
 
     def weight(self, node: gs.Node, index: int) -> tuple[Weight, tuple[Dim, ...]] | None:
-        """Return the constant behind an input and its axes as the node sees them; None for an activation."""
+        """Return the constant behind input `index` and its axes as the node sees them; None for an activation."""
         chain = follow(node.inputs[index], self.is_constant, _link_to)
         if chain is None:
             return None

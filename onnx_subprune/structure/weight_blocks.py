@@ -15,12 +15,24 @@ Array = NDArray[Any]
 
 
 def as_blocks(consumer: Consumer, view: Array) -> Array:
-    """Return a consumer's weight, as its node sees it, as [blocks, outputs, inputs, kernel taps]."""
+    """Return a consumer's weight, as its node sees it, as [blocks, outputs, inputs, kernel taps].
+
+    Args:
+        consumer: the linear map.
+        view: the weight in the layout of the node (`Weight.view`).
+
+    """
     return _layout(consumer).split(view)
 
 
 def from_blocks(consumer: Consumer, blocks: Array) -> Array:
-    """Undo `as_blocks`."""
+    """Return a consumer's weight in the layout of its node: the inverse of `as_blocks`.
+
+    Args:
+        consumer: the linear map.
+        blocks: [blocks, outputs, inputs, kernel taps].
+
+    """
     shape = [int(consumer.weight.constant.shape[axis]) for axis in consumer.weight.perm]
     return _layout(consumer).join(blocks, shape)
 

@@ -97,10 +97,10 @@ def fit_behind_clip(
         fit = replace(fit, strength=_STRENGTH, factors=(1.0,) * len(fitted.parts))
     # What is not finite is no better.
     with np.errstate(invalid="ignore", over="ignore"):
-        return _best(fit, present, fitted, held, limits) or untouched
+        return _best_blend(fit, present, fitted, held, limits) or untouched
 
 
-def _best(
+def _best_blend(
     fit: Refined, present: tuple[Array, Array], fitted: Examples, held: Examples, limits: Limits
 ) -> Refined | None:
     """Return the best step; None where none is better."""
@@ -136,7 +136,7 @@ class _Piece:
     def __init__(self, rows: Examples, mean: Array, towards: Array, factors: Sequence[float], limits: Limits) -> None:
         self.z = _with_ones(rows.x, mean)
         # As far as the held-out rows trusted each part of the error.
-        given = self._given(towards)
+        given = self._layer_outputs(towards)
         wanted = given + factors[0] * (rows.parts[0] - given)
         wanted += sum(factor * part for factor, part in zip(factors[1:], rows.parts[1:], strict=True))
         self._wanted = wanted.astype(np.float32)
@@ -149,11 +149,11 @@ class _Piece:
 
     def cross(self, now: Array) -> Array:
         """Return the products of z with the targets that a weight [blocks, o, f + 1] leads to: [blocks, f + 1, o]."""
-        given = self._given(now)
+        given = self._layer_outputs(now)
         targets = np.where(self._free, np.maximum(np.minimum(given, self._most), self._least), self._wanted)
         return (self.z.transpose(0, 2, 1) @ targets).astype(np.float64)
 
-    def _given(self, weight: Array) -> Array:
+    def _layer_outputs(self, weight: Array) -> Array:
         return np.asarray(self.z @ weight.transpose(0, 2, 1).astype(np.float32))
 
 
@@ -165,7 +165,7 @@ class _ClipProblem:
         self.mean = rows.x.mean(axis=1, dtype=np.float64)
         self._towards = np.concatenate([weight, self.level(weight, bias)], axis=2)
         self._pieces = shared(
-            lambda piece: _Piece(piece, self.mean, self._towards, fit.factors, limits), list(_cut(rows))
+            lambda piece: _Piece(piece, self.mean, self._towards, fit.factors, limits), list(_chunks(rows))
         )
         self._count = rows.x.shape[1]
         gram = sum(shared(lambda piece: (piece.z.transpose(0, 2, 1) @ piece.z).astype(np.float64), self._pieces))
@@ -198,7 +198,7 @@ class _HeldOut:
     """The error behind the clip, on rows that no step is fitted on."""
 
     def __init__(self, rows: Examples, mean: Array, limits: Limits) -> None:
-        self._pieces = [(_with_ones(some.x, mean), *_behind(some, limits)) for some in _cut(rows)]
+        self._pieces = [(_with_ones(some.x, mean), *_base_and_passed(some, limits)) for some in _chunks(rows)]
         self._limits = limits
         # Where all is clipped away the error is told by what there was.
         expected = sum(float(np.square(clear, dtype=np.float64).sum()) for _, _, clear in self._pieces)
@@ -217,13 +217,13 @@ class _HeldOut:
         return sum(shared(missed, self._pieces))
 
 
-def _behind(rows: Examples, limits: Limits) -> tuple[Array, Array]:
+def _base_and_passed(rows: Examples, limits: Limits) -> tuple[Array, Array]:
     """Return what the layer is added to, and what the clip lets through of the dense sum."""
     beside = (rows.total - total_of(rows.parts)).astype(np.float32)
     return beside, np.clip(rows.total, *limits).astype(np.float32)
 
 
-def _cut(rows: Examples) -> Iterator[Examples]:
+def _chunks(rows: Examples) -> Iterator[Examples]:
     """Yield the rows in pieces, the same on every machine."""
     for start in range(0, rows.x.shape[1], _PIECE):
         some = slice(start, start + _PIECE)

@@ -112,13 +112,19 @@ def fit_corrections(
 
 
 def corrected(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> list[Consumer]:
-    """Return the consumers that lose features, and whose weights can be corrected for it."""
+    """Return the consumers that lose features, and whose weights can be corrected for it.
+
+    Args:
+        structure: of the network before units are removed.
+        keeps: for each Atom that loses units, bool [size].
+
+    """
     shares = (consumers for consumers in _losing(structure, keeps) if _refusal(consumers) is None)
     return [consumer for consumers in shares for consumer in consumers]
 
 
 def _losing(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> Iterator[tuple[Consumer, ...]]:
-    """Yield the consumers of each stored weight, of which one at least loses features."""
+    """Yield the consumers of each stored weight, where one at least loses features."""
     for consumers in _sharing(structure).values():
         if any(_loses(structure, consumer, keeps) for consumer in consumers):
             yield consumers
@@ -150,10 +156,14 @@ def _as_read(structure: Structure, consumer: Consumer, gram: NDArray[np.float64]
 
 
 def intercept_is_exact(consumer: Consumer) -> bool:
-    """Whether a constant in the input is a constant in the output, wherever the kernel stands.
+    """Whether a constant in the input is a constant in the output, wherever the kernel stands (docs/mathematics.md, 4).
 
     Zero padding breaks that at the borders, and a transposed Conv reaches its outputs with varying numbers of taps, or
     with none between its strides. A GRU that gates its states before R reads them has no place for a constant.
+
+    Args:
+        consumer: the linear map.
+
     """
     if consumer.recurrence and consumer.node.op == "GRU" and not consumer.node.attrs.get("linear_before_reset", 0):
         return False

@@ -1,4 +1,4 @@
-"""One consumer's squared error while units go: the inverse covariance P and the weight W of what is left.
+"""One consumer's squared error while units go: the inverse covariance P and the weight W of the others.
 
 With P = (C + λ diag C)⁻¹ over the features, W [o, d] and B the features of a unit, the least squared error that taking
 the unit out adds to the output is tr(W_B (P_BB)⁻¹ W_Bᵀ), and what stays is then
@@ -184,7 +184,7 @@ class Elimination:
 
     def _compact(self) -> None:
         keep = self._features(np.flatnonzero(self._live))
-        self._P = _cut(self._P, keep)
+        self._P = _submatrix(self._P, keep)
         self._W = self._W.T[keep].T
         self.units = self.units[self._live]
         self._live = np.ones(len(self.units), dtype=np.bool_)
@@ -203,7 +203,7 @@ def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matr
     Args:
         covariance: [d, d], positive semi-definite up to rounding.
         index: [n] features, -1 for none.
-        ridge: what is added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
+        ridge: added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
 
     Returns:
         L [n, n], its upper triangle to be ignored, and [n] the standard deviation of each feature, 0 for a dead one.
@@ -254,7 +254,12 @@ def _inverse(L: Matrix, *, single: bool) -> NDArray[Any]:
 
 
 def reduced(weight: Matrix) -> Matrix:
-    """Return a weight of at most [d, d] with the same Wᵀ W as one of [o, d], in Fortran order."""
+    """Return a weight of at most [d, d] with the same Wᵀ W as one of [o, d], in Fortran order.
+
+    >>> tall = np.arange(6.0).reshape(3, 2)
+    >>> reduced(tall).shape, np.allclose(reduced(tall).T @ reduced(tall), tall.T @ tall)
+    ((2, 2), True)
+    """
     o, d = weight.shape
     if o <= d:
         return np.asfortranarray(weight)
@@ -284,7 +289,7 @@ def _layout(units: NDArray[np.int64]) -> tuple[Index, Index]:
     return present.astype(np.intp), layout
 
 
-def _cut(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
+def _submatrix(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
     """Return the lower triangle of rows and columns `keep`, ascending, of a matrix in Fortran order, in its memory."""
     memory, size = matrix.reshape(-1, order="F"), len(keep)
     for place, feature in enumerate(keep):

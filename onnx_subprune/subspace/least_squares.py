@@ -98,15 +98,19 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
 
 
 def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
-    """Mean [d] and covariance [d, d] of an affine Gram matrix [d + 1, d + 1]; constant features get exact zeros.
+    """Return the mean [d] and the covariance [d, d] of an affine Gram matrix; constant features get exact zeros.
+
+    Args:
+        gram: [d + 1, d + 1] sums (or means) of products of the features with the constant 1 last
+            (docs/mathematics.md, 1).
+
+    Raises:
+        DataError: the Gram matrix is not finite or was made from no samples.
 
     >>> x = np.array([[1.0, 3], [5, 5], [1, 1]])
     >>> mean, covariance = centred(x @ x.T)
     >>> mean.tolist(), covariance.tolist()
     ([2.0, 5.0], [[1.0, 0.0], [0.0, 0.0]])
-
-    Raises:
-        DataError: the Gram matrix is not finite or was made from no samples.
 
     """
     mean, _, C = _moments(gram)

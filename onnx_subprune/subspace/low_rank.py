@@ -63,6 +63,11 @@ def output_spectrum(gram: ArrayLike, bias: ArrayLike) -> Spectrum:
     Raises:
         DataError: the Gram matrix is not finite or was made from no samples.
 
+    >>> y = np.array([[3.0, 1.0], [0.0, 0.0], [1.0, 1.0]])  # two outputs and the constant, at two positions
+    >>> spectrum = output_spectrum(y @ y.T, [0.5, 0.0])
+    >>> spectrum.variances.round(9).tolist(), spectrum.mean.tolist()
+    ([1.0, 0.0], [1.5, 0.0])
+
     """
     mean, covariance = centred(gram)
     variances, directions = _components(covariance)
@@ -92,8 +97,13 @@ def input_spectrum(weight: ArrayLike, gram: ArrayLike) -> Spectrum:
 def share_of_variance(spectrum: Spectrum, ranks: Sequence[int]) -> Vector:
     """Return the share of the outputs' variance that the leading components hold, for each rank; 1 of nothing.
 
+    Args:
+        spectrum: of the outputs.
+        ranks: each 0 to n, the number of components.
+
     >>> share_of_variance(Spectrum(np.array([3.0, 1.0]), np.eye(2), np.zeros(2)), [0, 1, 2]).tolist()
     [0.0, 0.75, 1.0]
+
     """
     sums = np.concatenate([[0.0], np.cumsum(spectrum.variances)])
     if sums[-1] <= 0.0:
@@ -102,7 +112,12 @@ def share_of_variance(spectrum: Spectrum, ranks: Sequence[int]) -> Vector:
 
 
 def factors(weight: ArrayLike, spectrum: Spectrum, rank: int) -> Factors:
-    """Return the two factors of W [o, d] at a rank of 1 to n.
+    """Return two factors of W at a rank: `Uᵀ W` and `U`, the leading principal directions (docs/mathematics.md, 10).
+
+    Args:
+        weight: W [o, d].
+        spectrum: of W x.
+        rank: of 1 to n, the number of components.
 
     Raises:
         InternalError: there is no such rank.

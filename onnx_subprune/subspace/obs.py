@@ -42,6 +42,10 @@ def obs_sweep(
 ) -> tuple[Index, Matrix]:
     """Order units by taking the one of least loss out, again and again.
 
+    Optimal Brain Surgeon (Hassibi and Stork, 1993) for units in the place of single weights, and for all consumers of a
+    group at once; *Optimal Brain Compression* (Frantar and Alistarh, 2022) sweeps single layers in this way. The loss
+    of a unit B is tr(W_B (P_BB)^-1 W_Bᵀ), with P the inverse covariance (docs/mathematics.md, 3).
+
     Args:
         terms: what the consumers read of the group; each is used once.
         size: number of units of the group.
@@ -52,6 +56,11 @@ def obs_sweep(
 
     Returns:
         order [size], most important unit first, and loss [size + 1]: with the k first units of it.
+
+    >>> copies = Term(np.array([[1.0, 1, 0], [1, 1, 0], [0, 0, 4]]), np.ones((1, 3)), np.arange(3))
+    >>> order, loss = obs_sweep([copies], 3)
+    >>> int(order[0]), loss.round(3).tolist()  # the copy goes for nothing
+    (2, [8.0, 4.0, 0.0, 0.0])
 
     """
     states = [Elimination(term, ridge) for term in terms]
@@ -83,6 +92,16 @@ def loss_of_order(
     """Return the loss [size + 1] with the k first units of an order found in another way.
 
     With C = L Lᵀ in that order, the loss is the sum of the squared columns of W L that belong to removed features.
+
+    Args:
+        terms: of the group's consumers, one by one; each has its covariance C and weight W.
+        order: all units, that to keep longest first: [size].
+        uncorrected: as for `obs_sweep`.
+        ridge: relative to the variance of each feature.
+
+    >>> loss_of_order([Term(np.diag([1.0, 4.0]), np.ones((1, 2)), np.arange(2))], [1, 0], ridge=0.0).tolist()
+    [5.0, 1.0, 0.0]
+
     """
     sequence = np.asarray(order, dtype=np.intp)
     place = np.argsort(sequence)

@@ -1,6 +1,6 @@
 """How much each unit of a group matters: the orderings of subspace node pruning, and what becomes of them in a group.
 
-    zca                   1 / ((C^-1/2)_ii)²    what is left of the feature after symmetric (unnormalised ZCA) whitening
+    zca                   1 / ((C^-1/2)_ii)²    the variance left after symmetric (unnormalised ZCA) whitening
     conditional-variance  1 / (C^-1)_ii         the variance that all other features together leave unexplained
     saw                   sum_o |W_oi|          the sum of absolute weights by which a consumer reads the feature
     wanda                 sum_o |W_oi| ‖x_i‖    the same, each weight times the feature's root mean square
@@ -70,6 +70,11 @@ def feature_scores(
         InternalError: what the method needs is not there.
         DataError: the covariance or the weights hold NaN or infinity.
 
+    >>> feature_scores("conditional-variance", [[1.0, 0.8], [0.8, 1.0]]).round(6).tolist()
+    [0.36, 0.36]
+    >>> feature_scores("saw", weights=[[1.0, -2.0], [3.0, 0.5]]).tolist()
+    [4.0, 2.5]
+
     """
     if method not in METHODS:
         raise OptionError(f"expected an ordering among {', '.join(METHODS)}; found {method!r}; choose one of them")
@@ -93,10 +98,15 @@ def feature_scores(
 
 
 def zca_scores(C: ArrayLike) -> Vector:
-    """Unnormalised ZCA, `1 / ((C^-1/2)_ii)²`: [d] from the covariance [d, d] (arXiv 2405.17506).
+    """Return the scores [d] of unnormalised ZCA whitening, `1 / ((C^-1/2)_ii)²`.
 
     Whitening by C^-1/2 with its diagonal scaled back to one; the scores are the variances of the whitened features.
     Features that are dead score 0; those in an exact linear dependence score almost 0.
+
+    *Subspace Node Pruning* (arXiv 2405.17506); docs/mathematics.md, 3.
+
+    Args:
+        C: covariance [d, d] of the features.
 
     >>> zca_scores([[2.0, 0, 0], [0, 1, 0], [0, 0, 0]]).round(9).tolist()
     [2.0, 1.0, 0.0]
@@ -115,9 +125,14 @@ def zca_scores(C: ArrayLike) -> Vector:
 
 
 def conditional_variance_scores(C: ArrayLike) -> Vector:
-    """Variance given all other features, `1 / (C^-1)_ii`: [d] from the covariance [d, d] (arXiv 2405.17506).
+    """Return each feature's variance given all others, `1 / (C^-1)_ii`: [d].
 
     Dead features score 0; those that are exact linear combinations of others score almost 0.
+
+    *Subspace Node Pruning* (arXiv 2405.17506); docs/mathematics.md, 3.
+
+    Args:
+        C: covariance [d, d] of the features.
 
     >>> conditional_variance_scores([[1.0, 0.8], [0.8, 1.0]]).round(6).tolist()
     [0.36, 0.36]
@@ -132,19 +147,29 @@ def conditional_variance_scores(C: ArrayLike) -> Vector:
 
 
 def saw_scores(W: ArrayLike) -> Vector:
-    """Sum of absolute weights per input feature: [d] from the consumer's weight [o, d] (arXiv 2405.17506).
+    """Return the sum of absolute weights of each input feature: [d].
+
+    SAW of *Subspace Node Pruning* (arXiv 2405.17506).
+
+    Args:
+        W: the consumer's weight [o, d].
 
     >>> saw_scores([[1.0, -2.0], [3.0, 0.5]]).tolist()
     [4.0, 2.5]
+
     """
     weight = np.asarray(W, dtype=np.float64)
     return _finite(np.abs(weight).sum(axis=0))
 
 
 def wanda_scores(W: ArrayLike, squares: ArrayLike) -> Vector:
-    """Absolute weights times root mean squares, summed over outputs: [d] from the consumer's [o, d] and E[x²] [d].
+    """Return absolute weights times root mean squares, summed over the outputs: [d].
 
     Wanda (arXiv 2306.11695), whose scores of single weights are summed for every input feature.
+
+    Args:
+        W: the consumer's weight [o, d].
+        squares: mean squares E[x²] of the features, [d].
 
     >>> wanda_scores([[1.0, -2.0], [3.0, 0.5]], [0.25, 4.0]).tolist()
     [2.0, 5.0]
@@ -154,17 +179,30 @@ def wanda_scores(W: ArrayLike, squares: ArrayLike) -> Vector:
 
 
 def magnitude_scores(V: ArrayLike) -> Vector:
-    """L1 norm of the weights of each output feature: [d] from the producer's weight [d, ...].
+    """Return the L1 norm of the weights of each output feature: [d].
+
+    Args:
+        V: the producer's weight [d, ...].
 
     >>> magnitude_scores([[1.0, -2.0], [3.0, 0.5]]).tolist()
     [3.0, 3.5]
+
     """
     weight = np.asarray(V, dtype=np.float64)
     return _finite(np.abs(weight).reshape(len(weight), -1).sum(axis=1))
 
 
 def random_scores(d: int, seed: int) -> Vector:
-    """A random order of d features that depends on `seed` alone; scores in (0, 1], no two alike."""
+    """Return scores [d] in (0, 1], no two alike: a random order that depends on the seed alone.
+
+    Args:
+        d: number of features.
+        seed: of NumPy's default generator.
+
+    >>> sorted(random_scores(4, seed=0).tolist())
+    [0.25, 0.5, 0.75, 1.0]
+
+    """
     return (np.random.default_rng(seed).permutation(d) + 1.0) / max(d, 1)
 
 
@@ -196,9 +234,12 @@ def unit_scores(scores: ArrayLike, units: Units) -> Vector:
 
 
 def joint_scores(scores: Sequence[ArrayLike]) -> Vector:
-    """Scores [n] of the units of a group: the mean over its consumers of each one's scores as shares of their sum.
+    """Return the scores [n] of a group's units: the mean over its consumers of their scores, as shares of their sum.
 
     Shares make consumers comparable whatever the scale of what they read; one at which every unit is dead has no say.
+
+    Args:
+        scores: for each consumer, [n] scores >= 0 of the units.
 
     Raises:
         InternalError: no consumer, or scores of different lengths.
@@ -216,10 +257,14 @@ def joint_scores(scores: Sequence[ArrayLike]) -> Vector:
 
 
 def rank(scores: ArrayLike) -> NDArray[np.intp]:
-    """Unit indices [n], most important first; ties go to the lower index.
+    """Return unit indices [n], most important first; ties go to the lower index.
+
+    Args:
+        scores: [n], finite.
 
     >>> rank([0.5, 2.0, 0.5, 1.0]).tolist()
     [1, 3, 0, 2]
+
     """
     return np.argsort(-_finite(np.asarray(scores, dtype=np.float64)), kind="stable")
 

@@ -62,7 +62,12 @@ class Moments:
         self._covariance = None
 
     def scores(self, method: str) -> NDArray[np.float64]:
-        """Return the scores of an ordering that looks at the covariance alone: [blocks, d]."""
+        """Return the scores of an ordering that looks at the covariance alone: [blocks, d].
+
+        Args:
+            method: "zca" or "conditional-variance".
+
+        """
         if method not in self._scores:
             self._scores[method] = np.stack([feature_scores(method, c) for c in self.covariance])
         return self._scores[method]

@@ -69,10 +69,26 @@ def rescaling(
 
 
 def unscaled(second: Matrix, mean: Vector, scale: Vector, shift: Vector) -> tuple[Matrix, Vector]:
-    """Return the moments of n from those of scale * n + shift.
+    """Return the moments of n from those of scale * n + shift (docs/mathematics.md, 8).
 
     Where a scale is 0 its n cannot be seen. As the mean of E[n^2] over all units is 1, what the others leave of it is
     shared out among them, and they count as uncorrelated.
+
+    Args:
+        second: E[x xᵀ] [d, d], with x = scale * n + shift.
+        mean: E[x] [d].
+        scale: [d]; 0 hides a unit.
+        shift: [d].
+
+    Returns:
+        E[n nᵀ] [d, d] and E[n] [d].
+
+    >>> n = np.array([[1.0, -1.0], [-1.0, 1.0]])  # two units at two positions
+    >>> x = np.array([2.0, 3.0])[:, None] * n + 1.0
+    >>> second, mean = unscaled(x @ x.T / 2, x.mean(axis=1), np.array([2.0, 3.0]), np.ones(2))
+    >>> second.tolist(), mean.tolist()
+    ([[1.0, -1.0], [-1.0, 1.0]], [0.0, 0.0])
+
     """
     live = scale != 0
     divisor = np.where(live, scale, 1.0)

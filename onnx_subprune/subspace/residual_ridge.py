@@ -112,11 +112,11 @@ def refine(
         open_layers = [number for number, misses_some in enumerate(misses) if misses_some]
         _choose(best, layers, open_layers, (fitted, held), strengths, affine=affine)
     last = [fitted] if held is fitted or not whole else [fitted, held]
-    final = _Centred.of(last, affine=affine) if _any(best) else None
+    final = _Centred.of(last, affine=affine) if _any_gain(best) else None
     return [_refined(fitted, held, outputs, choice, final) for outputs, choice in zip(layers, best, strict=True)]
 
 
-def _any(choices: Sequence[_Choice]) -> bool:
+def _any_gain(choices: Sequence[_Choice]) -> bool:
     return any(choice.gain > 0 for choice in choices)
 
 

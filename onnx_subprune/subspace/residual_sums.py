@@ -112,7 +112,7 @@ class Pairs:
         if weights is not None:
             ones = np.sqrt(weights).astype(kind)
             z = z * ones[:, None]
-            targets, errors = ([part * ones[:, None] for part in each] for each in (targets, errors))
+            targets, errors = ([part * ones[:, None] for part in parts] for parts in (targets, errors))
         self._add_products(z, errors, ones, self.features + reader)
         self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
         self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
@@ -142,5 +142,9 @@ class Pairs:
 
 
 def total_of(parts: Sequence[Array]) -> Array:
-    """Return the sum of the parts of a target or of an error."""
+    """Return the sum of the parts of a target or of an error.
+
+    >>> total_of([np.array([1.0, 2.0]), np.array([0.5, 0.5])]).tolist()
+    [1.5, 2.5]
+    """
     return parts[0] if len(parts) == 1 else sum(parts[1:], start=parts[0])

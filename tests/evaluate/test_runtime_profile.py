@@ -104,7 +104,7 @@ def test_runs_for_warm_up_do_not_count_and_one_slow_run_does_not_either():
     events = []
     for number, length in enumerate((900, 10, 10, 800, 12)):
         events += [event("Add", 1000 * number + 1, length), whole(1000 * number, length + 2)]
-    found = runtime_profile._summed(events, 4, (CPU,))
+    found = runtime_profile._profile_of_runs(events, 4, (CPU,))
     assert [(node.name, pytest.approx(11e-6)) for node in found.nodes] == [("Add", found.nodes[0].seconds)]
     assert found.seconds == pytest.approx(13e-6)
     assert found.seconds_between == pytest.approx(2e-6)
@@ -112,7 +112,7 @@ def test_runs_for_warm_up_do_not_count_and_one_slow_run_does_not_either():
 
 def test_a_profile_that_is_cut_off_is_no_profile():
     with pytest.raises(InternalError, match="3 runs expected"):
-        runtime_profile._summed([whole(0, 5), whole(10, 5)], 3, (CPU,))
+        runtime_profile._profile_of_runs([whole(0, 5), whole(10, 5)], 3, (CPU,))
 
 
 def test_nothing_is_left_where_the_user_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

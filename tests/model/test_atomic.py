@@ -79,7 +79,7 @@ def test_a_file_that_is_there_already_is_not_opened(tmp_path: Path, monkeypatch:
     victim, trap = tmp_path / "victim", tmp_path / "trap"
     victim.write_text("precious")
     trap.symlink_to(victim)
-    monkeypatch.setattr("onnx_subprune.model.atomic._beside", lambda _: trap)
+    monkeypatch.setattr("onnx_subprune.model.atomic._temporary_path", lambda _: trap)
     with pytest.raises(FileExistsError), atomic_write(tmp_path / "file") as temporary:
         temporary.write_text("over it")
     assert victim.read_text() == "precious"

@@ -21,7 +21,7 @@ def test_an_axis_of_channels_times_run_time_sizes() -> None:
     channels, width = Atom(6), Atom(5)
     width.dynamic = True
     keeps = {channels: np.arange(6) < 2}
-    kept = Shrink(structure, keeps)._kept
+    kept = Shrink(structure, keeps)._kept_size
     assert kept(6, Dim((channels,))) == 2
     assert kept(30, Dim((channels, width))) == 10
     assert kept(42, Dim((channels, width))) is None, "recorded with another width than it was analysed with"

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_graphsurgeon as gs
 import pytest
+
+from onnx_subprune.structure import Records
+from onnx_subprune.structure.context import Context
+from onnx_subprune.structure.rules.creation import count
 
 # h [2, 8, 6, 7] of Conv c1; its shape is taken, and something of that shape is added to it.
 SIZE = "[s] s = Shape(h)"
@@ -65,3 +70,29 @@ def test_an_identity_matrix_of_this_size_freezes_it(net, refuses):
         w1=(4, 6), w2=(6, 3),
     )  # fmt: skip
     refuses(model, {"m1": "EyeLike 'e' makes a tensor of this size"})
+
+
+def test_positions_that_do_not_start_at_nothing_are_an_axis_of_their_own(between, refuses):
+    """From 1 to the width and one: as many entries as channels, but none of them may go."""
+    text = """[s] s = Shape(h)
+    [g] n = Gather(s, one)
+    [m] m = Add(n, one)
+    [r] i = Range(one, m, one)
+    [u] u = Unsqueeze(i, behind)
+    [c] f = Cast <to=1> (u)
+    [a] r = Mul(h, f)"""
+    model = between(text, one=np.int64(1), behind=np.array([1, 2]))
+    refuses(model, {"c1": "computes with the size of this axis"})
+
+
+@pytest.mark.parametrize(("start", "limit", "step"), [(0, 8, 1), (8, 0, -1), (1, 24, 3), (0, -8, -1), (3, 4, 1)])
+def test_literal_positions_are_counted(start, limit, step):
+    node = gs.Node(
+        "Range", "r", {}, [gs.Constant(f"k{i}", np.array(v)) for i, v in enumerate((start, limit, step))],
+        [gs.Variable("y")],
+    )  # fmt: skip
+    ctx = Context(Records(17))
+    count(node, ctx)
+    (dim,) = ctx.axes["y"]
+    assert dim.size == len(np.arange(start, limit, step))
+    assert all(atom.reasons == ["Range 'r' makes this axis"] for atom in dim.atoms())

@@ -162,3 +162,49 @@ def test_a_range_over_the_channels_freezes_them(net, refuses):
         w1=(6, 8), w2=(8, 3), nought=np.array(0), unit=np.array(1), zero=np.array([0]),
     )  # fmt: skip
     refuses(model, {"m1": "computes with the size of this axis"})
+
+
+def test_classes_as_many_as_a_width_freeze_it(net, refuses):
+    """The depth of a OneHot is the width of a layer: with fewer units the codes would be others."""
+    model = net(
+        """g (int64[2] tokens, float[2,6] x) => (float[a,b] y) {
+            [m1] h = MatMul(x, w1)
+            [s] s = Shape <start=1, end=2> (h)
+            [o] o = OneHot(tokens, s, values)
+            [a] a = Mul(h, o)
+            [m2] y = MatMul(a, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), values=np.float32([0, 1]),
+    )  # fmt: skip
+    refuses(model, {"m1": "computes with the size of this axis"})
+
+
+def test_boxes_that_are_suppressed_keep_their_scores(net, refuses):
+    model = net(
+        """g (float[1,5,6] x, float[1,5,4] boxes) => (int64[n,3] y, float[a,b,c] z) {
+            [m1] h = MatMul(x, w1)
+            [t] t = Transpose <perm=[0,2,1]> (h)
+            [n] y = NonMaxSuppression(boxes, t, most)
+            [m2] z = MatMul(h, w2)
+        }""",
+        w1=(6, 8), w2=(8, 3), most=np.array([2]),
+    )  # fmt: skip
+    refuses(model, {"m1": "returns positions that count along this axis"})
+
+
+@pytest.mark.parametrize("axis", [0, 2, -1])
+def test_codes_lie_where_the_axis_says(net, holds, axis):
+    """The new axis is behind, between or before those of the indices; it is brought to the end."""
+    perms = {0: "[1,2,0]", 2: "[0,1,2]", -1: "[0,1,2]"}
+    model = net(
+        f"""g (int64[2,5] tokens, float[2,5,3] x) => (float[a,b,c] y) {{
+            [o] o = OneHot <axis={axis}> (tokens, depth, values)
+            [t] t = Transpose <perm={perms[axis]}> (o)
+            [m1] h = MatMul(t, w1)
+            [m2] k = MatMul(x, w2)
+            [a] a = Add(h, k)
+            [m3] y = MatMul(a, w3)
+        }}""",
+        w1=(7, 8), w2=(3, 8), w3=(8, 3), depth=np.array(7), values=np.float32([0, 1]),
+    )  # fmt: skip
+    holds(model, {"m1": 8})

@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.model import measure_cost
+from onnx_subprune.model import measure_cost, to_graph
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
+from onnx_subprune.structure import infer
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 HIDDEN, INPUTS = 6, 8
@@ -255,3 +256,22 @@ def test_macs_and_parameters_follow(layer, op, directions, plan_at_random):
     counts = {group.atom: group.size // 2 for group in structure.prunable}
     pruned = measure_cost(shrunk, analysis.input_shapes)
     assert (structure.macs(counts), structure.parameters(counts)) == (pruned.macs, pruned.parameters)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_a_bias_that_is_handed_on_is_the_stored_one(op):
+    """Constants behind an Identity are folded before; where they are not, the bias is tied to its other uses."""
+    known = weights(op)
+    text = f"""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[4,3,{INPUTS}] x) => (float[a,b,c,d] Y) {{
+        [i] k = Identity(B)
+        [layer] Y = {op} <hidden_size={HIDDEN}> (x, W, R, k)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(known[name], name) for name in "WRB")
+    structure = infer(to_graph(model), {"x": (4, 3, INPUTS)})
+    assert {use.constant.name for use in structure.records.uses if use.role == "carrier"} == {"B"}
+    assert structure.records.tied["B"][1][1].size == 2 * GATES[op] * HIDDEN
+    made = [group for group in structure.groups if group.size == HIDDEN]
+    assert len(made) == 1
+    assert "B" in {use.constant.name for use in made[0].carriers}

@@ -69,3 +69,51 @@ def test_what_runs_over_the_channels_freezes_them(between, refuses, text, reason
     weights = {"none": np.zeros(0, np.int64), "one": np.array(1), "eight": np.array([8])}
     used = {name: value for name, value in weights.items() if f", {name})" in text}
     refuses(between(text, **used), {"c1": reason})
+
+
+TOWERS = """g (float[4,6] x, float[{items}] z) => (float[a] y) {{
+    [user] u = MatMul(x, wu)
+    [item] i = {item}
+    {text}
+}}"""
+
+
+def _towers(net, text, items="4,6", item="MatMul(z, wi)", **weights):
+    last = {"last": np.array([-1])}
+    return net(TOWERS.format(text=text, items=items, item=item), wu=(6, 8), wi=(6, 8), **last, **weights)
+
+
+def test_a_sum_of_products_that_broadcasts_is_a_contraction_too(net, holds):
+    """One item for all users: its axis of features is aligned from the end."""
+    text = "[s] s = Squeeze(i, zero)\n[p] p = Mul(u, s)\n[sum] y = ReduceSum <keepdims=0> (p, last)"
+    structure = holds(_towers(net, text, items="1,6", zero=np.array([0])), {"user": 8})
+    assert [contraction.name for contraction in structure.prunable[0].contractions] == ["p"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # The product is read by something else too.
+        "[p] p = Mul(u, i)\n[t] t = ReduceMax <axes=[1], keepdims=0> (p)\n"
+        "[sum] k = ReduceSum <keepdims=0> (p, last)\n[add] y = Add(k, t)",
+        # Squares: one tensor, twice.
+        "[p] p = Mul(u, u)\n[sum] k = ReduceSum <keepdims=0> (p, last)\n"
+        "[q] q = ReduceMax <axes=[1], keepdims=0> (i)\n[add] y = Add(k, q)",
+        # A mean divides by how many there are.
+        "[p] p = Mul(u, i)\n[sum] y = ReduceMean <axes=[-1], keepdims=0> (p)",
+        # Of a sum the terms are not products.
+        "[p] p = Add(u, i)\n[sum] y = ReduceSum <keepdims=0> (p, last)",
+        # A constant factor is no activation.
+        "[p] p = Mul(u, gamma)\n[sum] k = ReduceSum <keepdims=0> (p, last)\n"
+        "[q] q = ReduceMax <axes=[1], keepdims=0> (i)\n[add] y = Add(k, q)",
+    ],
+)
+def test_other_sums_over_units_freeze_them(net, refuses, text):
+    weights = {"gamma": (8,)} if "gamma" in text else {}
+    refuses(_towers(net, text, **weights), {"user": "'sum' reduces over this axis"})
+
+
+def test_a_sum_over_several_axes_is_no_contraction(net, refuses):
+    text = "[p] p = Mul(u, i)\n[sum] k = ReduceSum <keepdims=1> (p, both)\n[q] y = Squeeze(k, one)"
+    both = {"both": np.array([0, 1]), "one": np.array([1])}
+    refuses(_towers(net, text, **both), {"user": "'sum' reduces over this axis"})

@@ -99,3 +99,56 @@ def test_a_constant_is_a_bias_only_where_every_output_sees_it_alike(node, weight
     )  # fmt: skip
     consumer = next(consumer for consumer in structure.consumers if consumer.node.name == "c2")
     assert intercept_is_exact(consumer) == exact
+
+
+def test_a_weight_that_is_contracted_along_different_axes_is_refused():
+    text = """g (float[2,6] x) => (float[a,b] y, float[c,d] v) {
+        [m1] h = MatMul(x, w1)
+        [m2] y = MatMul(h, w2)
+        [t] t = Transpose <perm=[1,0]> (w2)
+        [m3] v = MatMul(x, t)
+    }"""
+    structure = _structure(text, w1=(6, 5), w2=(5, 6))
+    atom = next(group.atom for group in structure.groups if group.size == 5)
+    keeps = {atom: np.arange(5) < 3}
+    fits, refusals = fit_corrections(structure, keeps, {}, 0.0)
+    assert not fits
+    assert refusals == ["weight 'w2' is contracted along different axes; it was pruned without recovery"]
+    assert corrected(structure, keeps) == []
+
+
+RECURRENT = """g (float[{steps},2,4] x{more}) => (float[a,b,c] y) {{
+    [layer] Y = RNN <hidden_size=6> (x, W, R{state})
+    [s] s = Squeeze(Y, one)
+    [out] y = MatMul(s, w2)
+}}"""
+
+
+@pytest.mark.parametrize("state", ["", "given"])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_states_are_read_a_step_later(steps, state):
+    """Of the states of S steps S - 1 are read again, and zeros first: the constant counts S / (S - 1) times as often.
+
+    A first state that is given counts like any other.
+    """
+    text = RECURRENT.format(steps=steps, more=", float[1,2,6] h0" if state else "", state=", , , h0" if state else "")
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{text}')
+    for name, shape in {"W": (1, 6, 4), "R": (1, 6, 6), "w2": (6, 3)}.items():
+        values = RNG.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
+    structure = analyse(model).structure
+    (feedback,) = (consumer for consumer in structure.consumers if consumer.recurrence)
+    others = [consumer for consumer in structure.consumers if not consumer.recurrence]
+    atom = next(group.atom for group in structure.groups if group.size == 6)
+    gram = _gram(RNG.standard_normal((40, 6)))
+    grams = {feedback: gram, **dict.fromkeys(others, gram)}
+    fits, _ = fit_corrections(structure, {atom: np.arange(6) < 4}, grams, 0.0)
+    (pending,) = (fit for fit in fits if feedback in fit.consumers)
+    expected = gram.copy()
+    if not state:
+        expected[0, -1, -1] *= steps / (steps - 1)
+    np.testing.assert_allclose(pending.grams[0], expected)
+    # What reads the states in the same step has the moments as they are.
+    (plain,) = (fit for fit in fits if feedback not in fit.consumers)
+    np.testing.assert_array_equal(plain.grams[0], gram)

@@ -57,7 +57,7 @@ class _Giver:
         weight, bias = self._views.of(node.input[1]), node.input[2] if len(node.input) > 2 else ""
         if weight is None or weight.dtype not in _FLOATS or (bias and not self._is_foreign(bias, weight)):
             return
-        name = self._shared.get(weight.tensor.name) or self._new(node, weight, bias)
+        name = self._shared.get(weight.tensor.name) or self._add_bias(node, weight, bias)
         if weight.tensor.name in self._alike:
             self._shared[weight.tensor.name] = name
         del node.input[2:]
@@ -78,7 +78,7 @@ class _Giver:
             id(reader) for reader, _ in self._views.uses(weight.tensor.name)
         }
 
-    def _new(self, node: onnx.NodeProto, weight: View, bias: str) -> str:
+    def _add_bias(self, node: onnx.NodeProto, weight: View, bias: str) -> str:
         name = _fresh(f"{node.name}_bias", self._taken)
         self._taken.add(name)
         self.added[name] = bias

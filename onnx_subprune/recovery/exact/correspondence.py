@@ -71,7 +71,7 @@ def counterparts(pruned: onnx.ModelProto, dense: onnx.ModelProto) -> dict[str, s
     """Return for tensors of a pruned network the dense tensors that they stand for, where these are named otherwise.
 
     Where a branch was dropped, what remains of a sum takes the place of the sum: a tensor is what its readers take it
-    for. Of several, which differ by what is zero, it is the first.
+    for. Of several, which differ by zeros, it is the first.
     """
     read_as: dict[str, set[str]] = {}
     dense_nodes, pruned_nodes = _by_name(dense.graph.node), _by_name(pruned.graph.node)

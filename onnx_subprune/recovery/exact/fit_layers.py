@@ -54,7 +54,14 @@ class LayerFit:
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """The fitted network, what came of each layer, and why layers were left as they were, by name."""
+    """The fitted network and an account of its layers.
+
+    Attributes:
+        model: the pruned network with fitted weights.
+        layers: that were fitted, with their errors before and after.
+        left: why other layers stayed as they were, by name.
+
+    """
 
     model: onnx.ModelProto
     layers: tuple[LayerFit, ...]
@@ -86,17 +93,17 @@ def refit(
     dense, pruned = (take_apart(network.model, taken) for network in stored)
     model, added = with_biases(pruned.model)
     networks = replace(networks, dense=dense.model, pruned=model, restrict=_restrict_parts(networks.restrict, dense))
-    linears, left = find_linears(model)
+    linears, unfitted = find_linears(model)
     surroundings = Surroundings(model, dense.model)
     targets = Targets(dense.model, networks.restrict, surroundings)
     reasons = {linear.name: targets.refusal(linear) for linear in linears}
     linears, further = _with_targets(linears, {name: reason for name, reason in reasons.items() if reason is not None})
-    left |= further
+    unfitted |= further
     steps = steps_of(model, linears, surroundings, settings)
     with side_by_side(settings.threads), PairedRun(networks, surroundings, steps, data, settings) as run:
-        layers, unfitted = _fit(run, steps, settings.seed, progress)
+        layers, failed = _fit(run, steps, settings.seed, progress)
     fitted = pruned.fuse(without_idle_biases(model, added))
-    return Refit(stored[1].as_nodes(fitted), tuple(layers), left | unfitted)
+    return Refit(stored[1].as_nodes(fitted), tuple(layers), unfitted | failed)
 
 
 def _fit(
@@ -104,7 +111,7 @@ def _fit(
 ) -> tuple[list[LayerFit], dict[str, str]]:
     """Fit step after step; returns what came of the layers, and why others stayed as they were."""
     layers: list[LayerFit] = []
-    left: dict[str, str] = {}
+    unfitted: dict[str, str] = {}
     done, count = 0, sum(len(step.linears) for step in steps)
     for number, step in enumerate(steps):
         if progress is not None:
@@ -112,17 +119,17 @@ def _fit(
         done += len(step.linears)
         refined = run.fit(step, np.random.default_rng((seed, number)))
         if isinstance(refined, str):
-            left |= dict.fromkeys([linear.name for linear in step.linears], refined)
+            unfitted |= dict.fromkeys([linear.name for linear in step.linears], refined)
             continue
         refused = run.write(step, refined)
-        left |= {linear.name: "its type cannot hold the weights that were found" for linear in refused}
+        unfitted |= {linear.name: "its type cannot hold the weights that were found" for linear in refused}
         for linear, fit in zip(step.linears, refined, strict=True):
             if linear not in refused:
                 layers.append(LayerFit(linear.name, fit.before, fit.after, fit.strength, fit.factors))
                 logger.debug("fitted %s", layers[-1])
     if progress is not None:
         progress(count, count)
-    return layers, left
+    return layers, unfitted
 
 
 def _restrict_parts(restrict: Restrict, apart: Apart) -> Restrict:
@@ -133,10 +140,10 @@ def _restrict_parts(restrict: Restrict, apart: Apart) -> Restrict:
 def _with_targets(linears: list[Linear], refused: dict[str, str]) -> tuple[list[Linear], dict[str, str]]:
     """Return the layers that are left without those that have no target, or share a weight with one; and why."""
     weights = {linear.weight: linear for linear in linears if linear.name in refused}
-    left = {
+    without_target = {
         linear.name: refused.get(linear.name)
         or f"it shares its weight with '{weights[linear.weight].name}': {refused[weights[linear.weight].name]}"
         for linear in linears
         if linear.weight in weights
     }
-    return [linear for linear in linears if linear.name not in left], left
+    return [linear for linear in linears if linear.name not in without_target], without_target

@@ -1,8 +1,8 @@
 """Fused nodes taken apart for a run, and put together again: what the activation of a FusedConv reads can be seen then.
 
 ONNX Runtime fuses y = activation(conv(x) + z) and y = activation(gemm(x)) into one node each. A fit needs what the
-activation reads. So both networks run with the parts in the place of such nodes; names of weights stay, and what was
-fitted is written into the fused nodes at the end.
+activation reads. So both networks run with the parts in the place of such nodes; names of weights stay, and all
+that was fitted is written into the fused nodes at the end.
 """
 
 from __future__ import annotations

@@ -49,12 +49,24 @@ RECURRENCE = "it reads its own states, which every fit changes; to those of the 
 
 
 def projection_of(node: str) -> str:
-    """Return the name under which the unseen output of a node's linear map is known."""
+    """Return the name under which the unseen output of a node's linear map is known.
+
+    Args:
+        node: its name.
+
+    >>> projection_of("/encoder/lstm")
+    '/encoder/lstm (projection)'
+
+    """
     return f"{node} (projection)"
 
 
 def recurrence_of(node: str) -> str:
-    """Return how the map of a recurrent layer's own states is named."""
+    """Return how the map of a recurrent layer's own states is named.
+
+    >>> recurrence_of("/encoder/lstm")
+    '/encoder/lstm (recurrence)'
+    """
     return f"{node} (recurrence)"
 
 

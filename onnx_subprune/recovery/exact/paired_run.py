@@ -79,7 +79,7 @@ class PairedRun:
         linears = [linear for step in steps for linear in step.linears]
         self._open = {id(linear.node) for linear in linears}
         for step in steps:
-            self._dense.expect(set(self._wanted(step)))
+            self._dense.expect(set(self._wanted_tensors(step)))
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
         shapes = networks.sample_shapes
@@ -164,7 +164,7 @@ class PairedRun:
         clip_rows: ClipRows | None,
         rng: np.random.Generator,
     ) -> tuple[Pairs, Pairs] | str:
-        """Return the sums over the samples to fit on, and over those held out; a text says what is wrong."""
+        """Return the sums over the samples to fit on, and over those held out; or a text that names a fault."""
         weight, bias = present
         sums: tuple[Pairs, Pairs] | None = None
         seen = 0
@@ -256,7 +256,7 @@ class PairedRun:
                     rows.append(read)
             yield reason or rows
 
-    def _wanted(self, step: Step) -> list[str]:
+    def _wanted_tensors(self, step: Step) -> list[str]:
         """Return the dense tensors that a step is fitted to, and those that it reads beside the pruned network."""
         beside = step.sources if step.beside else ()
         targets = (self._targets.tensor(linear) for linear in step.linears)
@@ -267,7 +267,7 @@ class PairedRun:
     ) -> Iterable[tuple[Mapping[str, Array], Mapping[str, Array]]]:
         """Yield the values of the dense and of the pruned network, batch by batch."""
         counterpart = self._surroundings.counterpart
-        wanted = self._wanted(step)
+        wanted = self._wanted_tensors(step)
         if step.beside:
             for values in self._dense.advance(wanted):
                 yield values, {source: self._targets.plain(values, source) for source in step.sources}
@@ -314,7 +314,7 @@ def _bounds(step: Step) -> list[int]:
 
 
 def _pivot(rows: Sequence[Rows], bias: Array) -> Array:
-    """Return means of what is read: of each reader that has a bias of its own, else of the first that reads any."""
+    """Return means of the inputs: of each reader that has a bias of its own, else of the first that reads any."""
     if bias.ndim == 2:
         return _mean(next(read for read in rows if read.x.shape[1]))
     return np.stack([_mean(read) for read in rows])

@@ -132,7 +132,7 @@ def _scaled(linear: Linear, y: Array, shortcut: Shortcut | None) -> Array:
 
 
 def _misfit(linears: Sequence[Linear], x: Array, targets: Sequence[Array], shape: tuple[int, ...]) -> str | None:
-    """Return what is wrong with the shapes of an input and of targets."""
+    """Return the fault in the shapes of an input and of targets, if there is any."""
     linear = linears[0]
     rank, channels = x.ndim, 1 if linear.spatial else -1
     if linear.spatial and rank != linear.rank:

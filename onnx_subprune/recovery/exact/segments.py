@@ -75,7 +75,7 @@ class Segments:
 
     def pending(self, wanted: Collection[str]) -> list[onnx.NodeProto]:
         """Return the nodes that have to run for these tensors, in order."""
-        return [self._nodes[index] for index in self._needed(wanted)]
+        return [self._nodes[index] for index in self._pending_nodes(wanted)]
 
     def advance(self, wanted: Collection[str]) -> Iterator[dict[str, Array]]:
         """Yield the wanted tensors of one batch after the other; the nodes they need have run when all are through.
@@ -85,12 +85,12 @@ class Segments:
 
         """
         wanted = tuple(dict.fromkeys(wanted))
-        todo = self._needed(wanted)
+        todo = self._pending_nodes(wanted)
         self._waiting.difference_update(todo)
         self._asked -= Counter(wanted)
-        session, fetched = self._opened(todo, wanted)
+        session, fetched = self._open_session(todo, wanted)
         inputs = [] if session is None else [spec.name for spec in session.get_inputs()]
-        later = self._later()
+        later = self._names_to_keep()
         for batch in range(self._batches):
             values: dict[str, Array] = {}
             if session is not None:
@@ -102,7 +102,7 @@ class Segments:
             if name not in later:
                 self._store.drop(name)
 
-    def _needed(self, wanted: Collection[str]) -> list[int]:
+    def _pending_nodes(self, wanted: Collection[str]) -> list[int]:
         """Return the nodes that still have to run, in order."""
         needed: set[int] = set()
         queue = [name for name in wanted if name not in self._store]
@@ -113,8 +113,8 @@ class Segments:
                 queue += [name for name in self._reads[index] if name not in self._store]
         return sorted(needed)
 
-    def _later(self) -> set[str]:
-        """Return what is to be kept: it was asked for, or nodes read it that are still to run, or to run again."""
+    def _names_to_keep(self) -> set[str]:
+        """Return the tensors to keep: those asked for, and those read by nodes that are to run, or to run again."""
         queue = [*self._asked, *(name for index in self._waiting for name in self._reads[index])]
         kept: set[str] = set()
         while queue:
@@ -125,10 +125,12 @@ class Segments:
                 queue += self._reads[index] if index in self._again and index is not None else ()
         return kept - {name for index in self._again for name in self._nodes[index].output}
 
-    def _opened(self, todo: Sequence[int], wanted: Collection[str]) -> tuple[ort.InferenceSession | None, list[str]]:
-        """Return a session of nodes and what is fetched from it; of makers of what cannot be kept, take note."""
+    def _open_session(
+        self, todo: Sequence[int], wanted: Collection[str]
+    ) -> tuple[ort.InferenceSession | None, list[str]]:
+        """Return a session of nodes and its outputs; take note of nodes that make tensors which cannot be kept."""
         outputs = {name for index in todo for name in self._nodes[index].output if name}
-        while fetched := sorted(outputs & (self._later() | set(wanted))):
+        while fetched := sorted(outputs & (self._names_to_keep() | set(wanted))):
             session = self._session(todo, outputs, fetched)
             lost = {self._makers[value.name] for value in session.get_outputs() if not _is_kept(value.type)}
             if not lost - self._again:
@@ -151,17 +153,17 @@ class Segments:
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in fetched)
         read_before = sorted((read - set(outputs)) & set(self._store.names()))
         # Known sizes matter: of a shape that is computed, the runtime must know how many axes it has.
-        graph.input.extend(self._declared(name, sized=True) for name in read_before)
+        graph.input.extend(self._value_info(name, sized=True) for name in read_before)
         providers, threads = self._run_on
         try:
             return open_session(piece, providers, threads=threads)
         except ModelError:
             # And they contradict a branch that is not taken for tensors of such sizes.
             del graph.input[:]
-            graph.input.extend(self._declared(name, sized=False) for name in read_before)
+            graph.input.extend(self._value_info(name, sized=False) for name in read_before)
             return open_session(piece, providers, threads=threads)
 
-    def _declared(self, name: str, *, sized: bool) -> onnx.ValueInfoProto:
+    def _value_info(self, name: str, *, sized: bool) -> onnx.ValueInfoProto:
         dtype, sizes = self._store.kind(name)
         kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
         return onnx.helper.make_tensor_value_info(name, kind, [size if sized else None for size in sizes])

@@ -106,7 +106,7 @@ def find_shortcut(linear: Linear, readers: Readers, reads: Counter[str], constan
 
 
 def _per_channel(linear: Linear, values: Array) -> Array | None:
-    """Return a constant that multiplies a layer's output as a value for each channel; None where it varies besides."""
+    """Return a constant factor of a layer's output, a value for each channel; None where it varies along other axes."""
     behind = math.prod(values.shape[values.ndim - linear.behind :]) if linear.behind else 1
     if behind != 1 or linear.behind > values.ndim or values.size not in (1, linear.outputs):
         return None

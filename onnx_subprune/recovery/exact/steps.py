@@ -1,4 +1,4 @@
-"""What is fitted at once, and in which order.
+"""Which layers are fitted at once, and in which order.
 
 Layers that read the same rows are fitted at once, each with a weight of its own. Layers that share a weight are fitted
 at once too: one weight, over the rows of all of them. A step comes as soon as all layers before it are fitted, so the
@@ -85,11 +85,11 @@ def steps_of(
     model: onnx.ModelProto, linears: Sequence[Linear], surroundings: Surroundings, settings: Settings
 ) -> list[Step]:
     """Return the layers of a pruned network in the order in which they are fitted."""
-    steps = _together(linears, surroundings, settings)
+    steps = _joint_steps(linears, surroundings, settings)
     return _ordered(model, steps) if any(step.shared for step in steps) else steps
 
 
-def _together(linears: Sequence[Linear], surroundings: Surroundings, settings: Settings) -> list[Step]:
+def _joint_steps(linears: Sequence[Linear], surroundings: Surroundings, settings: Settings) -> list[Step]:
     """Return the layers in order, those that are fitted at once in one step, at the place of the first."""
     sharing: dict[str, list[Linear]] = {}
     for linear in linears:

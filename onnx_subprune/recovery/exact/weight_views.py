@@ -64,7 +64,7 @@ class Views:
         self._returned = {value.name for value in model.graph.output}
 
     def of(self, name: str) -> View | None:
-        """Return the weight behind the input of a node; None for what is computed otherwise."""
+        """Return the weight behind the input of a node; None for a tensor that is computed otherwise."""
         chain = follow(name, self._stored.__contains__, self._links.get)
         if chain is None:
             return None

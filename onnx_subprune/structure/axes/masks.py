@@ -1,4 +1,4 @@
-"""What is left of an axis once units are gone: the only thing that shrinking any tensor needs.
+"""The rest of an axis once units are gone: the only thing that shrinking any tensor needs.
 
 Removing units from Atoms gives each Dim a keep mask: the product is the outer AND of its factors' masks, the
 concatenation is the concatenation of its parts' masks.

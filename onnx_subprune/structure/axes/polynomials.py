@@ -37,7 +37,12 @@ class Monomials:
         return len(self._index)
 
     def values(self, counts: Mapping[Atom, int]) -> NDArray[np.int64]:
-        """Return the products, int64 [terms], when each Atom in `counts` keeps that many units."""
+        """Return the products, int64 [terms], when each Atom in `counts` keeps that many units.
+
+        Args:
+            counts: units that stay, by Atom; those that are not there are whole.
+
+        """
         lengths = np.array([*(length.value(counts) for length in self._lengths), 1], np.int64)
         return np.asarray(lengths[self._index].prod(axis=1))
 

@@ -44,7 +44,13 @@ class Size:
 
 @dataclass(frozen=True)
 class Operation:
-    """An integer operation on extents; `name` is the ONNX operator."""
+    """An integer operation on extents; `name` is the ONNX operator.
+
+    Attributes:
+        name: such as "Mul".
+        arguments: extents, in the order of the operator's inputs.
+
+    """
 
     name: str
     arguments: tuple[Extent, ...]
@@ -71,7 +77,20 @@ _PYTHON: dict[str, Callable[[int, int], int]] = {
 
 
 def evaluate(extent: Extent, keeps: Keeps) -> int:
-    """Return the value of `extent` once the units outside `keeps` are gone (`{}`: before pruning)."""
+    """Return the value of `extent` once the units outside `keeps` are gone (`{}`: before pruning).
+
+    Args:
+        extent: an integer, a size or an operation on such; a run-time size counts with its nominal value.
+        keeps: for each Atom that loses units, bool [size].
+
+    >>> import numpy as np
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> channels = fresh(4)
+    >>> half = apply("Div", Size(channels), 2)
+    >>> evaluate(half, {}), evaluate(half, {channels.factors[0]: np.array([True, False, True, False])})
+    (2, 1)
+
+    """
     if isinstance(extent, int):
         return extent
     if isinstance(extent, Unknown):
@@ -85,7 +104,16 @@ def evaluate(extent: Extent, keeps: Keeps) -> int:
 
 
 def apply(name: str, *arguments: Extent) -> Extent:
-    """Return the operation, folded at once where all its arguments are literals."""
+    """Return an operation on extents, folded at once where all its arguments are literals.
+
+    Args:
+        name: of the ONNX operator, such as "Mul".
+        arguments: its inputs, in order.
+
+    >>> apply("Mul", 3, 4)
+    12
+
+    """
     if name == "Where" and isinstance(arguments[0], int):
         return arguments[1] if arguments[0] else arguments[2]
     if name in ("Max", "Min") and all(in_step(arguments[0], other) for other in arguments[1:]):
@@ -102,7 +130,12 @@ def _is_negative(extent: Extent) -> bool:
 
 
 def dense(extent: Extent) -> Extent | None:
-    """Return what `extent` is as long as nothing is removed: run-time sizes and numbers; None where that is unsaid."""
+    """Return `extent` as it is while nothing is removed: run-time sizes and numbers; None where that is unsaid.
+
+    Args:
+        extent: an integer, a size or an operation on such.
+
+    """
     if isinstance(extent, Size):
         factors = extent.dim.resolve().factors
         unknown = Dim(tuple(factor for factor in factors if factor.dynamic))
@@ -118,7 +151,15 @@ def dense(extent: Extent) -> Extent | None:
 
 
 def total(*terms: Extent) -> Extent:
-    """Return the sum of extents."""
+    """Return the sum of extents.
+
+    Args:
+        terms: of the sum; none make 0.
+
+    >>> total(2, 3, 4)
+    9
+
+    """
     result: Extent = 0
     for term in terms:
         result = term if result == 0 else apply("Add", result, term)
@@ -126,7 +167,17 @@ def total(*terms: Extent) -> Extent:
 
 
 def dims_of(extent: Extent) -> Iterator[Dim]:
-    """Yield the Dims whose size `extent` depends on."""
+    """Yield the Dims whose size `extent` depends on.
+
+    Args:
+        extent: an integer, which depends on none, a size or an operation on such.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> channels = fresh(4)
+    >>> list(dims_of(apply("Mul", Size(channels), 2))) == [channels]
+    True
+
+    """
     if isinstance(extent, Size):
         yield extent.dim
     elif isinstance(extent, Operation):
@@ -135,7 +186,16 @@ def dims_of(extent: Extent) -> Iterator[Dim]:
 
 
 def fixed(extent: Extent) -> int | None:
-    """Return the value of an extent before pruning, or None where it depends on a size known at run time only."""
+    """Return the value of an extent before pruning, or None where it depends on a size known at run time only.
+
+    Args:
+        extent: an integer, a size or an operation on such.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> fixed(Size(fresh(4))), fixed(Size(fresh(4, dynamic=True)))
+    (4, None)
+
+    """
     return None if _is_unknown(extent) or any(dim.dynamic for dim in dims_of(extent)) else evaluate(extent, {})
 
 
@@ -144,13 +204,35 @@ def _is_unknown(extent: Extent) -> bool:
 
 
 def in_step(a: Extent, b: Extent) -> bool:
-    """Whether two extents are equal whatever units are removed, and whatever the sizes known at run time only."""
+    """Whether two extents are equal whatever units are removed, and whatever the sizes known at run time only.
+
+    Args:
+        a: one extent.
+        b: the other; the order does not matter.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> a, b = Size(fresh(4)), Size(fresh(4))
+    >>> in_step(apply("Mul", a, 2), apply("Mul", 2, a)), in_step(a, b)
+    (True, False)
+
+    """
     x, y = _factorise(a), _factorise(b)
     return a == b or (x is not None and y is not None and x == y)
 
 
 def proportional(a: Extent, b: Extent) -> bool:
-    """Whether the ratio of two extents is the same for all sizes known at run time only, whatever is removed."""
+    """Whether the ratio of two extents is the same for all sizes known at run time only, whatever is removed.
+
+    Args:
+        a: one extent.
+        b: the other; the order does not matter.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> batch = Size(fresh(5, dynamic=True))
+    >>> proportional(batch, apply("Mul", batch, 3)), proportional(batch, 3)
+    (True, False)
+
+    """
     x, y = _factorise(a), _factorise(b)
     return x is not None and y is not None and _unknowns(x[1]) == _unknowns(y[1])
 
@@ -185,12 +267,28 @@ class Monomial:
     dynamic: tuple[Factor, ...]
 
     def times(self, other: Monomial) -> Monomial:
-        """Return the product."""
+        """Return the product of two monomials.
+
+        Args:
+            other: the second factor; its dynamic factors follow the first's.
+
+        """
         return Monomial(self.static * other.static, self.dynamic + other.dynamic)
 
 
 def monomial(extent: Extent) -> Monomial | None:
-    """Return `extent` as a monomial, or None where it is not one."""
+    """Return an extent as a monomial, or None where it is not one.
+
+    Args:
+        extent: an integer, a size or an operation on such.
+
+    >>> from onnx_subprune.structure.axes.terms import fresh
+    >>> batch = fresh(5, dynamic=True)
+    >>> times = monomial(apply("Mul", Size(batch), 3))
+    >>> times.static, times.dynamic == batch.factors
+    (3, True)
+
+    """
     if isinstance(extent, int):
         return Monomial(extent, ()) if extent > 0 else None
     if isinstance(extent, Size):

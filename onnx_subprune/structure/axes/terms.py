@@ -1,4 +1,4 @@
-"""The terms of the algebra of axes: Atoms, concatenations and products, and what is known of run-time sizes.
+"""The terms of the algebra of axes: Atoms, concatenations and products, and knowledge of run-time sizes.
 
 A run-time size is an Atom that is `dynamic`. Nothing is ever pruned from it; which of them are equal matters where a
 Reshape lines up the factors beside them. An axis that others were broadcast to covers them.
@@ -31,6 +31,12 @@ class Atom:
 
     Entries that are `apart` hold different things (directions, gates), not positions of the same features. A run-time
     size that others were broadcast to `covers` them: each of them is then equal to it or 1.
+
+    Args:
+        size: number of entries.
+        dynamic: whether the size is known at run time only.
+        covers: axes that were broadcast to this one.
+
     """
 
     __slots__ = ("apart", "bound", "covers", "dynamic", "reasons", "size")
@@ -103,7 +109,7 @@ ONE = Dim(())
 
 
 def resolved(factor: Factor) -> tuple[Factor, ...]:
-    """Return what a factor has been refined to by now."""
+    """Return the factors that a factor has been refined to by now."""
     if isinstance(factor, Atom):
         last = _last(factor)
         if last.bound is None:
@@ -130,22 +136,60 @@ def _last(atom: Atom) -> Atom:
 
 
 def fresh(size: int, dynamic: bool = False, covers: tuple[Dim, ...] = ()) -> Dim:
-    """Return a Dim of one new Atom; a static axis of one entry needs none."""
+    """Return an axis of one new Atom; a static axis of one entry needs none.
+
+    Args:
+        size: entries; the nominal size where it is dynamic.
+        dynamic: whether the size is known at run time only.
+        covers: axes that were broadcast to this one; each has its size at run time, or 1.
+
+    >>> fresh(3).size, fresh(1) == ONE
+    (3, True)
+
+    """
     return ONE if size == 1 and not dynamic else Dim((Atom(size, dynamic, covers),))
 
 
 def product(*dims: Dim) -> Dim:
-    """Return the row-major product of `dims`."""
+    """Return the row-major product of axes.
+
+    Args:
+        dims: outermost first; none make the axis of one entry.
+
+    >>> product(fresh(2), fresh(3)).size
+    6
+
+    """
     return Dim(tuple(factor for dim in dims for factor in dim.factors))
 
 
 def purely_dynamic(dim: Dim) -> bool:
-    """Whether the axis is made of run-time sizes alone: nothing of it can be pruned, only its size matters."""
+    """Whether an axis is made of run-time sizes alone: nothing of it can be pruned, only its size matters.
+
+    Args:
+        dim: the axis.
+
+    >>> batch = fresh(5, dynamic=True)
+    >>> purely_dynamic(batch), purely_dynamic(product(batch, fresh(3)))
+    (True, False)
+
+    """
     return dim.dynamic and all(atom.dynamic for atom in dim.atoms())
 
 
 def covers(wide: Dim, narrow: Dim) -> bool:
-    """Whether at run time `narrow` is equal to `wide` or 1, because it was broadcast to it."""
+    """Whether at run time `narrow` is equal to `wide` or 1, because it was broadcast to it.
+
+    Args:
+        wide: a run-time size.
+        narrow: another.
+
+    >>> narrow = fresh(5, dynamic=True)
+    >>> wide = fresh(5, dynamic=True, covers=(narrow,))
+    >>> covers(wide, narrow), covers(narrow, wide)
+    (True, False)
+
+    """
     narrow = narrow.resolve()
     seen: set[Dim] = set()
     queue = [ONE, wide]
@@ -160,12 +204,29 @@ def covers(wide: Dim, narrow: Dim) -> bool:
 
 
 def concat(*dims: Dim) -> Dim:
-    """Return `dims` laid end to end."""
+    """Return axes laid end to end as one axis.
+
+    Args:
+        dims: in the order of their entries; at least one.
+
+    >>> concat(fresh(2), fresh(3)).size
+    5
+
+    """
     return dims[0] if len(dims) == 1 else Dim((Concat(dims),))
 
 
 def pair_covered(wide: Sequence[Factor], narrow: Sequence[Factor]) -> list[tuple[Factor, Factor]] | None:
-    """Pair each of some run-time sizes with one of others that it was broadcast to, and therefore divides."""
+    """Pair run-time sizes with others that they were broadcast to, and that they therefore divide.
+
+    Args:
+        wide: the sizes that cover others.
+        narrow: the sizes that are covered.
+
+    Returns:
+        Pairs (wide, narrow), as many as `narrow` has factors; None where one of these has no partner of its own.
+
+    """
     rest, pairs = list(wide), []
     for factor in narrow:
         cover = next((f for f in rest if covers(Dim((f,)), Dim((factor,)))), None)

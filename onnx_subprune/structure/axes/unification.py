@@ -32,14 +32,35 @@ __all__ = ["carve", "freeze", "same_size", "set_apart", "split", "unify"]
 
 
 def freeze(dim: Dim, reason: str) -> None:
-    """Forbid every Atom of `dim` to shrink, for `reason`."""
+    """Forbid every Atom of an axis to shrink.
+
+    Args:
+        dim: the axis.
+        reason: for the user to read; it is entered once.
+
+    >>> channels = fresh(4)
+    >>> freeze(channels, "it is a graph output")
+    >>> channels.factors[0].reasons
+    ['it is a graph output']
+
+    """
     for atom in dim.atoms():
         if reason not in atom.reasons:
             atom.reasons.append(reason)
 
 
 def set_apart(dim: Dim) -> None:
-    """Note that the entries of `dim` hold different things, whatever it is unified with."""
+    """Note that the entries of an axis hold different things, whatever it is unified with.
+
+    Args:
+        dim: the axis, such as that of a recurrent layer's gates.
+
+    >>> gates = fresh(4)
+    >>> set_apart(gates)
+    >>> gates.factors[0].apart
+    True
+
+    """
     for atom in dim.atoms():
         atom.apart = True
 
@@ -120,8 +141,13 @@ def split(dim: Dim, sizes: Sequence[int]) -> list[Dim] | None:
 def same_size(a: Dim, b: Dim) -> bool:
     """Conclude what follows from two axes having the same size at run time; returns whether anything does.
 
-    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than what
-    was broadcast to it, so each is equal to it, and what is left over is 1.
+    Where the static factors are equal, so are the products of the run-time sizes. None of these is smaller than the
+    sizes that were broadcast to it, so each is equal to it, and the others are 1.
+
+    Args:
+        a: one axis.
+        b: the other; the order does not matter.
+
     """
     a, b = a.resolve(), b.resolve()
     if _static(a) != _static(b) or a.size != b.size:
@@ -139,7 +165,7 @@ def _static(dim: Dim) -> int:
 
 
 def _bind_covered(wide: Sequence[Factor], pairs: Sequence[tuple[Factor, Factor]]) -> bool:
-    """Bind run-time sizes to what was broadcast to them, and those without a partner to 1."""
+    """Bind run-time sizes to those that were broadcast to them, and those without a partner to 1."""
     unpaired = [factor for factor in wide if all(factor is not cover for cover, _ in pairs)]
     changed = [(cover, ONE) for cover in unpaired] + [(c, Dim((n,))) for c, n in pairs if c != n]
     if any(not isinstance(cover, Atom) or cover.size != dim.size for cover, dim in changed):
@@ -243,6 +269,11 @@ def _refined_front(queue: deque[Factor]) -> Factor:
 
 def carve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
     """Rewrite a factor as two products, the first of `outer` entries; None where that is impossible.
+
+    Args:
+        factor: an Atom or a Concat; it is refined where the cut does not fall between its own factors.
+        outer: entries of the first product.
+        where: names the node that asks, for the reasons of axes that freeze.
 
     >>> head, rest = carve(fresh(12).factors[0], 3, "Reshape '/r'")
     >>> [factor.size for factor in head], [factor.size for factor in rest]

@@ -72,6 +72,11 @@ RULES: dict[tuple[str, str], Rule] = {
 
 
 def rule_of(node: gs.Node) -> Rule | None:
-    """Return the rule of a node's operator, or None."""
+    """Return the rule of a node's operator; None where there is none.
+
+    Args:
+        node: of the graph; its domain and operator are looked up in `RULES`.
+
+    """
     domain = "" if node.domain in DEFAULT_DOMAINS else node.domain
     return RULES.get((domain, node.op))

@@ -106,7 +106,7 @@ def _packed_memory(node: gs.Node, batch: Dim, sequence: Dim, heads: _Heads, ctx:
         past = ctx.input(node, 4, rank=5)
         ctx.unify(past[2], heads.keys, node)
         ctx.unify(past[4], heads.channels, node)
-    ctx.output(node, (ctx.made(node, 2), batch, heads.keys, total, heads.channels), 1)
+    ctx.output(node, (ctx.computed_axis(node, 2), batch, heads.keys, total, heads.channels), 1)
     return total
 
 
@@ -202,9 +202,9 @@ class _Operands:
         channels = q[2].size // queries if len(q) == _FLAT else q[3].size
         values = v[2].size // keys if len(v) == _FLAT else v[3].size
         heads = _Heads.of(node, queries, keys, channels, values)
-        sequence = _meet(node, q, heads.all, heads.channels, ctx)
-        length = _meet(node, k, heads.keys, heads.channels, ctx)
-        ctx.unify(_meet(node, v, heads.keys, heads.values, ctx), length, node)
+        sequence = _unify_heads(node, q, heads.all, heads.channels, ctx)
+        length = _unify_heads(node, k, heads.keys, heads.channels, ctx)
+        ctx.unify(_unify_heads(node, v, heads.keys, heads.values, ctx), length, node)
         for other in (k, v):
             # Heads may be part of the batch: those of queries go with those of keys and values.
             ctx.unify(q[0], other[0], node)
@@ -225,7 +225,7 @@ class _Operands:
     def relate(
         self, node: gs.Node, ctx: Context, *, past: tuple[int, int], scores: int, per_sample: tuple[int, ...]
     ) -> None:
-        """Set the outputs: what is attended to, the keys and values remembered, and the scores.
+        """Set the outputs: the attended values, the keys and values remembered, and the scores.
 
         Inputs `per_sample` (lengths, padding masks) hold something for each sample, as those of `past` and `scores` do.
         """
@@ -266,7 +266,7 @@ class _Operands:
             ctx.note(Default(node, "scale", 1 / math.sqrt(heads.channels.size), heads.channels))
 
 
-def _meet(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: Context) -> Dim:
+def _unify_heads(node: gs.Node, axes: tuple[Dim, ...], heads: Dim, channels: Dim, ctx: Context) -> Dim:
     """Unify the axes of queries, keys or values with heads and channels; return the axis of the sequence."""
     if len(axes) == _FLAT:
         ctx.unify(axes[2], product(heads, channels), node)
@@ -283,13 +283,13 @@ def _hold_batch(node: gs.Node, batch: Dim, inputs: tuple[int, ...], ctx: Context
 
 
 def _total(node: gs.Node, new: Dim, ctx: Context) -> Dim:
-    """Return the axis of what is remembered and what is new."""
+    """Return the axis of remembered entries and new ones."""
     ctx.freeze(new, node, "attends over this axis")
-    return ctx.made(node, new.size, dynamic=True)
+    return ctx.computed_axis(node, new.size, dynamic=True)
 
 
 def _scores(node: gs.Node, index: int, heads: _Heads, ctx: Context) -> None:
-    """Unify the axis of heads of what is added to the scores [..., H, S, T]."""
+    """Unify the axis of heads of the summand of the scores [..., H, S, T]."""
     axes = ctx.input(node, index) if ctx.has(node, index) else ()
     if len(axes) > 2 and axes[-3].resolve() != ONE:
         ctx.unify(axes[-3], heads.all, node)

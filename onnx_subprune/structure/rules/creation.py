@@ -49,9 +49,9 @@ def count(node: gs.Node, ctx: Context) -> None:
         raise NotUnderstood(f"{label(node)} counts by 0")
     sizes = [None if extent is None else fixed(extent) for extent in (start, limit, step)]
     if all(size is not None for size in sizes):
-        ctx.output(node, (ctx.made(node, len(range(*(size or 0 for size in sizes)))),))
+        ctx.output(node, (ctx.computed_axis(node, len(range(*(size or 0 for size in sizes)))),))
     else:
-        ctx.output(node, (ctx.made(node, 1, dynamic=True),))
+        ctx.output(node, (ctx.computed_axis(node, 1, dynamic=True),))
 
 
 def _scalar(node: gs.Node, index: int, ctx: Context) -> Extent | None:

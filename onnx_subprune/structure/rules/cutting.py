@@ -27,7 +27,7 @@ from onnx_subprune.structure.axes import (
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 
-__all__ = ["RULES", "taken"]
+__all__ = ["RULES", "axis_at"]
 
 # ONNX spells "to the end" as any integer beyond the axis; exporters use the largest of int32 or int64.
 _FAR = 2**31 - 1
@@ -42,7 +42,7 @@ def split_rule(node: gs.Node, ctx: Context) -> None:
     pieces = None if min(sizes) < 1 or sum(sizes) != x[axis].size else split(x[axis], sizes)
     if pieces is None:
         ctx.freeze(x[axis], node, "cuts this axis in the middle of a unit")
-        pieces = [ctx.made(node, size, dynamic=x[axis].dynamic) for size in sizes]
+        pieces = [ctx.computed_axis(node, size, dynamic=x[axis].dynamic) for size in sizes]
     for index, piece in enumerate(pieces):
         if explicit and not piece.dynamic:
             ctx.expect_size(node, "split" if "split" in node.attrs else 1, index, piece)
@@ -107,7 +107,7 @@ def _sliced(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
             # The first T positions of a table, for a sequence of T: a shorter table would fail where the two meet.
             return taken.end.dim
         length = _length(dim.size, evaluate(taken.start, {}), evaluate(taken.end, {}), taken.step)
-        return ctx.made(node, length, dynamic=dim.dynamic or start is None or end is None)
+        return ctx.computed_axis(node, length, dynamic=dim.dynamic or start is None or end is None)
     return _piece(node, dim, taken, ctx)
 
 
@@ -138,12 +138,12 @@ def _piece(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     start, end, size = fixed(taken.start) or 0, fixed(taken.end) or 0, dim.size
     low, high, _ = slice(start, end, 1).indices(size)
     if high <= low:
-        return _nothing(node, dim, taken, ctx)
+        return _empty_range(node, dim, taken, ctx)
     pieces = split(dim, [n for n in (low, high - low, size - high) if n])
     if pieces is None:
         ctx.freeze(dim, node, "cuts this axis in the middle of a unit")
         ctx.pin([taken.start, taken.end], node)
-        return ctx.made(node, high - low)
+        return ctx.computed_axis(node, high - low)
     before = 1 if low else 0
     lead = total(*(Size(d) for d in pieces[:before]))
     tail = total(*(Size(d) for d in pieces[before + 1 :]))
@@ -151,7 +151,7 @@ def _piece(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     return pieces[before]
 
 
-def _nothing(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
+def _empty_range(node: gs.Node, dim: Dim, taken: _Range, ctx: Context) -> Dim:
     """A range that is empty now, and with fewer units too, is an axis without entries (a rotation of all channels)."""
     start, end = fixed(taken.start) or 0, fixed(taken.end) or 0
     if start < 0 <= end:
@@ -194,15 +194,15 @@ def gather(node: gs.Node, ctx: Context) -> None:
     else:
         data = ctx.input(node, 0)
         axis = ctx.axis(node, data, 0)
-    ctx.output(node, (*data[:axis], *_picked(node, data[axis], ctx), *data[axis + 1 :]))
+    ctx.output(node, (*data[:axis], *_index_axes(node, data[axis], ctx), *data[axis + 1 :]))
 
 
-def _picked(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
+def _index_axes(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
     """Return the axes of the indices; runs of literal positions are pieces like those of a Slice."""
     indices = node.inputs[1]
     if ctx.is_constant(indices):
         axes = ctx.input(node, 1)
-        piece = taken(node, dim, [int(i) for i in np.ravel(indices.values)], ctx) if len(axes) <= 1 else None
+        piece = axis_at(node, dim, [int(i) for i in np.ravel(indices.values)], ctx) if len(axes) <= 1 else None
         if piece is not None:
             if axes:
                 ctx.unify(axes[0], piece, node)
@@ -217,7 +217,7 @@ def _picked(node: gs.Node, dim: Dim, ctx: Context) -> Sequence[Dim]:
     return ctx.input(node, 1)
 
 
-def taken(node: gs.Node, dim: Dim, positions: Sequence[int], ctx: Context) -> Dim | None:
+def axis_at(node: gs.Node, dim: Dim, positions: Sequence[int], ctx: Context) -> Dim | None:
     """Return the axis that holds the entries of `dim` at literal positions, or None where `dim` must freeze for it.
 
     Runs of consecutive positions are pieces laid end to end, cut out of `dim`; an entry between them is cut out by
@@ -275,7 +275,7 @@ def pad(node: gs.Node, ctx: Context) -> None:
             ctx.pin([before, after], node)
             sizes = [fixed(before), fixed(after)]
             grown = x[axis].size + sum(n or 0 for n in sizes)
-            x[axis] = ctx.made(node, grown, dynamic=x[axis].dynamic or None in sizes)
+            x[axis] = ctx.computed_axis(node, grown, dynamic=x[axis].dynamic or None in sizes)
             continue
         for position, end in ((i, ends[0]), (i + count, ends[1])):
             if end is not None:

@@ -31,10 +31,10 @@ def broadcast(node: gs.Node, inputs: Sequence[tuple[Dim, ...]], ctx: Context) ->
     """Return the axes of the inputs broadcast together (NumPy's rules); aligned axes are unified."""
     rank = max(len(axes) for axes in inputs)
     padded = [(ONE,) * (rank - len(axes)) + tuple(axes) for axes in inputs]
-    return tuple(_meet(node, [axes[i] for axes in padded], ctx) for i in range(rank))
+    return tuple(_broadcast_dim(node, [axes[i] for axes in padded], ctx) for i in range(rank))
 
 
-def _meet(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
+def _broadcast_dim(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
     wide = [dim for dim in dims if dim.factors and (dim.dynamic or dim.size != 1)]
     if not wide:
         return ONE
@@ -46,7 +46,7 @@ def _meet(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
 
 
 def _meet_at_run_time(node: gs.Node, dims: Sequence[Dim], ctx: Context) -> Dim:
-    """Axes of unknown size may be 1 (broadcast) or equal; only what is certain is kept."""
+    """Axes of unknown size may be 1 (broadcast) or equal; only certain knowledge is kept."""
     widest = next((dim for dim in dims if all(covers(dim, other) for other in dims)), None)
     if widest is not None:
         return widest.resolve()

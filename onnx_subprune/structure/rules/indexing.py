@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.structure.axes import ONE, Dim, evaluate, fixed
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
-from onnx_subprune.structure.rules.cutting import taken
+from onnx_subprune.structure.rules.cutting import axis_at
 
 __all__ = ["RULES"]
 
@@ -23,7 +23,7 @@ def gather_nd(node: gs.Node, ctx: Context) -> None:
         ctx.unify(x, i, node)
     literal = node.inputs[1]
     if count == 1 and not batch and len(indices) == 2 and ctx.is_constant(literal):
-        piece = taken(node, data[0], [int(i) for i in np.ravel(literal.values)], ctx)
+        piece = axis_at(node, data[0], [int(i) for i in np.ravel(literal.values)], ctx)
         if piece is not None:
             ctx.unify(indices[0], piece, node)
             ctx.note(IndexUse(node, 1, data[0]))
@@ -104,7 +104,7 @@ def one_hot(node: gs.Node, ctx: Context) -> None:
     axis = ctx.axis(node, (*indices, ONE), -1)
     depth_input = node.inputs[1] if ctx.has(node, 1) else None
     if depth_input is not None and ctx.is_constant(depth_input) and np.size(depth_input.values) == 1:
-        depth_axis = ctx.made(node, int(np.ravel(depth_input.values)[0]))
+        depth_axis = ctx.computed_axis(node, int(np.ravel(depth_input.values)[0]))
     else:
         depths = ctx.extent_list(node, 1)
         if len(depths) != 1:
@@ -112,7 +112,7 @@ def one_hot(node: gs.Node, ctx: Context) -> None:
         (depth,) = depths
         ctx.pin([depth], node)
         size = fixed(depth)
-        depth_axis = ctx.made(node, evaluate(depth, {}) if size is None else size, dynamic=size is None)
+        depth_axis = ctx.computed_axis(node, evaluate(depth, {}) if size is None else size, dynamic=size is None)
     ctx.output(node, (*indices[:axis], depth_axis, *indices[axis:]))
 
 
@@ -124,16 +124,16 @@ def compress(node: gs.Node, ctx: Context) -> None:
     axis = ctx.axis(node, x, 0)
     for dim in (x[axis], *ctx.input(node, 1)):
         ctx.freeze(dim, node, "picks single positions of this axis")
-    x[axis] = ctx.made(node, x[axis].size, dynamic=True)
+    x[axis] = ctx.computed_axis(node, x[axis].size, dynamic=True)
     ctx.output(node, x)
 
 
 def non_zero(node: gs.Node, ctx: Context) -> None:
-    """Give the positions of what is not zero, [rank, how many]."""
+    """Give the positions of the entries that are not zero, [rank, how many]."""
     x = ctx.input(node, 0)
     for dim in x:
         ctx.freeze(dim, node, "returns positions that count along this axis")
-    ctx.output(node, (ctx.made(node, len(x)), ctx.made(node, 1, dynamic=True)))
+    ctx.output(node, (ctx.computed_axis(node, len(x)), ctx.computed_axis(node, 1, dynamic=True)))
 
 
 def triangle(node: gs.Node, ctx: Context) -> None:
@@ -160,7 +160,7 @@ def suppression(node: gs.Node, ctx: Context) -> None:
     for index in (0, 1):
         for dim in ctx.input(node, index):
             ctx.freeze(dim, node, "returns positions that count along this axis")
-    ctx.output(node, (ctx.made(node, 1, dynamic=True), ctx.made(node, 3)))
+    ctx.output(node, (ctx.computed_axis(node, 1, dynamic=True), ctx.computed_axis(node, 3)))
 
 
 RULES = {

@@ -102,7 +102,7 @@ def mean_variance(node: gs.Node, ctx: Context) -> None:
 
 
 def _with_channels(node: gs.Node, ctx: Context) -> Sequence[Dim]:
-    """Return the axes of the first input, the second of which holds the channels."""
+    """Return the axes of the first input; the second axis holds the channels."""
     x = ctx.input(node, 0)
     if len(x) < 2:
         raise NotUnderstood(f"{label(node)} reads a tensor of {len(x)} axes, which has no channels")

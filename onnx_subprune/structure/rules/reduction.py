@@ -86,7 +86,7 @@ def top_k(node: gs.Node, ctx: Context) -> None:
         raise NotUnderstood(f"{label(node)} does not give one number of entries")
     ctx.pin(extents, node)
     size = fixed(extents[0])
-    x[axis] = ctx.made(node, evaluate(extents[0], {}) if size is None else size, dynamic=size is None)
+    x[axis] = ctx.computed_axis(node, evaluate(extents[0], {}) if size is None else size, dynamic=size is None)
     ctx.output(node, x)
     ctx.output(node, x, 1)
 

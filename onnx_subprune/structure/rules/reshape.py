@@ -48,7 +48,9 @@ def reshape(node: gs.Node, ctx: Context) -> None:
     if zero_copies and 0 in target[len(x) :]:
         raise NotUnderstood(f"{label(node)} copies the size of an axis that its input does not have")
     wanted: list[Extent] = [Size(x[i]) if t == 0 and zero_copies else t for i, t in enumerate(target)]
-    y = _Matcher(x, label(node), ctx.doubts).match([_declared(node, i, extent, ctx) for i, extent in enumerate(wanted)])
+    y = _Matcher(x, label(node), ctx.doubts).match(
+        [_declared_size(node, i, extent, ctx) for i, extent in enumerate(wanted)]
+    )
     where: int | str = "shape" if "shape" in node.attrs else 1
     spare = -1 not in target and zero_copies
     for i, (present, dim) in enumerate(zip(wanted, y, strict=True)):
@@ -57,7 +59,7 @@ def reshape(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, y)
 
 
-def _declared(node: gs.Node, axis: int, extent: Extent, ctx: Context) -> Extent:
+def _declared_size(node: gs.Node, axis: int, extent: Extent, ctx: Context) -> Extent:
     """Return a size that is computed in ways unknown here as that of the axis which the model says it is."""
     if extent == -1 or monomial(extent) is not None:
         return extent
@@ -75,25 +77,25 @@ class _Matcher:
 
     def match(self, wanted: list[Extent]) -> list[Dim]:
         rest: deque[Factor] = deque(product(*self.axes).resolve().factors)
-        left: list[Dim] = []
-        right: list[Dim] = []
+        leading: list[Dim] = []
+        trailing: list[Dim] = []
         todo = deque(wanted)
-        while todo and (taken := self._take(rest, todo[0])) is not None:
-            left.append(taken)
+        while todo and (taken := self._take_first(rest, todo[0])) is not None:
+            leading.append(taken)
             todo.popleft()
         while todo and (taken := self._take_last(rest, todo[-1])) is not None:
-            right.append(taken)
+            trailing.append(taken)
             todo.pop()
-        return left + self._middle(rest, list(todo)) + right[::-1]
+        return leading + self._match_middle(rest, list(todo)) + trailing[::-1]
 
-    def _middle(self, rest: deque[Factor], todo: list[Extent]) -> list[Dim]:
+    def _match_middle(self, rest: deque[Factor], todo: list[Extent]) -> list[Dim]:
         """Give all that is left to the one size still unknown; several cannot be told apart."""
         whole = Dim(tuple(rest))
         if len(todo) == 1:
             return [whole]
         if not todo:
             return []
-        around = self._around(rest, todo)
+        around = self._match_run_time_sizes(rest, todo)
         if around is not None:
             return around
         reason = f"{self.where} {REGROUPS}"
@@ -107,7 +109,7 @@ class _Matcher:
             freeze(cut[-1], reason)
         return self._fill(whole, todo, cut)
 
-    def _around(self, rest: deque[Factor], todo: list[Extent]) -> list[Dim] | None:
+    def _match_run_time_sizes(self, rest: deque[Factor], todo: list[Extent]) -> list[Dim] | None:
         """Match sizes of run time with axes that others were broadcast to, leaving the factors of -1 together.
 
         [Bx, Sx, 4, 8] -> [B, S, -1], where B was broadcast to Bx and S to Sx, gives the last axis (Bx Sx / B S) x 32:
@@ -129,18 +131,18 @@ class _Matcher:
 
     def _into_hole(self, rest: deque[Factor], todo: list[Extent], known: list[Monomial], hole: int) -> list[Dim] | None:
         """Give the axis `hole` what the sizes on either side of it leave in the middle."""
-        left = _share(rest, known[:hole])
-        right = None if left is None else _share(deque(list(rest)[len(left.taken) :][::-1]), known[hole + 1 :])
-        if left is None or right is None:
+        before = _share(rest, known[:hole])
+        behind = None if before is None else _share(deque(list(rest)[len(before.taken) :][::-1]), known[hole + 1 :])
+        if before is None or behind is None:
             return None
-        kept = tuple(rest)[len(left.taken) : len(rest) - len(right.taken)]
-        for share in (left, right):
+        kept = tuple(rest)[len(before.taken) : len(rest) - len(behind.taken)]
+        for share in (before, behind):
             # Where the quotient is not 1, the axes beside the hole hold other entries than before.
             self.doubts.append(Doubt(share.quotient, Dim(share.taken), f"{self.where} {REGROUPS}"))
         return [
-            *_Matcher((Dim(left.aligned),), self.where, self.doubts).match(todo[:hole]),
-            product(left.quotient, Dim(kept), right.quotient),
-            *_Matcher((Dim(right.aligned[::-1]),), self.where, self.doubts).match(todo[hole + 1 :]),
+            *_Matcher((Dim(before.aligned),), self.where, self.doubts).match(todo[:hole]),
+            product(before.quotient, Dim(kept), behind.quotient),
+            *_Matcher((Dim(behind.aligned[::-1]),), self.where, self.doubts).match(todo[hole + 1 :]),
         ]
 
     @staticmethod
@@ -153,7 +155,7 @@ class _Matcher:
             freeze(cut[place], "it comes out of a Reshape that regroups units")
         return cut
 
-    def _take(self, rest: deque[Factor], extent: Extent) -> Dim | None:
+    def _take_first(self, rest: deque[Factor], extent: Extent) -> Dim | None:
         need = monomial(extent)
         return None if need is None else self._collect(rest, need, last=False)
 
@@ -178,7 +180,7 @@ class _Matcher:
                 static //= factor.size
                 taken.append(factor)
             else:
-                halves = self._cut(factor, static, last)
+                halves = self._carve_off(factor, static, last)
                 if halves is None:
                     return None
                 piece, remainder = halves
@@ -189,7 +191,7 @@ class _Matcher:
         rest.extend(trial)
         return Dim(tuple(taken[::-1] if last else taken))
 
-    def _cut(self, factor: Factor, size: int, last: bool) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
+    def _carve_off(self, factor: Factor, size: int, last: bool) -> tuple[tuple[Factor, ...], tuple[Factor, ...]] | None:
         """Carve `size` entries off the outer (first) or inner (last) side of a factor."""
         # Of size 1 there is nothing to carve: what is still needed then is a size of run time, and this is none.
         if size <= 1 or factor.size % size:

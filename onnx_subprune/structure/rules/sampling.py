@@ -31,8 +31,8 @@ def affine_grid(node: gs.Node, ctx: Context) -> None:
         ctx.freeze(dim, node, "computes places from this axis")
     wanted = ctx.extent_list(node, 1)
     ctx.pin(wanted, node)
-    space = [ctx.made(node, evaluate(size, {}), dynamic=fixed(size) is None) for size in wanted[2:]]
-    ctx.output(node, (theta[0], *space, ctx.made(node, theta[1].size)))
+    space = [ctx.computed_axis(node, evaluate(size, {}), dynamic=fixed(size) is None) for size in wanted[2:]]
+    ctx.output(node, (theta[0], *space, ctx.computed_axis(node, theta[1].size)))
 
 
 def regions(node: gs.Node, ctx: Context) -> None:
@@ -45,7 +45,7 @@ def regions(node: gs.Node, ctx: Context) -> None:
     for dim in (x[0], *x[2:], rois[1]):
         ctx.freeze(dim, node, "looks regions up along this axis")
     sizes = node.attrs.get("pooled_shape") or [node.attrs.get(f"output_{side}", 1) for side in ("height", "width")]
-    ctx.output(node, (rois[0], x[1], *(ctx.made(node, int(size)) for size in sizes)))
+    ctx.output(node, (rois[0], x[1], *(ctx.computed_axis(node, int(size)) for size in sizes)))
 
 
 def column_to_image(node: gs.Node, ctx: Context) -> None:
@@ -59,7 +59,7 @@ def column_to_image(node: gs.Node, ctx: Context) -> None:
     ctx.unify(columns, product(channels, inner), node)
     for dim in (inner, places):
         ctx.freeze(dim, node, "lays this axis out in space")
-    ctx.output(node, (n, channels, *(ctx.made(node, size) for size in image)))
+    ctx.output(node, (n, channels, *(ctx.computed_axis(node, size) for size in image)))
 
 
 RULES = {

@@ -124,7 +124,7 @@ def sliced(node: gs.Node, ctx: Context) -> Extents | None:
 
 
 def concat(node: gs.Node, ctx: Context) -> Extents | None:
-    """Concat of integer vectors, one of which is a shape; entries of the others may be computed in other ways."""
+    """Concat of integer vectors, a shape among them; entries of the others may be computed in other ways."""
     pieces = [ctx.extents_of(tensor) for tensor in node.inputs]
     sizes = any(not isinstance(value, int) for array in pieces if array is not None for value in array.ravel())
     if sizes:

@@ -59,7 +59,7 @@ def slide(
         same = window.stride == 1 and size == dim.size and "output_shape" not in node.attrs
         if not (same and window.pointwise):
             ctx.freeze(dim, node, "slides a window along this axis")
-        result.append(dim if same else ctx.made(node, size, dynamic=dim.dynamic))
+        result.append(dim if same else ctx.computed_axis(node, size, dynamic=dim.dynamic))
     return result
 
 
@@ -128,7 +128,7 @@ def resize(node: gs.Node, ctx: Context) -> None:
             y[axis] = _resized_to(node, x[axis], sizes, position, ctx)
         elif scales is not None and scales[position] != 1:
             ctx.freeze(x[axis], node, "resamples this axis")
-            y[axis] = ctx.made(node, int(x[axis].size * scales[position]), dynamic=x[axis].dynamic)
+            y[axis] = ctx.computed_axis(node, int(x[axis].size * scales[position]), dynamic=x[axis].dynamic)
     ctx.output(node, y)
 
 
@@ -144,8 +144,8 @@ def _resized_to(node: gs.Node, dim: Dim, index: int, position: int, ctx: Context
     ctx.pin([extent], node)
     size = fixed(extent)
     if size is None:
-        return ctx.made(node, dim.size if isinstance(extent, Unknown) else evaluate(extent, {}), dynamic=True)
-    return ctx.made(node, size)
+        return ctx.computed_axis(node, dim.size if isinstance(extent, Unknown) else evaluate(extent, {}), dynamic=True)
+    return ctx.computed_axis(node, size)
 
 
 def _resize_inputs(node: gs.Node, ctx: Context) -> tuple[list[float] | None, int | None]:
@@ -182,7 +182,7 @@ def space_to_depth(node: gs.Node, ctx: Context) -> None:
         inner = fresh(block)
         ctx.freeze(inner, node, "moves this axis into the channels")
         blocks.append(inner)
-    y = [ctx.made(node, dim.size // block, dynamic=dim.dynamic) for dim in (h, w)]
+    y = [ctx.computed_axis(node, dim.size // block, dynamic=dim.dynamic) for dim in (h, w)]
     ctx.output(node, (n, product(*blocks, c), *y))
 
 

@@ -8,7 +8,14 @@ import numpy as np
 import onnx
 
 from onnx_subprune.network.inputs import prepare, pruning_statistics
-from onnx_subprune.network.taps import few_row_warnings, normalisation_grams, pairs_of, readers_of, tap_of, taps_of
+from onnx_subprune.network.tapped_features import (
+    few_row_warnings,
+    normalisation_grams,
+    pairs_of,
+    readers_of,
+    tap_of,
+    taps_of,
+)
 from onnx_subprune.options import Options
 
 OPTIONS = Options(threads=1)
