@@ -187,10 +187,10 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
     listed = [ComparisonPoint(name, tuple(dict.fromkeys(of)), why) for name, (of, why) in points.items()]
     if not listed:
         # Nothing depends on weights that this walk knows: all that is computed counts.
-        for output in model.graph.output:
-            before = _before_saturation(output.name, makers, makers)
-            listed += [ComparisonPoint(tensor, (output.name,), reason) for tensor, reason in before.items()]
-            listed += [] if before else [ComparisonPoint(output.name, (output.name,))]
+        for name in (value.name for value in model.graph.output):
+            before = _before_saturation(name, makers, makers)
+            listed += [ComparisonPoint(tensor, (name,), reason) for tensor, reason in before.items()]
+            listed += [] if before else [ComparisonPoint(name, (name,))]
     return Comparisons(tuple(listed), tuple(scope.decisions))
 
 

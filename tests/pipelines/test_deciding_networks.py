@@ -1,4 +1,4 @@
-"""Networks that decide, draw or saturate, as people deploy them: pruned, measured and verified where that means something."""
+"""Networks that decide, draw or saturate, as people deploy them: they are pruned, measured and verified."""
 
 from __future__ import annotations
 
