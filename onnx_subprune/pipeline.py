@@ -19,7 +19,7 @@ from onnx_subprune.network.inputs import check_pruning_statistics, prepare, prob
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
-from onnx_subprune.network.verify import check_structure, verify
+from onnx_subprune.network.verify import check_normalised, check_structure, verify
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Choice, choose, choose_again
@@ -69,13 +69,16 @@ def prune(
     analysis, dataset = prepare(model, data, options, statistics)
     # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
+    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
     distance = output_distance(analysis, dataset, options)
-    study = measure_losses(Study(analysis, statistics, dataset, options, distance, progress, curves, meter))
+    study = measure_losses(
+        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance)
+    )
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
         # The result is the network that was measured.
@@ -139,8 +142,9 @@ def apply(
         statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
+    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     distance = output_distance(analysis, dataset, options)
-    calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress)
+    calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, tolerance=tolerance)
     return _carry_out(calibrated, Choice(plan, []))
 
 
@@ -190,7 +194,7 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(calibrated.progress, "verifying")
         feeds = probe(analysis, calibrated.dataset, options)
-        check_structure(analysis, plan, feeds)
+        check_structure(analysis, plan, feeds, calibrated.tolerance)
         verify(network.model, analysis.model, feeds)
     return Result(
         model=network.model,

@@ -17,7 +17,12 @@ from onnx_subprune.evaluate.comparison import Conditions, Measured, measure
 from onnx_subprune.formatting import change, count, html_table, milliseconds
 from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.network.group_documents import frozen_document, group_document, notices_document
+from onnx_subprune.network.group_documents import (
+    comparisons_document,
+    frozen_document,
+    group_document,
+    notices_document,
+)
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.drop_search import Drop
@@ -156,6 +161,7 @@ class Result:
             "losses_at": self.losses_at if any(curve.loss is not None for curve in self.curves) else None,
             "groups": list(self._groups()),
             "frozen": [frozen_document(group) for group in analysis.structure.frozen],
+            **comparisons_document(analysis.comparisons),
             **notices_document(analysis.structure, analysis.refusals),
             "calibration": self._calibration(source),
             "errors": dict(self.errors),

@@ -39,4 +39,10 @@ def inspect(
             tables.append(report.group_table(document))
         if document["frozen"]:
             tables.append(report.frozen_table(document))
-        screen.show(document, *tables, *report.notice_lines(document), report.totals(document))
+        screen.show(
+            document,
+            *tables,
+            *report.notice_lines(document),
+            *report.comparison_lines(document),
+            report.totals(document),
+        )

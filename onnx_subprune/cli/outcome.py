@@ -68,7 +68,12 @@ class Ending:
         tables = [report.cost_table(document), report.width_table(document)]
         if self.latency and measured is not None and measured.timing is not None:
             tables.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
-        lines = (*report.notice_lines(document), report.drop_line(document), report.odd_widths_line(document))
+        lines = (
+            *report.notice_lines(document),
+            *report.comparison_lines(document),
+            report.drop_line(document),
+            report.odd_widths_line(document),
+        )
         screen.show(document, *tables, *filter(None, lines))
 
 

@@ -23,7 +23,13 @@ from onnx_subprune.model import (
     load_model,
     measure_cost,
 )
-from onnx_subprune.network.group_documents import frozen_document, group_document, notices_document
+from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.network.group_documents import (
+    comparisons_document,
+    frozen_document,
+    group_document,
+    notices_document,
+)
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -67,6 +73,11 @@ class Analysis:
         """The cost of the model as given."""
         return measure_cost(self.model, self.input_shapes)
 
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Where networks are compared with this one."""
+        return comparisons_of(self.normalised)
+
     @property
     def prunable_share(self) -> dict[str, float]:
         """The shares of `parameters` and `macs` that go when every prunable group is emptied: those that touch one."""
@@ -86,6 +97,7 @@ class Analysis:
             "prunable_share": self.prunable_share,
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
+            **comparisons_document(self.comparisons),
             **notices_document(self.structure, self.refusals),
         }
 

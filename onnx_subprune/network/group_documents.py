@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from onnx_subprune.model.decisions import Comparisons
 from onnx_subprune.structure import Group, Structure
 
-__all__ = ["frozen_document", "group_document", "notices_document"]
+__all__ = ["comparisons_document", "frozen_document", "group_document", "notices_document"]
 
 
 def group_document(group: Group) -> dict[str, Any]:
@@ -49,3 +50,9 @@ def notices_document(structure: Structure, refusals: Sequence[str]) -> dict[str,
     """
     notices = {"rule_errors": [asdict(error) for error in structure.rule_errors], "refusals": list(refusals)}
     return {name: entries for name, entries in notices.items() if entries}
+
+
+def comparisons_document(comparisons: Comparisons) -> dict[str, Any]:
+    """Return `compared_at`, where networks are compared; nothing where that is at the outputs themselves."""
+    points = [asdict(point) for point in comparisons.points]
+    return {"compared_at": points} if any(point["reason"] is not None for point in points) else {}

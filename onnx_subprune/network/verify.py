@@ -138,21 +138,21 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
     return tolerance
 
 
-def check_structure(analysis: Analysis, plan: Plan, probe: Probe) -> None:
+def check_structure(analysis: Analysis, plan: Plan, probe: Probe, tolerance: float = TOLERANCE) -> None:
     """Hold the structure to the mask oracle; where it was misread, name the groups that are to be left whole.
 
-    Both sides of the oracle start from the network as the passes wrote it, so that is held to the user's first.
+    Both sides of the oracle start from the network as the passes wrote it; `check_normalised` holds that to the user's.
 
     Args:
         analysis: of the dense network.
         plan: says which units are removed.
         probe: a few inputs, the arrays by name.
+        tolerance: largest relative error that is rounding, as `check_normalised` returns it.
 
     Raises:
         InternalError: two networks that must agree do not.
 
     """
-    tolerance = check_normalised(analysis, probe)
     if not _is_misread(analysis, plan, probe, tolerance):
         return
     names = [group.name for group in plan.groups if len(group.kept) < group.size]

@@ -7,7 +7,7 @@ from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, p
 from onnx_subprune.report.notebook_figures import plot
 from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
-from onnx_subprune.report.structure_tables import frozen_table, group_table, notice_lines, totals
+from onnx_subprune.report.structure_tables import comparison_lines, frozen_table, group_table, notice_lines, totals
 from onnx_subprune.report.write import check_name, is_page, write_json, write_report
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Environment",
     "accuracy_table",
     "check_name",
+    "comparison_lines",
     "cost_table",
     "drop_line",
     "environment_table",

@@ -10,7 +10,7 @@ from rich.table import Table
 from onnx_subprune.formatting import count
 from onnx_subprune.report.table import table
 
-__all__ = ["frozen_table", "group_table", "notice_lines", "totals"]
+__all__ = ["comparison_lines", "frozen_table", "group_table", "notice_lines", "totals"]
 
 
 def group_table(document: Mapping[str, Any]) -> Table:
@@ -62,6 +62,15 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
         f"internal error of the rule for {operator} at node '{first}'{f' and {len(others)} more' if others else ''}: "
         f"{error}; please report this"
         for (operator, error), (first, *others) in nodes.items()
+    ]
+
+
+def comparison_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every tensor that networks are compared at in the place of an output."""
+    return [
+        f"compared at '{point['tensor']}' for {', '.join(map(repr, point['outputs']))}: {point['reason']}"
+        for point in document.get("compared_at", ())
+        if point["reason"] is not None
     ]
 
 
