@@ -19,7 +19,7 @@ from onnx_subprune.evaluate import OutputFidelity, fidelity, perplexity, top1
 from onnx_subprune.evaluate.class_agreement import ClassAgreement
 from onnx_subprune.evaluate.fidelity import _Sums
 from onnx_subprune.evaluate.output_error import OutputDistance
-from onnx_subprune.evaluate.perplexity import _counted, _losses
+from onnx_subprune.evaluate.perplexity import _counted_tokens, _losses
 from onnx_subprune.model import Runtime, input_specs
 
 FEW = settings(max_examples=20, deadline=None)
@@ -209,7 +209,7 @@ def test_losses_are_negative_logarithms_of_probabilities(seed: int, rows: int, l
     logits = 4 * generator.standard_normal((rows, length, vocabulary))
     tokens = generator.integers(0, vocabulary, (rows, length))
     mask = generator.integers(0, 2, (rows, length))
-    counted = _counted({"attention_mask": mask}, tokens)
+    counted = _counted_tokens({"attention_mask": mask}, tokens)
     expected = []
     for row in range(rows):
         for place, (before, now) in enumerate(pairwise(mask[row])):
@@ -221,8 +221,8 @@ def test_losses_are_negative_logarithms_of_probabilities(seed: int, rows: int, l
 
 def test_a_mask_of_another_shape_is_none() -> None:
     tokens = np.zeros((2, 5), int)
-    assert _counted({}, tokens).shape == (2, 4)
-    assert _counted({"attention_mask": np.zeros((2, 1, 1, 5))}, tokens).all()
+    assert _counted_tokens({}, tokens).shape == (2, 4)
+    assert _counted_tokens({"attention_mask": np.zeros((2, 1, 1, 5))}, tokens).all()
 
 
 def decoder(table: np.ndarray) -> onnx.ModelProto:

@@ -17,7 +17,7 @@ from onnx_subprune.errors import InternalError
 from onnx_subprune.evaluate.bench import _latencies
 from onnx_subprune.evaluate.comparison import _operator_rows
 from onnx_subprune.evaluate.intervals import median_interval
-from onnx_subprune.evaluate.rounds import _sure, fixed, ratios
+from onnx_subprune.evaluate.rounds import _is_precise, fixed, ratios
 from onnx_subprune.evaluate.runtime_profile import NodeTime, Profile, _middle, _own_time, _shapes, _summed
 
 FEW = settings(max_examples=25, deadline=None)
@@ -79,21 +79,21 @@ def test_nine_runs_in_ten_are_no_longer_than_the_ninth() -> None:
 def test_a_ratio_is_sure_where_its_interval_is_narrow(spread: float, precision: float, sure: bool) -> None:
     shares = [0.5 * (1 + sign * spread) for sign in (-1, 1, 0, 0, 0, 0)]
     sittings = [np.array([[1.0, share]] * 3) for share in shares]
-    assert _sure(sittings, precision) == sure
-    assert not _sure(sittings[:5], precision), "five sittings give no interval"
+    assert _is_precise(sittings, precision) == sure
+    assert not _is_precise(sittings[:5], precision), "five sittings give no interval"
 
 
 @pytest.mark.parametrize("odd", [0.4, 0.6])
 def test_a_ratio_is_not_sure_that_strays_to_one_side(odd: float) -> None:
     sittings = [np.array([[1.0, share]]) for share in (odd, 0.5, 0.5, 0.5, 0.5, 0.5)]
-    assert not _sure(sittings, 0.01)
-    assert _sure(sittings, 0.21)
+    assert not _is_precise(sittings, 0.01)
+    assert _is_precise(sittings, 0.21)
 
 
 def test_every_model_must_be_sure() -> None:
     sittings = [np.array([[1.0, 0.5, 0.5 + wobble]]) for wobble in (0, 0, 0, 0, 0, 0.3)]
-    assert not _sure(sittings, 0.01)
-    assert _sure([sitting[:, :2] for sitting in sittings], 0.01)
+    assert not _is_precise(sittings, 0.01)
+    assert _is_precise([sitting[:, :2] for sitting in sittings], 0.01)
 
 
 @FEW
