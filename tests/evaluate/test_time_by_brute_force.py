@@ -18,7 +18,14 @@ from onnx_subprune.evaluate.bench import _latencies
 from onnx_subprune.evaluate.comparison import _operator_rows
 from onnx_subprune.evaluate.intervals import median_interval
 from onnx_subprune.evaluate.rounds import _is_precise, fixed, ratios
-from onnx_subprune.evaluate.runtime_profile import NodeTime, Profile, _middle, _own_time, _shapes, _summed
+from onnx_subprune.evaluate.runtime_profile import (
+    NodeTime,
+    Profile,
+    _mean_of_middle_half,
+    _own_time,
+    _profile_of_runs,
+    _shapes,
+)
 
 FEW = settings(max_examples=25, deadline=None)
 TIMES = st.floats(0.001, 10.0)
@@ -164,8 +171,8 @@ def test_own_time_is_what_nobody_inside_took(seed: int) -> None:
 def test_the_middle_half_has_no_quarter_at_either_end(values: list[float]) -> None:
     ordered = sorted(values)
     cut = len(values) // 4
-    assert _middle(np.array(values)) == pytest.approx(statistics.fmean(ordered[cut : len(ordered) - cut]))
-    assert ordered[0] - 1e-9 <= _middle(np.array(values)) <= ordered[-1] + 1e-9
+    assert _mean_of_middle_half(np.array(values)) == pytest.approx(statistics.fmean(ordered[cut : len(ordered) - cut]))
+    assert ordered[0] - 1e-9 <= _mean_of_middle_half(np.array(values)) <= ordered[-1] + 1e-9
 
 
 def node_event(name: str, start: float, duration: float, operator: str = "Relu") -> dict[str, Any]:
@@ -184,7 +191,7 @@ def test_a_profile_is_per_run_in_the_order_of_the_nodes() -> None:
         run_event(300, 60), node_event("a", 310, 30), node_event("b", 345, 4, "Conv"),
         event(301, 1, cat="Node", name="a_fence_before", args={}),
     ]  # fmt: skip
-    profile = _summed(events, 2, (CPU,))
+    profile = _profile_of_runs(events, 2, (CPU,))
     assert [(node.name, node.operator) for node in profile.nodes] == [("a", "Relu"), ("b", "Conv")]
     assert [node.seconds for node in profile.nodes] == pytest.approx([20e-6, 6e-6])
     assert profile.seconds == pytest.approx(50e-6)
@@ -193,12 +200,12 @@ def test_a_profile_is_per_run_in_the_order_of_the_nodes() -> None:
     assert profile.nodes[0].input_shapes == ()
     assert profile.node_seconds == pytest.approx(26e-6)
     with pytest.raises(InternalError, match="4 runs expected in ONNX Runtime's profile, found 3"):
-        _summed(events, 4, (CPU,))
+        _profile_of_runs(events, 4, (CPU,))
 
 
 def test_a_node_that_ran_in_some_runs_only_is_spread_over_all() -> None:
     events = [run_event(100 * number, 50) for number in range(4)] + [node_event("a", 110, 20)]
-    (node,) = _summed(events, 4, (CPU,)).nodes
+    (node,) = _profile_of_runs(events, 4, (CPU,)).nodes
     # Sorted 0, 0, 0, 20: the middle half is 0, 0.
     assert node.seconds == 0.0
 
