@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -142,8 +144,25 @@ def analyse(
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     scratch = Scratch() if has_placed(proto) else None
     shapes = concrete_shapes(input_specs(proto), input_shapes)
-    normalised = normalise(proto, shapes, scratch)
-    structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+    with _paused_collection():
+        normalised = normalise(proto, shapes, scratch)
+        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
     return Analysis(
         proto, normalised.model, structure, shapes, fingerprint(proto), prune_normalised, scratch, normalised.refusals
     )
+
+
+@contextmanager
+def _paused_collection() -> Iterator[None]:
+    """Pause Python's collector of cycles.
+
+    A graph is hundreds of thousands of objects that all stay. While they are made the collector walks over them again
+    and again and finds nothing: a quarter of the time on a graph of 20,000 nodes.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

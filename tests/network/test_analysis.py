@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import onnx
@@ -57,3 +58,15 @@ def test_it_says_in_a_line_and_a_table_what_can_be_pruned(model: onnx.ModelProto
 def test_shapes_that_do_not_fit_are_refused(model: onnx.ModelProto) -> None:
     with pytest.raises(OptionError):
         analyse(model, {"x": (2, 7)})
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_of_cycles_is_left_as_it_was(model: onnx.ModelProto, enabled: bool) -> None:
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(OptionError):
+            analyse(model, {"no such input": (1,)})
+        analyse(model, {"x": (2, 6)})
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
