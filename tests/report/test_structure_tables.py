@@ -112,3 +112,13 @@ def test_a_rule_that_failed_is_told_once_for_all_its_nodes(document: dict[str, A
 
 def test_a_notebook_names_the_product_too(analysis: Analysis) -> None:
     assert "<td>product</td>" in analysis._repr_html_()
+
+
+def test_points_that_are_no_outputs_are_named_with_the_reason(document: dict[str, Any]) -> None:
+    assert report.comparison_lines(document) == []
+    points = [
+        {"tensor": "y", "outputs": ["y"], "reason": None},
+        {"tensor": "scores", "outputs": ["y", "z"], "reason": "Sigmoid 's' saturates behind it"},
+    ]
+    (line,) = report.comparison_lines({**document, "compared_at": points})
+    assert line == "compared at 'scores' for 'y', 'z': Sigmoid 's' saturates behind it"
