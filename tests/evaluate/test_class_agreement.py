@@ -49,7 +49,7 @@ def test_it_is_the_least_agreement_of_the_fidelity(data: Dataset) -> None:
     dense, other = classifier(0.0), classifier(2.0)
     outputs = fidelity(dense, other, data, threads=1, batch_size=8).outputs
     agreements = [output.agreement for output in outputs.values() if output.agreement is not None]
-    assert len(agreements) == 2
+    assert len(agreements) == 3
     agreement = ClassAgreement(dense, data, RUNTIME)
     assert agreement(other) == min(agreements) < 1.0
     assert agreement(dense) == 1.0
