@@ -181,6 +181,7 @@ def _are_centred(images: Sequence[Array]) -> bool:
 
 def _corners(boxes: Array, *, centred: bool) -> Array:
     if not centred:
-        return boxes
+        # As in NonMaxSuppression, any two opposite corners make a box.
+        return np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

@@ -105,6 +105,13 @@ def test_scores_of_every_class_name_the_class(transposed: bool) -> None:
     assert share(dense, other) == 0.0
 
 
+def test_a_few_boxes_with_corners_the_other_way_round_are_boxes_all_the_same() -> None:
+    flipped = BOXES.copy()
+    flipped[0, 1] = [8, 8, 4, 4]
+    scores = np.ones((1, 3), np.float32)
+    assert share({"boxes": flipped, "scores": scores}, {"boxes": BOXES, "scores": scores}) == 1.0
+
+
 def test_packed_boxes_and_centres() -> None:
     rows = np.array([[[4, 4, 2, 2, 0.9, 1], [9, 9, 2, 2, 0.8, 0]]], np.float32)
     moved = rows + np.array([0.3, 0, 0, 0, 0, 0], np.float32)
