@@ -90,7 +90,7 @@ def evaluate(
 
 
 def _entry(value: Any, first: Any) -> dict[str, Any]:
-    entry = asdict(value)
+    entry = value.document() if isinstance(value, metrics.Fidelity) else asdict(value)
     if isinstance(value, metrics.Perplexity):
         entry["difference"] = value.perplexity - first.perplexity
     return entry

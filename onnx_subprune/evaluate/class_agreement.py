@@ -1,4 +1,4 @@
-"""How often the largest class of a network's outputs is that of the dense network, which is run once for all others."""
+"""How often a network answers with the classes of the dense network, which is run once for all others."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import Dataset
+from onnx_subprune.evaluate.agreement import largest_classes
+from onnx_subprune.evaluate.detections import DetectionLayout
 from onnx_subprune.model import Runtime, run
+from onnx_subprune.model.decisions import seeded
 
 __all__ = ["ClassAgreement"]
 
 Array = NDArray[Any]
-_Classes = dict[str, NDArray[np.intp]]
+_Classes = dict[str, list[Array]]
 
 
 class ClassAgreement:
-    """Compares the largest classes of networks with those of the dense one, on the same samples.
+    """Compares the classes of networks with those of the dense one, on the same samples.
+
+    Where the dense network has outputs [samples, classes], these alone count; otherwise the classes of every step of a
+    sequence, of every pixel of a map, and integers.
 
     Args:
         dense: the reference.
@@ -33,10 +39,11 @@ class ClassAgreement:
         self._dense, self._data, self._runtime = dense, data, runtime
 
     def __call__(self, model: onnx.ModelProto) -> float | None:
-        """Return the share of samples whose largest class is the same: the least of all outputs [samples, classes].
+        """Return the share of samples, steps or pixels whose class is the same: the least of all outputs that count.
 
         Args:
-            model: takes the same inputs and gives the same outputs as the dense network.
+            model: takes the same inputs and gives the same outputs as the dense network. An output whose size it
+                decides otherwise agrees nowhere in that run.
 
         Returns:
             A share in [0, 1]; None where the dense network has no such output.
@@ -46,33 +53,37 @@ class ClassAgreement:
         if not dense:
             return None
         agreed = dict.fromkeys(dense, 0)
-        first = 0
-        for outputs in self._outputs(model, list(dense)):
-            rows = 0
-            for name, scores in outputs.items():
-                rows = len(scores)
-                agreed[name] += int(np.sum(dense[name][first : first + rows] == scores.argmax(axis=1)))
-            first += rows
-        return min(count / len(dense[name]) for name, count in agreed.items())
+        for place, outputs in enumerate(self._outputs(model, list(dense))):
+            for name, value in outputs.items():
+                classes, expected = largest_classes(name, value), dense[name][place]
+                if classes is not None and classes.shape == expected.shape:
+                    agreed[name] += int(np.sum(expected == classes))
+        return min(count / sum(classes.size for classes in dense[name]) for name, count in agreed.items())
 
     @cached_property
     def _dense_classes(self) -> _Classes:
-        """The largest classes [samples] of every output that is [samples, classes] for all samples."""
-        batches: dict[str, list[NDArray[np.intp]]] = {}
-        others: set[str] = set()
+        """The classes of every output that has them in all runs, a run each."""
+        scores: _Classes = {}
+        others: _Classes = {}
+        without: set[str] = set()
         for outputs in self._outputs(self._dense):
-            for name, scores in outputs.items():
-                if _has_classes(scores):
-                    batches.setdefault(name, []).append(scores.argmax(axis=1))
+            numbers = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray)}
+            layout = DetectionLayout.found_in(numbers)
+            without |= outputs.keys() - numbers.keys() | (layout.outputs if layout is not None else frozenset())
+            for name, value in numbers.items():
+                classes = largest_classes(name, value)
+                if classes is None:
+                    without.add(name)
                 else:
-                    others.add(name)
-        return {name: np.concatenate(classes) for name, classes in batches.items() if name not in others}
+                    rows = value.dtype.kind == "f" and value.ndim == 2
+                    (scores if rows else others).setdefault(name, []).append(classes)
+        for counted in (scores, others):
+            kept = {name: runs for name, runs in counted.items() if name not in without and any(map(np.size, runs))}
+            if kept:
+                return kept
+        return {}
 
     def _outputs(self, model: onnx.ModelProto, names: list[str] | None = None) -> Iterator[dict[str, Array]]:
-        session = self._runtime.session(model)
+        session = self._runtime.session(seeded(model))
         for feeds in self._data.batches(self._runtime.batch_size):
             yield run(session, feeds, names)
-
-
-def _has_classes(scores: Any) -> bool:
-    return isinstance(scores, np.ndarray) and scores.dtype.kind == "f" and scores.ndim == 2 and scores.shape[1] > 1

@@ -113,7 +113,7 @@ class Measured:
         """Return the same as plain data: `fidelity`, `top1`, `timing`, and what could not be under `not_measured`."""
         entries: dict[str, Any] = {}
         if self.fidelity is not None:
-            entries["fidelity"] = asdict(self.fidelity)
+            entries["fidelity"] = self.fidelity.document()
         if self.top1 is not None:
             dense, pruned = self.top1
             entries["top1"] = {"source": self.labelled, "dense": asdict(dense), "pruned": asdict(pruned)}

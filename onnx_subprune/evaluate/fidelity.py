@@ -1,8 +1,12 @@
 """How far a pruned model's outputs are from the dense model's, without labels.
 
-For every output, over all samples: relative error ‖p - d‖ / ‖d‖, cosine, and the largest absolute difference. Outputs
-[samples, classes] also count how often the largest class agrees, and take the mean Kullback-Leibler divergence
-KL(softmax d ‖ softmax p) in nats; an output that already holds probabilities is not normalised a second time.
+For every float output, over all samples: relative error ‖p - d‖ / ‖d‖, cosine, and the largest absolute difference.
+Where a network decides (`model.decisions`), they are taken with the decisions of the dense network given to both; what
+saturates or decides is compared before it as well.
+
+What the outputs say is compared as it is, without anything given: how often classes, regions, boxes and text agree.
+Outputs [samples, classes] also take the mean Kullback-Leibler divergence KL(softmax d ‖ softmax p) in nats; an output
+that already holds probabilities is not normalised a second time.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -18,38 +22,74 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
-from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.errors import DataError, ModelError, SubpruneError
+from onnx_subprune.evaluate.answers import Answers
+from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
+from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
+from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import Runtime, run
+from onnx_subprune.model.decisions import seeded
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-_TINY = 1e-30
-# How far from 1 a row of probabilities in half precision may sum.
-_SUM_TOLERANCE = 5e-3
+
+# Rounding to integers decides as well, but entry by entry: a quantised network is compared as it is.
+_QUANTISING = ("DynamicQuantizeLinear", "QuantizeLinear")
 
 
 @dataclass(frozen=True)
 class OutputFidelity:
-    """One output of the pruned model against the dense one.
+    """One output of the pruned model against the dense one, or a tensor inside.
 
     Attributes:
         relative_l2: ‖pruned - dense‖ / ‖dense‖; infinite if the pruned output is not finite where the dense one is.
-        cosine: of the two outputs as vectors; 1 if both are zero.
-        max_abs: largest absolute difference.
-        agreement: share of samples whose largest class is the same, or None if the output is not [samples, classes].
-        kl: mean KL(dense ‖ pruned) in nats, or None likewise.
+            None where it is a decision, no floats, or never of one shape in both models.
+        cosine: of the two outputs as vectors; 1 if both are zero. None likewise.
+        max_abs: largest absolute difference. None likewise.
+        agreement: share of samples, steps or pixels whose largest class is the same; of the entries that are equal for
+            integers. None if there are no classes.
+        kl: mean KL(dense ‖ pruned) in nats, or None if the output is not [samples, classes].
+        iou: mean intersection over union of the classes of a map.
+        boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
+            over union of at least a half.
+        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
+        lengths: mean relative difference of the sizes that differ; None where none does.
+        reason: why a tensor inside is compared; None for outputs.
 
     """
 
-    relative_l2: float
-    cosine: float
-    max_abs: float
+    relative_l2: float | None
+    cosine: float | None
+    max_abs: float | None
     agreement: float | None = None
     kl: float | None = None
+    iou: float | None = None
+    boxes: float | None = None
+    texts: float | None = None
+    lengths: float | None = None
+    reason: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data; what only some outputs have is left out where there is none."""
+        entries = asdict(self)
+        always = [entry.name for entry in fields(self)][:5]
+        return {name: value for name, value in entries.items() if name in always or value is not None}
+
+    def label(self, name: str) -> str:
+        """Return a name, and what it comes before where it is a tensor inside.
+
+        >>> OutputFidelity(0.5, 0.9, 1.0, reason="Sigmoid 's' saturates behind it").label("logits")
+        'logits, before Sigmoid'
+
+        """
+        if self.reason is None:
+            return name
+        operator, quote, _ = self.reason.partition(" '")
+        return f"{name}, before {operator}" if quote else f"{name}, {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -59,29 +99,84 @@ class Fidelity:
     Attributes:
         outputs: by name of the output.
         samples: number of them.
+        points: by name of the tensor inside, those at which models that decide or saturate are compared as well.
 
     """
 
     outputs: dict[str, OutputFidelity]
     samples: int
+    points: dict[str, OutputFidelity] = field(default_factory=dict)
 
-    def _repr_html_(self) -> str:
-        rows = [
-            (
-                name,
-                f"{output.relative_l2:.2e}",
-                f"{output.cosine:.6f}",
-                "-" if output.agreement is None else f"{output.agreement:.2%}",
-            )
-            for name, output in self.outputs.items()
-        ]
-        head = ("output", "relative error", "cosine", "same class")
-        return html_table(head, rows, f"Fidelity on {self.samples} samples")
+    @property
+    def compared(self) -> dict[str, OutputFidelity]:
+        """The outputs and the points."""
+        return {**self.outputs, **self.points}
 
     @property
     def relative_l2(self) -> float:
-        """The largest relative error of any output."""
-        return max(output.relative_l2 for output in self.outputs.values())
+        """The largest relative error of any output or point; nan where none has one."""
+        errors = [output.relative_l2 for output in self.compared.values() if output.relative_l2 is not None]
+        return max(errors, default=math.nan)
+
+    def document(self) -> dict[str, Any]:
+        """Return the same as plain data."""
+        entries: dict[str, Any] = {
+            "outputs": {name: output.document() for name, output in self.outputs.items()},
+            "samples": self.samples,
+        }
+        if self.points:
+            entries["points"] = {name: point.document() for name, point in self.points.items()}
+        return entries
+
+    def _repr_html_(self) -> str:
+        columns = [column for column in FIGURES if column.head in _NOTEBOOK or column.is_in([self])]
+        rows = [
+            (output.label(name), *(column.cell(output) for column in columns)) for name, output in self.compared.items()
+        ]
+        head = ("output", *(column.head for column in columns))
+        return html_table(head, rows, f"Fidelity on {self.samples} samples")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of a table of fidelities.
+
+    Attributes:
+        head: its heading.
+        name: of the attribute of `OutputFidelity`.
+        style: how it is written, as for `format`.
+        always: whether tables have it also where no output does.
+
+    """
+
+    head: str
+    name: str
+    style: str
+    always: bool = False
+
+    def cell(self, output: OutputFidelity) -> str:
+        """Return the figure as text."""
+        value = getattr(output, self.name)
+        return "-" if value is None else format(value, self.style)
+
+    def is_in(self, fidelities: Sequence[Fidelity]) -> bool:
+        """Whether a column that is not in all tables is in one of these."""
+        outputs = [output for fidelity in fidelities for output in fidelity.compared.values()]
+        return not self.always and any(getattr(output, self.name) is not None for output in outputs)
+
+
+FIGURES = (
+    Figure("relative error", "relative_l2", ".2e", always=True),
+    Figure("cosine", "cosine", ".6f", always=True),
+    Figure("largest", "max_abs", ".2e", always=True),
+    Figure("same class", "agreement", ".2%", always=True),
+    Figure("KL (nats)", "kl", ".2e", always=True),
+    Figure("mean IoU", "iou", ".2%"),
+    Figure("same boxes", "boxes", ".2%"),
+    Figure("same text", "texts", ".2%"),
+    Figure("lengths off", "lengths", ".2%"),
+)
+_NOTEBOOK = ("relative error", "cosine", "same class")
 
 
 def fidelity(
@@ -97,118 +192,184 @@ def fidelity(
 
     Args:
         dense: the reference.
-        pruned: gives outputs of the same names and shapes.
+        pruned: gives outputs of the same names; sizes that follow from the data may differ.
         data: samples for both; labels are not read.
         providers: execution providers, most wanted first.
         batch_size: samples per run.
         threads: intra-op threads of the runtime; None for its own choice.
 
     Returns:
-        Errors, cosines and, for outputs [samples, classes], agreement of every output that holds numbers.
+        Errors and cosines of every output that holds floats, and how often those that hold numbers say the same.
 
     Raises:
         ModelError: the models' outputs differ in name, or none of them holds numbers.
-        DataError: a sample does not fit, or an output differs in shape.
+        DataError: a sample does not fit.
 
     """
-    sessions = [open_session(model, providers, threads=threads) for model in (dense, pruned)]
+    runtime = Runtime(tuple(providers), threads, batch_size)
+    # Operators that draw numbers draw the same ones in both.
+    sessions = [runtime.session(seeded(model)) for model in (dense, pruned)]
     names = [output.name for output in sessions[0].get_outputs()]
     if names != (others := [output.name for output in sessions[1].get_outputs()]):
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
-    sums: dict[str, _Sums] = {}
+    decided = _Decided(dense, pruned, runtime)
+    totals = _Totals(decided.decisions)
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)
-        for name in _numeric(expected):
-            sums.setdefault(name, _Sums(name)).add(expected[name], given[name])
+        totals.add(expected, given, decided.run(feeds))
         samples += data.samples_in(feeds)
-    if not sums:
+    if not totals.outputs:
         raise ModelError(f"an output that holds numbers expected, found {names}; such models cannot be compared")
-    return Fidelity({name: total.result() for name, total in sums.items()}, samples)
+    return totals.result(samples, decided.interior)
 
 
-def _numeric(outputs: Mapping[str, Any]) -> list[str]:
-    """Return the names of the outputs that are tensors of numbers; sequences and text are not compared."""
-    names = [name for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"]
-    for name in outputs.keys() - set(names):
+def _numeric(outputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the outputs that are tensors of numbers; sequences and text are not compared."""
+    numbers = {
+        name: value for name, value in outputs.items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    }
+    for name in outputs.keys() - numbers.keys():
         logger.debug("output '%s' holds no numbers and is not compared", name)
-    return names
+    return numbers
+
+
+_Values = tuple[Mapping[str, Array], Mapping[str, Array]]
+
+
+class _Decided:
+    """Runs of both networks with the decisions of the dense one, where it decides or has points inside.
+
+    Attributes:
+        interior: the reasons of the points inside, by tensor.
+        decisions: names of the tensors that the dense network decides.
+
+    """
+
+    def __init__(self, dense: onnx.ModelProto, pruned: onnx.ModelProto, runtime: Runtime) -> None:
+        self._reference = ReferenceNetwork(dense, runtime)
+        comparisons = self._reference.comparisons
+        quantised = any(decision.operator in _QUANTISING for decision in comparisons.decisions)
+        self.decisions = frozenset(() if quantised else (decision.tensor for decision in comparisons.decisions))
+        outputs = {value.name for value in dense.graph.output}
+        made = {name for node in pruned.graph.node for name in node.output}
+        self.interior = {
+            point.tensor: point.reason
+            for point in (() if quantised else comparisons.points)
+            if point.reason is not None and point.tensor in made - outputs - self.decisions
+        }
+        self._compared: ComparedNetwork | None = None
+        if self.interior or self.decisions:
+            at = (*self.interior, *self._reference.outputs)
+            try:
+                self._compared = ComparedNetwork(pruned, self._reference, at=at)
+            except SubpruneError as error:
+                self._give_up(error)
+
+    def run(self, feeds: Mapping[str, Array]) -> _Values | None:
+        """Return the values of both networks at outputs and points; None where they are those of plain runs."""
+        if self._compared is None:
+            return None
+        try:
+            reference = self._reference.run(feeds)
+            return reference.values, self._compared.run(reference)
+        except SubpruneError as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: SubpruneError) -> None:
+        logger.warning("the networks are compared without the dense one's decisions given: %s", error)
+        self._compared = None
+
+
+class _Totals:
+    """The sums of all outputs and points.
+
+    Args:
+        decisions: tensors without distances.
+
+    """
+
+    def __init__(self, decisions: frozenset[str]) -> None:
+        self._decisions = decisions
+        self.outputs: dict[str, _Sums] = {}
+        self._points: dict[str, Distances] = {}
+        self._layout: DetectionLayout | None = None
+        self._boxes = MatchedBoxes()
+
+    def add(self, dense: Mapping[str, Any], pruned: Mapping[str, Any], decided: _Values | None) -> None:
+        """Add plain runs of both networks, and runs with the decisions of the dense one where there are any."""
+        expected = _numeric(dense)
+        if not self.outputs:
+            self._layout = DetectionLayout.found_in(expected)
+        if self._layout is not None:
+            self._boxes.add(self._layout, expected, pruned)
+        for name, value in expected.items():
+            classes = self._layout is None or name not in self._layout.outputs
+            sums = self.outputs.setdefault(name, _Sums(name, classes=classes))
+            sums.answers.add(value, pruned[name])
+            if name in self._decisions:
+                continue
+            if decided is None or not self._decisions:
+                sums.distances.add(value, pruned[name])
+            elif name in decided[0] and name in decided[1]:
+                sums.distances.add(decided[0][name], decided[1][name])
+        if decided is not None:
+            for name in decided[1].keys() - self.outputs.keys():
+                self._points.setdefault(name, Distances()).add(decided[0][name], decided[1][name])
+
+    def result(self, samples: int, reasons: Mapping[str, str]) -> Fidelity:
+        """Return the figures."""
+        outputs = {}
+        for name, sums in self.outputs.items():
+            has_boxes = self._layout is not None and name == self._layout.boxes
+            outputs[name] = sums.result(boxes=self._boxes.share if has_boxes else None)
+        points = {
+            name: OutputFidelity(*distances.result(), reason=reasons[name])
+            for name in reasons
+            if (distances := self._points.get(name)) is not None and distances.result()[0] is not None
+        }
+        return Fidelity(outputs, samples, points)
 
 
 class _Sums:
-    """Sums over batches, in float64, from which one output's figures follow."""
+    """The distances and answers of one output."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, classes: bool = True) -> None:
         self._name = name
-        self._error = self._dense = self._pruned = self._product = self._largest = 0.0
-        self._rows = self._agreed = 0
-        self._kl = 0.0
-        self._classes = True
+        self.distances, self.answers = Distances(), Answers(name, classes=classes)
 
     def add(self, dense: Array, pruned: Array) -> None:
+        """Add one run in which both networks answer alike.
+
+        Raises:
+            DataError: the shapes differ.
+
+        """
         if dense.shape != pruned.shape:
             raise DataError(
                 f"output '{self._name}' expected of shape {dense.shape} as in the dense model, found {pruned.shape}; "
                 "compare models that answer alike"
             )
-        is_float = dense.dtype.kind == "f"
-        dense, pruned = dense.astype(np.float64), pruned.astype(np.float64)
-        self._add_distances(dense, pruned)
-        self._classes = self._classes and is_float and dense.ndim == 2 and dense.shape[1] > 1
-        if self._classes:
-            self._add_classes(dense, pruned)
+        self.distances.add(dense, pruned)
+        self.answers.add(dense, pruned)
 
-    def _add_distances(self, dense: Array, pruned: Array) -> None:
-        with np.errstate(invalid="ignore"):
-            # Masked logits are -inf in both: equal, and no part of any norm.
-            difference = np.where(dense == pruned, 0.0, pruned - dense).ravel()
-        difference[np.isnan(difference)] = np.inf
-        both = np.isfinite(dense) & np.isfinite(pruned)
-        a, b = dense[both], pruned[both]
-        self._error += float(difference @ difference)
-        self._largest = max(self._largest, float(np.max(np.abs(difference), initial=0.0)))
-        self._dense += float(a @ a)
-        self._pruned += float(b @ b)
-        self._product += float(a @ b)
+    def result(self, *, boxes: float | None = None) -> OutputFidelity:
+        """Return the figures.
 
-    def _add_classes(self, dense: Array, pruned: Array) -> None:
-        self._rows += len(dense)
-        self._agreed += int(np.sum(dense.argmax(axis=1) == pruned.argmax(axis=1)))
-        logs = _log_probabilities if _are_probabilities(dense) else _log_softmax
-        p, q = logs(dense), logs(pruned)
-        with np.errstate(invalid="ignore"):
-            # A class of probability zero adds nothing, whatever its logarithm.
-            terms = np.where(np.isneginf(p), 0.0, np.exp(p) * (p - q))
-        total = float(terms.sum())
-        self._kl += math.inf if math.isnan(total) else total
+        Args:
+            boxes: the share of boxes that are found.
 
-    def result(self) -> OutputFidelity:
-        norms = math.sqrt(self._dense * self._pruned)
-        zero = 1.0 if self._dense == self._pruned else 0.0
-        relative = math.sqrt(self._error / self._dense) if self._dense else (math.inf if self._error else 0.0)
-        counted = self._classes and self._rows
+        """
+        answers = self.answers
         return OutputFidelity(
-            relative_l2=relative,
-            cosine=self._product / norms if norms else zero,
-            max_abs=self._largest,
-            agreement=self._agreed / self._rows if counted else None,
-            # Rounding can leave a divergence of nothing just below zero.
-            kl=max(0.0, self._kl / self._rows) if counted else None,
+            *self.distances.result(),
+            agreement=answers.agreement,
+            kl=answers.kl,
+            iou=answers.iou,
+            boxes=boxes,
+            texts=answers.texts,
+            lengths=answers.lengths,
         )
-
-
-def _are_probabilities(x: Array) -> bool:
-    return bool(np.all(x >= 0) and np.all(np.abs(x.sum(axis=1) - 1) < _SUM_TOLERANCE))
-
-
-def _log_probabilities(x: Array) -> Array:
-    return np.log(np.maximum(x, _TINY))
-
-
-def _log_softmax(x: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        shifted = x - x.max(axis=1, keepdims=True)
-        result: Array = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from onnx_subprune.evaluate import Fidelity, Perplexity, Top1
+from onnx_subprune.evaluate.fidelity import FIGURES
 from onnx_subprune.report.table import table
 
 __all__ = ["accuracy_table", "fidelity_table", "perplexity_table"]
@@ -53,23 +54,17 @@ def perplexity_table(names: Sequence[str], perplexities: Sequence[Perplexity]) -
 def fidelity_table(names: Sequence[str], fidelities: Sequence[Fidelity]) -> Table:
     """Return a table that compares every output of the models with the same output of the reference.
 
+    Points inside the models have rows of their own; figures that no output has are left out.
+
     Args:
         names: of the models; each has as many rows as outputs.
         fidelities: of the same models to one reference.
 
     """
+    figures = [figure for figure in FIGURES if figure.always or figure.is_in(fidelities)]
     rows = [
-        (
-            name,
-            output,
-            f"{closeness.relative_l2:.2e}",
-            f"{closeness.cosine:.6f}",
-            f"{closeness.max_abs:.2e}",
-            "-" if closeness.agreement is None else f"{closeness.agreement:.2%}",
-            "-" if closeness.kl is None else f"{closeness.kl:.2e}",
-        )
+        (name, closeness.label(output), *(figure.cell(closeness) for figure in figures))
         for name, fidelity in zip(names, fidelities, strict=True)
-        for output, closeness in fidelity.outputs.items()
+        for output, closeness in fidelity.compared.items()
     ]
-    columns = ("model", "output", "relative error", "cosine", "largest", "same class", "KL (nats)")
-    return table(columns, rows, "llrrrrr")
+    return table(("model", "output", *(figure.head for figure in figures)), rows, "ll" + "r" * len(figures))

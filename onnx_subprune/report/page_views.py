@@ -108,8 +108,12 @@ def _accuracy_cards(document: _Document) -> list[_Card]:
         agreements = [output["agreement"] for output in outputs if output["agreement"] is not None]
         if agreements:
             return [_card("Same largest class", f"{min(agreements):.1%}", "", "", note)]
-        worst = max(outputs, key=lambda output: output["relative_l2"])
-        return [_card("Error at the outputs", percent(worst["relative_l2"]), "", "", note)]
+        boxes = [output["boxes"] for output in outputs if output.get("boxes") is not None]
+        if boxes:
+            return [_card("Same boxes", f"{min(boxes):.1%}", "", "", note)]
+        compared = (*outputs, *fidelity.get("points", {}).values())
+        errors = [output["relative_l2"] for output in compared if output["relative_l2"] is not None]
+        return [_card("Error at the outputs", percent(max(errors)), "", "", note)] if errors else []
     return []
 
 

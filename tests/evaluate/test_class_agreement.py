@@ -49,7 +49,7 @@ def test_it_is_the_least_agreement_of_the_fidelity(data: Dataset) -> None:
     dense, other = classifier(0.0), classifier(2.0)
     outputs = fidelity(dense, other, data, threads=1, batch_size=8).outputs
     agreements = [output.agreement for output in outputs.values() if output.agreement is not None]
-    assert len(agreements) == 2
+    assert len(agreements) == 3
     agreement = ClassAgreement(dense, data, RUNTIME)
     assert agreement(other) == min(agreements) < 1.0
     assert agreement(dense) == 1.0
@@ -81,3 +81,30 @@ def test_data_of_one_pass_is_read_again(data: Dataset) -> None:
     other = classifier(1.0)
     results: Iterator[float | None] = (agreement(other) for _ in range(2))
     assert len(set(results)) == 1
+
+
+def mapped(noise: float, tail: str, output: str) -> onnx.ModelProto:
+    """One output that is a sequence, or the classes of its steps."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[N,6,4] x) => ({output}) {{ z = MatMul(x, w) {tail} }}'
+    )
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal((4, 3)) + noise * rng.standard_normal((4, 3))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(w.astype(np.float32), "w"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("tail", "output"),
+    [("y = Identity(z)", "float[N,6,3] y"), ("y = ArgMax<axis = 2, keepdims = 0>(z)", "int64[N,6] y")],
+)
+def test_steps_of_sequences_and_integers_agree_as_in_the_fidelity(tail: str, output: str) -> None:
+    x = RNG.standard_normal((19, 6, 4)).astype(np.float32)
+    dense, other = mapped(0.0, tail, output), mapped(1.0, tail, output)
+    samples = open_data({"x": x}, input_specs(dense))
+    classes = [(x @ onnx.numpy_helper.to_array(model.graph.initializer[0])).argmax(axis=2) for model in (dense, other)]
+    expected = np.mean(classes[0] == classes[1])
+    agreement = ClassAgreement(dense, samples, RUNTIME)
+    assert agreement(other) == expected < 1.0
+    assert agreement(dense) == 1.0
+    assert fidelity(dense, other, samples, threads=1).outputs["y"].agreement == expected

@@ -107,8 +107,7 @@ def test_values_that_are_not_finite_or_nothing(
 
 
 @pytest.mark.parametrize(("array", "classes"), [
-    (np.ones((3, 2)), True), (np.ones((3, 1)), False), (np.ones(3), False), (np.ones((3, 2, 2)), False),
-    (np.ones((3, 2), np.int64), False), (np.ones((3, 2), bool), False),
+    (np.ones((3, 2)), True), (np.ones((3, 1)), False), (np.ones(3), False), (np.ones((3, 2, 2, 2, 2)), False),
 ])  # fmt: skip
 def test_only_rows_of_scores_are_classes(array: np.ndarray, classes: bool) -> None:
     output = summed(array, array)

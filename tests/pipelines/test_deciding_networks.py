@@ -11,6 +11,7 @@ import pytest
 
 from onnx_subprune import Options, Target, prune
 from onnx_subprune.calibration import open_data
+from onnx_subprune.evaluate import fidelity
 from onnx_subprune.evaluate.compared_runs import ReferenceNetwork
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.model import Runtime, input_specs, load_model, open_session, run
@@ -118,3 +119,27 @@ def test_lengths_of_its_own_are_no_fault(cases: Path) -> None:
     assert lengths[0] != lengths[1]
     verify(longer, model, feeds)
     assert ReferenceNetwork(model).run(feeds).values["y"].shape[1] == lengths[0]
+
+
+KINDS = {
+    "nms": ("boxes", {"boxes"}),
+    # None of its boxes scores enough to be one.
+    "topk": ("dets", {"relative_l2"}),
+    "argmax_seg": ("classes", {"agreement", "iou"}),
+    "predicted_length": ("y", {"relative_l2"}),
+    "random_noise": ("y", {"relative_l2", "agreement"}),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_fidelity_says_what_people_want_to_know(name: str, pruned: Pruned, cases: Path) -> None:
+    dense, result = load_model(cases / f"{name}.onnx"), pruned(name)
+    data = open_data(str(cases / f"{name}.npz"), input_specs(dense))
+    same, other = (fidelity(dense, model, data, threads=1) for model in (dense, result.model))
+    output, figures = KINDS[name]
+    assert all(getattr(other.outputs[output], figure) is not None for figure in figures)
+    assert 0 < other.relative_l2 < np.inf
+    for entry in same.compared.values():
+        assert entry.relative_l2 in (None, 0.0)
+        assert {entry.agreement, entry.iou, entry.boxes, entry.texts} <= {None, 1.0}
+        assert entry.lengths is None
