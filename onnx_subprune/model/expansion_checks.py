@@ -59,20 +59,19 @@ def _calls(nodes: Iterable[onnx.NodeProto]) -> Iterator[_Key]:
             yield from _calls(body.node)
 
 
-def constants_error(graph: onnx.GraphProto) -> str | None:
+def constants_error(nodes: Iterable[onnx.NodeProto], initializers: Iterable[onnx.TensorProto] = ()) -> str | None:
     """Return which node makes a huge tensor, or works without end, from constants alone.
 
     Args:
-        graph: whose nodes are in order; those that are not are passed over.
+        nodes: of a graph or a function, in order; those that are not are passed over.
+        initializers: of the same graph.
 
     """
     counts: dict[str, int] = {}
     values: dict[str, list[float]] = {}
-    overridable = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if tensor.name not in overridable:
-            _note(tensor, tensor.name, counts, values)
-    for node in graph.node:
+    for tensor in initializers:
+        _note(tensor, tensor.name, counts, values)
+    for node in nodes:
         if (constant := constant_tensor(node)) is not None:
             _note(constant, node.output[0], counts, values)
             continue

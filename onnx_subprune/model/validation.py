@@ -73,7 +73,9 @@ def _faults(model: onnx.ModelProto) -> Iterator[str]:
     yield from _references_outside(model.graph)
     yield from _wiring(model.graph)
     yield from _nodes(model)
-    yield from _each([functions_error(model), constants_error(model.graph)])
+    yield from _each([functions_error(model)])
+    yield from _each(constants_error(graph.node, graph.initializer) for graph in graphs(model.graph))
+    yield from _each(constants_error(function.node) for function in model.functions)
 
 
 def _each(faults: Iterable[str | None]) -> Iterator[str]:
@@ -119,6 +121,9 @@ def _nodes(model: onnx.ModelProto) -> Iterator[str]:
     for graph in graphs(model.graph):
         shapes = {tensor.name: tuple(tensor.dims) for tensor in (*model.graph.initializer, *graph.initializer)}
         yield from _node_faults(graph.node, opset, shapes, functions)
+    for function in model.functions:
+        own = max((entry.version for entry in function.opset_import if entry.domain in ONNX_DOMAINS), default=opset)
+        yield from _node_faults(function.node, own, {}, functions)
 
 
 def _node_faults(

@@ -28,6 +28,10 @@ def parsed(body: str) -> onnx.ModelProto:
     return parser.parse_model(f"{HEADER} g (float[1, 2, 4, 4] x) => (float[1, 4, 4, 4] y) {body}")
 
 
+def refusal(model: onnx.ModelProto) -> str | None:
+    return constants_error(model.graph.node, model.graph.initializer)
+
+
 def convolution() -> onnx.ModelProto:
     model = parsed("<float[4, 2, 1, 1] w = {1, 2, 3, 4, 5, 6, 7, 8}> { h = Conv(x, w) y = Relu(h) }")
     model.graph.node[0].name = "conv"
@@ -209,12 +213,25 @@ def test_functions_that_double_are_counted_before_they_are_inlined() -> None:
     ],
 )
 def test_constants_that_expand_are_refused(body: str, message: str) -> None:
-    assert message in (constants_error(parsed(body).graph) or "")
+    assert message in (refusal(parsed(body)) or "")
 
 
 def test_constants_of_ordinary_size_are_taken() -> None:
     body = "<int64[2] s = {4096, 4096}> { c = ConstantOfShape(s) d = Concat<axis = 0>(c, c) y = Identity(d) }"
-    assert constants_error(parsed(body).graph) is None
+    assert refusal(parsed(body)) is None
+
+
+def test_functions_are_looked_into() -> None:
+    size = helper.make_node("Constant", [], ["s"], value_ints=[2**20, 2**20])
+    for nodes, message in (
+        ([size, helper.make_node("ConstantOfShape", ["s"], ["b"])], "values of constants"),
+        ([helper.make_node("Conv", ["a"], ["b"])], "must have 2 or more inputs"),
+    ):
+        model = _doubling(1)
+        del model.functions[0].node[:]
+        model.functions[0].node.extend(nodes)
+        with pytest.raises(ModelError, match=message):
+            validate(model, "m.onnx")
 
 
 @pytest.mark.parametrize("location", ["w\0.bin", "w" * 5000, "loop.bin"])
