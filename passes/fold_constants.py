@@ -10,8 +10,9 @@ Left as they are:
 - Identity, Transpose and Cast of a weight (a float constant of rank 2 or more) on its way to a node that runs, so that
   a weight tied to another node, or stored in half precision, stays one tensor;
 - Shape of an input, however static: pruning changes it;
-- quantised weights behind QuantizeLinear and DequantizeLinear, and operators that draw random numbers;
-- results above 16 MiB that are larger than what they are made of;
+- quantised weights behind QuantizeLinear and DequantizeLinear, operators that draw random numbers, and those whose
+  time is not bounded;
+- results above 16 MiB that are larger than what they are made of, and results that grow once 1 GiB has been gained;
 - initializers that are graph inputs too, graph outputs, other domains, and nodes with bodies (If, Loop, Scan).
 """
 
@@ -39,6 +40,8 @@ _NEVER = frozenset(
     {
         *("Bernoulli", "Dropout", "Multinomial"),
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        # Their time in Python is not bounded by the size of what they give.
+        *("NonMaxSuppression", "RegexFullMatch", "RoiAlign", "MaxRoiPool", "TfIdfVectorizer"),
         *("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"),
     }
 )
@@ -55,12 +58,15 @@ class FoldConstants(Pass):
     Args:
         overridable: initializers that are graph inputs too (`overridable_initializers`); they are not constant.
         limit: bytes above which a result is taken only if it is no larger than what it is made of.
+        gain: bytes that all results of a run together may be larger than what they are made of.
 
     """
 
-    def __init__(self, overridable: Collection[str] = (), *, limit: int = 16 * 2**20) -> None:
+    def __init__(self, overridable: Collection[str] = (), *, limit: int = 16 * 2**20, gain: int = 2**30) -> None:
         self._overridable = frozenset(overridable)
         self._limit = limit
+        self._gain = gain
+        self._gained = 0
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The nodes stand in topological order, so that one walk folds whole chains."""
@@ -73,6 +79,7 @@ class FoldConstants(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Walk the nodes once; returns whether any was folded."""
         protected = protected_names(graph) | self._overridable
+        self._gained = 0
         folded: list[gs.Node] = []
         for node in graph.nodes:
             if _is_candidate(node, protected):
@@ -89,7 +96,14 @@ class FoldConstants(Pass):
         if feeds is None:
             return None
         size = sum(array.nbytes for array in feeds.values())
-        return evaluate(node, feeds, opset, lambda nbytes: nbytes <= max(self._limit, size))
+        results = evaluate(node, feeds, opset, lambda nbytes: self._fits(nbytes, size))
+        if results is not None:
+            self._gained += max(0, sum(array.nbytes for array in results if array is not None) - size)
+        return results
+
+    def _fits(self, nbytes: int, size: int) -> bool:
+        """Whether a result of `nbytes` may be taken that is made of `size` bytes."""
+        return nbytes <= size or (nbytes <= self._limit and self._gained + nbytes - size <= self._gain)
 
     def _feeds(self, node: gs.Node, opset: int) -> dict[str, np.ndarray] | None:
         """The values of the inputs, or None if one of them is not known."""

@@ -21,6 +21,7 @@ __all__ = ["files_of", "load_external_data", "write_external_data"]
 _SMALLEST_EXTERNAL = 1024  # bytes; shape constants stay in the model, where shape inference finds them
 _PAGE = 4096  # runtimes map large weights into memory page by page
 _LINE = 64
+_LONGEST_SHOWN = 40  # characters of a place in a message
 
 
 SMALLEST_LEFT = 1 << 28
@@ -52,7 +53,22 @@ def load_external_data(model: onnx.ModelProto, folder: Path, *, resident: bool =
 def files_of(model: onnx.ModelProto, folder: Path) -> set[Path]:
     """Return the files that `model`, whose file lies in `folder`, keeps weights in."""
     entries = (entry for tensor in tensors(model) if is_external(tensor) for entry in tensor.external_data)
-    return {(folder / entry.value).resolve() for entry in entries if entry.key == "location"}
+    resolved = (_resolved(folder / entry.value) for entry in entries if entry.key == "location")
+    return {file for file in resolved if file is not None}
+
+
+def _resolved(file: Path) -> Path | None:
+    """The file behind all links; None where no file can have that name: NUL, too long, links in a circle."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError):
+        return None
+    try:
+        return file.resolve()
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def _load(tensor: onnx.TensorProto, where: Place, stream: BinaryIO) -> None:
@@ -81,6 +97,12 @@ def _place(tensor: onnx.TensorProto, folder: Path) -> Place:
 
 def _checked_file(name: str, location: str, folder: Path) -> Path:
     file = folder / location
+    if _resolved(file) is None:
+        shown = location if len(location) <= _LONGEST_SHOWN else location[:_LONGEST_SHOWN] + "..."
+        raise ModelError(
+            f"external data of tensor '{name}' must lie in a file that can be opened, found {shown!a}, "
+            "which no file can be named or which is a circle of links: give the file a plain name"
+        )
     if not location or not _is_inside(location, file, folder):
         raise ModelError(
             f"external data of tensor '{name}' must lie in the model's folder, found '{location}': "

@@ -17,6 +17,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.model.external import files_of, load_external_data
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.model.session import open_session
+from onnx_subprune.model.validation import validate
 
 __all__ = ["external_files", "load_model"]
 
@@ -33,11 +34,13 @@ def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
             they are.
 
     Raises:
-        ModelError: the file is missing or no ONNX model; its external data is missing, too short or outside its
-            folder; it has no outputs; its IR or opset version is beyond the installed ONNX Runtime.
+        ModelError: the file is missing or no ONNX model; it is broken, or a few bytes of it stand for something huge
+            (see `validation`); its external data is missing, too short or outside its folder; it has no outputs; its
+            IR or opset version is beyond the installed ONNX Runtime.
 
     """
     model = _parse(path)
+    validate(model, path)
     if not model.graph.output:
         raise ModelError(f"model '{path}' must have at least one output, found none: export it anew")
     _check_versions(model, path)

@@ -191,6 +191,23 @@ def test_large_results_are_left_unless_made_of_as_much(build: Build, apply: Appl
     assert operators(apply(before, FoldConstants(limit=limit))) == left
 
 
+@pytest.mark.parametrize(("gain", "left"), [(503, {"Expand": 1, "Add": 2}), (504, {"Add": 2})])
+def test_all_results_together_grow_by_no_more_than_is_allowed(build: Build, apply: Apply, gain, left) -> None:
+    """Each Expand makes 264 bytes of 12: its value and its shape."""
+    text = """g (float[1] x) => (float[66] y) {
+        c = Expand (a, s) d = Expand (b, s) e = Add (x, c) y = Add (e, d)
+    }"""
+    before = build(text, a=np.ones(1, np.float32), b=np.zeros(1, np.float32), s=np.array([66]))
+    assert operators(apply(before, FoldConstants(gain=gain))) == left
+
+
+def test_operators_whose_time_is_not_bounded_are_left(build: Build, apply: Apply) -> None:
+    text = "g (int64[1] x) => (int64[N, 3] y) { n = NonMaxSuppression (b, s, m) y = Add (x, n) }"
+    boxes, scores = np.zeros((1, 3, 4), np.float32), np.ones((1, 1, 3), np.float32)
+    before = build(text, b=boxes, s=scores, m=np.array([3]))
+    assert operators(apply(before, FoldConstants()))["NonMaxSuppression"] == 1
+
+
 def test_a_huge_result_is_never_computed(build: Build, apply: Apply) -> None:
     text = """g (float[1] x) => (float[N] y) {
         s = Constant <value_ints = [1000000000000]> ()
