@@ -53,6 +53,16 @@ class Dataset(ABC):
         """Whether a batch may be cut into samples: the first axis of every input counts them, and may have any size."""
         return not self._layout.whole and self._layout.batch is None
 
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
+        """Return some samples of a batch that may be cut.
+
+        Args:
+            feeds: a batch, by input name.
+            rows: numbers of its samples.
+
+        """
+        return {name: array[rows] for name, array in feeds.items()}
+
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """Return how many samples a batch holds: its first axis, or one where the inputs share no batch axis.
 

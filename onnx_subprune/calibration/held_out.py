@@ -60,4 +60,4 @@ def portions(data: Dataset, batch_size: int, every: int = HELD) -> Iterator[Port
             continue
         for held in (False, True):
             rows = np.flatnonzero(away == held)
-            yield Portion({name: value[rows] for name, value in feeds.items()}, len(rows), len(rows), held)
+            yield Portion(data.rows_of(feeds, rows), len(rows), len(rows), held)

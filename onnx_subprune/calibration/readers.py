@@ -9,6 +9,7 @@
 | an object with `get_next()`               | a stream: onnxruntime's CalibrationDataReader, by duck type   |
 | a callable or an iterable                 | a stream: the dicts that it yields                            |
 
+An array for an input of shape [] or [1] beside samples holds one value for every run, or equal ones for all samples.
 Inputs of language models that follow from the token ids may be left out (see `filling`).
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset, StreamDataset
 from onnx_subprune.calibration.files import Member, open_npy, open_npz
 from onnx_subprune.calibration.layout import Array, Layout, check_array, check_names, layout_of
+from onnx_subprune.calibration.per_run import PerRunDataset, per_run_specs, per_run_value
 from onnx_subprune.calibration.streams import Items, from_folder, from_iterable, from_reader, from_script
 from onnx_subprune.calibration.token_inputs import FilledDataset, given_specs, is_fillable
 from onnx_subprune.errors import DataError, OptionError
@@ -74,7 +76,11 @@ def open_arrays(
     """Return a data set of arrays by input name, samples first; see `open_data`."""
     named = _by_input({name: np.asarray(array) for name, array in arrays.items()}, specs)
     given = given_specs(specs, named)
-    return _completed(_from_mapping(named, layout_of(given), samples, seed, source), specs, given)
+    single = per_run_specs(given, {name: array.shape for name, array in named.items()})
+    values = {spec.name: per_run_value(spec, named.pop(spec.name), source) for spec in single}
+    sampled = tuple(spec for spec in given if spec.name not in values)
+    dataset: Dataset = _from_mapping(named, layout_of(sampled), samples, seed, source)
+    return _completed(PerRunDataset(dataset, given, values) if values else dataset, specs, given)
 
 
 def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Dataset:
@@ -90,7 +96,11 @@ def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, see
     if path.suffix == ".npz":
         members = _by_input(open_npz(path), specs)
         given = given_specs(specs, members)
-        return _completed(_from_npz(path, members, layout_of(given), samples, seed), specs, given)
+        single = per_run_specs(given, {name: member.shape for name, member in members.items()})
+        values = {spec.name: per_run_value(spec, members.pop(spec.name).load(), text) for spec in single}
+        sampled = tuple(spec for spec in given if spec.name not in values)
+        dataset: Dataset = _from_npz(path, members, layout_of(sampled), samples, seed)
+        return _completed(PerRunDataset(dataset, given, values) if values else dataset, specs, given)
     if path.suffix == ".npy":
         return open_arrays({_UNNAMED: open_npy(path)}, specs, samples=samples, seed=seed, source=text)
     raise DataError(f"data expected as {_KINDS}, found '{text}'; convert it to one of these")

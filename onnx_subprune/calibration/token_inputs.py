@@ -15,7 +15,6 @@ ids, [n, t].
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -24,6 +23,7 @@ from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.layout import Array, Feeds
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.model import InputSpec
+from onnx_subprune.model.made_inputs import is_past, known_value
 
 __all__ = ["FilledDataset", "fill", "given_specs", "is_fillable", "token_input"]
 
@@ -31,13 +31,12 @@ _logger = logging.getLogger(__name__)
 
 _TOKENS = "input_ids"
 _NAMES = frozenset({"attention_mask", "position_ids", "token_type_ids", "use_cache_branch"})
-_PAST = re.compile(r"past(_key_values?)?[._]")
 _Sizes = Mapping[str, int]
 
 
 def is_fillable(spec: InputSpec) -> bool:
     """Whether the input has a name whose value is known where only token ids are given."""
-    return spec.name in _NAMES or _PAST.match(spec.name) is not None
+    return spec.name in _NAMES or is_past(spec.name)
 
 
 def token_input(specs: Sequence[InputSpec]) -> InputSpec:
@@ -107,6 +106,11 @@ class FilledDataset(Dataset):
         """See `Dataset.samples_in`."""
         return self._inner.samples_in({spec.name: feeds[spec.name] for spec in self._given})
 
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
+        """See `Dataset.rows_of`."""
+        given = self._inner.rows_of({spec.name: feeds[spec.name] for spec in self._given}, rows)
+        return fill(self._specs, given)
+
 
 def _filled(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array:
     value = _value(spec, ids, sizes)
@@ -125,17 +129,16 @@ def _shape_fits(shape: tuple[int, ...], spec: InputSpec) -> bool:
 
 
 def _value(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array | None:
-    if spec.name == "attention_mask":
-        return np.ones(ids.shape)
-    if spec.name == "token_type_ids":
-        return np.zeros(ids.shape)
+    if is_past(spec.name):
+        return _empty(spec, ids, sizes)
+    shape = ids.shape
     if spec.name == "use_cache_branch":
-        return np.zeros([dim if isinstance(dim, int) else 1 for dim in spec.shape])
-    if spec.name == "position_ids":
+        shape = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape)
+    elif spec.name == "position_ids":
         # A row of its own for each sequence, unless the model has one row for all.
         rows = () if len(spec.shape) == 1 else (1 if spec.shape[:1] == (1,) else len(ids),)
-        return np.broadcast_to(np.arange(ids.shape[-1]), (*rows, ids.shape[-1]))
-    return _empty(spec, ids, sizes)
+        shape = (*rows, ids.shape[-1])
+    return known_value(spec, shape)
 
 
 def _empty(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array | None:
@@ -148,6 +151,6 @@ def _empty(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array | None:
 
 
 def _input_list(names: Sequence[str]) -> str:
-    past = [name for name in names if _PAST.match(name)]
+    past = [name for name in names if is_past(name)]
     rest = [name for name in names if name not in past]
     return ", ".join([*rest, *([f"{past[0]} and {len(past) - 1} like it" if past[1:] else past[0]] if past else [])])

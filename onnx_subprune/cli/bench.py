@@ -30,7 +30,7 @@ from onnx_subprune.cli.sizes import assumed, batched
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.evaluate import Latency, Memory, Pace, Profile
-from onnx_subprune.model import InputSpec, input_specs, load_model
+from onnx_subprune.model import InputSpec, input_specs, load_model, runnable_shapes
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch, begin, phase
 
@@ -132,7 +132,9 @@ def bench(
     """Time models on the same inputs, taking turns; the speed-up is the median of paired ratios."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         protos = [load_model(path, resident=False) for path in models]
-        inputs = _Inputs(tuple(input_specs(protos[0])), dict(shapes(input_shapes or ())), data, seed)
+        given = dict(shapes(input_shapes or ()))
+        made = {} if data is not None else runnable_shapes(protos[0], given)
+        inputs = _Inputs(tuple(input_specs(protos[0])), given, made, data, seed)
         screen.warn(inputs.warnings())
         where = _Where(names(providers or ()), threads)
         measurement = _Measurement(runs, Pace(precision, most_seconds=max_seconds), io_binding, profile, memory)
@@ -194,6 +196,7 @@ class _Inputs:
 
     specs: Sequence[InputSpec]
     given: Mapping[str, tuple[int, ...]]
+    made: dict[str, tuple[int, ...]]
     data: str | None
     seed: int
 
@@ -201,11 +204,11 @@ class _Inputs:
         """Return a line for each size that is only a guess."""
         if self.data is not None and self.given:
             raise OptionError("expected --input-shapes or --data, found both; data brings its shapes, give one of them")
-        return [] if self.data is not None else assumed(self.specs, self.given)
+        return [] if self.data is not None else assumed(self.specs, self.given, self.made)
 
     def feeds(self, size: int | None) -> Feeds:
         """Return one batch of `size` samples; of one, or of the model's own size, where it is None."""
-        sizes = batched(self.specs, self.given, size)
+        sizes = batched(self.specs, self.made or self.given, size)
         if self.data is None:
             return evaluate.random_feeds(self.specs, sizes, self.seed)
         data = open_data(self.data, self.specs, seed=self.seed)

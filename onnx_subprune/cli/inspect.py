@@ -30,7 +30,7 @@ def inspect(
         check_outputs({"MODEL": model}, {"--report": report_file})
         proto = load_model(model, resident=False)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
-        screen.warn(assumed(input_specs(proto), given))
+        screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()
         if report_file is not None:
             report.write_report(document, report_file)

@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.model import InputSpec, concrete_shapes
+from onnx_subprune.model import InputSpec
+from onnx_subprune.model.made_inputs import made_shapes
 
 __all__ = ["assumed", "batched"]
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def assumed(specs: Iterable[InputSpec], given: Mapping[str, Sequence[int]]) -> list[str]:
-    """Return a warning for each input with a dynamic axis past the first, whose size of 1 is only a guess."""
+def assumed(specs: Iterable[InputSpec], given: Mapping[str, Sequence[int]], counted: Shapes | None = None) -> list[str]:
+    """Return a warning for each input with a dynamic axis past the first, whose size is only a guess."""
     guessed = {
         spec.name: ",".join(str(dim) if isinstance(dim, int) else "N" for dim in spec.shape)
         for spec in specs
         if spec.name not in given and any(not isinstance(dim, int) for dim in spec.shape[1:])
     }
     return [
-        f"input '{name}' has dynamic axes, and each counts as 1; give --input-shapes {name}:{dims} with sizes for N"
+        f"input '{name}' has dynamic axes, and {_guess(dims, (counted or {}).get(name))}; "
+        f"give --input-shapes {name}:{dims} with sizes for N"
         for name, dims in guessed.items()
     ]
+
+
+def _guess(dims: str, shape: Sequence[int] | None) -> str:
+    """Return in words what the open axes count as."""
+    if shape is None or all(size == 1 for dim, size in zip(dims.split(","), shape, strict=True) if dim == "N"):
+        return "each counts as 1"
+    return f"it counts as {','.join(map(str, shape))}"
 
 
 def batched(specs: Sequence[InputSpec], given: Mapping[str, Sequence[int]], batch: int | None) -> Shapes:
@@ -32,7 +41,7 @@ def batched(specs: Sequence[InputSpec], given: Mapping[str, Sequence[int]], batc
         OptionError: the model has a fixed batch axis, or the shapes do not fit it.
 
     """
-    shapes = concrete_shapes(specs, given)
+    shapes = made_shapes(specs, given)
     if batch is None:
         return shapes
     if batch < 1:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import InputSpec, input_specs
-from onnx_subprune.structure import is_float
+from onnx_subprune.model.made_inputs import made_inputs
 
 __all__ = ["check_same_inputs", "random_feeds"]
 
@@ -19,7 +18,7 @@ Array = NDArray[Any]
 
 
 def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Array]:
-    """Return inputs of the given shapes: standard normal floats; integers 0 and 1, which any vocabulary or mask holds.
+    """Return inputs of the given shapes: standard normal floats, integers 0 and 1; masks and their like by name.
 
     Args:
         specs: of the model's inputs.
@@ -30,19 +29,7 @@ def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]
         OptionError: an input has no shape, or a dtype that random values do not suit.
 
     """
-    generator = np.random.default_rng(seed)
-    return {spec.name: _random(spec, shapes, generator) for spec in specs}
-
-
-def _random(spec: InputSpec, shapes: Mapping[str, Sequence[int]], generator: np.random.Generator) -> Array:
-    if spec.name not in shapes:
-        raise OptionError(f"a shape for input '{spec.name}' expected, found none; give it with --input-shapes")
-    shape = tuple(shapes[spec.name])
-    if spec.dtype.kind in "biu":
-        return generator.integers(0, 2, shape).astype(spec.dtype)
-    if is_float(spec.dtype):
-        return np.asarray(generator.standard_normal(shape)).astype(spec.dtype)
-    raise OptionError(f"input '{spec.name}' expected to hold numbers, found {spec.dtype}; give real inputs instead")
+    return made_inputs(specs, shapes, seed)
 
 
 def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Array]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from onnx_subprune import budget, subspace
 from onnx_subprune.calibration import Gram, Statistics, Tap
 from onnx_subprune.errors import TargetError
-from onnx_subprune.model import constant_values, measure_cost, node_macs
+from onnx_subprune.model import constant_values, node_macs
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.options import Options
 from onnx_subprune.structure import Layer
@@ -118,7 +118,7 @@ def allocate_ranks(
     """
     shares = {layer.name: subspace.share_of_variance(spectra[layer.name], range(layer.most + 1)) for layer in layers}
     curves = [_curve(layer, shares[layer.name], options.multiple) for layer in layers]
-    node_costs = node_macs(analysis.normalised, analysis.input_shapes)
+    node_costs = node_macs(analysis.normalised, analysis.input_shapes, analysis.sample)
     macs = {layer.name: node_costs[layer.output[0]] for layer in layers}
 
     def ranked(steps: Mapping[str, int]) -> tuple[RankedLayer, ...]:
@@ -129,7 +129,7 @@ def allocate_ranks(
     if options.target.kind == "variance":
         return ranked(budget.variance(curves, options.target.value))
     biases = {layer.name: 0 if layer.spare else layer.outputs for layer in layers}
-    normalised, dense = measure_cost(analysis.normalised, analysis.input_shapes), analysis.cost
+    normalised, dense = analysis.measure_cost(analysis.normalised), analysis.cost
 
     def cost(steps: Mapping[str, int]) -> float:
         if options.target.kind == "macs":

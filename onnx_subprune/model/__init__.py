@@ -1,7 +1,7 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
 from onnx_subprune.model.atomic import atomic_write
-from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
@@ -46,6 +46,7 @@ __all__ = [
     "parse_input_shapes",
     "quiet",
     "run",
+    "runnable_shapes",
     "save_model",
     "to_graph",
     "to_model",

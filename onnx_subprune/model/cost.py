@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
 from onnx_subprune.model.attention_cost import AttentionCost, PackedCost
+from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
 from onnx_subprune.model.protos import (
     ONNX_DOMAINS,
     assign,
@@ -36,7 +37,7 @@ from onnx_subprune.model.protos import (
 )
 from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
 
-__all__ = ["Cost", "measure_cost", "node_macs", "operator_counts"]
+__all__ = ["Cost", "measure_cost", "node_macs", "operator_counts", "runnable_shapes"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,12 +131,18 @@ _PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
 }
 
 
-def measure_cost(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Cost:
+def measure_cost(
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, NDArray[Any]] | None = None,
+) -> Cost:
     """Return what a model costs for inputs of given shapes.
 
     Args:
         model: local functions count where they are called.
-        input_shapes: by input name; a dynamic axis of an input that is not named counts as 1.
+        input_shapes: by input name; a dynamic axis of an input that is not named counts as 1, or as empty where it
+            holds the past.
+        values: inputs by name; one may steer sizes by its value. Made up where not given, or of another shape.
 
     Raises:
         OptionError: a shape does not fit its input.
@@ -147,7 +154,7 @@ def measure_cost(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int
     30
 
     """
-    macs = sum(node_macs(model, input_shapes).values())
+    macs = sum(node_macs(model, input_shapes, values).values())
     return Cost(macs, _parameters(model), estimated_bytes(model))
 
 
@@ -162,14 +169,19 @@ def _parameters(model: onnx.ModelProto) -> int:
     return sum(math.prod(dims) for dims in sizes if dims)
 
 
-def node_macs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, int]:
+def node_macs(
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, int]:
     """Return the MACs of every node that has any, by the name of its first output; local functions are inlined.
 
-    Shapes come from ONNX shape inference and, where that does not reach, from one run on zeros.
+    Shapes come from ONNX shape inference and, where that does not reach, from one run: on `values`, or made-up inputs.
 
     Args:
         model: see `measure_cost`.
         input_shapes: see `measure_cost`.
+        values: see `measure_cost`.
 
     Raises:
         OptionError: a shape does not fit its input.
@@ -177,13 +189,16 @@ def node_macs(model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[int]] 
 
     """
     plain = onnx.inliner.inline_local_functions(model) if model.functions else model
-    fed = concrete_shapes(input_specs(plain), input_shapes)
+    specs = input_specs(plain)
+    fed = made_shapes(specs, input_shapes)
     skeleton = _skeleton(plain, fed)
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     known = _known_shapes(inferred)
     unknown = [name for node in inferred.node for name in _needed_tensors(node) if name not in known]
     if unknown:
-        known |= _observed_shapes(plain, skeleton, fed, list(dict.fromkeys(unknown)))
+        feeds = made_inputs(specs, fed, seed=None)
+        feeds |= {name: value for name, value in (values or {}).items() if value.shape == fed.get(name)}
+        known |= _observed_shapes(plain, skeleton, feeds, list(dict.fromkeys(unknown)))
     macs = {node.output[0]: _node_macs(node, known) for node in inferred.node if node.output}
     return {name: count for name, count in macs.items() if count}
 
@@ -235,35 +250,34 @@ def _product_of(node: onnx.NodeProto) -> _Product | _Recurrence | AttentionCost 
 
 
 def _observed_shapes(
-    model: onnx.ModelProto, skeleton: onnx.ModelProto, fed: Mapping[str, _Shape], names: Sequence[str]
+    model: onnx.ModelProto, skeleton: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]
 ) -> dict[str, _Shape]:
     try:
         # Without its weights the model opens many times faster, but some kernels want theirs constant.
-        return _shapes_on_zeros(skeleton, fed, names)
+        return _shapes_in_run(skeleton, feeds, names)
     except UserError:
         logger.debug("the model without its weights does not run: running it with them")
     try:
-        return _shapes_on_zeros(model, fed, names)
+        return _shapes_in_run(model, feeds, names)
     except UserError as error:
         raise ModelError(
-            f"the shape of '{names[0]}' must be known to count MACs, a run on zeros failed: {error}"
+            f"the shape of '{names[0]}' must be known to count MACs, a run failed: {error}; give sizes that suit the "
+            "model with --input-shapes, or real inputs with --calib or --data"
         ) from error
 
 
-def _shapes_on_zeros(model: onnx.ModelProto, fed: Mapping[str, _Shape], names: Sequence[str]) -> dict[str, _Shape]:
+def _shapes_in_run(
+    model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]
+) -> dict[str, _Shape]:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    specs = input_specs(probe)
-    shapes = concrete_shapes(specs, fed)
-    zeros = {spec.name: _zeros(shapes[spec.name], spec.dtype) for spec in specs}
-    values = run(open_session(probe, optimise=False), zeros)
+    # Inputs that are not fed are the weights that the skeleton leaves out.
+    weights = {spec.name: spec for spec in input_specs(probe) if spec.name not in feeds}
+    zeros = {name: np.zeros(shape, weights[name].dtype) for name, shape in concrete_shapes(weights.values()).items()}
+    values = run(open_session(probe, optimise=False, quiet=True), {**feeds, **zeros})
     return {name: tuple(value.shape) for name, value in values.items()}
-
-
-def _zeros(shape: _Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
-    return np.full(shape, "", dtype) if dtype.kind == "O" else np.zeros(shape, dtype)
 
 
 def _node_macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
@@ -285,6 +299,34 @@ def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
                 "MACs of %s '%s' in a body do not count: its shapes are not known", node.op_type, node.output[0]
             )
     return total
+
+
+def runnable_shapes(
+    model: onnx.ModelProto,
+    given: Mapping[str, Sequence[int]] | None = None,
+    values: Mapping[str, NDArray[Any]] | None = None,
+) -> dict[str, _Shape]:
+    """Return the first plausible shapes of all inputs with which MACs can be counted; the very first if none is.
+
+    Args:
+        model: whose inputs may have open axes.
+        given: shapes by input name, which stay.
+        values: see `measure_cost`.
+
+    Raises:
+        OptionError: a shape does not fit its input.
+
+    """
+    candidates = list(plausible_shapes(input_specs(model), given))
+    # Nothing to choose from, nothing to count.
+    for shapes in candidates if len(candidates) > 1 else []:
+        try:
+            node_macs(model, shapes, values)
+        except ModelError as error:
+            logger.info("the model does not run with inputs of shapes %s: %s", shapes, error)
+        else:
+            return shapes
+    return candidates[0]
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:

@@ -108,6 +108,7 @@ def open_session(
     optimise: bool = True,
     profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
+    quiet: bool = False,
 ) -> ort.InferenceSession:
     """Open a session of ONNX Runtime that runs on every provider that was named.
 
@@ -119,6 +120,7 @@ def open_session(
         profile_to: start of the name of a file for the time of every node, which `end_profiling` of the session writes.
         packed: whether weights that stay in files are laid out for the kernels, as those of other models are: a copy
             in memory, for operators that run faster. Otherwise the runtime maps the files.
+        quiet: whether the runtime keeps what goes wrong off stderr: for runs that may fail.
 
     Raises:
         OptionError: a provider is unknown or did not load, or `threads` is below 1.
@@ -127,6 +129,8 @@ def open_session(
     """
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
+    if quiet:
+        options.log_severity_level = _SEVERITY_FATAL
     if not isinstance(model, onnx.ModelProto):
         return _create(os.fspath(model), options, wanted)
     placed = has_placed(model)

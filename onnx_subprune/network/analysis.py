@@ -6,10 +6,11 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
+import numpy as np
 import onnx
 
 from onnx_subprune import report
@@ -18,12 +19,12 @@ from onnx_subprune.model import (
     Cost,
     InputSpec,
     Scratch,
-    concrete_shapes,
     fingerprint,
     has_placed,
     input_specs,
     load_model,
     measure_cost,
+    runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
 from onnx_subprune.network.group_documents import (
@@ -53,6 +54,7 @@ class Analysis:
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
         refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
+        sample: values of inputs that MACs are counted with, by name; made up where missing.
 
     """
 
@@ -64,6 +66,7 @@ class Analysis:
     prune_normalised: bool = False
     scratch: Scratch | None = None
     refusals: tuple[str, ...] = ()
+    sample: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -73,7 +76,16 @@ class Analysis:
     @cached_property
     def cost(self) -> Cost:
         """The cost of the model as given."""
-        return measure_cost(self.model, self.input_shapes)
+        return self.measure_cost(self.model)
+
+    def measure_cost(self, model: onnx.ModelProto) -> Cost:
+        """Return the cost of a model for inputs like those that this one was taken apart with.
+
+        Args:
+            model: with the same inputs.
+
+        """
+        return measure_cost(model, self.input_shapes, self.sample)
 
     @cached_property
     def comparisons(self) -> Comparisons:
@@ -127,14 +139,20 @@ class Analysis:
 
 
 def analyse(
-    model: ModelSource, input_shapes: Mapping[str, Sequence[int]] | None = None, *, prune_normalised: bool = False
+    model: ModelSource,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    prune_normalised: bool = False,
+    sample: Mapping[str, np.ndarray] | None = None,
 ) -> Analysis:
     """Take a model apart.
 
     Args:
         model: a path or a loaded model.
-        input_shapes: sizes of dynamic inputs to count multiply-accumulates with; 1 where not given.
+        input_shapes: sizes of dynamic inputs to count multiply-accumulates with; where not given 1, an empty past, or
+            others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        sample: inputs of those shapes, whose values may steer sizes.
 
     Raises:
         ModelError: the model cannot be read.
@@ -143,12 +161,21 @@ def analyse(
     """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     scratch = Scratch() if has_placed(proto) else None
-    shapes = concrete_shapes(input_specs(proto), input_shapes)
+    sample = sample or {}
+    shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
         normalised = normalise(proto, shapes, scratch)
         structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
     return Analysis(
-        proto, normalised.model, structure, shapes, fingerprint(proto), prune_normalised, scratch, normalised.refusals
+        proto,
+        normalised.model,
+        structure,
+        shapes,
+        fingerprint(proto),
+        prune_normalised,
+        scratch,
+        normalised.refusals,
+        sample,
     )
 
 

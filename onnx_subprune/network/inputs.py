@@ -52,17 +52,18 @@ def prepare(
     check_float(proto)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
-    dataset = None
+    dataset: Dataset | None = None
+    sample: Feeds = {}
     if data is not None:
         dataset = (
             data
             if isinstance(data, Dataset)
             else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
         )
-        sample = next(iter(dataset.batches(1)))
+        sample = dict(next(iter(dataset.batches(1))))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    return analyse(proto, shapes, prune_normalised=options.prune_normalised), dataset
+    return analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample), dataset
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import onnx
 
 from onnx_subprune import passes
-from onnx_subprune.model import Cost, measure_cost, model_bytes
+from onnx_subprune.model import Cost, model_bytes
 from onnx_subprune.network.analysis import Analysis
 
 __all__ = ["stamp"]
@@ -22,7 +22,7 @@ def stamp(model: onnx.ModelProto, analysis: Analysis, target: str) -> Cost:
         target: in words.
 
     """
-    dense, pruned = analysis.cost, measure_cost(model, analysis.input_shapes)
+    dense, pruned = analysis.cost, analysis.measure_cost(model)
     costs = (dense.macs, pruned.macs, dense.parameters, pruned.parameters)
     passes.write_stamp(model, passes.Stamp(target, *costs, analysis.fingerprint))
     return replace(pruned, bytes=model_bytes(model))
