@@ -19,6 +19,7 @@ import onnx
 
 from onnx_subprune.calibration.layout import Array
 from onnx_subprune.errors import DataError
+from onnx_subprune.model import check_regular
 
 __all__ = ["Member", "open_npy", "open_npz", "read_tensor"]
 
@@ -154,6 +155,7 @@ def _skip(file: IO[bytes], count: int) -> None:
 def _reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file into one DataError."""
     try:
+        check_regular(path)
         yield
     except FileNotFoundError as error:
         raise DataError(f"a data file expected at '{path}', found none; check the path") from error
