@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 
 from onnx_subprune.errors import OutputError, PlanError
 from onnx_subprune.formatting import change, html_table
-from onnx_subprune.model import atomic_write
+from onnx_subprune.model import atomic_write, check_regular
 from onnx_subprune.options import RecoveryOptions
 from onnx_subprune.structure import Atom, Structure
 
@@ -114,10 +115,11 @@ class Plan:
         return keeps
 
     def to_json(self) -> str:
-        """Return the plan as JSON text, a line per group."""
+        """Return the plan as JSON text, a line per group, with a checksum of all the rest."""
         head = {"format": _FORMAT, "fingerprint": self.fingerprint, "target": self.target, **asdict(self.options)}
-        lines = [json.dumps({"name": g.name, "size": g.size, "kept": list(g.kept)}) for g in self.groups]
-        body = ",\n    ".join(lines)
+        groups = [{"name": g.name, "size": g.size, "kept": list(g.kept)} for g in self.groups]
+        head["checksum"] = _checksum({**head, "groups": groups})
+        body = ",\n    ".join(map(json.dumps, groups))
         return json.dumps(head, indent=2)[:-2] + f',\n  "groups": [\n    {body}\n  ]\n}}\n'
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -147,10 +149,11 @@ class Plan:
             path: of the file.
 
         Raises:
-            PlanError: the file is missing or not a plan.
+            PlanError: the file is missing, not a plan, or not what was saved.
 
         """
         try:
+            check_regular(path)
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"expected a plan at '{path}', found: {error.strerror}; give a file from --plan") from error
@@ -164,6 +167,12 @@ class Plan:
     def _from_data(cls, data: Any, path: str) -> Plan:
         if not isinstance(data, Mapping) or data.get("format") != _FORMAT:
             raise PlanError(f"expected a plan of format {_FORMAT} at '{path}', found another; give a file from --plan")
+        # Plans of before lack it; whoever edits a plan takes it out.
+        if "checksum" in data and data["checksum"] != _checksum(data):
+            raise PlanError(
+                f"expected the plan at '{path}' as it was saved, found it damaged or edited; make it anew, or delete "
+                "its line 'checksum' if the edit is meant"
+            )
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
             return cls(str(data["fingerprint"]), str(data["target"]), groups, _options(data))
@@ -171,6 +180,12 @@ class Plan:
             raise PlanError(
                 f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew"
             ) from error
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of a plan, whatever its spacing and the order of its keys."""
+    content = {key: value for key, value in data.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _group(entry: Mapping[str, Any]) -> PlannedGroup:

@@ -49,6 +49,7 @@ def test_what_is_not_a_plan_is_refused(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize("kept", [[4], [-1], ["x"], None])
 def test_units_that_are_not_there_are_refused(tmp_path: Path, kept: object) -> None:
     data = json.loads(PLAN.to_json())
+    del data["checksum"]
     data["groups"][0]["kept"] = kept
     (tmp_path / "plan.json").write_text(json.dumps(data))
     with pytest.raises(PlanError, match="damage"):
@@ -64,7 +65,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 def test_a_plan_of_the_first_release_is_read_with_the_recovery_of_its_time(tmp_path: Path) -> None:
     data = json.loads(PLAN.to_json())
-    for name in ("prune_normalised", "one_pass", "rows", "probes", "sweeps"):
+    for name in ("prune_normalised", "one_pass", "rows", "probes", "sweeps", "checksum"):
         del data[name]
     (tmp_path / "plan.json").write_text(json.dumps(data))
     first = RecoveryOptions(select="zca", recovery="channel", ridge=1e-6, one_pass=True, rows=32)
@@ -86,6 +87,38 @@ def test_the_file_is_flat_and_its_entries_keep_their_order() -> None:
         '  "probes": 16,',
         '  "sweeps": 1,',
     ]
+
+
+def test_every_bit_of_a_plan_counts(tmp_path: Path) -> None:
+    """A flipped bit is an error, or changes nothing that a plan says."""
+    path, text = tmp_path / "plan.json", PLAN.to_json().encode()
+    errors: list[PlanError] = []
+    for place in range(len(text)):
+        for bit in range(8):
+            path.write_bytes(text[:place] + bytes([text[place] ^ 1 << bit]) + text[place + 1 :])
+            try:
+                loaded = Plan.load(path)
+            except PlanError as error:
+                errors.append(error)
+            else:
+                assert loaded == PLAN
+    assert len(errors) > 0.9 * 8 * len(text)
+    assert all(len(str(error).splitlines()) == 1 for error in errors)
+
+
+def test_a_plan_without_a_checksum_may_be_edited(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(PLAN.to_json().replace("[0, 2]", "[1, 2]"))
+    with pytest.raises(PlanError, match="delete its line 'checksum'"):
+        Plan.load(path)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "checksum" not in line))
+    assert Plan.load(path).groups[0].kept == (1, 2)
+
+
+def test_the_checksum_is_a_line_of_its_own_and_all_else_is_as_before() -> None:
+    lines = PLAN.to_json().splitlines()
+    assert lines[12].startswith('  "checksum": "')
+    assert lines[13] == '  "groups": ['
 
 
 def test_widths_are_units_that_stay() -> None:

@@ -1,7 +1,8 @@
 """Arrays in files, read no further than needed: .npy mapped, .npz members mapped, streamed or loaded.
 
 numpy.load reads a whole .npz member for its first row. Here a member that is stored uncompressed is mapped where it
-lies in the archive, and of a compressed one only the chosen rows are kept while it streams past.
+lies in the archive, and of a compressed one only the chosen rows are kept while it streams past. The CRC of a member is
+checked in every case, once for a mapped one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +21,7 @@ import onnx
 
 from onnx_subprune.calibration.layout import Array
 from onnx_subprune.errors import DataError
+from onnx_subprune.model import check_regular
 
 __all__ = ["Member", "open_npy", "open_npz", "read_tensor"]
 
@@ -44,6 +47,7 @@ class Member:
         """Return the array, or its `rows` in their order; mapped where possible."""
         with _reading(self.path):
             if self.stored and self.shape and self._bytes():
+                _check_once(self.path, self.name, self.path.stat().st_size, self.path.stat().st_mtime_ns)
                 mapped = self._memory_map()
                 return mapped if rows is None else mapped[rows]
             if rows is None or self.fortran or self._bytes() < _SMALL_BYTES:
@@ -63,8 +67,9 @@ class Member:
         return np.memmap(self.path, self.dtype, "r", offset, self.shape, "F" if self.fortran else "C")
 
     def _loaded(self) -> Array:
-        with np.load(self.path, allow_pickle=False) as archive:
-            array: Array = archive[self.name]
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{self.name}.npy") as file:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+            _check_rest(file)
             return array
 
     def _streamed(self, rows: Array) -> Array:
@@ -78,6 +83,7 @@ class Member:
                 _skip(file, (int(rows[place]) - at) * size)
                 result[place] = np.frombuffer(file.read(size), self.dtype).reshape(self.shape[1:])
                 at = int(rows[place]) + 1
+            _check_rest(file)
         return result
 
 
@@ -150,10 +156,24 @@ def _skip(file: IO[bytes], count: int) -> None:
         count -= read
 
 
+@lru_cache(maxsize=1 << 16)
+def _check_once(path: Path, name: str, size: int, changed: int) -> None:  # noqa: ARG001 - a file that changed is another
+    """Read a member through, because what is mapped passes by the archive's own check of its CRC."""
+    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+        _check_rest(file)
+
+
+def _check_rest(file: IO[bytes]) -> None:
+    # The CRC is compared at the end of a member, which reading the array alone may not reach.
+    while file.read(_SKIP_BYTES):
+        pass
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what goes wrong with a file into one DataError."""
     try:
+        check_regular(path)
         yield
     except FileNotFoundError as error:
         raise DataError(f"a data file expected at '{path}', found none; check the path") from error

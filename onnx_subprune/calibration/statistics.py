@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from onnx_subprune.calibration.accumulate import Accumulator
+from onnx_subprune.calibration.integrity import checksum, is_gram
 from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
-from onnx_subprune.model import atomic_write
+from onnx_subprune.model import atomic_write, check_regular
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
@@ -147,6 +148,7 @@ class Statistics:
             "input_shapes": self.input_shapes,
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
+        header["checksum"] = checksum(json.loads(json.dumps(header)), tensors)
         _save(Path(path), tensors, {_METADATA: json.dumps(header, sort_keys=True)})
 
     @classmethod
@@ -163,6 +165,9 @@ class Statistics:
         try:
             header, tensors = _read(Path(path))
             grams = {str(key): _checked_gram(key, int(count), tensors[key]) for key, count in header["counts"].items()}
+            # Statistics of before lack it.
+            if "checksum" in header and header["checksum"] != checksum(header, tensors):
+                raise ValueError("content that does not fit its checksum")
             shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
             return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -222,12 +227,15 @@ def _checked_gram(key: str, count: int, matrix: Matrix) -> Gram:
         raise ValueError(f"a matrix of {matrix.dtype} {matrix.shape}")
     weights = matrix[:, -1, -1]
     fits = np.all(weights > 0) if count and RELATIVE in key else np.all(weights == count)
-    if not fits or not np.isfinite(matrix).all():
+    if count < 0 or not fits or not np.isfinite(matrix).all():
         raise ValueError("a matrix that does not fit its count")
+    if not is_gram(matrix):
+        raise ValueError("a matrix that is no sum of squares")
     return Gram(count, matrix)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Matrix]]:
+    check_regular(path)
     with safe_open(path, framework="numpy") as file:
         header = json.loads((file.metadata() or {})[_METADATA])
         if header["format"] != _FORMAT:

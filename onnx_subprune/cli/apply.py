@@ -66,7 +66,8 @@ def apply(
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
-        check_outputs({"MODEL": model, "PLAN": plan, "--calib": calib}, written)
+        read = {"MODEL": model, "PLAN": plan, "--calib": calib, "--statistics": None if calib else statistics}
+        check_outputs(read, written)
         saved = Plan.load(plan)
         loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +20,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError
 from onnx_subprune.evaluate.comparison import Measured
-from onnx_subprune.model import input_specs, save_model
+from onnx_subprune.model import atomic_write, input_specs, save_model
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
@@ -74,14 +76,15 @@ def _paths(folder: Path) -> dict[str, Path]:
             f"cannot make the folder '{folder}': {error.strerror}; give --out a folder you can write to"
         ) from error
     paths = {name: folder / name for name in _FILES}
-    check_outputs({}, dict(paths))
+    check_outputs({"the package": Path(str(resources.files("onnx_subprune.demo")))}, dict(paths))
     return paths
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
-        # No other keyword: NumPy before 2.1 would store it as one more array.
-        np.savez(path, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
+        with atomic_write(Path(os.path.realpath(path))) as temporary, temporary.open("wb") as file:
+            # No other keyword: NumPy before 2.1 would store it as one more array.
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}; give --out a folder with room") from error
 

@@ -105,7 +105,8 @@ def factorise(
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
-        check_outputs({"MODEL": model, "--calib": calib}, written, pages=False)
+        read = {"MODEL": model, "--calib": calib, "--statistics": None if calib else statistics}
+        check_outputs(read, written, pages=False)
         loaded = saved_statistics(calib, statistics)
         with screen.progress() as progress:
             if calib and statistics is not None:

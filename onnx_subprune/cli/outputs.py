@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
@@ -13,15 +17,22 @@ from onnx_subprune.pipeline import Result
 
 __all__ = ["check_outputs", "save_outputs", "saved_statistics"]
 
+_WEIGHTS_OF_OUT, _WEIGHTS_OF_MODEL = "the weights of OUT", "the weights of MODEL"
+
+_Identity: TypeAlias = str | tuple[int, int, str]
+
 
 def check_outputs(
     inputs: Mapping[str, Path | str | None], outputs: Mapping[str, Path | None], *, pages: bool = True
 ) -> None:
     """Check that the outputs can be written and do not overwrite an input or each other.
 
+    One file may have several names: links, hard links and other spellings count as the file that they name.
+
     Args:
-        inputs: by the name the user knows them by, such as MODEL; None where not given.
-        outputs: likewise.
+        inputs: by the name the user knows them by, such as MODEL; None where not given. A model stands for its external
+            data too, a folder for all files in it, and `file.py:function` for the script.
+        outputs: likewise. OUT stands for `<OUT>.data` too, where the weights of a large model go.
         pages: whether the report may be a page.
 
     Raises:
@@ -29,27 +40,73 @@ def check_outputs(
         OutputError: a file cannot be written.
 
     """
-    taken = {Path(path).resolve(): name for name, path in inputs.items() if path is not None}
-    for name, path in outputs.items():
-        if path is None:
-            continue
-        if (other := taken.setdefault(path.resolve(), name)) != name:
-            raise OptionError(f"expected {name} to be another file than {other}, found '{path}' for both; rename one")
+    given = {name: path for name, path in outputs.items() if path is not None}
+    written = list(given.items())
+    written += [(_WEIGHTS_OF_OUT, _data_beside(path)) for name, path in given.items() if name == "OUT"]
+    # What is not there yet cannot be a file that is read: only then are folders and models looked into.
+    thorough = any(os.path.exists(path) for _, path in written)
+    taken: dict[_Identity, str] = {}
+    for name, source in inputs.items():
+        for path, described in _files_read(name, source, thorough=thorough):
+            for identity in _identities(path):
+                taken.setdefault(identity, described)
+    for name, path in written:
+        identities = _identities(path)
+        other = next((taken[identity] for identity in identities if identity in taken), None)
+        if other is not None:
+            raise OptionError(_overlap(name, path, other))
+        taken.update(dict.fromkeys(identities, name))
+    for name, path in given.items():
         if name == "--report":
             report.check_name(path, pages=pages)
         check_writable(path)
-        if name == "OUT":
-            _check_data(path, inputs.get("MODEL"))
 
 
-def _check_data(out: Path, model: Path | str | None) -> None:
-    """Weights of a large model go to `<OUT>.data`, which must not be a file that MODEL reads its own from."""
-    data = out.resolve().with_name(out.resolve().name + ".data")
-    if model is not None and data.exists() and data in external_files(model):
-        raise OptionError(
-            f"expected OUT to leave the weights of MODEL alone, found them in '{data.name}', "
-            "where those of OUT would go; rename OUT"
+def _data_beside(out: Path) -> Path:
+    """Return where saving puts the weights of a large model: beside the file that `out` names."""
+    target = Path(os.path.realpath(out))
+    return target.with_name(target.name + ".data")
+
+
+def _files_read(name: str, source: Path | str | None, *, thorough: bool) -> Iterator[tuple[Path, str]]:
+    """Yield the files that are read from a source, each with the name that the user knows it by."""
+    if source is None:
+        return
+    script, colon, _ = str(source).rpartition(":")
+    path = Path(script) if colon and script.endswith(".py") else Path(source)
+    yield path, name
+    if not thorough:
+        return
+    if os.path.isdir(path):
+        # A data set of ONNX is a folder of folders; nothing deeper is read.
+        for file in itertools.chain(path.glob("*"), path.glob("*/*")):
+            yield file, f"'{file.relative_to(path)}' of {name}"
+    elif name == "MODEL":
+        yield from ((file, _WEIGHTS_OF_MODEL) for file in external_files(path))
+
+
+def _identities(path: Path) -> list[_Identity]:
+    """Return what names of one file have in common: its real path, its place in a folder, and its inode."""
+    real = Path(os.path.realpath(path))
+    identities: list[_Identity] = [str(real)]
+    with contextlib.suppress(OSError):
+        folder = real.parent.stat()
+        identities.append((folder.st_dev, folder.st_ino, real.name))
+    with contextlib.suppress(OSError):
+        status = real.stat()
+        identities.append((status.st_dev, status.st_ino, ""))
+    return identities
+
+
+def _overlap(name: str, path: Path, other: str) -> str:
+    if name == _WEIGHTS_OF_OUT:
+        return (
+            f"expected OUT to leave {other} alone, found them in '{path.name}', where those of OUT would go; rename OUT"
+            if other == _WEIGHTS_OF_MODEL
+            else f"expected OUT to leave {other} alone, found it in '{path.name}', where the weights of a large OUT "
+            "would go; rename OUT"
         )
+    return f"expected {name} to be another file than {other}, found '{path}' for both; rename one"
 
 
 def save_outputs(result: Result, outputs: Mapping[str, Path | None]) -> None:

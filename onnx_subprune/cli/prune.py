@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import typer
@@ -119,7 +120,8 @@ def prune(
             ),
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
-        _check(model, calib, written, dry_run=dry_run)
+        read = {"MODEL": model, "--calib": calib, "--data": data, "--statistics": None if calib else statistics}
+        _check(read, written, dry_run=dry_run)
         loaded = saved_statistics(calib, statistics)
         labelled = labelled_data(data, model)
         with screen.progress() as progress:
@@ -135,10 +137,10 @@ def prune(
         ending.tell(result, measured, screen)
 
 
-def _check(model: Path, calib: str | None, written: dict[str, Path | None], *, dry_run: bool) -> None:
+def _check(read: Mapping[str, Path | str | None], written: Mapping[str, Path | None], *, dry_run: bool) -> None:
     if dry_run:
         others = [name for name, path in written.items() if path is not None and name != "OUT"]
         if others:
             raise OptionError(f"expected --dry-run to write nothing, found {others[0]} too; leave one of them out")
     else:
-        check_outputs({"MODEL": model, "--calib": calib}, written)
+        check_outputs(read, written)

@@ -20,7 +20,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnx_subprune.model import atomic_write
+from onnx_subprune.model import atomic_write, check_regular
 
 __all__ = ["Record", "cache_folder", "kept", "machine"]
 
@@ -111,6 +111,7 @@ def kept(kind: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
 def _document(path: Path) -> dict[str, Any]:
     """Return the content of a file of the cache; nothing where it cannot be read."""
     try:
+        check_regular(path)
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
@@ -160,6 +161,7 @@ class Record:
 
     def _read(self) -> dict[str, Any]:
         try:
+            check_regular(self._path)
             document = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}

@@ -1,6 +1,6 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
-from onnx_subprune.model.atomic import atomic_write
+from onnx_subprune.model.atomic import atomic_write, check_regular
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
@@ -27,6 +27,7 @@ __all__ = [
     "array_of",
     "atomic_write",
     "attribute_of",
+    "check_regular",
     "check_writable",
     "concrete_shapes",
     "constant_values",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["atomic_write", "probe_writable"]
+__all__ = ["atomic_write", "check_regular", "probe_writable"]
 
 
 @contextlib.contextmanager
@@ -49,6 +51,19 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
     # Not every file system lets a folder be flushed, and the file itself is safe by now.
     with contextlib.suppress(OSError):
         _flush(target.parent)
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise an OSError for a pipe, a socket or a device: opening one may wait for ever.
+
+    Args:
+        path: of a file that is about to be read; folders and missing files are left to the reading.
+
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
 def probe_writable(target: Path) -> None:

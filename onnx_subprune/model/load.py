@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.model.atomic import check_regular
 from onnx_subprune.model.external import files_of, load_external_data
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.model.session import open_session
@@ -63,6 +64,7 @@ def external_files(path: _PathLike) -> set[Path]:
 
 def _parse(path: _PathLike) -> onnx.ModelProto:
     try:
+        check_regular(path)
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f"model '{path}' does not exist: check the path") from error

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import ModelError, OutputError
+from onnx_subprune.model.atomic import check_regular
 from onnx_subprune.model.protos import dense, is_external, tensor_bytes
 
 __all__ = [
@@ -197,6 +198,8 @@ def _sweep() -> None:
         with contextlib.suppress(OSError):
             # A folder is locked right after it is made; a young one may not be yet.
             if time.time() - lock.stat().st_mtime > _YOUNG:
+                # The folder is shared with others: opening a pipe that one of them laid there would wait for ever.
+                check_regular(lock)
                 with lock.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(lock.parent, ignore_errors=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +66,39 @@ def test_damaged_and_missing_files_are_refused(tmp_path: Path) -> None:
         open_npy(tmp_path / "gone.npy")
     with pytest.raises(DataError, match="expected to be readable"):
         open_npy(tmp_path)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("rows", [None, np.array([0])])
+@pytest.mark.parametrize("small", [0, 1 << 26])
+def test_a_member_that_does_not_fit_its_crc_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Callable[..., None], rows: np.ndarray | None, small: int
+) -> None:
+    monkeypatch.setattr("onnx_subprune.calibration.files._SMALL_BYTES", small)
+    path = tmp_path / "a.npz"
+    save(path, x=VALUES)
+    whole = open_npz(path)["x"]
+    assert np.array_equal(whole.load(), VALUES)
+    with zipfile.ZipFile(path) as archive:
+        crc = struct.pack("<I", archive.getinfo("x.npy").CRC)
+    content = path.read_bytes()
+    assert content.count(crc) == 2  # before the member, and in the table at the end
+    path.write_bytes(content.replace(crc, bytes([crc[0] ^ 1]) + crc[1:]))
+    with pytest.raises(DataError, match=r"plain arrays expected in '.*a.npz', found: Bad CRC-32"):
+        open_npz(path)["x"].load(rows)
+
+
+def test_a_mapped_member_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", x=VALUES)
+    read: list[object] = []
+    monkeypatch.setattr("onnx_subprune.calibration.files._check_rest", read.append)
+    for _ in range(3):
+        open_npz(tmp_path / "a.npz")["x"].load()
+    assert len(read) == 1
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    for name, opened in (("a.npz", open_npz), ("a.npy", open_npy), ("input_0.pb", read_tensor)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="expected to be readable, found: not a regular file"):
+            opened(tmp_path / name)

@@ -83,3 +83,31 @@ def test_statistics_come_back_from_the_file(
     statistics = saved_statistics(None, path)
     assert statistics is not None
     assert statistics.grams
+
+
+@pytest.mark.parametrize("way", ["symlink", "hardlink"])
+def test_a_link_is_the_file_that_it_names(model: Path, tmp_path: Path, way: str) -> None:
+    link = tmp_path / "link.onnx"
+    link.symlink_to(model) if way == "symlink" else link.hardlink_to(model)
+    with pytest.raises(OptionError, match="expected OUT to be another file than MODEL"):
+        check_outputs({"MODEL": model}, {"OUT": link})
+
+
+def test_a_file_of_a_folder_and_a_script_are_inputs(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "test_data_set_0"
+    folder.mkdir(parents=True)
+    (folder / "input_0.pb").touch()
+    (tmp_path / "load.py").touch()
+    with pytest.raises(OptionError, match=r"than 'test_data_set_0/input_0.pb' of --calib"):
+        check_outputs({"--calib": str(tmp_path / "data")}, {"--plan": folder / "input_0.pb"})
+    with pytest.raises(OptionError, match="expected --plan to be another file than --calib"):
+        check_outputs({"--calib": f"{tmp_path / 'load.py'}:data"}, {"--plan": tmp_path / "load.py"})
+    check_outputs({"--calib": str(tmp_path / "data")}, {"--plan": folder / "plan.json"})
+
+
+def test_where_the_weights_of_a_large_out_go_nothing_else_is(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"expected OUT to leave --plan alone, found it in 'out.onnx.data'"):
+        check_outputs({}, {"OUT": tmp_path / "out.onnx", "--plan": tmp_path / "out.onnx.data"})
+    model.rename(tmp_path / "out.onnx.data")
+    with pytest.raises(OptionError, match=r"expected OUT to leave MODEL alone, found it in 'out.onnx.data'"):
+        check_outputs({"MODEL": tmp_path / "out.onnx.data"}, {"OUT": tmp_path / "out.onnx"})

@@ -14,7 +14,7 @@ import pytest
 from onnx_subprune.calibration import Gram, Statistics
 from onnx_subprune.errors import OutputError
 from onnx_subprune.latency.cache import Record
-from onnx_subprune.model.atomic import atomic_write, probe_writable
+from onnx_subprune.model.atomic import atomic_write, check_regular, probe_writable
 from onnx_subprune.plan import Plan
 from onnx_subprune.report import write_json
 
@@ -138,3 +138,14 @@ def test_a_measurement_that_cannot_be_kept_leaves_nothing_behind(
     record.save()
     assert list(path.parent.iterdir()) == [path]
     assert Record("kind", {"a": 1}).data == {"b": 2}
+
+
+def test_only_what_can_be_read_without_waiting_is_regular(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("file", "", "nothing"):
+        check_regular(tmp_path / name)
+    for name in (tmp_path / "pipe", tmp_path / "link", "/dev/null"):
+        with pytest.raises(OSError, match="not a regular file"):
+            check_regular(name)

@@ -363,3 +363,13 @@ def test_the_weight_of_a_constant_node_stays_in_the_message(path: Path) -> None:
     model.graph.node[1].input[1] = "up0"
     graph = to_graph(model)
     assert not any(is_placed(a.t) for node in to_model(graph, model, Scratch()).graph.node for a in node.attribute)
+
+
+def test_a_pipe_among_the_locks_of_others_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lock = tmp_path / "onnx-subprune-weights-other" / "lock"
+    lock.parent.mkdir()
+    os.mkfifo(lock)
+    os.utime(lock, (0, 0))
+    assert Scratch().keep(np.ones(SMALLEST_PLACED, np.float32)).shape == (SMALLEST_PLACED,)
+    assert lock.exists()
