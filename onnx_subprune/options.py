@@ -206,6 +206,11 @@ class Options(RecoveryOptions):
         "Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
         "MACs are counted with them; they are taken from the data where not given.",
     )
+    strip_initializer_inputs: bool = _option(
+        False,
+        "Treat weights that the file lists among its inputs, with defaults, as the constants they are meant to be.",
+        "The pruned model does not list them; before IR version 4 they are constants in any case.",
+    )
     levels: tuple[float, ...] = _option(
         (0.75, 0.0),
         "The shares of units at which measured allocation runs the network with one group pruned.",
@@ -298,6 +303,7 @@ _REPORTED = (
     "providers",
     "threads",
     "input_shapes",
+    "strip_initializer_inputs",
     "rows",
     "probes",
     "levels",

@@ -106,7 +106,8 @@ def _into_bias(graph: gs.Graph, node: gs.Node, delta: np.ndarray, protected: fro
     # One value per channel on both sides: the bias of a Gemm may be a row, or one for all.
     if delta.size != delta.shape[1] or bias.size != delta.size or bias.shape[-1:] != (bias.size,):
         return False
-    _store(graph, node, 2, bias + delta.reshape(bias.shape) / beta)
+    # Rounded once, when it is stored.
+    _store(graph, node, 2, bias + delta.reshape(bias.shape).astype(np.float64) / beta)
     return True
 
 

@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.model import values_of
+from onnx_subprune.model import overridable_initializers, values_of
 from onnx_subprune.structure import is_float
 
 __all__ = [
@@ -42,26 +42,6 @@ __all__ = [
     "sort_nodes",
     "stored_input",
 ]
-
-_FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
-
-
-def overridable_initializers(model: onnx.ModelProto) -> frozenset[str]:
-    """Return the initializers that are graph inputs too: only defaults, which the caller of the model may replace.
-
-    Before IR version 4 every initializer had to be listed among the inputs, and runtimes treat those as constants.
-
-    Args:
-        model: of any IR version.
-
-    Returns:
-        Their names; none before IR version 4.
-
-    """
-    if model.ir_version < _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS:
-        return frozenset()
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    return frozenset(value.name for value in model.graph.input if value.name in initializers)
 
 
 def protected_names(graph: gs.Graph) -> frozenset[str]:

@@ -21,6 +21,7 @@ from onnx_subprune.cli.parameters import (
     Samples,
     Seed,
     StatisticsFile,
+    StripInitializerInputs,
     Threads,
     Timed,
     Verbose,
@@ -45,6 +46,7 @@ def apply(
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
+    strip_initializer_inputs: StripInitializerInputs = False,
     providers: Providers = None,
     threads: Threads = None,
     report_file: ReportFile = None,
@@ -63,6 +65,7 @@ def apply(
                 providers=providers,
                 threads=threads,
                 input_shapes=input_shapes,
+                strip_initializer_inputs=strip_initializer_inputs,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}

@@ -6,10 +6,20 @@ from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
 from onnx_subprune.cli.outputs import check_outputs
-from onnx_subprune.cli.parameters import InputShapes, Json, Model, PruneNormalised, Quiet, ReportFile, Verbose, shapes
+from onnx_subprune.cli.parameters import (
+    InputShapes,
+    Json,
+    Model,
+    PruneNormalised,
+    Quiet,
+    ReportFile,
+    StripInitializerInputs,
+    Verbose,
+    shapes,
+)
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.model import input_specs, load_model, without_overridable
 
 __all__ = ["inspect"]
 
@@ -18,6 +28,7 @@ def inspect(
     model: Model,
     *,
     prune_normalised: PruneNormalised = False,
+    strip_initializer_inputs: StripInitializerInputs = False,
     input_shapes: InputShapes = None,
     report_file: ReportFile = None,
     json: Json = False,
@@ -29,6 +40,8 @@ def inspect(
         given = dict(shapes(input_shapes or ()))
         check_outputs({"MODEL": model}, {"--report": report_file})
         proto = load_model(model, resident=False)
+        if strip_initializer_inputs:
+            proto = without_overridable(proto)
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()

@@ -131,6 +131,7 @@ Ignore = Annotated[list[str] | None, option("ignore", "GLOB", PRUNING, show_defa
 Only = Annotated[list[str] | None, option("only", "GLOB", PRUNING, show_default=False)]
 Ridge = Annotated[float, option("ridge", "F", PRUNING)]
 PruneNormalised = Annotated[bool, option("prune_normalised", None, PRUNING)]
+StripInitializerInputs = Annotated[bool, option("strip_initializer_inputs", None, PRUNING)]
 
 # On which data.
 Calib = Annotated[

@@ -5,7 +5,13 @@ from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_cou
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
-from onnx_subprune.model.precision import has_half, in_float32, widened
+from onnx_subprune.model.overridable import (
+    given_names,
+    list_initializers,
+    overridable_initializers,
+    without_overridable,
+)
+from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
@@ -33,19 +39,23 @@ __all__ = [
     "constant_values",
     "external_files",
     "fingerprint",
+    "given_names",
     "has_half",
     "has_placed",
     "in_float32",
     "initializer",
     "input_specs",
+    "list_initializers",
     "load_model",
     "measure_cost",
     "model_bytes",
     "node_macs",
     "open_session",
     "operator_counts",
+    "overridable_initializers",
     "parse_input_shapes",
     "quiet",
+    "rounded_once_more",
     "run",
     "runnable_shapes",
     "save_model",
@@ -54,4 +64,5 @@ __all__ = [
     "values_of",
     "widened",
     "with_placed_as_inputs",
+    "without_overridable",
 ]

@@ -13,7 +13,7 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.model import input_specs, load_model, without_overridable
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
@@ -50,6 +50,8 @@ def prepare(
     """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     check_float(proto)
+    if options.strip_initializer_inputs:
+        proto = without_overridable(proto)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
     dataset: Dataset | None = None

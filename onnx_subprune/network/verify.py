@@ -16,7 +16,16 @@ import onnx
 
 from onnx_subprune.errors import DataError, InternalError, ModelError, PlanError
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
-from onnx_subprune.model import has_half, has_placed, in_float32, open_session, run, widened, with_placed_as_inputs
+from onnx_subprune.model import (
+    has_half,
+    has_placed,
+    in_float32,
+    open_session,
+    rounded_once_more,
+    run,
+    widened,
+    with_placed_as_inputs,
+)
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
@@ -29,6 +38,7 @@ __all__ = [
     "disagreement",
     "relative_error",
     "rounding_of",
+    "storage_rounding_of",
     "verify",
 ]
 
@@ -38,6 +48,8 @@ Probe: TypeAlias = Mapping[str, np.ndarray]
 TOLERANCE = 1e-3
 # A network of the same structure rounds in other places, and at most about as much.
 _ROUNDINGS = 10.0
+# The largest of many roundings differs from draw to draw.
+_STORAGE_ROUNDINGS = 1.5
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -114,6 +126,27 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     return max((relative_error(value, expected.values[name]) for name, value in values.items()), default=0.0)
 
 
+def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+    """Return how far a network moves when its half-precision weights are rounded once more, as `disagreement` measures.
+
+    The passes work weights out in float64 and round them once, to the type that they are stored in. In float32 twins,
+    which round nothing to half precision, the stored weights still differ from the exact ones by that rounding.
+
+    Args:
+        model: the network; without half precision it does not move.
+        probe: a few inputs, the arrays by name.
+
+    """
+    if not has_half(model):
+        return 0.0
+    reference = ReferenceNetwork(in_float32(model))
+    expected = reference.run(widened(probe))
+    values = ComparedNetwork(rounded_once_more(model), reference).run(expected)
+    errors = (relative_error(value, expected.values[name]) for name, value in values.items())
+    # What is not finite says nothing about roundings, and must not excuse everything.
+    return max((error for error in errors if np.isfinite(error)), default=0.0)
+
+
 def check_normalised(analysis: Analysis, probe: Probe) -> float:
     """Hold the network as the passes wrote it to the user's, before any work is spent on it.
 
@@ -122,15 +155,17 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
         probe: a few inputs, the arrays by name.
 
     Returns:
-        The relative error up to which networks are taken for the same: `TOLERANCE`, more where rounding alone moves
-        the dense network further.
+        The relative error up to which the shrunk and the masked network, whose weights are stored alike, are taken
+        for the same: `TOLERANCE`, more where rounding alone moves the dense network further.
 
     Raises:
         InternalError: the two do not agree.
 
     """
     tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe))
-    if disagreement(analysis.normalised, analysis.model, probe) > tolerance:
+    error = disagreement(analysis.normalised, analysis.model, probe)
+    # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
+    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe):
         raise InternalError(
             "the network with its spellings unified was expected to compute what the given one does, and does not; "
             "nothing was written, please report this"

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnx_subprune.model import array_of, initializer
+from onnx_subprune.model import array_of, given_names, initializer
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.recovery.exact.linear_layers import outputs_of
 from onnx_subprune.recovery.exact.weight_views import View, Views, count_reads
@@ -45,7 +45,7 @@ class _Giver:
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
         self._reads = count_reads(model)
         self._views = Views(model)
-        self._fixed = {value.name for value in (*model.graph.input, *model.graph.output)}
+        self._fixed = given_names(model) | {value.name for value in model.graph.output}
         outputs = {name for node in model.graph.node for name in node.output}
         self._taken = set(self._reads) | set(self._stored) | self._fixed | outputs
         self._alike = {tensor.name for tensor in model.graph.initializer if self._is_read_alike(tensor.name)}

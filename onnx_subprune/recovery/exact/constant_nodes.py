@@ -1,4 +1,4 @@
-"""Weights that lie in Constant nodes, as Paddle writes them: initializers for a run, and nodes again in the result."""
+"""Weights and biases in Constant nodes (Paddle, IR 3): initializers for a run, and nodes again in the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 from onnx_subprune.model import attribute_of
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.recovery.exact.linear_layers import is_linear
-from onnx_subprune.recovery.exact.weight_views import Views
+from onnx_subprune.recovery.exact.weight_views import Views, bias_input
 
 __all__ = ["Stored", "stored_as_initializers"]
 
@@ -20,7 +20,7 @@ class Stored:
     """A network whose constants are initializers.
 
     Attributes:
-        model: the network; where no weight lies in a node the very one that was given.
+        model: the network; where no weight or bias lies in a node the very one that was given.
         before: the nodes as they were, in order.
         constants: of them those that are initializers now, by the name of the tensor.
 
@@ -48,7 +48,7 @@ class Stored:
 
 
 def stored_as_initializers(model: onnx.ModelProto) -> Stored:
-    """Return a network with its constants as initializers, if the weight of any linear map lies in a node."""
+    """Return a network with its constants as initializers, if a weight or bias of a linear map lies in a node."""
     constants = {node.output[0]: node for node in model.graph.node if _holds_tensor(node)}
     copy = onnx.ModelProto()
     if constants:
@@ -71,8 +71,9 @@ def _holds_tensor(node: onnx.NodeProto) -> bool:
 
 def _reads_weights(model: onnx.ModelProto, constants: Mapping[str, onnx.NodeProto]) -> bool:
     views = Views(model)
-    weights = (views.of(node.input[1]) for node in model.graph.node if is_linear(node))
-    return any(weight is not None and weight.tensor.name in constants for weight in weights)
+    linear = [node for node in model.graph.node if is_linear(node)]
+    read = (views.of(name) for node in linear for name in (node.input[1], bias_input(node)) if name)
+    return any(view is not None and view.tensor.name in constants for view in read)
 
 
 def _constant(node: onnx.NodeProto, tensor: onnx.TensorProto) -> onnx.NodeProto:

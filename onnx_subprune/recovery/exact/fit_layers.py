@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from onnx_subprune.calibration import Dataset
+from onnx_subprune.model import list_initializers
 from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.exact.biases import with_biases, without_idle_biases
 from onnx_subprune.recovery.exact.constant_nodes import stored_as_initializers
@@ -87,7 +88,7 @@ def refit(
         OutputError: there is no room for the activations.
 
     """
-    settings = settings or Settings()
+    settings, given = settings or Settings(), networks.pruned
     stored = [stored_as_initializers(network) for network in (networks.dense, networks.pruned)]
     taken = names_in(networks.dense) | names_in(networks.pruned)
     dense, pruned = (take_apart(network.model, taken) for network in stored)
@@ -103,7 +104,8 @@ def refit(
     with side_by_side(settings.threads), PairedRun(networks, surroundings, steps, data, settings) as run:
         layers, failed = _fit(run, steps, settings.seed, progress)
     fitted = pruned.fuse(without_idle_biases(model, added))
-    return Refit(stored[1].as_nodes(fitted), tuple(layers), unfitted | failed)
+    listed = list_initializers(stored[1].as_nodes(fitted), given)
+    return Refit(listed, tuple(layers), unfitted | failed)
 
 
 def _fit(

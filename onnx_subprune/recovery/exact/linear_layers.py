@@ -19,7 +19,7 @@ import onnx
 
 from onnx_subprune.model import array_of, attribute_of
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, graphs
-from onnx_subprune.recovery.exact.weight_views import View, Views
+from onnx_subprune.recovery.exact.weight_views import View, Views, bias_input
 from onnx_subprune.structure import RECURRENT
 from onnx_subprune.structure.weight_layout import Layout, contracted_axis, unfused
 
@@ -247,6 +247,7 @@ class _Finder:
         for node in model.graph.node:
             for name in set(node.input):
                 self._readers.setdefault(name, []).append(node)
+        self._makers = {name: node for node in model.graph.node for name in node.output}
 
     def linear(self, node: onnx.NodeProto) -> Linear | str:
         """Return a node as a layer, or why it is none; an empty text where it has no weight at all."""
@@ -291,11 +292,14 @@ class _Finder:
 
     def _bias_refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
         """Return why a bias cannot be fitted with its weight; None where it can, or there is none."""
-        bias = _bias_input(node)
+        bias = bias_input(node)
         if not bias:
             return None
         if bias not in self._stored:
-            return "its bias is computed"
+            # A correction by channel is added to a bias that the caller may replace.
+            parts = self._makers[bias].input if bias in self._makers else [bias]
+            listed = [(name, self._views.elsewhere(name)) for name in parts if name in self._stored]
+            return next((f"its bias '{name}' {reason}" for name, reason in listed if reason), "its bias is computed")
         elsewhere = self._views.elsewhere(bias)
         if elsewhere is not None:
             return f"its bias '{bias}' {elsewhere}"
@@ -315,7 +319,7 @@ class _Finder:
         width = outputs_of(node, weight)
         projected = node.op_type in ("Attention", *RECURRENT)
         output = projection_of(node.name) if projected else node.output[0]
-        bias: str | None = _bias_input(node) or None
+        bias: str | None = bias_input(node) or None
         if unfused(node.op_type) == "MatMul":
             bias, output = self._added(node, weight, width)
         return Linear(
@@ -358,12 +362,6 @@ class _Finder:
             len(readers) == 1 and self._views.elsewhere(output) is None and list(readers[0].input).count(output) == 1
         )
         return readers[0] if alone and readers[0].op_type == "Add" else None
-
-
-def _bias_input(node: onnx.NodeProto) -> str:
-    index = 3 if node.op_type in RECURRENT else 2
-    has_one = unfused(node.op_type) != "MatMul" and len(node.input) > index
-    return str(node.input[index]) if has_one else ""
 
 
 def _layout(node: onnx.NodeProto, weight: View) -> Layout:

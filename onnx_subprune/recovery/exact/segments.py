@@ -17,7 +17,7 @@ import onnx
 import onnxruntime as ort
 
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import given_names, open_session, run
 from onnx_subprune.model.protos import bodies, references
 from onnx_subprune.recovery.exact.activation_store import Store
 
@@ -52,7 +52,7 @@ class Segments:
         self._nodes = list(model.graph.node)
         self._reads = [_reads(node) for node in self._nodes]
         self._makers = {name: index for index, node in enumerate(self._nodes) for name in node.output if name}
-        self._again = _constant(self._nodes, self._reads, {value.name for value in model.graph.input})
+        self._again = _constant(self._nodes, self._reads, given_names(model))
         self._waiting = set(range(len(self._nodes))) - self._again
         self._asked: Counter[str] = Counter()
         self._batches = 0
@@ -176,7 +176,7 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     return names
 
 
-def _constant(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], given: set[str]) -> set[int]:
+def _constant(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], given: Collection[str]) -> set[int]:
     """Return the nodes that compute with constants alone, always with the same result."""
     varying, constant = set(given), set()
     for index, node in enumerate(nodes):

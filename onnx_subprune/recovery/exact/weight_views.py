@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnx_subprune.model import attribute_of
+from onnx_subprune.model import attribute_of, given_names
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
-from onnx_subprune.structure import PASSED_THROUGH
-from onnx_subprune.structure.weight_layout import Link, follow
+from onnx_subprune.structure import PASSED_THROUGH, RECURRENT
+from onnx_subprune.structure.weight_layout import Link, follow, unfused
 
-__all__ = ["View", "Views", "count_reads"]
+__all__ = ["View", "Views", "bias_input", "count_reads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Views:
             if node.op_type in PASSED_THROUGH and node.domain in ONNX_DOMAINS:
                 self._links[node.output[0]] = _link(node)
         self._reads = count_reads(model)
-        self._given = {value.name for value in model.graph.input}
+        self._given = given_names(model)
         self._returned = {value.name for value in model.graph.output}
 
     def of(self, name: str) -> View | None:
@@ -82,7 +82,7 @@ class Views:
     def elsewhere(self, name: str) -> str | None:
         """Return what stands in the way of changing a tensor beside the nodes that read it; None for nothing."""
         if name in self._given:
-            return "may be replaced by the caller"
+            return "is an input of the graph with a default; export without keep_initializers_as_inputs"
         if name in self._returned:
             return "is an output of the network too"
         readers = self._readers.get(name, ())
@@ -107,3 +107,10 @@ def _read_names(graph: onnx.GraphProto) -> Iterator[str]:
         yield from (value.name for value in inner.output)
         for node in inner.node:
             yield from filter(None, node.input)
+
+
+def bias_input(node: onnx.NodeProto) -> str:
+    """Return the tensor that a linear node adds by itself; an empty text for none."""
+    index = 3 if node.op_type in RECURRENT else 2
+    has_one = unfused(node.op_type) != "MatMul" and len(node.input) > index
+    return str(node.input[index]) if has_one else ""

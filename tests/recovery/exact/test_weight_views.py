@@ -36,7 +36,8 @@ def test_uses_are_seen_through_chains(net):
     ("text", "reason"),
     [
         ("g (float[N,4] x) => (float[a,b] y) { [m] y = MatMul(x, w) }", None),
-        ("g (float[N,4] x, float[4,4] w) => (float[a,b] y) { [m] y = MatMul(x, w) }", "may be replaced by the caller"),
+        ("g (float[N,4] x, float[4,4] w) => (float[a,b] y) { [m] y = MatMul(x, w) }",
+         "is an input of the graph with a default; export without keep_initializers_as_inputs"),
         ("g (float[N,4] x) => (float[a,b] y, float[4,4] t) { [t] t = Transpose(w)\n[m] y = MatMul(x, t) }",
          "is an output of the network too"),
         ("""g (float[N,4] x, bool c) => (float[a,b] y, float[e,f] v) { [m] y = MatMul(x, w)
