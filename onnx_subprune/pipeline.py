@@ -12,7 +12,7 @@ from typing import Any
 
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import PlanError
-from onnx_subprune.model.decisions import restore_draws
+from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics

@@ -14,7 +14,7 @@ from onnx_subprune.calibration import Dataset
 from onnx_subprune.evaluate.agreement import largest_classes
 from onnx_subprune.evaluate.detections import DetectionLayout
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.decisions import seeded
+from onnx_subprune.model.compared_models import seeded
 
 __all__ = ["ClassAgreement"]
 

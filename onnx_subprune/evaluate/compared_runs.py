@@ -17,7 +17,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of, opened_for_comparison
+from onnx_subprune.model.compared_models import opened_for_comparison
+from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of
 
 __all__ = ["ComparedNetwork", "ReferenceNetwork", "ReferenceRun"]
 

@@ -29,7 +29,7 @@ from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.decisions import seeded
+from onnx_subprune.model.compared_models import seeded
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 

@@ -5,7 +5,7 @@ size or an index computed from data, the condition of an If. Behind a decision t
 may differ by any amount, or in the sizes of their tensors. They are compared all the same, in two ways that hold:
 
 - at the **sources** of every decision, the last continuous tensors before it;
-- at the outputs, with the decisions of the first network fed to the second (`opened_for_comparison`): given the same
+- at the outputs, with the decisions of the first network fed to the second (`model.compared_models`): given the same
   decisions, the rest is continuous and has the same sizes.
 
 An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it: where
@@ -17,24 +17,14 @@ is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from zlib import crc32
 
 import onnx
 
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, references
 
-__all__ = [
-    "RANDOM",
-    "ComparisonPoint",
-    "Comparisons",
-    "Decision",
-    "comparisons_of",
-    "opened_for_comparison",
-    "restore_draws",
-    "seeded",
-]
+__all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of"]
 
 _FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -96,18 +86,6 @@ _SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
 _MOVING = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 _WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 _SIZES = ("Shape", "Size")
-RANDOM = (
-    "Bernoulli",
-    "Multinomial",
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-)
-"""Operators that draw numbers."""
-
-# Seeds are stored as float32, which holds all integers up to here.
-_SEEDS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -192,88 +170,6 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
             listed += [ComparisonPoint(tensor, (name,), reason) for tensor, reason in before.items()]
             listed += [] if before else [ComparisonPoint(name, (name,))]
     return Comparisons(tuple(listed), tuple(scope.decisions))
-
-
-def opened_for_comparison(
-    model: onnx.ModelProto, outputs: Sequence[str], decisions: Mapping[str, int] | None = None
-) -> onnx.ModelProto:
-    """Return the network with other outputs, decisions as inputs, and random operators that draw alike everywhere.
-
-    A random operator is given a seed by the name of its output, so that networks with the same random operators draw
-    the same numbers. Where nothing changes the model itself is returned, otherwise a copy.
-
-    Args:
-        model: the network.
-        outputs: names of its tensors, to be outputs in the place of its own.
-        decisions: element types by the names of tensors that are to be inputs.
-
-    """
-    unchanged = not decisions and list(outputs) == [value.name for value in model.graph.output]
-    if unchanged and not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
-        return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    _take(graph, decisions or {})
-    known = {value.name: value for value in (*model.graph.output, *model.graph.input)}
-    del graph.output[:]
-    graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-    _seed_draws(result)
-    return result
-
-
-def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose random operators draw the same numbers in every session; the model itself if it has none."""
-    if not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
-        return model
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
-    _seed_draws(result)
-    return result
-
-
-def _seed_draws(model: onnx.ModelProto) -> None:
-    """Give every random operator of a network a seed that follows from the name of its output, in place."""
-    for node in _all_nodes(model.graph):
-        if node.op_type in RANDOM:
-            _set_seed(node, float(crc32(node.output[0].encode()) % _SEEDS + 1))
-
-
-def restore_draws(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
-    """Give the random operators of a network the seeds, or none, that they have in another, in place."""
-    seeds = {
-        node.output[0]: next((float(each.f) for each in node.attribute if each.name == "seed"), None)
-        for node in _all_nodes(original.graph)
-        if node.op_type in RANDOM
-    }
-    for node in _all_nodes(model.graph):
-        if node.op_type in RANDOM:
-            _set_seed(node, seeds.get(node.output[0]))
-
-
-def _set_seed(node: onnx.NodeProto, seed: float | None) -> None:
-    kept = [attribute for attribute in node.attribute if attribute.name != "seed"]
-    del node.attribute[:]
-    node.attribute.extend(kept if seed is None else [*kept, onnx.helper.make_attribute("seed", seed)])
-
-
-def _take(graph: onnx.GraphProto, decisions: Mapping[str, int]) -> None:
-    """Let a graph take decisions as inputs that its nodes make; these make them under another name."""
-    for node in graph.node:
-        for place, name in enumerate(node.output):
-            if name in decisions:
-                node.output[place] = f"{name}.undecided"
-                graph.input.append(onnx.helper.make_tensor_value_info(name, decisions[name], None))
-    infos = [value for value in graph.value_info if value.name not in decisions]
-    del graph.value_info[:]
-    graph.value_info.extend(infos)
-
-
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
 
 
 @dataclass

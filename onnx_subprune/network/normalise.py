@@ -12,7 +12,7 @@ import onnx
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, to_graph, to_model
-from onnx_subprune.model.decisions import seeded
+from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.structure import QUANTISED, Structure, infer
 

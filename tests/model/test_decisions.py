@@ -7,13 +7,8 @@ import onnx
 import pytest
 
 from onnx_subprune.model import open_session, run
-from onnx_subprune.model.decisions import (
-    Comparisons,
-    comparisons_of,
-    opened_for_comparison,
-    restore_draws,
-    seeded,
-)
+from onnx_subprune.model.compared_models import opened_for_comparison, restore_draws, seeded
+from onnx_subprune.model.decisions import Comparisons, comparisons_of
 
 FLOATS = {"w": (4, 6), "v": (6, 3)}
 
