@@ -20,7 +20,8 @@ Network = Callable[[str], onnx.ModelProto]
 Calibration = Callable[[str, int], dict[str, np.ndarray]]
 
 
-@pytest.mark.parametrize("exporter", ["ts17", pytest.param("dynamo18", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", ["ts17", "dynamo18"])
 def test_half_of_the_macs_of_resnet56(
     exporter: str, network: Network, calibration: Calibration, datasets: ModuleType, data_dir: Path
 ) -> None:
