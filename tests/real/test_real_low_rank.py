@@ -38,6 +38,7 @@ def test_half_of_the_macs_of_resnet56(
     assert top1(result.model, data, threads=1).accuracy > 0.5
 
 
+@pytest.mark.slow
 def test_depthwise_layers_are_left_and_say_so(network: Network, calibration: Calibration) -> None:
     name = "efficientnet_lite0_ts17"
     result = factorise(network(name), calibration(name, 8), Options(Target("macs", 0.7), threads=1))

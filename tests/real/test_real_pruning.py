@@ -36,7 +36,7 @@ CASES = [
         for name in RESNETS
         for target in {"macs=0.7", "macs=0.5"} - {EVERYDAY[name]}
     ),
-    (LITE[0], "macs=0.5"),
+    pytest.param(LITE[0], "macs=0.5", marks=pytest.mark.slow),
     pytest.param(LITE[1], "macs=0.7", marks=pytest.mark.slow),
 ]
 SECOND = ("resnet32_cifar10_ts17", "resnet56_cifar10_dynamo18", "efficientnet_lite0_dynamo18")
