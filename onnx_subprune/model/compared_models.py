@@ -7,7 +7,7 @@ from zlib import crc32
 
 import onnx
 
-from onnx_subprune.model.protos import bodies
+from onnx_subprune.model.protos import graphs
 
 __all__ = ["RANDOM", "opened_for_comparison", "restore_draws", "seeded"]
 
@@ -40,7 +40,7 @@ def opened_for_comparison(
 
     """
     unchanged = not decisions and list(outputs) == [value.name for value in model.graph.output]
-    if unchanged and not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
+    if unchanged and not any(node.op_type in RANDOM for node in _all_nodes(model)):
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -55,7 +55,7 @@ def opened_for_comparison(
 
 def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose random operators draw the same numbers in every session; the model itself if it has none."""
-    if not any(node.op_type in RANDOM for node in _all_nodes(model.graph)):
+    if not any(node.op_type in RANDOM for node in _all_nodes(model)):
         return model
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -65,7 +65,7 @@ def seeded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _seed_draws(model: onnx.ModelProto) -> None:
     """Give every random operator of a network a seed that follows from the name of its output, in place."""
-    for node in _all_nodes(model.graph):
+    for node in _all_nodes(model):
         if node.op_type in RANDOM:
             _set_seed(node, float(crc32(node.output[0].encode()) % _SEEDS + 1))
 
@@ -74,10 +74,10 @@ def restore_draws(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     """Give the random operators of a network the seeds, or none, that they have in another, in place."""
     seeds = {
         node.output[0]: next((float(each.f) for each in node.attribute if each.name == "seed"), None)
-        for node in _all_nodes(original.graph)
+        for node in _all_nodes(original)
         if node.op_type in RANDOM
     }
-    for node in _all_nodes(model.graph):
+    for node in _all_nodes(model):
         if node.op_type in RANDOM:
             _set_seed(node, seeds.get(node.output[0]))
 
@@ -100,8 +100,5 @@ def _take(graph: onnx.GraphProto, decisions: Mapping[str, int]) -> None:
     graph.value_info.extend(infos)
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for body in bodies(node):
-            yield from _all_nodes(body)
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    return (node for graph in graphs(model.graph) for node in graph.node)

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from onnx_subprune.errors import DataError, InternalError, ModelError, PlanError
-from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
+from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork, ReferenceRun
 from onnx_subprune.model import (
     has_half,
     has_placed,
@@ -102,7 +102,12 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
     except (DataError, ModelError):
         # Where axes that belong together were cut apart the network cannot run at all; the user's model can.
         return float("inf")
-    return max((relative_error(value, expected.values[name]) for name, value in values.items()), default=0.0)
+    return max(_errors(values, expected), default=0.0)
+
+
+def _errors(values: Mapping[str, np.ndarray], expected: ReferenceRun) -> list[float]:
+    """Return the relative error at every point that was compared."""
+    return [relative_error(value, expected.values[name]) for name, value in values.items()]
 
 
 def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
@@ -123,7 +128,7 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     moved = {name: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for name, x in probe.items()}
     unfused = ComparedNetwork(model, reference, optimise=False)
     values = unfused.run(replace(expected, feeds=moved))
-    return max((relative_error(value, expected.values[name]) for name, value in values.items()), default=0.0)
+    return max(_errors(values, expected), default=0.0)
 
 
 def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
@@ -142,9 +147,8 @@ def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     reference = ReferenceNetwork(in_float32(model))
     expected = reference.run(widened(probe))
     values = ComparedNetwork(rounded_once_more(model), reference).run(expected)
-    errors = (relative_error(value, expected.values[name]) for name, value in values.items())
     # What is not finite says nothing about roundings, and must not excuse everything.
-    return max((error for error in errors if np.isfinite(error)), default=0.0)
+    return max(filter(np.isfinite, _errors(values, expected)), default=0.0)
 
 
 def check_normalised(analysis: Analysis, probe: Probe) -> float:
