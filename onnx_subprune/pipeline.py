@@ -29,7 +29,7 @@ from onnx_subprune.planning.loss_curves import rank_groups
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.recovery import Recovered, recover, resume
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume
 from onnx_subprune.result import Result
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,9 @@ def prune(
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
         # The result is the network that was measured.
-        result = _finish(study, smallest.plan, smallest.network, [*warnings, *smallest.warnings])
+        result = _finish(
+            study, smallest.plan, smallest.network, [*warnings, *smallest.warnings], smallest.output_errors
+        )
         result = _with_latency(study, replace(result, drop=smallest.drop))
     else:
         choice = choose(study)
@@ -171,7 +173,7 @@ def calibrate(
 
 def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] = ()) -> Result:
     """Recover and shrink by a choice, from the network after one sweep where that was made already, and verify."""
-    network = None
+    network, errors = None, None
     # A model whose cost cannot be counted is refused before the long work.
     _logger.info("the dense network: %s", calibrated.analysis.cost)
     if choice.plan.removes:
@@ -180,10 +182,17 @@ def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] =
             network = recover(calibrated, choice.plan)
         else:
             network = resume(choice.begun, calibrated, choice.plan)
-    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings])
+        network, errors = better_than_none(calibrated, choice.plan, network)
+    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings], errors)
 
 
-def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warnings: Sequence[str]) -> Result:
+def _finish(
+    calibrated: Calibrated,
+    plan: Plan,
+    network: Recovered | None,
+    warnings: Sequence[str],
+    output_errors: OutputErrors | None = None,
+) -> Result:
     """Stamp and verify a network; without one, or where no unit goes, the result is the model as it was given."""
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
@@ -207,6 +216,7 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
         warnings=(*warnings, *network.warnings),
         options=options,
         fit=network.fit,
+        output_errors=output_errors,
     )
 
 

@@ -28,6 +28,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.progress import Watch
+from onnx_subprune.recovery import OutputErrors
 from onnx_subprune.recovery.exact import Refit
 from onnx_subprune.report import Document
 
@@ -58,6 +59,8 @@ class Result:
         curves: what every group loses as units go, what the widths were chosen by; empty where a plan was applied.
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
+        output_errors: how far the outputs are from the dense ones, with and without recovery; None where none was asked
+            for, or without samples.
         latency: what the network takes of the dense one's time, where the target was one of latency.
         drop: the measurements for a target `drop`; None for other targets.
 
@@ -75,6 +78,7 @@ class Result:
     curves: tuple[Curve, ...] = ()
     losses_at: str = "consumers"
     fit: Refit | None = None
+    output_errors: OutputErrors | None = None
     latency: LatencyMet | None = None
     drop: Drop | None = None
 
@@ -166,6 +170,7 @@ class Result:
             "calibration": self._calibration(source),
             "errors": dict(self.errors),
             "fit": _fit(self.fit),
+            "output_errors": None if self.output_errors is None else asdict(self.output_errors),
             "latency": None if self.latency is None else asdict(self.latency),
             **({} if self.drop is None else {"drop": asdict(self.drop)}),
             "warnings": list(self.warnings),

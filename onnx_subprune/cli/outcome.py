@@ -71,6 +71,7 @@ class Ending:
         lines = (
             *report.notice_lines(document),
             *report.comparison_lines(document),
+            report.output_error_line(document),
             report.drop_line(document),
             report.odd_widths_line(document),
         )

@@ -53,6 +53,11 @@ class OutputDistance:
         """Whether there are samples held out, by which fits are chosen (their last solutions have seen them too)."""
         return any(portion.held for portion in portions(self._dataset, self._runtime.batch_size))
 
+    @property
+    def judged(self) -> int:
+        """How many samples networks are judged by."""
+        return sum(reference.samples for reference in self._references)
+
     def __call__(self, model: onnx.ModelProto, samples: int | None = None) -> float:
         """Return the error of a network's outputs; infinite where they are not finite.
 

@@ -23,7 +23,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import choose
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import begin
-from onnx_subprune.recovery import Recovered, recover
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover
 
 __all__ = ["Drop", "Fall", "Smallest", "fall_of", "smallest_network"]
 
@@ -77,6 +77,7 @@ class Smallest:
         plan: says which units stay in it.
         network: as it was recovered and measured.
         warnings: for the user.
+        output_errors: of the network, with and without its recovery.
         drop: the search that led to it.
 
     """
@@ -84,6 +85,7 @@ class Smallest:
     plan: Plan
     network: Recovered
     warnings: Sequence[str]
+    output_errors: OutputErrors | None
     drop: Drop
 
 
@@ -147,7 +149,7 @@ class _Search:
         self._study, self._fall, self._cost = study, fall, cost
         self._tried = 0
         self._fraction = math.inf
-        self.best: tuple[Plan, Recovered, Sequence[str]] | None = None
+        self.best: tuple[Plan, Recovered, Sequence[str], OutputErrors | None] | None = None
 
     def fall_at(self, fraction: float) -> float:
         """Return the fall of the network that costs this share; infinite where there is none."""
@@ -162,12 +164,12 @@ class _Search:
             plan, warnings, _ = choose(budgeted)
         except TargetError:
             return math.inf
-        network = recover(budgeted, plan)
+        network, errors = better_than_none(budgeted, plan, recover(budgeted, plan))
         begin(study.progress, "measuring the fall")
         fall = self._fall.measure(network.model)
         _logger.info("%s: the metric falls by %.4f", options.target, fall)
         if fall <= study.options.target.value and fraction < self._fraction:
-            self._fraction, self.best = fraction, (plan, network, warnings)
+            self._fraction, self.best = fraction, (plan, network, warnings, errors)
         return fall
 
 
