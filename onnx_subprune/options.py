@@ -126,7 +126,7 @@ def _documented(options: type[_T]) -> type[_T]:
 @_documented
 @dataclass(frozen=True, kw_only=True)
 class RecoveryOptions:
-    """How units are ranked and how their consumers make up for them: all that a plan keeps of the options."""
+    """How units are ranked, recovered and compared: all that a plan keeps of the options."""
 
     select: str = _option("obs", f"How units are ranked: {', '.join(SELECTIONS)}.")
     recovery: str = _option(
@@ -157,6 +157,11 @@ class RecoveryOptions:
         1,
         "How often exact recovery goes through all layers, as long as it helps.",
         "A sweep that does not help is not kept.",
+    )
+    outputs_at: tuple[str, ...] = _option(
+        (),
+        "Compare networks at this tensor of the model, in the place of those that follow from its outputs; repeatable.",
+        "It stays whole, as an output does. Where a plan is applied, none stand for those of the plan.",
     )
 
     def __post_init__(self) -> None:
@@ -228,17 +233,18 @@ class Options(RecoveryOptions):
 
     @property
     def recovery_options(self) -> RecoveryOptions:
-        """How units are ranked and recovered: what a plan keeps."""
+        """How units are ranked, recovered and compared: what a plan keeps."""
         return RecoveryOptions(**{option.name: getattr(self, option.name) for option in fields(RecoveryOptions)})
 
     def with_recovery(self, recovery: RecoveryOptions) -> Options:
         """Return these options with the ranking and the recovery of a plan.
 
         Args:
-            recovery: the options that a plan was made with and that its replay needs; all others stay.
+            recovery: the options that a plan was made with and that its replay needs; all others stay, and tensors to
+                compare networks at where there are any.
 
         """
-        return replace(self, **asdict(recovery))
+        return replace(self, **asdict(recovery) | {"outputs_at": self.outputs_at or recovery.outputs_at})
 
     @property
     def runtime(self) -> Runtime:
@@ -304,6 +310,7 @@ _REPORTED = (
     "threads",
     "input_shapes",
     "strip_initializer_inputs",
+    "outputs_at",
     "rows",
     "probes",
     "levels",

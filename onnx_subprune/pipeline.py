@@ -16,6 +16,7 @@ from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
@@ -197,6 +198,8 @@ def _finish(
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
+    if plan.removes:
+        drop_unread(network.model, analysis.outputs_at)
     restore_draws(network.model, analysis.model)
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:

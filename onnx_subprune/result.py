@@ -119,6 +119,7 @@ class Result:
             runtime=options.runtime,
             timed_samples=options.latency_batch or 1,
             seed=options.seed,
+            outputs_at=self.analysis.outputs_at,
         )
         return measure(
             self.analysis.model,

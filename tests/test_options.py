@@ -67,6 +67,13 @@ def test_a_plan_takes_over_the_recovery_and_nothing_else() -> None:
     assert (replayed.target, replayed.seed) == (options.target, 3)
 
 
+def test_tensors_to_compare_at_that_are_given_go_before_those_of_a_plan() -> None:
+    planned = RecoveryOptions(outputs_at=("a", "b"))
+    assert Options().with_recovery(planned).outputs_at == ("a", "b")
+    assert Options(outputs_at=("c",)).with_recovery(planned).outputs_at == ("c",)
+    assert Options(outputs_at=("c",)).with_recovery(RecoveryOptions()).outputs_at == ("c",)
+
+
 def test_where_networks_run_is_one_value() -> None:
     assert Options(providers=("cuda", "cpu"), threads=2, batch_size=8).runtime == Runtime(("cuda", "cpu"), 2, 8)
 

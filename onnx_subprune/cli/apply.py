@@ -14,6 +14,7 @@ from onnx_subprune.cli.parameters import (
     Json,
     Model,
     Out,
+    OutputsAt,
     PlanArgument,
     Providers,
     Quiet,
@@ -47,6 +48,7 @@ def apply(
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
     strip_initializer_inputs: StripInitializerInputs = False,
+    outputs_at: OutputsAt = None,
     providers: Providers = None,
     threads: Threads = None,
     report_file: ReportFile = None,
@@ -66,6 +68,7 @@ def apply(
                 threads=threads,
                 input_shapes=input_shapes,
                 strip_initializer_inputs=strip_initializer_inputs,
+                outputs_at=outputs_at,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}

@@ -19,6 +19,7 @@ from onnx_subprune.cli.parameters import (
     Data,
     Json,
     Models,
+    OutputsAt,
     Providers,
     Quiet,
     Samples,
@@ -62,6 +63,7 @@ def evaluate(
     data: Data,
     metric: Metric = "top1",
     window: Window = None,
+    outputs_at: OutputsAt = None,
     samples: Samples = None,
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
@@ -74,12 +76,21 @@ def evaluate(
     """Measure models on the same data."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         options = Options(
-            **parsed(samples=samples, seed=seed, batch_size=batch_size, providers=providers, threads=threads)
+            **parsed(
+                outputs_at=outputs_at,
+                samples=samples,
+                seed=seed,
+                batch_size=batch_size,
+                providers=providers,
+                threads=threads,
+            )
         )
         if metric not in _METRICS:
             raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
         if window is not None and metric != "perplexity":
             raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
+        if outputs_at and metric != "fidelity":
+            raise OptionError(f"expected --outputs-at with the metric fidelity only, found '{metric}'; leave it out")
         with screen.progress() as progress:
             measured, values, table = _METRICS[metric](models, _Source(data, window, progress), options)
         entries = [
@@ -132,8 +143,9 @@ def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> Outc
             "give the dense model first, then the pruned one"
         )
     dense = load_model(models[0], resident=False)
+    how = {**vars(options.runtime), "outputs_at": options.outputs_at}
     values = [
-        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **vars(options.runtime))
+        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **how)
         for path in models[1:]
     ]
     return models[1:], values, report.fidelity_table([str(path) for path in models[1:]], values)

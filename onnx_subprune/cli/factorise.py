@@ -15,6 +15,7 @@ from onnx_subprune.cli.parameters import (
     InputShapes,
     Json,
     Model,
+    OutputsAt,
     Providers,
     Quiet,
     ReportFile,
@@ -73,6 +74,7 @@ def factorise(
     round_to: RankMultiple = 1,
     ignore: IgnoredLayers = None,
     only: OnlyLayers = None,
+    outputs_at: OutputsAt = None,
     statistics: StatisticsFile = None,
     samples: Samples = None,
     seed: Seed = Options.seed,
@@ -96,6 +98,7 @@ def factorise(
                 round_to=round_to,
                 ignore=ignore,
                 only=only,
+                outputs_at=outputs_at,
                 samples=samples,
                 seed=seed,
                 batch_size=batch_size,
@@ -118,4 +121,5 @@ def factorise(
         result.save(out)
         if report_file is not None:
             report.write_json(document, report_file)
-        screen.show(document, report.cost_table(document), report.rank_table(document))
+        tables = (report.cost_table(document), report.rank_table(document))
+        screen.show(document, *tables, *report.comparison_lines(document))

@@ -10,6 +10,7 @@ from onnx_subprune.cli.parameters import (
     InputShapes,
     Json,
     Model,
+    OutputsAt,
     PruneNormalised,
     Quiet,
     ReportFile,
@@ -29,6 +30,7 @@ def inspect(
     *,
     prune_normalised: PruneNormalised = False,
     strip_initializer_inputs: StripInitializerInputs = False,
+    outputs_at: OutputsAt = None,
     input_shapes: InputShapes = None,
     report_file: ReportFile = None,
     json: Json = False,
@@ -42,7 +44,7 @@ def inspect(
         proto = load_model(model, resident=False)
         if strip_initializer_inputs:
             proto = without_overridable(proto)
-        analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
+        analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised, outputs_at=tuple(outputs_at or ()))
         screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()
         if report_file is not None:

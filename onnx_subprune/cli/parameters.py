@@ -38,6 +38,7 @@ __all__ = [
     "Only",
     "Out",
     "OutOrNothing",
+    "OutputsAt",
     "PlanArgument",
     "PlanFile",
     "Providers",
@@ -132,6 +133,8 @@ Only = Annotated[list[str] | None, option("only", "GLOB", PRUNING, show_default=
 Ridge = Annotated[float, option("ridge", "F", PRUNING)]
 PruneNormalised = Annotated[bool, option("prune_normalised", None, PRUNING)]
 StripInitializerInputs = Annotated[bool, option("strip_initializer_inputs", None, PRUNING)]
+
+OutputsAt = Annotated[list[str] | None, option("outputs_at", "TENSOR", PRUNING, show_default=False)]
 
 # On which data.
 Calib = Annotated[
@@ -251,6 +254,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "round_to": _multiple,
     "ignore": tuple,
     "only": tuple,
+    "outputs_at": tuple,
     "providers": names,
     "input_shapes": shapes,
 }

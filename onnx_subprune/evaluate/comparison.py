@@ -42,6 +42,7 @@ class Conditions:
         runtime: where networks run, and with how many samples at once where outputs and accuracy are compared.
         timed_samples: samples per run that is timed, where there are data.
         seed: of random inputs.
+        outputs_at: tensors inside at which outputs are compared (`fidelity`).
 
     """
 
@@ -49,6 +50,7 @@ class Conditions:
     runtime: Runtime = field(default_factory=Runtime)
     timed_samples: int = 1
     seed: int = 0
+    outputs_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def measure(
     closeness = accuracies = timing = None
     if data is not None:
         samples = watched(data, progress, "measuring fidelity")
-        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions.runtime))
+        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions))
     if labelled is not None:
         examples = watched(labelled, progress, "measuring accuracy")
         accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions.runtime))
@@ -197,8 +199,8 @@ def not_faster(timing: Timing, macs: float) -> list[str]:
     ]
 
 
-def _fidelity(models: _Models, data: Dataset, runtime: Runtime) -> Fidelity:
-    return fidelity(*models, data, batch_size=runtime.batch_size, **_runtime_entries(runtime))
+def _fidelity(models: _Models, data: Dataset, conditions: Conditions) -> Fidelity:
+    return fidelity(*models, data, outputs_at=conditions.outputs_at, **vars(conditions.runtime))
 
 
 def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1, Top1]:

@@ -22,7 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
-from onnx_subprune.errors import DataError, ModelError, SubpruneError
+from onnx_subprune.errors import DataError, ModelError, OptionError, SubpruneError
 from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
@@ -30,6 +30,7 @@ from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
 from onnx_subprune.model import Runtime, run
 from onnx_subprune.model.compared_models import seeded
+from onnx_subprune.model.named_points import check_points
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 
@@ -187,6 +188,7 @@ def fidelity(
     providers: Sequence[str] = ("cpu",),
     batch_size: int = DEFAULT_BATCH_SIZE,
     threads: int | None = None,
+    outputs_at: Sequence[str] = (),
 ) -> Fidelity:
     """Compare the outputs of two models on the same samples.
 
@@ -197,6 +199,7 @@ def fidelity(
         providers: execution providers, most wanted first.
         batch_size: samples per run.
         threads: intra-op threads of the runtime; None for its own choice.
+        outputs_at: tensors that both models have; distances are taken there, and no others.
 
     Returns:
         Errors and cosines of every output that holds floats, and how often those that hold numbers say the same.
@@ -204,6 +207,7 @@ def fidelity(
     Raises:
         ModelError: the models' outputs differ in name, or none of them holds numbers.
         DataError: a sample does not fit.
+        OptionError: models cannot be compared at one of `outputs_at`.
 
     """
     runtime = Runtime(tuple(providers), threads, batch_size)
@@ -214,8 +218,8 @@ def fidelity(
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
-    decided = _Decided(dense, pruned, runtime)
-    totals = _Totals(decided.decisions)
+    decided = _Decided(dense, pruned, runtime, outputs_at)
+    totals = _Totals(decided.decisions, outputs_at)
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)
@@ -248,17 +252,25 @@ class _Decided:
 
     """
 
-    def __init__(self, dense: onnx.ModelProto, pruned: onnx.ModelProto, runtime: Runtime) -> None:
-        self._reference = ReferenceNetwork(dense, runtime)
+    def __init__(
+        self, dense: onnx.ModelProto, pruned: onnx.ModelProto, runtime: Runtime, outputs_at: Sequence[str]
+    ) -> None:
+        self._reference = ReferenceNetwork(dense, runtime, outputs_at)
         comparisons = self._reference.comparisons
         quantised = any(decision.operator in _QUANTISING for decision in comparisons.decisions)
         self.decisions = frozenset(() if quantised else (decision.tensor for decision in comparisons.decisions))
+        if outputs_at and quantised:
+            raise OptionError(
+                "expected a float model first to compare at tensors inside, found a quantised one; compare at outputs"
+            )
+        check_points(dense, outputs_at)
         outputs = {value.name for value in dense.graph.output}
-        made = {name for node in pruned.graph.node for name in node.output}
+        # A tensor that was named and is missing is an error.
+        there = {name for node in pruned.graph.node for name in node.output}.union(outputs_at)
         self.interior = {
             point.tensor: point.reason
             for point in (() if quantised else comparisons.points)
-            if point.reason is not None and point.tensor in made - outputs - self.decisions
+            if point.reason is not None and point.tensor in there - outputs - self.decisions
         }
         self._compared: ComparedNetwork | None = None
         if self.interior or self.decisions:
@@ -280,6 +292,8 @@ class _Decided:
             return None
 
     def _give_up(self, error: SubpruneError) -> None:
+        if self._reference.named:
+            raise error
         logger.warning("the networks are compared without the dense one's decisions given: %s", error)
         self._compared = None
 
@@ -289,11 +303,13 @@ class _Totals:
 
     Args:
         decisions: tensors without distances.
+        named: the only tensors with distances, where there are any.
 
     """
 
-    def __init__(self, decisions: frozenset[str]) -> None:
+    def __init__(self, decisions: frozenset[str], named: Sequence[str]) -> None:
         self._decisions = decisions
+        self._named = frozenset(named)
         self.outputs: dict[str, _Sums] = {}
         self._points: dict[str, Distances] = {}
         self._layout: DetectionLayout | None = None
@@ -310,7 +326,7 @@ class _Totals:
             classes = self._layout is None or name not in self._layout.outputs
             sums = self.outputs.setdefault(name, _Sums(name, classes=classes))
             sums.answers.add(value, pruned[name])
-            if name in self._decisions:
+            if name in self._decisions or (self._named and name not in self._named):
                 continue
             if decided is None or not self._decisions:
                 sums.distances.add(value, pruned[name])
@@ -318,6 +334,8 @@ class _Totals:
                 sums.distances.add(decided[0][name], decided[1][name])
         if decided is not None:
             for name in decided[1].keys() - self.outputs.keys():
+                if name in self._named:
+                    _check_shapes(name, decided[0][name], decided[1][name])
                 self._points.setdefault(name, Distances()).add(decided[0][name], decided[1][name])
 
     def result(self, samples: int, reasons: Mapping[str, str]) -> Fidelity:
@@ -332,6 +350,14 @@ class _Totals:
             if (distances := self._points.get(name)) is not None and distances.result()[0] is not None
         }
         return Fidelity(outputs, samples, points)
+
+
+def _check_shapes(name: str, dense: Array, pruned: Array) -> None:
+    if dense.shape != pruned.shape:
+        raise DataError(
+            f"tensor '{name}' expected of shape {dense.shape} as in the dense model, found {pruned.shape}; compare at "
+            "one that lost no units"
+        )
 
 
 class _Sums:

@@ -23,6 +23,7 @@ from onnx_subprune.factorisation.result import Factorisation
 from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis, ModelSource
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
@@ -163,6 +164,7 @@ def _carry_out(
     if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds):
         raise InternalError(_MISREAD)
     model = _write(analysis, spectra, ranks)
+    drop_unread(model, analysis.outputs_at)
     verify(model, analysis.model, feeds)
     return model
 

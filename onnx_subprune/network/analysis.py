@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -55,6 +56,7 @@ class Analysis:
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
         refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
         sample: values of inputs that MACs are counted with, by name; made up where missing.
+        outputs_at: tensors of the model to compare networks at, in the place of those that follow from its outputs.
 
     """
 
@@ -67,6 +69,7 @@ class Analysis:
     scratch: Scratch | None = None
     refusals: tuple[str, ...] = ()
     sample: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outputs_at: tuple[str, ...] = ()
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -90,7 +93,7 @@ class Analysis:
     @cached_property
     def comparisons(self) -> Comparisons:
         """Where networks are compared with this one."""
-        return comparisons_of(self.normalised)
+        return comparisons_of(self.normalised, self.outputs_at)
 
     @property
     def prunable_share(self) -> dict[str, float]:
@@ -144,6 +147,7 @@ def analyse(
     *,
     prune_normalised: bool = False,
     sample: Mapping[str, np.ndarray] | None = None,
+    outputs_at: Sequence[str] = (),
 ) -> Analysis:
     """Take a model apart.
 
@@ -153,19 +157,21 @@ def analyse(
             others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         sample: inputs of those shapes, whose values may steer sizes.
+        outputs_at: tensors of the model to compare networks at; they stay whole, as outputs do.
 
     Raises:
         ModelError: the model cannot be read.
-        OptionError: `input_shapes` does not fit the inputs.
+        OptionError: `input_shapes` does not fit the inputs, or networks cannot be compared at one of `outputs_at`.
 
     """
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    check_points(proto, outputs_at)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch)
-        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+        normalised = normalise(proto, shapes, scratch, compared_at=outputs_at)
+        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised, compared_at=outputs_at)
     return Analysis(
         proto,
         normalised.model,
@@ -176,6 +182,7 @@ def analyse(
         scratch,
         normalised.refusals,
         sample,
+        tuple(dict.fromkeys(outputs_at)),
     )
 
 

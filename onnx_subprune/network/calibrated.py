@@ -55,4 +55,5 @@ def output_distance(analysis: Analysis, dataset: Dataset | None, options: Option
     """
     if dataset is None:
         return None
-    return OutputDistance(analysis.normalised, dataset, options.runtime, _PORTION * options.probes)
+    samples = _PORTION * options.probes
+    return OutputDistance(analysis.normalised, dataset, options.runtime, samples, analysis.outputs_at)

@@ -14,6 +14,7 @@ from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
@@ -52,6 +53,7 @@ def prepare(
     check_float(proto)
     if options.strip_initializer_inputs:
         proto = without_overridable(proto)
+    check_points(proto, options.outputs_at)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
     dataset: Dataset | None = None
@@ -65,7 +67,14 @@ def prepare(
         sample = dict(next(iter(dataset.batches(1))))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    return analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample), dataset
+    analysis = analyse(
+        proto,
+        shapes,
+        prune_normalised=options.prune_normalised,
+        sample=sample,
+        outputs_at=options.outputs_at,
+    )
+    return analysis, dataset
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:

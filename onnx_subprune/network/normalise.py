@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import Scratch, to_graph, to_model
+from onnx_subprune.model import Scratch
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+from onnx_subprune.network.named_outputs import opened, written
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
 __all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
@@ -50,7 +51,9 @@ class Normalised:
     refusals: tuple[str, ...]
 
 
-def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> Normalised:
+def normalise(
+    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None, *, compared_at: Sequence[str] = ()
+) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
     Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
@@ -60,11 +63,12 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
         model: as it was given.
         shapes: the size of every input.
         scratch: where new weights go of a model whose weights stay in files.
+        compared_at: names of tensors that the result has as well, with the same values.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
     inlined = seeded(passes.inline_functions(model))
-    graph = to_graph(_with_inferred_shapes(inlined))
+    graph = opened(_with_inferred_shapes(inlined), compared_at)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
     result = passes.Sequence(
@@ -78,32 +82,38 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
         passes.Tidy(),
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
-    normalised = to_model(graph, inlined, scratch)
+    normalised = written(graph, inlined, scratch)
     refusals = tuple(dict.fromkeys(result.refusals))
     if not may_be_stacked:
         return Normalised(normalised, refusals)
-    unpacked = _unpack_projections(normalised, shapes, scratch)
+    unpacked = _unpack_projections(normalised, shapes, scratch, compared_at)
     return Normalised(unpacked.model, (*refusals, *unpacked.refusals))
 
 
-def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> Normalised:
+def _unpack_projections(
+    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None, compared_at: Sequence[str]
+) -> Normalised:
     """Cut stacked projections into their parts; the structure says which rows belong to which part."""
-    structure = infer_structure(model, shapes)
+    structure = infer_structure(model, shapes, compared_at=compared_at)
     result = passes.UnpackProjections(structure)(structure.graph)
-    return Normalised(to_model(structure.graph, model, scratch) if result.modified else model, result.refusals)
+    return Normalised(written(structure.graph, model, scratch) if result.modified else model, result.refusals)
 
 
-def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False) -> Structure:
+def infer_structure(
+    model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False, compared_at: Sequence[str] = ()
+) -> Structure:
     """Return the groups and consumers of a normalised model.
 
     Args:
         model: that `normalise` returned.
         shapes: the size of every input.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        compared_at: names of tensors that networks are compared at; they are outputs of the structure's graph.
 
     """
     overridable = passes.overridable_initializers(model)
-    return infer(to_graph(_with_inferred_shapes(model)), dict(shapes), overridable, prune_normalised=prune_normalised)
+    graph = opened(_with_inferred_shapes(model), compared_at)
+    return infer(graph, dict(shapes), overridable, prune_normalised=prune_normalised, compared_at=compared_at)
 
 
 def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -80,7 +80,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
-def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe) -> float:
+def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return the largest relative error of `shrunk` against `masked` where the two can be compared.
 
     The oracle holds below 1e-3. The error is infinite where `shrunk` does not run. Networks in half precision are
@@ -91,11 +91,12 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
         shrunk: units removed without recovery.
         masked: the dense model with the same units masked at their consumers.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if has_half(masked):
         shrunk, masked, probe = in_float32(shrunk), in_float32(masked), widened(probe)
-    reference = ReferenceNetwork(masked)
+    reference = ReferenceNetwork(masked, at=at)
     expected = reference.run(probe)
     try:
         values = ComparedNetwork(shrunk, reference).run(expected)
@@ -110,7 +111,7 @@ def _errors(values: Mapping[str, np.ndarray], expected: ReferenceRun) -> list[fl
     return [relative_error(value, expected.values[name]) for name, value in values.items()]
 
 
-def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+def rounding_of(model: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return how far a network moves by rounding alone, as `disagreement` measures it.
 
     The network runs once more, its operators unfused and its float inputs moved by one unit in the last place: what
@@ -119,11 +120,12 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     Args:
         model: the network.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if has_half(model):
         model, probe = in_float32(model), widened(probe)
-    reference = ReferenceNetwork(model)
+    reference = ReferenceNetwork(model, at=at)
     expected = reference.run(probe)
     moved = {name: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for name, x in probe.items()}
     unfused = ComparedNetwork(model, reference, optimise=False)
@@ -131,7 +133,7 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     return max(_errors(values, expected), default=0.0)
 
 
-def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+def storage_rounding_of(model: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return how far a network moves when its half-precision weights are rounded once more, as `disagreement` measures.
 
     The passes work weights out in float64 and round them once, to the type that they are stored in. In float32 twins,
@@ -140,11 +142,12 @@ def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     Args:
         model: the network; without half precision it does not move.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if not has_half(model):
         return 0.0
-    reference = ReferenceNetwork(in_float32(model))
+    reference = ReferenceNetwork(in_float32(model), at=at)
     expected = reference.run(widened(probe))
     values = ComparedNetwork(rounded_once_more(model), reference).run(expected)
     # What is not finite says nothing about roundings, and must not excuse everything.
@@ -166,10 +169,11 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
         InternalError: the two do not agree.
 
     """
-    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe))
-    error = disagreement(analysis.normalised, analysis.model, probe)
+    at = analysis.outputs_at
+    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe, at))
+    error = disagreement(analysis.normalised, analysis.model, probe, at)
     # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
-    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe):
+    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at):
         raise InternalError(
             "the network with its spellings unified was expected to compute what the given one does, and does not; "
             "nothing was written, please report this"
@@ -242,7 +246,7 @@ def agree(
 
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*networks(), probe) <= tolerance
+        return disagreement(*networks(), probe, analysis.outputs_at) <= tolerance
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

@@ -178,15 +178,19 @@ def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
     if study.dataset is None:
         raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
     runtime = replace(study.options.runtime, batch_size=DEFAULT_BATCH_SIZE)
-    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime)
+    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime, study.analysis.outputs_at)
 
     def changes(model: onnx.ModelProto) -> float:
         share = agreement(model)
         if share is None:
             raise OptionError(
-                "expected an output [samples, classes] to compare the largest class of, found none; give labelled "
-                "--data"
+                f"expected {_classes_of(study.analysis.outputs_at)} to compare, as scores [samples, classes], of a "
+                "sequence or of a map, or as class numbers, found none; give labelled --data"
             )
         return 1.0 - share
 
     return changes
+
+
+def _classes_of(named: Sequence[str]) -> str:
+    return f"classes at every one of {', '.join(map(repr, named))}" if named else "an output of classes"

@@ -68,10 +68,14 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
 def comparison_lines(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every tensor that networks are compared at in the place of an output."""
     return [
-        f"compared at '{point['tensor']}' for {', '.join(map(repr, point['outputs']))}: {point['reason']}"
+        f"compared at '{point['tensor']}'{_stood_for(point['outputs'])}: {point['reason']}"
         for point in document.get("compared_at", ())
         if point["reason"] is not None
     ]
+
+
+def _stood_for(outputs: Sequence[str]) -> str:
+    return f" for {', '.join(map(repr, outputs))}" if outputs else ""
 
 
 def totals(document: Mapping[str, Any]) -> str:

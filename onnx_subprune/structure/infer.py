@@ -26,6 +26,7 @@ from onnx_subprune.structure.axes import (
     proportional,
     purely_dynamic,
 )
+from onnx_subprune.structure.compared_outputs import freeze_unseen
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
@@ -50,6 +51,7 @@ def infer(
     overridable: Collection[str] = (),
     *,
     prune_normalised: bool = False,
+    compared_at: Collection[str] = (),
 ) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
@@ -58,6 +60,7 @@ def infer(
         input_shapes: the sizes to count multiply-accumulates with, for every graph input.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        compared_at: names of the outputs that networks are compared at, where that is not at all of them.
 
     """
     ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
@@ -67,12 +70,14 @@ def infer(
         _visit(node, ctx)
         _name_sizes(node, ctx)
     for tensor in graph.outputs:
-        _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
+        kind = "networks are compared at" if tensor.name in compared_at else "graph output"
+        _freeze_tensor(tensor, f"{kind} '{tensor.name}'", ctx)
     settle_reductions(graph, ctx)
     for doubt in ctx.doubts:
         if doubt.unit.resolve() != ONE:
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
+    freeze_unseen(graph, ctx.records, compared_at)
     return collect(graph, ctx.records)
 
 
