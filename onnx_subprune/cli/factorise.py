@@ -28,6 +28,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation import TARGETS
+from onnx_subprune.model import together
 from onnx_subprune.options import Options
 
 __all__ = ["factorise"]
@@ -115,7 +116,8 @@ def factorise(
             result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
         document = result.document(command=context.obj or (), source=calib or str(statistics))
-        result.save(out)
-        if report_file is not None:
-            report.write_json(document, report_file)
-        screen.show(document, report.cost_table(document), report.rank_table(document))
+        with together():
+            if report_file is not None:
+                report.write_json(document, report_file)
+            result.save(out)
+            screen.show(document, report.cost_table(document), report.rank_table(document))

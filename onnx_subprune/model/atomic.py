@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their name and given it at the end, several of them together."""
+"""Files that are there whole or not at all: written beside their name, given it at the end, several together."""
 
 from __future__ import annotations
 
