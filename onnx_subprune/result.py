@@ -86,7 +86,7 @@ class Result:
         """Write the pruned model, whole or not at all.
 
         Args:
-            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.data` beside it.
+            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.<digits>.data` beside it.
 
         Raises:
             OutputError: the file cannot be written there.

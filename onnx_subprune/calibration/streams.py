@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from onnx_subprune.calibration.files import open_npy, open_npz, read_tensor
 from onnx_subprune.calibration.layout import Array, Layout
-from onnx_subprune.errors import DataError
+from onnx_subprune.errors import DataError, SubpruneError
 
 __all__ = ["Items", "from_folder", "from_iterable", "from_reader", "from_script"]
 
@@ -73,14 +76,43 @@ def from_script(path: Path, function: str) -> Items:
     """
     if not path.is_file():
         raise DataError(f"a Python file expected at '{path}', found none; check the path")
-    module = _imported(path)
+    with _running(path):
+        module = _imported(path)
     items = getattr(module, function, None)
     if not callable(items):
         raise DataError(f"a function '{function}' expected in '{path}', found none; define it or name another")
-    return cast("Items", items)
+
+    def guarded() -> Iterator[Mapping[str, Any]]:
+        with _running(path):
+            yield from items()
+
+    return guarded
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Turn what the user's file raises, and its wish to exit, into a DataError that names the line."""
+    try:
+        yield
+    except SubpruneError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        raised = f"{type(error).__name__}{_line_of(path, error)}{reason}"
+        raise DataError(f"'{path}' expected to give dicts of inputs, it raised {raised}; mend the script") from error
+
+
+def _line_of(path: Path, error: BaseException) -> str:
+    """Say where in the user's file an error came up; nothing where it never got there."""
+    file = os.path.abspath(path)
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f" in line {error.lineno}"
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _imported(path: Path) -> Any:
+    """Run the file as a module; no bytecode is written beside it."""
     name = f"onnx_subprune_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -88,13 +120,11 @@ def _imported(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look their module up by name.
     sys.modules[name] = module
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DataError(
-            f"'{path}' expected to import, it raised {type(error).__name__}: {reason}; mend the script"
-        ) from error
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 

@@ -79,6 +79,5 @@ def apply(
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())
-            ending.save(result)
             measured = ending.measure(result, progress)
-        ending.tell(result, measured, screen)
+        ending.finish(result, measured, screen)

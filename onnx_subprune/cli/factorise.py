@@ -29,6 +29,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation import TARGETS
+from onnx_subprune.model import together
 from onnx_subprune.options import Options
 
 __all__ = ["factorise"]
@@ -118,8 +119,9 @@ def factorise(
             result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
         document = result.document(command=context.obj or (), source=calib or str(statistics))
-        result.save(out)
-        if report_file is not None:
-            report.write_json(document, report_file)
         tables = (report.cost_table(document), report.rank_table(document))
-        screen.show(document, *tables, *report.comparison_lines(document))
+        with together():
+            if report_file is not None:
+                report.write_json(document, report_file)
+            result.save(out)
+            screen.show(document, *tables, *report.comparison_lines(document))

@@ -20,7 +20,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.model import input_specs, load_model, together, without_overridable
 
 __all__ = ["inspect"]
 
@@ -47,17 +47,13 @@ def inspect(
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised, outputs_at=tuple(outputs_at or ()))
         screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()
-        if report_file is not None:
-            report.write_report(document, report_file)
         tables: list[RenderableType] = []
         if document["groups"]:
             tables.append(report.group_table(document))
         if document["frozen"]:
             tables.append(report.frozen_table(document))
-        screen.show(
-            document,
-            *tables,
-            *report.notice_lines(document),
-            *report.comparison_lines(document),
-            report.totals(document),
-        )
+        lines = (*report.notice_lines(document), *report.comparison_lines(document), report.totals(document))
+        with together():
+            if report_file is not None:
+                report.write_report(document, report_file)
+            screen.show(document, *tables, *lines)

@@ -138,9 +138,8 @@ def prune(
                 written["--statistics"] = None
             result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=labelled, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), labelled, latency, context.obj or (), dry=dry_run)
-            ending.save(result)
             measured = ending.measure(result, progress)
-        ending.tell(result, measured, screen)
+        ending.finish(result, measured, screen)
 
 
 def _check(read: Mapping[str, Path | str | None], written: Mapping[str, Path | None], *, dry_run: bool) -> None:

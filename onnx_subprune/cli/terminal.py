@@ -9,14 +9,14 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
 from onnx_subprune import report
-from onnx_subprune.errors import SubpruneError
+from onnx_subprune.errors import OutputError, SubpruneError
 from onnx_subprune.progress import Watch
 
 __all__ = ["Terminal", "terminal"]
@@ -36,14 +36,33 @@ class Terminal:
     quiet: bool
 
     def show(self, document: Mapping[str, Any], *parts: RenderableType) -> None:
-        """Print the result: the document with `--json`, otherwise the parts."""
+        """Print the result: the document with `--json`, otherwise the parts.
+
+        Whoever stops reading before the end (`| head`) has seen enough.
+
+        Raises:
+            OutputError: it cannot be printed: the disk is full.
+
+        """
+        try:
+            self._print(document, parts)
+        except BrokenPipeError:
+            _print_no_more(self.stdout)
+        except OSError as error:
+            _print_no_more(self.stdout)
+            raise OutputError(f"cannot print the result: {error.strerror}; send it to a place with room") from error
+
+    def _print(self, document: Mapping[str, Any], parts: Sequence[RenderableType]) -> None:
         if self.json:
             self.stdout.write(report.to_json(document))
         else:
             width = None if self.stdout.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_PIPE
             console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)
-            for number, part in enumerate(parts):
-                console.print(*([""] if number else []), part, sep="\n")
+            # Captured, because rich ends the program at a closed pipe.
+            with console.capture() as printed:
+                for number, part in enumerate(parts):
+                    console.print(*([""] if number else []), part, sep="\n")
+            self.stdout.write(printed.get())
         # Here, where a closed pipe is still an exception and not a complaint of the interpreter at its end.
         self.stdout.flush()
 
@@ -64,6 +83,14 @@ class Terminal:
             return
         with report.progress_bar(console) as tell:
             yield tell
+
+
+def _print_no_more(stream: TextIO) -> None:
+    """Send the rest nowhere: the interpreter would try again at its end, and complain."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of this process alone has no descriptor
+        descriptor = stream.fileno()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextlib.contextmanager

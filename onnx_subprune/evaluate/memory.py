@@ -4,17 +4,19 @@ Resident memory counts (`VmHWM` and `VmRSS` of Linux), above that of the process
 loaded and no model: the weights, the copies of them that kernels want, activations, and whatever loading takes in
 passing. It is memory of the host; what a provider holds on a GPU is not in it. Allocators give pages back late and keep
 some in store, and the code of kernels that run for the first time counts too: figures are good to a few MB.
+
+The process is isolated: it imports from where this one does, but never from the current folder, whatever lies there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
-from onnx_subprune.model import open_session, save_model
+from onnx_subprune.model import TemporaryFolder, open_session, save_model
 
 __all__ = ["Memory", "child", "peak_memory"]
 
@@ -81,13 +83,13 @@ def peak_memory(
     """
     if not (_PROC / "status").exists():
         raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
-    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
-        save_model(model, Path(folder) / "model.onnx")
+    with TemporaryFolder() as folder:
+        save_model(model, folder / "model.onnx")
         job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
-        (Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), folder]
+        (folder / "job.pickle").write_bytes(pickle.dumps(job))
+        command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(_import_paths()), str(folder)]
         process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        path = Path(folder) / "answer.json"
+        path = folder / "answer.json"
         answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if answer is None:
         last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
@@ -98,6 +100,12 @@ def peak_memory(
     if "error" in answer:
         raise _ERRORS[answer["error"]](answer["message"])
     return Memory(**answer)
+
+
+def _import_paths() -> list[str]:
+    """Return where this process imports from, without the current folder; this package is found in any case."""
+    package = str(Path(__file__).resolve().parents[2])
+    return [path for path in (*sys.path, package) if os.path.isabs(path)]
 
 
 def child(folder: str) -> None:

@@ -1,7 +1,8 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
-from onnx_subprune.model.atomic import atomic_write, check_regular
+from onnx_subprune.model.atomic import atomic_write, check_regular, together
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
+from onnx_subprune.model.data_files import is_data_name
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
@@ -24,12 +25,14 @@ from onnx_subprune.model.session import (
 )
 from onnx_subprune.model.stored import Scratch, constant_values, has_placed, values_of, with_placed_as_inputs
 from onnx_subprune.model.surgery import quiet, to_graph, to_model
+from onnx_subprune.model.temporary import TemporaryFolder, sweep
 
 __all__ = [
     "Cost",
     "InputSpec",
     "Runtime",
     "Scratch",
+    "TemporaryFolder",
     "array_of",
     "atomic_write",
     "attribute_of",
@@ -45,6 +48,7 @@ __all__ = [
     "in_float32",
     "initializer",
     "input_specs",
+    "is_data_name",
     "list_initializers",
     "load_model",
     "measure_cost",
@@ -59,8 +63,10 @@ __all__ = [
     "run",
     "runnable_shapes",
     "save_model",
+    "sweep",
     "to_graph",
     "to_model",
+    "together",
     "values_of",
     "widened",
     "with_placed_as_inputs",

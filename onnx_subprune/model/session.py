@@ -11,7 +11,6 @@ import io
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model.protos import one_line, serialised
 from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
+from onnx_subprune.model.temporary import TemporaryFolder
 
 __all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
 
@@ -136,8 +136,8 @@ def open_session(
     placed = has_placed(model)
     data = serialised(rooted(model) if placed else model)
     if data is None:
-        with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
-            return _create(_spilled(model, Path(folder)), options, wanted)
+        with TemporaryFolder() as folder:
+            return _create(_spilled(model, folder), options, wanted)
     if placed:
         _map_files(options, packed=packed)
     return _create(data, options, wanted)

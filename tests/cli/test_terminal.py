@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from onnx_subprune.cli import terminal as module
 from onnx_subprune.cli.terminal import Terminal, terminal
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, OutputError
 from onnx_subprune.report.table import table
 
 LOGGER = logging.getLogger("onnx_subprune.somewhere")
@@ -59,6 +60,23 @@ def test_what_was_printed_is_flushed_while_a_closed_pipe_is_still_an_exception(a
     screen = Screen()
     Terminal(screen, json=as_json, quiet=False).show({}, "text")
     assert screen.flushes
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_whoever_stops_reading_has_seen_enough(as_json: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+        Terminal(pipe, json=as_json, quiet=False).show({}, "text")
+        pipe.write("nobody hears of it")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_full_disk_under_stdout_is_one_clear_line(as_json: bool) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        with pytest.raises(OutputError, match="cannot print the result: No space left on device; send it"):
+            Terminal(full, json=as_json, quiet=False).show({}, "text")
+        full.write("the interpreter flushes at its end")
 
 
 def test_a_pipe_has_the_width_of_a_page_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
