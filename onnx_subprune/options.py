@@ -6,12 +6,13 @@ shows, and together with `metadata["details"]` it becomes the docstring of the c
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import Runtime
 from onnx_subprune.subspace import METHODS
 
@@ -81,6 +82,24 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.kind}={self.value:g}"
+
+    def out_of_reach(self, smallest: str, share: float) -> TargetError:
+        """Return the error that says which fraction can be met.
+
+        Args:
+            smallest: the smallest network, in words.
+            share: the fraction that it leaves.
+
+        >>> print(Target("macs", 0.5).out_of_reach("layers of rank 1", 0.6123))
+        expected to reach macs=0.5, but layers of rank 1 leave 0.6123 of the macs; ask for macs=0.6123 or more
+
+        """
+        nearest = math.ceil(share * 1e4) / 1e4
+        # Rewriting a network can cost more than it saves; a fraction above 1 cannot be asked for.
+        advice = f"ask for {self.kind}={nearest:.4f} or more" if nearest <= 1.0 else "leave the network as it is"
+        return TargetError(
+            f"expected to reach {self}, but {smallest} leave {nearest:.4f} of the {self.kind}; {advice}", nearest
+        )
 
     @classmethod
     def parse(cls, text: str) -> Target:

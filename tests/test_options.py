@@ -82,3 +82,12 @@ def test_as_data_no_option_is_missing() -> None:
     document = Options().document()
     assert {**document, "target": Options().target} == {**asdict(Options()), "target": Options().target}
     assert (next(iter(document)), document["target"]) == ("target", "macs=0.5")
+
+
+def test_a_target_out_of_reach_names_the_nearest_and_never_more_than_all() -> None:
+    error = Target("macs", 0.5).out_of_reach("the smallest widths", 0.61231)
+    assert error.nearest == 0.6124
+    assert str(error).endswith("leave 0.6124 of the macs; ask for macs=0.6124 or more")
+    assert Target.parse("macs=0.6124").value >= 0.61231
+    beyond = Target("params", 0.5).out_of_reach("layers of rank 1", 1.5)
+    assert str(beyond).endswith("leave 1.5000 of the params; leave the network as it is")

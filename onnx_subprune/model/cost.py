@@ -3,7 +3,7 @@
 MACs follow from shapes alone. n elements, each a sum of k products, are n k MACs:
 
 - Conv, weight [M, C/g, k1, ..]: k = C/g k1 .. for each output element; ConvTranspose the same for each *input* element;
-- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element;
+- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element; Einsum as the products it is made of;
 - LSTM, GRU and RNN: every entry of W and R once for each step of each sample.
 
 A Loop or Scan counts its body once (the trip count is not known), an If the dearer of its branches.
@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
 from onnx_subprune.model.attention_cost import AttentionCost, PackedCost
+from onnx_subprune.model.einsum_cost import EinsumCost
 from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
 from onnx_subprune.model.protos import (
     ONNX_DOMAINS,
@@ -112,11 +113,13 @@ class _Recurrence:
 _CONV = _Product(_OUTPUT, 1, _kernel)
 _MATMUL = _Product(_OUTPUT, 0, _inner)
 _PACKED = PackedCost(4)
-_PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
+_Counted: TypeAlias = _Product | _Recurrence | AttentionCost | EinsumCost
+_PRODUCTS: dict[str, _Counted] = {
     "Attention": AttentionCost(4),
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
+    "Einsum": EinsumCost(),
     "FusedConv": _CONV,
     "FusedGemm": _MATMUL,
     "FusedMatMul": _MATMUL,
@@ -242,7 +245,7 @@ def _needed_tensors(node: onnx.NodeProto) -> tuple[str, ...]:
     return () if product is None else product.names(node)
 
 
-def _product_of(node: onnx.NodeProto) -> _Product | _Recurrence | AttentionCost | None:
+def _product_of(node: onnx.NodeProto) -> _Counted | None:
     """Return how a node is counted; ONNX Runtime has an Attention of its own under the name of ONNX's."""
     if node.op_type == "Attention" and node.domain not in ONNX_DOMAINS:
         return _PACKED

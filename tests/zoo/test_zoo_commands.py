@@ -1,0 +1,66 @@
+"""Every command on graphs as exporters wrote them: it ends with a result or with one line that says why not."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import try_commands
+from try_commands import COMMANDS, RUNS, read_attempts, try_network, zoo_files
+
+from onnx_subprune.evaluate import Pace
+
+ZOO = Path(__file__).resolve().parent
+DOCS = ZOO.parents[1] / "docs"
+NAMES = [row["name"] for row in json.loads((ZOO / "zoo.json").read_text(encoding="utf-8"))]
+# One of each family, the exporters mixed; all others are among the slow tests.
+EVERYDAY = (
+    "keras_transformer_tf17", "resnet_v2_dynamo18", "grouped_attention_dynamo23", "gan_generator_ts17", "bart_ts17",
+    "tcn_ts17", "vit_dynamo18", "c3d_ts17", "clip_ort17", "crnn_ts17", "fcn_dynamo18", "denoiser_ts17",
+    "yolo_decoded_dynamo18", "wide_and_deep_ts17", "gcn_dynamo18", "lstm_streaming_ts17", "hourglass_ts17",
+    "pointnet_dynamo18", "siamese_ts17", "text_cnn_dynamo18",
+)  # fmt: skip
+# Every command, and both kinds of report.
+FEWER_RUNS = tuple(
+    run for run in RUNS if run not in (("prune fast", "json"), ("apply", "text"), ("factorise", "text"))
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def hurried_timing(brief_timing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let reports time networks for one round or two."""
+    comparison = import_module("onnx_subprune.evaluate.comparison")
+    monkeypatch.setattr(comparison, "_PACE", Pace(precision=0.5, most_seconds=0.02, rounds=1))
+
+
+def test_every_family_is_in_the_everyday_run(entries: dict[str, Any]) -> None:
+    families = {entry.family for entry in entries.values()}
+    assert sorted(entries[name].family for name in EVERYDAY) == sorted(families)
+    assert {command for command, _ in FEWER_RUNS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", EVERYDAY)
+def test_commands_end_as_they_should(name: str, entries: dict[str, Any], tmp_path: Path) -> None:
+    attempts = list(try_network(name, zoo_files(entries[name], tmp_path, batches=3), FEWER_RUNS))
+    assert not [str(attempt) for attempt in attempts if attempt.fault]
+    assert {attempt.command for attempt in attempts if attempt.code == 0} >= {*COMMANDS} - {"factorise"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_end_as_they_should_on_all(name: str, entries: dict[str, Any], tmp_path: Path) -> None:
+    attempts = list(try_network(name, zoo_files(entries[name], tmp_path)))
+    assert not [str(attempt) for attempt in attempts if attempt.fault]
+
+
+def test_the_page_says_how_commands_end(zoo_table: ModuleType) -> None:
+    attempts = read_attempts(try_commands.OUT)
+    assert {attempt.network for attempt in attempts} == set(NAMES)
+    assert not [str(attempt) for attempt in attempts if attempt.fault]
+    page = (DOCS / "zoo.md").read_text(encoding="utf-8")
+    assert zoo_table.command_table(attempts) in page
+    assert zoo_table.refusals(attempts) in page
