@@ -191,7 +191,7 @@ class Options(RecoveryOptions):
         f"Keep multiples of N units; '{AUTO}': those that are fast on this machine, measured.",
         "A target of latency takes these in any case. Groups that are smaller stay whole.",
     )
-    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node or weight; repeatable.")
+    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node, weight or module; repeatable.")
     only: tuple[str, ...] = _option((), "Prune only groups that match; repeatable.")
     samples: int | None = _option(None, "Use this many samples; all by default.")
     seed: int = _option(0, "Of every random choice.")

@@ -14,6 +14,7 @@ from onnx_subprune.model.overridable import (
 from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
+from onnx_subprune.model.scopes import scopes_of
 from onnx_subprune.model.session import (
     InputSpec,
     concrete_shapes,
@@ -59,6 +60,7 @@ __all__ = [
     "run",
     "runnable_shapes",
     "save_model",
+    "scopes_of",
     "to_graph",
     "to_model",
     "values_of",

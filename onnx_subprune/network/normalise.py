@@ -11,7 +11,7 @@ import onnx
 
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import Scratch, to_graph, to_model
+from onnx_subprune.model import Scratch, scopes_of, to_graph, to_model
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.structure import QUANTISED, Structure, infer
@@ -103,7 +103,9 @@ def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised:
 
     """
     overridable = passes.overridable_initializers(model)
-    return infer(to_graph(_with_inferred_shapes(model)), dict(shapes), overridable, prune_normalised=prune_normalised)
+    graph = to_graph(_with_inferred_shapes(model))
+    scopes = scopes_of(model, graph)
+    return infer(graph, dict(shapes), overridable, prune_normalised=prune_normalised, scopes=scopes)
 
 
 def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -50,6 +50,7 @@ def infer(
     overridable: Collection[str] = (),
     *,
     prune_normalised: bool = False,
+    scopes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
@@ -58,6 +59,7 @@ def infer(
         input_shapes: the sizes to count multiply-accumulates with, for every graph input.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        scopes: of the exported program that nodes come from, by the node's name, the outermost first.
 
     """
     ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
@@ -73,7 +75,7 @@ def infer(
         if doubt.unit.resolve() != ONE:
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
-    return collect(graph, ctx.records)
+    return collect(graph, ctx.records, scopes or {})
 
 
 def _enter_axes(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
