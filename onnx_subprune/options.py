@@ -201,6 +201,11 @@ class Options(RecoveryOptions):
         "ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
     )
     threads: int | None = _option(None, "Threads of ONNX Runtime; its own choice by default.")
+    custom_ops: tuple[str, ...] = _option(
+        (),
+        "A library of custom operators, or onnxruntime_extensions for that package's; runs its code; repeatable.",
+        "Sessions of this process know its operators from then on.",
+    )
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = _option(
         (),
         "Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
@@ -302,6 +307,7 @@ _REPORTED = (
     "prune_normalised",
     "providers",
     "threads",
+    "custom_ops",
     "input_shapes",
     "strip_initializer_inputs",
     "rows",

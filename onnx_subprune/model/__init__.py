@@ -2,6 +2,7 @@
 
 from onnx_subprune.model.atomic import atomic_write, check_regular
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
+from onnx_subprune.model.custom_operators import custom_ops, register_custom_ops
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
@@ -38,6 +39,7 @@ __all__ = [
     "check_writable",
     "concrete_shapes",
     "constant_values",
+    "custom_ops",
     "external_files",
     "fingerprint",
     "given_names",
@@ -56,6 +58,7 @@ __all__ = [
     "overridable_initializers",
     "parse_input_shapes",
     "quiet",
+    "register_custom_ops",
     "rounded_once_more",
     "run",
     "runnable_shapes",

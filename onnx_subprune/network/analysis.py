@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.model.domains import with_domains
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -159,13 +160,14 @@ def analyse(
         OptionError: `input_shapes` does not fit the inputs.
 
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    proto = with_domains(model) if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch)
-        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+        normalised = normalise(proto, shapes, scratch, sample)
+        known = {**normalised.observed, **shapes}
+        structure = infer_structure(normalised.model, known, prune_normalised=prune_normalised)
     return Analysis(
         proto,
         normalised.model,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 
 from onnx_subprune import passes
@@ -14,6 +15,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, scopes_of, to_graph, to_model
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+from onnx_subprune.network.observed_shapes import observe
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
 __all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
@@ -44,13 +46,26 @@ def check_float(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """A model with fewer spellings of the same function, and for each pass that was left out its name and why."""
+    """A model with fewer spellings of the same function.
+
+    Attributes:
+        model: with the same inputs and outputs.
+        refusals: for each pass that was left out its name and why.
+        observed: sizes in one run of what operators give that nobody knows, by tensor.
+
+    """
 
     model: onnx.ModelProto
     refusals: tuple[str, ...]
+    observed: Shapes = field(default_factory=dict)
 
 
-def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> Normalised:
+def normalise(
+    model: onnx.ModelProto,
+    shapes: Shapes,
+    scratch: Scratch | None = None,
+    sample: Mapping[str, np.ndarray] | None = None,
+) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
     Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
@@ -60,11 +75,17 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
         model: as it was given.
         shapes: the size of every input.
         scratch: where new weights go of a model whose weights stay in files.
+        sample: values of inputs, by name; made up where missing.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
     inlined = seeded(passes.inline_functions(model))
-    graph = to_graph(_with_inferred_shapes(inlined))
+    inferred = _with_inferred_shapes(inlined)
+    infos, observed = observe(inferred, shapes, sample or {})
+    if infos:
+        inlined = _declaring(inlined, infos)
+        inferred = _with_inferred_shapes(inlined)
+    graph = to_graph(inferred)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
     result = passes.Sequence(
@@ -81,9 +102,16 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
     normalised = to_model(graph, inlined, scratch)
     refusals = tuple(dict.fromkeys(result.refusals))
     if not may_be_stacked:
-        return Normalised(normalised, refusals)
-    unpacked = _unpack_projections(normalised, shapes, scratch)
-    return Normalised(unpacked.model, (*refusals, *unpacked.refusals))
+        return Normalised(normalised, refusals, observed)
+    unpacked = _unpack_projections(normalised, {**shapes, **observed}, scratch)
+    return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed)
+
+
+def _declaring(model: onnx.ModelProto, infos: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.value_info.extend(infos)
+    return copy
 
 
 def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> Normalised:
@@ -98,7 +126,7 @@ def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised:
 
     Args:
         model: that `normalise` returned.
-        shapes: the size of every input.
+        shapes: the size of every input, and of what was observed.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
 
     """

@@ -56,13 +56,14 @@ def infer(
 
     Args:
         graph: topologically sorted; constants folded. It is not changed.
-        input_shapes: the sizes to count multiply-accumulates with, for every graph input.
+        input_shapes: the sizes to count multiply-accumulates with, for every graph input, and for what operators give
+            that neither ONNX nor a rule knows, as far as it was observed.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         scopes: of the exported program that nodes come from, by the node's name, the outermost first.
 
     """
-    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
+    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised, sizes=input_shapes)
     for tensor in graph.inputs:
         _enter_axes(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
@@ -204,7 +205,11 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         if tensor.shape is None:
             ctx.axes.pop(tensor.name, None)
             continue
-        axes = tuple(fresh(n if isinstance(n, int) and n > 0 else 1, not isinstance(n, int)) for n in tensor.shape)
+        sizes = ctx.sizes.get(tensor.name, (1,) * len(tensor.shape))
+        axes = tuple(
+            fresh(n if isinstance(n, int) and n > 0 else max(1, size), not isinstance(n, int))
+            for n, size in zip(tensor.shape, sizes, strict=True)
+        )
         for dim in axes:
             freeze(dim, reason)
         ctx.axes[tensor.name] = axes
