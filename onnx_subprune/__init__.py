@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from onnx_subprune.evaluate import bench, fidelity, perplexity, top1
     from onnx_subprune.factorisation import Factorisation, factorise
-    from onnx_subprune.model import input_specs, load_model
+    from onnx_subprune.model import input_specs, load_model, register_custom_ops
     from onnx_subprune.options import Options, Target
     from onnx_subprune.pipeline import Analysis, Result, analyse, apply, calibrate, prune
     from onnx_subprune.plan import Plan
@@ -61,6 +61,7 @@ __all__ = [
     "perplexity",
     "progress_bar",
     "prune",
+    "register_custom_ops",
     "top1",
 ]
 

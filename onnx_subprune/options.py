@@ -215,7 +215,7 @@ class Options(RecoveryOptions):
         f"Keep multiples of N units; '{AUTO}': those that are fast on this machine, measured.",
         "A target of latency takes these in any case. Groups that are smaller stay whole.",
     )
-    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node or weight; repeatable.")
+    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node, weight or module; repeatable.")
     only: tuple[str, ...] = _option((), "Prune only groups that match; repeatable.")
     samples: int | None = _option(None, "Use this many samples; all by default.")
     seed: int = _option(0, "Of every random choice.")
@@ -225,6 +225,11 @@ class Options(RecoveryOptions):
         "ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
     )
     threads: int | None = _option(None, "Threads of ONNX Runtime; its own choice by default.")
+    custom_ops: tuple[str, ...] = _option(
+        (),
+        "A library of custom operators, or onnxruntime_extensions for that package's; runs its code; repeatable.",
+        "Sessions of this process know its operators from then on.",
+    )
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = _option(
         (),
         "Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
@@ -327,6 +332,7 @@ _REPORTED = (
     "prune_normalised",
     "providers",
     "threads",
+    "custom_ops",
     "input_shapes",
     "strip_initializer_inputs",
     "outputs_at",

@@ -10,6 +10,7 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
+    CustomOps,
     InputShapes,
     Json,
     Model,
@@ -26,6 +27,7 @@ from onnx_subprune.cli.parameters import (
     Threads,
     Timed,
     Verbose,
+    libraries,
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
@@ -51,6 +53,7 @@ def apply(
     outputs_at: OutputsAt = None,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report_file: ReportFile = None,
     latency: Timed = None,
     json: Json = False,
@@ -66,6 +69,7 @@ def apply(
                 batch_size=batch_size,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
                 strip_initializer_inputs=strip_initializer_inputs,
                 outputs_at=outputs_at,
@@ -73,6 +77,7 @@ def apply(
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "PLAN": plan, "--calib": calib, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         check_outputs(read, written)
         saved = Plan.load(plan)
         loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")

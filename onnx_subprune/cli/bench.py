@@ -15,6 +15,7 @@ from onnx_subprune import evaluate, report
 from onnx_subprune.calibration import open_data
 from onnx_subprune.cli.parameters import (
     RUNTIME,
+    CustomOps,
     InputShapes,
     Json,
     Models,
@@ -30,7 +31,7 @@ from onnx_subprune.cli.sizes import assumed, batched
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.evaluate import Latency, Memory, Pace, Profile
-from onnx_subprune.model import InputSpec, input_specs, load_model, runnable_shapes
+from onnx_subprune.model import InputSpec, input_specs, load_model, register_custom_ops, runnable_shapes
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch, begin, phase
 
@@ -124,6 +125,7 @@ def bench(
     providers: Providers = None,
     io_binding: IoBinding = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     seed: Seed = Options.seed,
     json: Json = False,
     verbose: Verbose = 0,
@@ -131,6 +133,7 @@ def bench(
 ) -> None:
     """Time models on the same inputs, taking turns; the speed-up is the median of paired ratios."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        register_custom_ops(custom_ops or ())
         protos = [load_model(path, resident=False) for path in models]
         given = dict(shapes(input_shapes or ()))
         made = {} if data is not None else runnable_shapes(protos[0], given)

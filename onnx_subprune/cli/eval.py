@@ -16,6 +16,7 @@ from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data, open_tokens, watched
 from onnx_subprune.cli.parameters import (
     BatchSize,
+    CustomOps,
     Data,
     Json,
     Models,
@@ -30,7 +31,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.model import input_specs, load_model, register_custom_ops
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
@@ -69,12 +70,14 @@ def evaluate(
     batch_size: BatchSize = Options.batch_size,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
     """Measure models on the same data."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        register_custom_ops(custom_ops or ())
         options = Options(
             **parsed(
                 outputs_at=outputs_at,

@@ -12,6 +12,7 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
+    CustomOps,
     InputShapes,
     Json,
     Model,
@@ -24,6 +25,7 @@ from onnx_subprune.cli.parameters import (
     StatisticsFile,
     Threads,
     Verbose,
+    libraries,
     option,
     parsed,
 )
@@ -83,6 +85,7 @@ def factorise(
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -105,11 +108,13 @@ def factorise(
                 batch_size=batch_size,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "--calib": calib, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         check_outputs(read, written, pages=False)
         loaded = saved_statistics(calib, statistics)
         with screen.progress() as progress:

@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from onnx_subprune import pipeline, report
 from onnx_subprune.cli.outputs import check_outputs
 from onnx_subprune.cli.parameters import (
+    CustomOps,
     InputShapes,
     Json,
     Model,
@@ -16,11 +17,12 @@ from onnx_subprune.cli.parameters import (
     ReportFile,
     StripInitializerInputs,
     Verbose,
+    libraries,
     shapes,
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import input_specs, load_model, together, without_overridable
+from onnx_subprune.model import input_specs, load_model, register_custom_ops, together, without_overridable
 
 __all__ = ["inspect"]
 
@@ -32,6 +34,7 @@ def inspect(
     strip_initializer_inputs: StripInitializerInputs = False,
     outputs_at: OutputsAt = None,
     input_shapes: InputShapes = None,
+    custom_ops: CustomOps = None,
     report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -40,7 +43,8 @@ def inspect(
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes or ()))
-        check_outputs({"MODEL": model}, {"--report": report_file})
+        check_outputs({"MODEL": model, **libraries(custom_ops)}, {"--report": report_file})
+        register_custom_ops(custom_ops or ())
         proto = load_model(model, resident=False)
         if strip_initializer_inputs:
             proto = without_overridable(proto)

@@ -15,6 +15,7 @@ from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     CostName,
+    CustomOps,
     DryRun,
     Effort,
     Ignore,
@@ -46,10 +47,12 @@ from onnx_subprune.cli.parameters import (
     Threads,
     Timed,
     Verbose,
+    libraries,
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
+from onnx_subprune.model import register_custom_ops
 from onnx_subprune.options import Options
 
 __all__ = ["prune"]
@@ -84,6 +87,7 @@ def prune(
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
     plan: PlanFile = None,
@@ -120,6 +124,7 @@ def prune(
                 outputs_at=outputs_at,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
@@ -127,7 +132,9 @@ def prune(
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "--calib": calib, "--data": data, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         _check(read, written, dry_run=dry_run)
+        register_custom_ops(options.custom_ops)
         loaded = saved_statistics(calib, statistics)
         labelled = labelled_data(data, model)
         with screen.progress() as progress:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
-from onnx_subprune.model import TemporaryFolder, open_session, save_model
+from onnx_subprune.model import TemporaryFolder, custom_ops, open_session, register_custom_ops, save_model
 
 __all__ = ["Memory", "child", "peak_memory"]
 
@@ -85,7 +85,7 @@ def peak_memory(
         raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
     with TemporaryFolder() as folder:
         save_model(model, folder / "model.onnx")
-        job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
+        job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads, "custom_ops": custom_ops()}
         (folder / "job.pickle").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(_import_paths()), str(folder)]
         process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -113,6 +113,7 @@ def child(folder: str) -> None:
     where = Path(folder)
     job = pickle.loads((where / "job.pickle").read_bytes())
     try:
+        register_custom_ops(job["custom_ops"])
         answer = asdict(_resident_memory(where / "model.onnx", job["feeds"], job["providers"], job["threads"]))
     except tuple(_ERRORS.values()) as error:
         answer = {"error": type(error).__name__, "message": str(error)}

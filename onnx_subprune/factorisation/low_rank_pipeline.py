@@ -130,9 +130,12 @@ def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer],
     """Return the layers to factorise, and why all others are left as they are, by name."""
     layers, skipped = layers_of(analysis.structure)
     names = [layer.name for layer in layers]
+    scopes = {name: analysis.structure.scopes.get(name, ()) for name in names}
+    modules = [path for name in names for path in scopes[name][-2:-1]]
     kind = "a layer that can be factorised or its weight"
-    check_patterns(options, lambda pattern: any(_matches(layer, pattern) for layer in layers), kind, names)
-    asked_for = {layer.name for layer in layers if is_chosen(options, partial(_matches, layer))}
+    matches = {layer.name: partial(_matches, layer, scopes[layer.name]) for layer in layers}
+    check_patterns(options, lambda pattern: any(one(pattern) for one in matches.values()), kind, names, modules)
+    asked_for = {name for name in names if is_chosen(options, matches[name])}
     skipped |= {name: "--ignore or --only" for name in names if name not in asked_for}
     chosen = [layer for layer in layers if layer.name in asked_for]
     if not chosen:
@@ -142,8 +145,9 @@ def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer],
     return chosen, skipped
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (layer.name, layer.consumer.weight.constant.name))
+def _matches(layer: Layer, scopes: tuple[str, ...], pattern: str) -> bool:
+    names = (layer.name, layer.consumer.weight.constant.name, *scopes)
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _calibrate(

@@ -2,6 +2,7 @@
 
 from onnx_subprune.model.atomic import atomic_write, check_regular, together
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
+from onnx_subprune.model.custom_operators import custom_ops, register_custom_ops
 from onnx_subprune.model.data_files import is_data_name
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
@@ -15,6 +16,7 @@ from onnx_subprune.model.overridable import (
 from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
+from onnx_subprune.model.scopes import scopes_of
 from onnx_subprune.model.session import (
     InputSpec,
     concrete_shapes,
@@ -40,6 +42,7 @@ __all__ = [
     "check_writable",
     "concrete_shapes",
     "constant_values",
+    "custom_ops",
     "external_files",
     "fingerprint",
     "given_names",
@@ -59,10 +62,12 @@ __all__ = [
     "overridable_initializers",
     "parse_input_shapes",
     "quiet",
+    "register_custom_ops",
     "rounded_once_more",
     "run",
     "runnable_shapes",
     "save_model",
+    "scopes_of",
     "sweep",
     "to_graph",
     "to_model",

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model.atomic import check_regular
+from onnx_subprune.model.domains import import_domains
 from onnx_subprune.model.external import files_of, load_external_data
 from onnx_subprune.model.protos import ONNX_DOMAINS
 from onnx_subprune.model.session import open_session
@@ -45,6 +46,7 @@ def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
     if not model.graph.output:
         raise ModelError(f"model '{path}' must have at least one output, found none: export it anew")
     _check_versions(model, path)
+    import_domains(model)
     load_external_data(model, Path(path).parent, resident=resident)
     return model
 

@@ -22,6 +22,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.model.custom_operators import offer_custom_ops
 from onnx_subprune.model.protos import one_line, serialised
 from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
@@ -48,6 +49,7 @@ _SEVERITY_ERROR = 3
 _SEVERITY_FATAL = 4
 _CPU = "CPUExecutionProvider"
 _FIRST_WITH_FOLDERS = (1, 21)
+_UNKNOWN_OPERATOR = "is not a registered function/op"
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def _session_options(threads: int | None, *, optimise: bool, profile_to: os.Path
     # Spinning threads of an idle session slow every other session of the process, and with it any comparison.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = _SEVERITY_ERROR
+    offer_custom_ops(options)
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = os.fspath(profile_to)
@@ -221,6 +224,8 @@ def _refusal(error: Exception, wanted: list[str]) -> Exception:
     mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
     if mentioned:
         return OptionError(f"provider '{mentioned[0]}' did not load on this machine: {reason}")
+    if _UNKNOWN_OPERATOR in reason:
+        reason += "; if it is a custom operator, give its library with --custom-ops"
     return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
 
 

@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.model.domains import with_domains
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.group_documents import (
     comparisons_document,
@@ -164,14 +165,15 @@ def analyse(
         OptionError: `input_shapes` does not fit the inputs, or networks cannot be compared at one of `outputs_at`.
 
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    proto = with_domains(model) if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     check_points(proto, outputs_at)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch, compared_at=outputs_at)
-        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised, compared_at=outputs_at)
+        normalised = normalise(proto, shapes, scratch, sample, compared_at=outputs_at)
+        known = {**normalised.observed, **shapes}
+        structure = infer_structure(normalised.model, known, prune_normalised=prune_normalised, compared_at=outputs_at)
     return Analysis(
         proto,
         normalised.model,

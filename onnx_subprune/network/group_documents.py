@@ -27,6 +27,7 @@ def group_document(group: Group) -> dict[str, Any]:
         "macs": group.macs,
         "removable": group.removable,
         "contractions": [contraction.name for contraction in group.contractions],
+        **_module(group),
     }
 
 
@@ -37,7 +38,14 @@ def frozen_document(group: Group) -> dict[str, Any]:
         group: that is frozen.
 
     """
-    return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
+    return {
+        "name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons), **_module(group),
+    }  # fmt: skip
+
+
+def _module(group: Group) -> dict[str, str]:
+    """Return the `module` that a group comes from; nothing where the model does not say."""
+    return {} if group.module is None else {"module": group.module}
 
 
 def notices_document(structure: Structure, refusals: Sequence[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.model import input_specs, load_model, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.normalise import check_float
@@ -49,6 +49,7 @@ def prepare(
         ModelError, DataError, OptionError: the input is at fault.
 
     """
+    register_custom_ops(options.custom_ops)
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
     check_float(proto)
     if options.strip_initializer_inputs:

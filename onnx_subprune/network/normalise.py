@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 
 from onnx_subprune import passes
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import Scratch
+from onnx_subprune.model import Scratch, scopes_of
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.network.named_outputs import opened, written
+from onnx_subprune.network.observed_shapes import observe
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
 __all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
@@ -45,14 +47,27 @@ def check_float(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """A model with fewer spellings of the same function, and for each pass that was left out its name and why."""
+    """A model with fewer spellings of the same function.
+
+    Attributes:
+        model: with the same inputs and outputs.
+        refusals: for each pass that was left out its name and why.
+        observed: sizes in one run of what operators give that nobody knows, by tensor.
+
+    """
 
     model: onnx.ModelProto
     refusals: tuple[str, ...]
+    observed: Shapes = field(default_factory=dict)
 
 
 def normalise(
-    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None, *, compared_at: Sequence[str] = ()
+    model: onnx.ModelProto,
+    shapes: Shapes,
+    scratch: Scratch | None = None,
+    sample: Mapping[str, np.ndarray] | None = None,
+    *,
+    compared_at: Sequence[str] = (),
 ) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
@@ -63,12 +78,18 @@ def normalise(
         model: as it was given.
         shapes: the size of every input.
         scratch: where new weights go of a model whose weights stay in files.
+        sample: values of inputs, by name; made up where missing.
         compared_at: names of tensors that the result has as well, with the same values.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
     inlined = seeded(passes.inline_functions(model))
-    graph = opened(_with_inferred_shapes(inlined), compared_at)
+    inferred = _with_inferred_shapes(inlined)
+    infos, observed = observe(inferred, shapes, sample or {})
+    if infos:
+        inlined = _declaring(inlined, infos)
+        inferred = _with_inferred_shapes(inlined)
+    graph = opened(inferred, compared_at)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
     result = passes.Sequence(
@@ -85,9 +106,16 @@ def normalise(
     normalised = written(graph, inlined, scratch)
     refusals = tuple(dict.fromkeys(result.refusals))
     if not may_be_stacked:
-        return Normalised(normalised, refusals)
-    unpacked = _unpack_projections(normalised, shapes, scratch, compared_at)
-    return Normalised(unpacked.model, (*refusals, *unpacked.refusals))
+        return Normalised(normalised, refusals, observed)
+    unpacked = _unpack_projections(normalised, {**shapes, **observed}, scratch, compared_at)
+    return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed)
+
+
+def _declaring(model: onnx.ModelProto, infos: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.value_info.extend(infos)
+    return copy
 
 
 def _unpack_projections(
@@ -106,14 +134,23 @@ def infer_structure(
 
     Args:
         model: that `normalise` returned.
-        shapes: the size of every input.
+        shapes: the size of every input, and of what was observed.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         compared_at: names of tensors that networks are compared at; they are outputs of the structure's graph.
 
     """
     overridable = passes.overridable_initializers(model)
-    graph = opened(_with_inferred_shapes(model), compared_at)
-    return infer(graph, dict(shapes), overridable, prune_normalised=prune_normalised, compared_at=compared_at)
+    inferred = _with_inferred_shapes(model)
+    graph = opened(inferred, compared_at)
+    scopes = scopes_of(model, graph)
+    return infer(
+        graph,
+        dict(shapes),
+        overridable,
+        prune_normalised=prune_normalised,
+        compared_at=compared_at,
+        scopes=scopes,
+    )
 
 
 def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

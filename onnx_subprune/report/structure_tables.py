@@ -33,7 +33,7 @@ def group_table(document: Mapping[str, Any]) -> Table:
         for group in document["groups"]
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
-    return table(columns, rows, "lrrlrr")
+    return _with_modules(columns, rows, "lrrlrr", document["groups"])
 
 
 def frozen_table(document: Mapping[str, Any]) -> Table:
@@ -44,7 +44,18 @@ def frozen_table(document: Mapping[str, Any]) -> Table:
 
     """
     rows = [(group["name"], str(group["units"]), _first_reason(group["reasons"])) for group in document["frozen"]]
-    return table(("frozen group", "units", "why"), rows, "lrl")
+    return _with_modules(("frozen group", "units", "why"), rows, "lrl", document["frozen"])
+
+
+def _with_modules(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], aligned: str, groups: Sequence[Mapping[str, Any]]
+) -> Table:
+    """Return a table of groups, with a column for the modules they come from where the model says which."""
+    modules = [group.get("module", "-") for group in groups]
+    if not any("module" in group for group in groups):
+        return table(columns, rows, aligned)
+    wider = [(name, module, *rest) for (name, *rest), module in zip(rows, modules, strict=True)]
+    return table((columns[0], "module", *columns[1:]), wider, f"{aligned[0]}l{aligned[1:]}")
 
 
 def notice_lines(document: Mapping[str, Any]) -> list[str]:

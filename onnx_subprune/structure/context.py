@@ -31,6 +31,7 @@ class Context:
     Attributes:
         records: all that has been learnt about the graph.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        sizes: of inputs of the graph, and of tensors that were observed in a run, by name.
         symbols: the axes that names of sizes stand for.
         doubts: axes that are in step under a condition, which the rest of the graph may settle.
         reductions: what runs over an axis, until it is known what for.
@@ -39,6 +40,7 @@ class Context:
 
     records: Records
     prune_normalised: bool = False
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     symbols: Symbols = field(default_factory=Symbols)
     doubts: list[Doubt] = field(default_factory=list)
     reductions: list[Statistic] = field(default_factory=list)

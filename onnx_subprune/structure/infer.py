@@ -52,18 +52,21 @@ def infer(
     *,
     prune_normalised: bool = False,
     compared_at: Collection[str] = (),
+    scopes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
     Args:
         graph: topologically sorted; constants folded. It is not changed.
-        input_shapes: the sizes to count multiply-accumulates with, for every graph input.
+        input_shapes: the sizes to count multiply-accumulates with, for every graph input, and for what operators give
+            that neither ONNX nor a rule knows, as far as it was observed.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         compared_at: names of the outputs that networks are compared at, where that is not at all of them.
+        scopes: of the exported program that nodes come from, by the node's name, the outermost first.
 
     """
-    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
+    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised, sizes=input_shapes)
     for tensor in graph.inputs:
         _enter_axes(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
@@ -78,7 +81,7 @@ def infer(
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
     freeze_unseen(graph, ctx.records, compared_at)
-    return collect(graph, ctx.records)
+    return collect(graph, ctx.records, scopes or {})
 
 
 def _enter_axes(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
@@ -207,7 +210,11 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         if tensor.shape is None:
             ctx.axes.pop(tensor.name, None)
             continue
-        axes = tuple(fresh(n if isinstance(n, int) and n > 0 else 1, not isinstance(n, int)) for n in tensor.shape)
+        sizes = ctx.sizes.get(tensor.name, (1,) * len(tensor.shape))
+        axes = tuple(
+            fresh(n if isinstance(n, int) and n > 0 else max(1, size), not isinstance(n, int))
+            for n, size in zip(tensor.shape, sizes, strict=True)
+        )
         for dim in axes:
             freeze(dim, reason)
         ctx.axes[tensor.name] = axes

@@ -26,6 +26,7 @@ class SessionOptions:
     log_severity_level: int
     graph_optimization_level: GraphOptimizationLevel
     def add_session_config_entry(self, key: str, value: str) -> None: ...
+    def register_custom_ops_library(self, path: str) -> None: ...
 
 class OrtValue:
     @staticmethod
