@@ -1,7 +1,7 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
 from onnx_subprune.model.atomic import atomic_write, check_regular
-from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, parameter_count, runnable_shapes
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
 from onnx_subprune.model.load import external_files, load_model
@@ -53,6 +53,7 @@ __all__ = [
     "open_session",
     "operator_counts",
     "overridable_initializers",
+    "parameter_count",
     "parse_input_shapes",
     "quiet",
     "rounded_once_more",

@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.network.fixed_costs import with_fixed_costs
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -165,7 +166,8 @@ def analyse(
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
         normalised = normalise(proto, shapes, scratch)
-        structure = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+        inferred = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+        structure = with_fixed_costs(inferred, normalised.model, shapes, sample)
     return Analysis(
         proto,
         normalised.model,

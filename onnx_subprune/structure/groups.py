@@ -119,6 +119,7 @@ class Structure:
         records: all that was learnt about the graph.
         groups: in graph order.
         branches: what happens when groups lose all their units.
+        fixed_parameters: parameters that no node of the graph reads, such as those within bodies; they stay.
 
     """
 
@@ -126,6 +127,7 @@ class Structure:
     records: Records
     groups: tuple[Group, ...]
     branches: Branches
+    fixed_parameters: int = 0
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
 
     def copy(self) -> Structure:
@@ -138,7 +140,7 @@ class Structure:
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
         groups = tuple(group.on(copies, branches) for group in self.groups)
-        return Structure(copies.graph, records, groups, branches)
+        return Structure(copies.graph, records, groups, branches, self.fixed_parameters)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -239,7 +241,7 @@ class Structure:
         live = None if removal is None else removal.live
         if live not in self._parameters:
             self._parameters[live] = Products(("", axes) for axes in self._parameter_axes(removal))
-        return self._parameters[live].value(counts)
+        return self._parameters[live].value(counts) + self.fixed_parameters
 
     @cached_property
     def _products(self) -> Products:
