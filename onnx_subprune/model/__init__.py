@@ -1,7 +1,7 @@
 """Models: load and save with full fidelity, surgery, ONNX Runtime sessions, cost."""
 
 from onnx_subprune.model.atomic import atomic_write, check_regular, together
-from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
+from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, parameter_count, runnable_shapes
 from onnx_subprune.model.custom_operators import custom_ops, register_custom_ops
 from onnx_subprune.model.data_files import is_data_name
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
@@ -60,6 +60,7 @@ __all__ = [
     "open_session",
     "operator_counts",
     "overridable_initializers",
+    "parameter_count",
     "parse_input_shapes",
     "quiet",
     "register_custom_ops",

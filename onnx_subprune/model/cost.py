@@ -1,12 +1,10 @@
 """What a model costs: multiply-accumulate operations (MACs), parameters, bytes.
 
-MACs follow from shapes alone. n elements, each a sum of k products, are n k MACs:
+MACs follow from shapes alone (`products`).
 
-- Conv, weight [M, C/g, k1, ..]: k = C/g k1 .. for each output element; ConvTranspose the same for each *input* element;
-- MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element; Einsum as the products it is made of;
-- LSTM, GRU and RNN: every entry of W and R once for each step of each sample.
-
-A Loop or Scan counts its body once (the trip count is not known), an If the dearer of its branches.
+Bodies count at the sizes they have in one run: that of a Loop or Scan as often as it ran there, an If the dearer of its
+branches, whichever was taken. Where the model does not run, or not within a minute, a Loop counts once, at the sizes
+that ONNX infers.
 """
 
 from __future__ import annotations
@@ -14,9 +12,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,11 +22,10 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
-from onnx_subprune.model.attention_cost import AttentionCost, PackedCost
-from onnx_subprune.model.einsum_cost import EinsumCost
+from onnx_subprune.model.body_shapes import BodyShapes, body_key, body_shapes, is_loop
 from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
+from onnx_subprune.model.products import Shape, needed_tensors, product_of
 from onnx_subprune.model.protos import (
-    ONNX_DOMAINS,
     assign,
     bodies,
     constant_tensor,
@@ -38,12 +35,10 @@ from onnx_subprune.model.protos import (
 )
 from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
 
-__all__ = ["Cost", "measure_cost", "node_macs", "operator_counts", "runnable_shapes"]
+__all__ = ["Cost", "measure_cost", "node_macs", "operator_counts", "parameter_count", "runnable_shapes"]
 
 logger = logging.getLogger(__name__)
 
-_Shape = tuple[int, ...]
-_OUTPUT = -1
 _LARGEST_SHAPE_CONSTANT = 4096  # bytes; larger initializers are weights; shape inference needs only their dims
 _FLOATS = frozenset(
     number
@@ -66,72 +61,6 @@ class Cost:
     macs: int
     parameters: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class _Product:
-    """An operator that sums products: `counted` elements (an input, or the output), `terms` products in each.
-
-    `terms` reads the node and the shape of its input `operand`.
-    """
-
-    counted: int
-    operand: int
-    terms: Callable[[onnx.NodeProto, _Shape], int]
-
-    def names(self, node: onnx.NodeProto) -> tuple[str, str]:
-        counted = node.output[0] if self.counted == _OUTPUT else node.input[self.counted]
-        return counted, node.input[self.operand]
-
-    def macs(self, node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
-        counted, operand = self.names(node)
-        return math.prod(known[counted]) * self.terms(node, known[operand])
-
-
-def _kernel(_: onnx.NodeProto, weight: _Shape) -> int:
-    return math.prod(weight[1:])
-
-
-def _inner(node: onnx.NodeProto, matrix: _Shape) -> int:
-    transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
-    return matrix[-2] if transposed else matrix[-1]
-
-
-class _Recurrence:
-    """LSTM, GRU, RNN: X [S, N, I] (or [N, S, I]), W [D, G*H, I], R [D, G*H, H]."""
-
-    @staticmethod
-    def names(node: onnx.NodeProto) -> tuple[str, ...]:
-        return tuple(node.input[:3])
-
-    @staticmethod
-    def macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
-        x, w, r = (known[name] for name in node.input[:3])
-        return math.prod(x[:2]) * (math.prod(w) + math.prod(r))
-
-
-_CONV = _Product(_OUTPUT, 1, _kernel)
-_MATMUL = _Product(_OUTPUT, 0, _inner)
-_PACKED = PackedCost(4)
-_Counted: TypeAlias = _Product | _Recurrence | AttentionCost | EinsumCost
-_PRODUCTS: dict[str, _Counted] = {
-    "Attention": AttentionCost(4),
-    "Conv": _CONV,
-    "ConvInteger": _CONV,
-    "ConvTranspose": _Product(0, 1, _kernel),
-    "Einsum": EinsumCost(),
-    "FusedConv": _CONV,
-    "FusedGemm": _MATMUL,
-    "FusedMatMul": _MATMUL,
-    "Gemm": _MATMUL,
-    "GroupQueryAttention": AttentionCost(3),
-    "MatMul": _MATMUL,
-    "MatMulInteger": _MATMUL,
-    "MultiHeadAttention": AttentionCost(6),
-    "QLinearConv": _Product(_OUTPUT, 3, _kernel),
-    "QLinearMatMul": _MATMUL,
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
-}
 
 
 def measure_cost(
@@ -158,18 +87,34 @@ def measure_cost(
 
     """
     macs = sum(node_macs(model, input_shapes, values).values())
-    return Cost(macs, _parameters(model), estimated_bytes(model))
+    return Cost(macs, parameter_count(model), estimated_bytes(model))
 
 
-def _parameters(model: onnx.ModelProto) -> int:
-    stored = [tensor for graph in graphs(model.graph) for tensor in graph.initializer]
-    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Count the elements of float weights; equal ones of one name, as two bodies may both hold them, count once.
+
+    Args:
+        model: its bodies and local functions are counted too.
+
+    """
+    held = list(graphs(model.graph))
+    stored = [(tensor.name, tensor) for graph in held for tensor in graph.initializer]
+    nodes = [node for graph in held for node in graph.node]
     nodes += [node for function in model.functions for node in function.node]
-    stored += [tensor for node in nodes if (tensor := constant_tensor(node)) is not None]
-    sizes = [tensor.dims for tensor in stored if tensor.data_type in _FLOATS]
-    sparse = [tensor for graph in graphs(model.graph) for tensor in graph.sparse_initializer]
+    stored += [(node.output[0], tensor) for node in nodes if (tensor := constant_tensor(node)) is not None]
+    sizes = [tensor.dims for tensor in _distinct(stored) if tensor.data_type in _FLOATS]
+    sparse = [tensor for graph in held for tensor in graph.sparse_initializer]
     sizes += [tensor.dims for tensor in sparse if tensor.values.data_type in _FLOATS]
     return sum(math.prod(dims) for dims in sizes if dims)
+
+
+def _distinct(stored: Sequence[tuple[str, onnx.TensorProto]]) -> list[onnx.TensorProto]:
+    by_name: dict[str, list[onnx.TensorProto]] = {}
+    for name, tensor in stored:
+        alike = by_name.setdefault(name, [])
+        if all(tensor != other for other in alike):
+            alike.append(tensor)
+    return [tensor for alike in by_name.values() for tensor in alike]
 
 
 def node_macs(
@@ -197,16 +142,17 @@ def node_macs(
     skeleton = _skeleton(plain, fed)
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     known = _known_shapes(inferred)
-    unknown = [name for node in inferred.node for name in _needed_tensors(node) if name not in known]
+    feeds = made_inputs(specs, fed, seed=None) | _first_steps(inferred, fed)
+    feeds |= {name: value for name, value in (values or {}).items() if value.shape == fed.get(name)}
+    unknown = [name for node in inferred.node for name in needed_tensors(node) if name not in known]
     if unknown:
-        feeds = made_inputs(specs, fed, seed=None)
-        feeds |= {name: value for name, value in (values or {}).items() if value.shape == fed.get(name)}
         known |= _observed_shapes(plain, skeleton, feeds, list(dict.fromkeys(unknown)))
-    macs = {node.output[0]: _node_macs(node, known) for node in inferred.node if node.output}
+    count = _Count(_observed_in_bodies(plain, feeds) if _asks_for_a_run(inferred, known) else {})
+    macs = {node.output[0]: count.node(node, known) for node in inferred.node if node.output}
     return {name: count for name, count in macs.items() if count}
 
 
-def _skeleton(model: onnx.ModelProto, fed: Mapping[str, _Shape]) -> onnx.ModelProto:
+def _skeleton(model: onnx.ModelProto, fed: Mapping[str, Shape]) -> onnx.ModelProto:
     """Copy `model` with concrete inputs, without old shapes, and with weights as inputs so that none is copied."""
     light = onnx.ModelProto()
     for field, value in model.ListFields():
@@ -230,8 +176,8 @@ def _skeleton(model: onnx.ModelProto, fed: Mapping[str, _Shape]) -> onnx.ModelPr
     return light
 
 
-def _known_shapes(graph: onnx.GraphProto) -> dict[str, _Shape]:
-    shapes: dict[str, _Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+def _known_shapes(graph: onnx.GraphProto) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     shapes |= {tensor.values.name: tuple(tensor.dims) for tensor in graph.sparse_initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         message = value.type.tensor_type
@@ -240,21 +186,9 @@ def _known_shapes(graph: onnx.GraphProto) -> dict[str, _Shape]:
     return shapes
 
 
-def _needed_tensors(node: onnx.NodeProto) -> tuple[str, ...]:
-    product = _product_of(node)
-    return () if product is None else product.names(node)
-
-
-def _product_of(node: onnx.NodeProto) -> _Counted | None:
-    """Return how a node is counted; ONNX Runtime has an Attention of its own under the name of ONNX's."""
-    if node.op_type == "Attention" and node.domain not in ONNX_DOMAINS:
-        return _PACKED
-    return _PRODUCTS.get(node.op_type)
-
-
 def _observed_shapes(
     model: onnx.ModelProto, skeleton: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]
-) -> dict[str, _Shape]:
+) -> dict[str, Shape]:
     try:
         # Without its weights the model opens many times faster, but some kernels want theirs constant.
         return _shapes_in_run(skeleton, feeds, names)
@@ -269,9 +203,7 @@ def _observed_shapes(
         ) from error
 
 
-def _shapes_in_run(
-    model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]
-) -> dict[str, _Shape]:
+def _shapes_in_run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], names: Sequence[str]) -> dict[str, Shape]:
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     del probe.graph.output[:]
@@ -283,32 +215,82 @@ def _shapes_in_run(
     return {name: tuple(value.shape) for name, value in values.items()}
 
 
-def _node_macs(node: onnx.NodeProto, known: Mapping[str, _Shape]) -> int:
-    product = _product_of(node)
-    if product is None:
-        inside = [_body_macs(body, known) for body in bodies(node)]
-        return max(inside, default=0) if node.op_type == "If" else sum(inside)
-    return product.macs(node, known)
+def _asks_for_a_run(graph: onnx.GraphProto, known: Mapping[str, Shape], *, repeated: bool = False) -> bool:
+    """Whether a body holds a product of unknown shapes, or one that runs who knows how often."""
+    for node in graph.node:
+        for body in bodies(node):
+            inner, again = {**known, **_known_shapes(body)}, repeated or is_loop(node)
+            products = [names for each in body.node if (names := needed_tensors(each))]
+            if products and (again or any(name not in inner for names in products for name in names)):
+                return True
+            if _asks_for_a_run(body, inner, repeated=again):
+                return True
+    return False
 
 
-def _body_macs(body: onnx.GraphProto, outer: Mapping[str, _Shape]) -> int:
-    known = {**outer, **_known_shapes(body)}
-    total = 0
-    for node in body.node:
-        if all(name in known for name in _needed_tensors(node)):
-            total += _node_macs(node, known)
-        else:
-            logger.warning(
-                "MACs of %s '%s' in a body do not count: its shapes are not known", node.op_type, node.output[0]
-            )
-    return total
+def _first_steps(graph: onnx.GraphProto, fed: Mapping[str, Shape]) -> dict[str, NDArray[Any]]:
+    """Return inputs with which loops run once whose trip count or condition is an input."""
+    loops = [node for node in graph.node if node.op_type == "Loop"]
+    steps = {name: kind for node in loops for name, kind in zip(node.input, (np.int64, np.bool_), strict=False)}
+    return {name: np.ones(fed[name], kind) for name, kind in steps.items() if name in fed}
+
+
+def _observed_in_bodies(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> BodyShapes:
+    try:
+        return body_shapes(model, feeds, needed_tensors)
+    except UserError as error:
+        logger.info("bodies are counted by the shapes that ONNX infers: a run failed (%s)", error)
+        return {}
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Counts MACs, with the shapes that were seen in bodies."""
+
+    seen: BodyShapes
+
+    def node(self, node: onnx.NodeProto, known: Mapping[str, Shape], key: str = "", *, repeated: bool = False) -> int:
+        """Return the MACs of a node; `key` is that of the body it stands in, which may be `repeated`."""
+        product = product_of(node)
+        if product is not None:
+            return product.macs(node, known)
+        keys = [body_key(key, node, place) for place, _ in enumerate(bodies(node))]
+        # Within a loop both branches of an If may have run, each as often as was seen.
+        as_seen = repeated and any(ran.startswith(tuple(keys)) for ran in self.seen)
+        inside = [
+            self._body(body, known, own, self.seen.get(own, () if as_seen else ({},)), repeated or is_loop(node))
+            for own, body in zip(keys, bodies(node), strict=True)
+        ]
+        return max(inside, default=0) if node.op_type == "If" and not as_seen else sum(inside)
+
+    def _body(
+        self,
+        body: onnx.GraphProto,
+        outer: Mapping[str, Shape],
+        key: str,
+        runs: Sequence[Mapping[str, Shape]],
+        repeated: bool,
+    ) -> int:
+        known = {**outer, **_known_shapes(body)}
+        total = 0
+        for node in body.node:
+            missing = any(name not in known and name not in shapes for shapes in runs for name in needed_tensors(node))
+            if product_of(node) is None:
+                total += self.node(node, known, key, repeated=repeated)
+            elif missing:
+                logger.warning(
+                    "MACs of %s '%s' in a body do not count: its shapes are not known", node.op_type, node.output[0]
+                )
+            else:
+                total += sum(self.node(node, {**known, **shapes}) for shapes in runs)
+        return total
 
 
 def runnable_shapes(
     model: onnx.ModelProto,
     given: Mapping[str, Sequence[int]] | None = None,
     values: Mapping[str, NDArray[Any]] | None = None,
-) -> dict[str, _Shape]:
+) -> dict[str, Shape]:
     """Return the first plausible shapes of all inputs with which MACs can be counted; the very first if none is.
 
     Args:

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +252,11 @@ def _quiet_loading() -> Iterator[None]:
 
 
 def run(
-    session: ort.InferenceSession, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    session: ort.InferenceSession,
+    feeds: Mapping[str, np.ndarray],
+    outputs: Sequence[str] | None = None,
+    *,
+    seconds: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Run a session once and return the values of its outputs by name.
 
@@ -259,15 +264,17 @@ def run(
         session: of the model.
         feeds: an array for each input, by name.
         outputs: the names of the outputs to fetch; None for all.
+        seconds: after which the run is given up: a loop may be one without end.
 
     Raises:
         DataError: the feeds do not fit the inputs.
-        ModelError: the model fails on them.
+        ModelError: the model fails on them, or takes longer.
 
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
     try:
-        values = session.run(names, dict(feeds))
+        with _limited(seconds) as options:
+            values = session.run(names, dict(feeds), options)
     except (ort_errors.InvalidArgument, ValueError) as error:
         raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
@@ -277,6 +284,23 @@ def run(
         _refuse_bfloat16(session, error)
         raise
     return dict(zip(names, values, strict=True))
+
+
+@contextlib.contextmanager
+def _limited(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+    """Give options of a run that ends, as a failure, after so many seconds."""
+    if seconds is None:
+        yield None
+        return
+    options = ort.RunOptions()
+    options.log_severity_level = _SEVERITY_FATAL
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None:

@@ -29,6 +29,7 @@ from onnx_subprune.model import (
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
 from onnx_subprune.model.domains import with_domains
 from onnx_subprune.model.named_points import check_points
+from onnx_subprune.network.fixed_costs import with_fixed_costs
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -173,7 +174,8 @@ def analyse(
     with _paused_collection():
         normalised = normalise(proto, shapes, scratch, sample, compared_at=outputs_at)
         known = {**normalised.observed, **shapes}
-        structure = infer_structure(normalised.model, known, prune_normalised=prune_normalised, compared_at=outputs_at)
+        inferred = infer_structure(normalised.model, known, prune_normalised=prune_normalised, compared_at=outputs_at)
+        structure = with_fixed_costs(inferred, normalised.model, shapes, sample)
     return Analysis(
         proto,
         normalised.model,

@@ -130,6 +130,7 @@ class Structure:
         groups: in graph order.
         branches: what happens when groups lose all their units.
         scopes: of the exported program that nodes come from, by the node's name, the outermost first.
+        fixed_parameters: parameters that no node of the graph reads, such as those within bodies; they stay.
 
     """
 
@@ -138,6 +139,7 @@ class Structure:
     groups: tuple[Group, ...]
     branches: Branches
     scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fixed_parameters: int = 0
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
 
     def copy(self) -> Structure:
@@ -150,7 +152,7 @@ class Structure:
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
         groups = tuple(group.on(copies, branches) for group in self.groups)
-        return Structure(copies.graph, records, groups, branches, self.scopes)
+        return Structure(copies.graph, records, groups, branches, self.scopes, self.fixed_parameters)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -251,7 +253,7 @@ class Structure:
         live = None if removal is None else removal.live
         if live not in self._parameters:
             self._parameters[live] = Products(("", axes) for axes in self._parameter_axes(removal))
-        return self._parameters[live].value(counts)
+        return self._parameters[live].value(counts) + self.fixed_parameters
 
     @cached_property
     def _products(self) -> Products:

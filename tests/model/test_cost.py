@@ -115,7 +115,8 @@ def test_a_run_that_fails_is_a_model_error() -> None:
         node_macs(model)
 
 
-def test_bodies_count_once_and_of_branches_the_dearer() -> None:
+@pytest.mark.parametrize("steps", [1, 5])
+def test_a_loop_counts_as_often_as_it_runs_and_of_branches_the_dearer(steps: int) -> None:
     model = build("""g (bool c, int64 n, float[B, 4] x) => (float[B, k] y, float[B, 4] z) {
         y = If(c) <
             then_branch = t () => (float[B, k] a) { a = MatMul(x, narrow) },
@@ -127,7 +128,36 @@ def test_bodies_count_once_and_of_branches_the_dearer() -> None:
                 out = Add(s, m)
             }>
     }""", narrow=(4, 2), wide=(4, 6), square=(4, 4))  # fmt: skip
-    assert node_macs(model, {"x": (3, 4), "c": (), "n": ()}) == {"y": 3 * 4 * 6, "z": 3 * 4 * 4}
+    values = {"n": np.array(steps), "c": np.array(True)} if steps > 1 else {}
+    macs = node_macs(model, {"x": (3, 4), "c": (), "n": ()}, values)
+    assert macs == {"y": 3 * 4 * 6, "z": steps * 3 * 4 * 4}
+
+
+def test_branches_within_a_loop_count_as_often_as_each_was_taken() -> None:
+    model = build("""g (int64 n, float[B, 4] x) => (float[B, 4] z) <int64 one = {1}, bool yes = {1}> {
+        z = Loop(n, yes, x) <
+            body = l (int64 i, bool go, float[B, 4] s) => (bool on, float[B, 4] out) {
+                on = Identity(go)
+                late = Greater(i, one)
+                out = If(late) <
+                    then_branch = t () => (float[B, 4] a) { a = MatMul(s, w) },
+                    else_branch = e () => (float[B, 4] b) { h = MatMul(s, u)  b = MatMul(h, v) }>
+            }>
+    }""", w=(4, 4), u=(4, 8), v=(8, 4))  # fmt: skip
+    macs = node_macs(model, {"x": (3, 4)}, {"n": np.array(5)})
+    assert macs == {"z": 3 * (3 * 4 * 4) + 2 * (2 * 3 * 4 * 8)}
+
+
+def test_sizes_within_a_branch_come_from_a_run() -> None:
+    model = build("""g (float[B, 6] x, bool c) => (float[p, q] y) <int64[2] target = {-1, 2}> {
+        y = If(c) <
+            then_branch = t () => (float[p, q] a) { r = Reshape(x, target)  s = Compress(r, keep)
+                                                    k = Reshape(s, target)  a = MatMul(k, w) },
+            else_branch = e () => (float[p, q] b) { b = Identity(x) }>
+    }""", w=(2, 7))  # fmt: skip
+    model.graph.initializer.append(numpy_helper.from_array(np.array([True, True]), "keep"))
+    values = {"x": np.ones((3, 6), np.float32), "c": np.array(True)}
+    assert node_macs(model, {"x": (3, 6), "c": ()}, values) == {"y": 1 * 2 * 7}
 
 
 def test_a_product_of_unknown_shape_in_a_body_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,6 +171,15 @@ def test_a_product_of_unknown_shape_in_a_body_is_warned_of(caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         assert node_macs(model) == {"y": 24}
     assert "MACs of MatMul 'a' in a body do not count" in caplog.text
+
+
+def test_a_weight_that_both_branches_hold_counts_once() -> None:
+    model = build("""g (bool c, float[B, 4] x) => (float[B, 4] y) {
+        y = If(c) <
+            then_branch = t () => (float[B, 4] a) <float[4] k = {1, 2, 3, 4}, float[2] own = {1, 2}> { a = Mul(x, k) },
+            else_branch = e () => (float[B, 4] b) <float[4] k = {1, 2, 3, 4}, float[2] own = {3, 4}> { b = Add(x, k) }>
+    }""")
+    assert measure_cost(model).parameters == 4 + 2 + 2
 
 
 def test_local_functions_are_counted() -> None:
