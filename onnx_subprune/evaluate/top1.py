@@ -63,9 +63,9 @@ def top1(
     session = open_session(model, providers, threads=threads)
     output = _class_output(session)
     correct = seen = 0
-    for feeds in data.batches(batch_size):
+    for feeds, places in data.placed(batch_size):
         scores = run(session, feeds, [output])[output]
-        expected = labels[seen : seen + len(scores)]
+        expected = labels[places[places < len(labels)]]
         _check_scores(scores, expected, data.samples_in(feeds), output)
         correct += int(np.sum(scores.argmax(axis=1) == expected))
         seen += len(scores)
