@@ -134,8 +134,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Memb
         data = file.tell()
     if dtype.hasobject:
         raise DataError(
-            f"plain arrays expected in '{path}', found: array '{info.filename[:-4]}' holds Python objects; save it again, "
-            "samples of several sizes one by one in a folder of .npz files"
+            f"plain arrays expected in '{path}', found: array '{info.filename[:-4]}' holds Python objects; save it "
+            "again, samples of several sizes one by one in a folder of .npz files"
         )
     stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
     return Member(path, info.filename[:-4], shape, dtype, fortran, data, stored)

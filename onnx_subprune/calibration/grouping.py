@@ -60,6 +60,7 @@ def regroup(
         layout: of the inputs, whose first axis counts samples.
         bounded: whether a batch may be smaller where samples of very many shapes would wait in memory.
 
+    >>> from onnx_subprune.model import InputSpec
     >>> layout = Layout((InputSpec("x", ("N", "T"), np.dtype(np.int64)),))
     >>> shapes = [(1, 2), (1, 3), (2, 2)]
     >>> batches = [PlacedBatch({"x": np.zeros(shape)}, np.arange(shape[0])) for shape in shapes]

@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
+from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError, SubpruneError
 from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
@@ -214,6 +215,7 @@ def fidelity(
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     decided = _Decided(dense, pruned, runtime)
     totals = _Totals(decided.decisions)
     samples = 0

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
+from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.model import open_session, run
 
@@ -63,6 +64,7 @@ def top1(
     session = open_session(model, providers, threads=threads)
     output = _class_output(session)
     correct = seen = 0
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(session, feeds))
     for feeds, places in data.placed(batch_size):
         scores = run(session, feeds, [output])[output]
         expected = labels[places[places < len(labels)]]

@@ -13,6 +13,7 @@ from onnx_subprune.model.overridable import (
 )
 from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
+from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.session import (
     InputSpec,
@@ -58,6 +59,7 @@ __all__ = [
     "rounded_once_more",
     "run",
     "runnable_shapes",
+    "runtime_reason",
     "save_model",
     "to_graph",
     "to_model",

@@ -23,7 +23,8 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
-from onnx_subprune.model.protos import one_line, serialised
+from onnx_subprune.model.protos import serialised
+from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
 
@@ -200,8 +201,9 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
     except ort_errors.NotImplemented as error:
         names = ", ".join(wanted)
         raise ModelError(
-            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: {_reason(error)}; if it "
-            "computes in float16 or bfloat16, convert it to float32 (bfloat16 weights behind a Cast may stay)"
+            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: "
+            f"{runtime_reason(error)}; if it computes in float16 or bfloat16, convert it to float32 (bfloat16 weights "
+            "behind a Cast may stay)"
         ) from error
     except Exception as error:
         raise _refusal(error, wanted) from error
@@ -216,18 +218,12 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
 
 
 def _refusal(error: Exception, wanted: list[str]) -> Exception:
-    reason = _reason(error)
+    reason = runtime_reason(error)
     stems = {name: name.removesuffix("ExecutionProvider").lower() for name in wanted if name != _CPU}
     mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
     if mentioned:
         return OptionError(f"provider '{mentioned[0]}' did not load on this machine: {reason}")
     return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
-
-
-def _reason(error: Exception) -> str:
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", one_line(error))
-    # Some reasons open with the C++ signature they were raised in.
-    return re.sub(r"^((?:[A-Z_]+ : )?)\S*/onnxruntime/\S+:\d+ .*?\([^()]*\) ", r"\1", text)
 
 
 @contextlib.contextmanager
@@ -261,12 +257,15 @@ def run(
 
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
+    # What goes wrong is raised, and need not be on stderr as well.
+    options = ort.RunOptions()
+    options.log_severity_level = _SEVERITY_FATAL
     try:
-        values = session.run(names, dict(feeds))
+        values = session.run(names, dict(feeds), options)
     except (ort_errors.InvalidArgument, ValueError) as error:
-        raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
+        raise DataError(f"the inputs do not fit the model: {runtime_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
-        raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
+        raise ModelError(f"ONNX Runtime failed while running the model: {runtime_reason(error)}") from error
     except RuntimeError as error:
         # This comes from the way between NumPy and the runtime.
         _refuse_bfloat16(session, error)
