@@ -21,6 +21,7 @@ from onnx_subprune.cli.parameters import (
     Samples,
     Seed,
     StatisticsFile,
+    StripInitializerInputs,
     Threads,
     Verbose,
     option,
@@ -78,6 +79,7 @@ def factorise(
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
+    strip_initializer_inputs: StripInitializerInputs = False,
     providers: Providers = None,
     threads: Threads = None,
     report_file: ReportFile = None,
@@ -102,6 +104,7 @@ def factorise(
                 providers=providers,
                 threads=threads,
                 input_shapes=input_shapes,
+                strip_initializer_inputs=strip_initializer_inputs,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}

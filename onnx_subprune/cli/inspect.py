@@ -19,7 +19,6 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import input_specs, load_model, without_overridable
 
 __all__ = ["inspect"]
 
@@ -39,11 +38,10 @@ def inspect(
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes or ()))
         check_outputs({"MODEL": model}, {"--report": report_file})
-        proto = load_model(model, resident=False)
-        if strip_initializer_inputs:
-            proto = without_overridable(proto)
-        analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
-        screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
+        analysis = pipeline.analyse(
+            model, given, prune_normalised=prune_normalised, strip_initializer_inputs=strip_initializer_inputs
+        )
+        screen.warn(assumed(analysis.inputs, given, analysis.input_shapes))
         document = analysis.document()
         if report_file is not None:
             report.write_report(document, report_file)

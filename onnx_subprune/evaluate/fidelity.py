@@ -29,7 +29,7 @@ from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwo
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.model import Runtime, check_model, run
 from onnx_subprune.model.compared_models import seeded
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
@@ -203,10 +203,12 @@ def fidelity(
         Errors and cosines of every output that holds floats, and how often those that hold numbers say the same.
 
     Raises:
-        ModelError: the models' outputs differ in name, or none of them holds numbers.
+        ModelError: a model is broken, the models' outputs differ in name, or none of them holds numbers.
         DataError: a sample does not fit.
 
     """
+    for model in (dense, pruned):
+        check_model(model)
     runtime = Runtime(tuple(providers), threads, batch_size)
     # Operators that draw numbers draw the same ones in both.
     sessions = [runtime.session(seeded(model)) for model in (dense, pruned)]

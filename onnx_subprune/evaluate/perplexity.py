@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset, token_input
 from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.model import InputSpec, input_specs, open_session, run
+from onnx_subprune.model import InputSpec, check_model, input_specs, open_session, run
 
 __all__ = ["Perplexity", "perplexity"]
 
@@ -69,10 +69,11 @@ def perplexity(
         threads: intra-op threads of the runtime.
 
     Raises:
-        ModelError: the model takes no token ids, returns no logits, or returns NaN.
+        ModelError: the model is broken, takes no token ids, returns no logits, or returns NaN.
         DataError: windows of less than 2 tokens, ids beyond the vocabulary, or nothing to predict.
 
     """
+    check_model(model)
     ids = token_input(input_specs(model))
     session = open_session(model, providers, threads=threads)
     output = _logits_output(session)

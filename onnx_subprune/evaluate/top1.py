@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
 from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import check_model, open_session, run
 
 __all__ = ["Top1", "top1"]
 
@@ -57,9 +57,10 @@ def top1(
 
     Raises:
         DataError: the data has no labels, or labels that are not classes of this model.
-        ModelError: no output is [samples, classes].
+        ModelError: the model is broken, or no output is [samples, classes].
 
     """
+    check_model(model)
     labels = _class_numbers(data)
     session = open_session(model, providers, threads=threads)
     output = _class_output(session)

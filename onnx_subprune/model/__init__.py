@@ -4,7 +4,7 @@ from onnx_subprune.model.atomic import atomic_write, check_regular
 from onnx_subprune.model.cost import Cost, measure_cost, node_macs, operator_counts, runnable_shapes
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
-from onnx_subprune.model.load import external_files, load_model
+from onnx_subprune.model.load import ModelSource, check_model, external_files, load_model, open_model
 from onnx_subprune.model.overridable import (
     given_names,
     list_initializers,
@@ -29,11 +29,13 @@ from onnx_subprune.model.surgery import quiet, to_graph, to_model
 __all__ = [
     "Cost",
     "InputSpec",
+    "ModelSource",
     "Runtime",
     "Scratch",
     "array_of",
     "atomic_write",
     "attribute_of",
+    "check_model",
     "check_regular",
     "check_writable",
     "concrete_shapes",
@@ -51,6 +53,7 @@ __all__ = [
     "measure_cost",
     "model_bytes",
     "node_macs",
+    "open_model",
     "open_session",
     "operator_counts",
     "overridable_initializers",
