@@ -15,6 +15,7 @@ from onnx_subprune.errors import PlanError
 from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
+from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
 from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
@@ -68,6 +69,7 @@ def prune(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, cautions = checked_inputs(analysis, dataset, options)
     # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
     tolerance = check_normalised(analysis, probe(analysis, dataset, options))
@@ -76,6 +78,7 @@ def prune(
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
+    warnings = [*cautions, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
         Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance)
@@ -126,6 +129,7 @@ def apply(
     options = (options or Options()).with_recovery(plan.options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, warnings = checked_inputs(analysis, dataset, options)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
@@ -148,7 +152,7 @@ def apply(
     tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     distance = output_distance(analysis, dataset, options)
     calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, tolerance=tolerance)
-    return _carry_out(calibrated, Choice(plan, []))
+    return _carry_out(calibrated, Choice(plan, []), warnings)
 
 
 def calibrate(
@@ -169,6 +173,9 @@ def calibrate(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options)
+    options, warnings = checked_inputs(analysis, dataset, options)
+    for line in warnings:
+        _logger.warning("%s", line)
     return pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
 
 

@@ -42,9 +42,17 @@ _FEW_PASSES = 4
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the memory limit is kept: a batch size, and the tensors to fetch in each pass."""
+    """How the memory limit is kept.
+
+    Attributes:
+        batch_size: of samples as large as the first one.
+        entries: of the inputs of one run, at most.
+        passes: the tensors to fetch in each pass.
+
+    """
 
     batch_size: int
+    entries: int
     passes: tuple[tuple[str, ...], ...]
 
 
@@ -65,9 +73,10 @@ class _Job:
         single = self._sizes(sorted({name for needed in tensors.values() for name in needed}), feeds)
         sizes = {tensor: sum(single[name] for name in needed) for tensor, needed in tensors.items()}
         total, samples = sum(sizes.values()), self.data.samples_in(feeds)
+        entries = max_bytes * _entries(feeds) // max(total, 1)
         if total > _FEW_PASSES * max_bytes:
-            return _Plan(1, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
-        return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), (tuple(tensors),))
+            return _Plan(1, entries, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
+        return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), entries, (tuple(tensors),))
 
     def _sizes(self, tensors: Sequence[str], feeds: Feeds) -> dict[str, int]:
         """Bytes that each tensor costs to fetch when the model runs on `feeds`."""
@@ -79,26 +88,35 @@ class _Job:
             sizes |= {name: math.prod(map(int, shapes[outputs[name]])) * _ITEM_BYTES for name in fetched}
         return sizes
 
-    def accumulate(
-        self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
-    ) -> int:
+    def accumulate(self, users: Mapping[str, Sequence[Accumulator]], plan: _Plan, tell: Callable[[int], None]) -> int:
         """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
         accumulators = list(chain.from_iterable(users.values()))
         relative = {accumulator.tap.relative for accumulator in accumulators} - {""}
         fetched = self._computed(dict.fromkeys([*users, *sorted(relative)]))
         session = self._fetching(fetched)
         seen = 0
-        for feeds, values in ahead(self._runs(session, fetched, batch_size)):
+        for feeds, values in ahead(self._runs(session, fetched, plan)):
             shared(partial(_add, {**feeds, **values}), accumulators)
             seen += self.data.samples_in(feeds)
             tell(self.data.samples_in(feeds))
         return seen
 
     def _runs(
-        self, session: ort.InferenceSession, fetched: Sequence[str], batch_size: int
+        self, session: ort.InferenceSession, fetched: Sequence[str], plan: _Plan
     ) -> Iterator[tuple[Feeds, dict[str, np.ndarray]]]:
-        for feeds in self.data.batches(batch_size):
-            yield feeds, run(session, feeds, fetched) if fetched else {}
+        for batch in self.data.batches(plan.batch_size):
+            for feeds in self._pieces(batch, plan.entries):
+                yield feeds, run(session, feeds, fetched) if fetched else {}
+
+    def _pieces(self, batch: Feeds, entries: int) -> Iterator[Feeds]:
+        """Cut a batch whose samples are larger than the first one was."""
+        samples = self.data.samples_in(batch)
+        size = max(1, entries * samples // max(_entries(batch), 1))
+        if size >= samples or not self.data.divisible:
+            yield batch
+            return
+        for start in range(0, samples, size):
+            yield self.data.rows_of(batch, np.arange(start, min(start + size, samples)))
 
     def _fetching(self, fetched: Sequence[str]) -> ort.InferenceSession:
         exposed = expose(self.model, fetched)
@@ -163,13 +181,17 @@ def calibrate(
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
     with side_by_side(threads):
-        seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}
+        seen = {job.accumulate({name: users[name] for name in names}, plan, tell) for names in plan.passes}
     if len(seen) > 1:
         raise DataError(f"{data.source}: equal passes expected, found {sorted(seen)} samples; make it repeatable")
     grams = {tap.key: Gram(accumulator.count, accumulator.finish()) for tap, accumulator in accumulators.items()}
     statistics = Statistics(grams, seen.pop(), fingerprint(model))
     _warn_thin(statistics)
     return statistics
+
+
+def _entries(feeds: Feeds) -> int:
+    return sum(array.size for array in feeds.values())
 
 
 def _by_tensor(accumulators: Iterable[Accumulator]) -> dict[str, list[Accumulator]]:

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,16 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.calibration.files import open_npy, open_npz, read_tensor
-from onnx_subprune.calibration.layout import Array, Layout
+from onnx_subprune.calibration.layout import Array
 from onnx_subprune.errors import DataError, SubpruneError
+from onnx_subprune.model import InputSpec
 
-__all__ = ["Items", "from_folder", "from_iterable", "from_reader", "from_script"]
+__all__ = ["UNNAMED", "Items", "from_folder", "from_iterable", "from_reader", "from_script"]
 
 Items = Callable[[], Iterable[Mapping[str, Any]]]
 _LABELS = "labels"
+UNNAMED = "arr_0"
+"""The name that numpy.savez gives an array that was given none."""
 
 
 def from_iterable(source: Iterable[Mapping[str, Any]]) -> Items:
@@ -128,30 +131,36 @@ def _imported(path: Path) -> Any:
     return module
 
 
-def from_folder(folder: Path, layout: Layout) -> tuple[Items, Array | None]:
+def from_folder(folder: Path, specs: Sequence[InputSpec], sole: str | None) -> tuple[Items, Array | None]:
     """Return a stream over the files of `folder`, sorted by name, and the labels if there are any.
+
+    Args:
+        folder: holds arrays, or ONNX test data sets.
+        specs: the inputs of the model.
+        sole: the only input that the data must hold, for arrays without a name; None where there are several.
 
     Raises:
         DataError: the folder holds no data, or files that do not suit the model.
 
     """
+    names = [spec.name for spec in specs]
     sets = sorted((path for path in folder.glob("test_data_set_*") if path.is_dir()), key=_natural)
     if not sets and any(folder.glob("input_*.pb")):
         sets = [folder]
     if sets:
-        return (lambda: (_test_data_set(path, layout) for path in sets)), None
+        return (lambda: (_test_data_set(path, names) for path in sets)), None
     files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"} and path.stem != _LABELS)
     if not files:
         raise DataError(
             f".npy or .npz files, or test_data_set_* folders, expected in '{folder}', found none; "
             "save the inputs as one of these"
         )
-    if len(layout.specs) > 1 and any(path.suffix == ".npy" for path in files):
+    if sole is None and any(path.suffix == ".npy" for path in files):
         raise DataError(
-            f".npz files expected in '{folder}' for a model with {len(layout.specs)} inputs, found .npy; "
+            f".npz files expected in '{folder}' for a model with {len(specs)} inputs, found .npy; "
             "save a dict of arrays with numpy.savez"
         )
-    return (lambda: (_file(path, layout) for path in files)), _labels(folder, files, layout)
+    return (lambda: (_file(path, names, sole) for path in files)), _labels(folder, files, names)
 
 
 def _natural(path: Path) -> list[int | str]:
@@ -159,20 +168,21 @@ def _natural(path: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def _file(path: Path, layout: Layout) -> dict[str, Array]:
+def _file(path: Path, inputs: Sequence[str], sole: str | None) -> dict[str, Array]:
     """The arrays of one file by input name, without the labels."""
-    inputs = [spec.name for spec in layout.specs]
-    if path.suffix == ".npy":
-        return {inputs[0]: open_npy(path)}
-    members = open_npz(path)
-    return {name: member.load() for name, member in members.items() if name != _LABELS or name in inputs}
+    if path.suffix == ".npy" and sole is not None:
+        return {sole: open_npy(path)}
+    arrays = {name: member.load() for name, member in open_npz(path).items() if name != _LABELS or name in inputs}
+    if sole is not None and set(arrays) == {UNNAMED}:
+        return {sole: arrays[UNNAMED]}
+    return arrays
 
 
-def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
+def _labels(folder: Path, files: list[Path], inputs: Sequence[str]) -> Array | None:
     """Labels from `labels.npy`, else from the member `labels` that every .npz file must then hold."""
     if (folder / f"{_LABELS}.npy").exists():
         return open_npy(folder / f"{_LABELS}.npy")
-    if any(spec.name == _LABELS for spec in layout.specs):
+    if _LABELS in inputs:
         return None
     members = {path: open_npz(path).get(_LABELS) for path in files if path.suffix == ".npz"}
     labels = [member for member in members.values() if member is not None]
@@ -184,9 +194,8 @@ def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
     return np.concatenate([np.atleast_1d(member.load()) for member in labels]) if labels else None
 
 
-def _test_data_set(folder: Path, layout: Layout) -> dict[str, Array]:
+def _test_data_set(folder: Path, names: Sequence[str]) -> dict[str, Array]:
     """One ONNX test data set: `input_<i>.pb` by the name it holds, else the i-th input."""
-    names = [spec.name for spec in layout.specs]
     feeds: dict[str, Array] = {}
     for place, path in enumerate(sorted(folder.glob("input_*.pb"), key=_natural)):
         name, value = read_tensor(path)

@@ -20,6 +20,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.grouping import PlacedBatch
 from onnx_subprune.calibration.layout import Array, Feeds
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.model import InputSpec
@@ -97,10 +98,14 @@ class FilledDataset(Dataset):
             level, "%s: not in the data and filled in for whole sequences: %s", self.source, _input_list(missing)
         )
 
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """See `Dataset.batches`."""
-        for feeds in self._inner.batches(batch_size):
-            yield fill(self._specs, feeds)
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """See `Dataset.placed`."""
+        for feeds, places in self._inner.placed(batch_size):
+            yield PlacedBatch(fill(self._specs, feeds), places)
+
+    def numbers_of(self, places: Array) -> Array:
+        """See `Dataset.numbers_of`."""
+        return self._inner.numbers_of(places)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """See `Dataset.samples_in`."""

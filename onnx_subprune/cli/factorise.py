@@ -23,6 +23,7 @@ from onnx_subprune.cli.parameters import (
     Samples,
     Seed,
     StatisticsFile,
+    StripInitializerInputs,
     Threads,
     Verbose,
     libraries,
@@ -83,6 +84,7 @@ def factorise(
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
+    strip_initializer_inputs: StripInitializerInputs = False,
     providers: Providers = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,
@@ -110,6 +112,7 @@ def factorise(
                 threads=threads,
                 custom_ops=custom_ops,
                 input_shapes=input_shapes,
+                strip_initializer_inputs=strip_initializer_inputs,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}

@@ -22,7 +22,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import input_specs, load_model, register_custom_ops, together, without_overridable
+from onnx_subprune.model import register_custom_ops, together
 
 __all__ = ["inspect"]
 
@@ -45,11 +45,14 @@ def inspect(
         given = dict(shapes(input_shapes or ()))
         check_outputs({"MODEL": model, **libraries(custom_ops)}, {"--report": report_file})
         register_custom_ops(custom_ops or ())
-        proto = load_model(model, resident=False)
-        if strip_initializer_inputs:
-            proto = without_overridable(proto)
-        analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised, outputs_at=tuple(outputs_at or ()))
-        screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
+        analysis = pipeline.analyse(
+            model,
+            given,
+            prune_normalised=prune_normalised,
+            strip_initializer_inputs=strip_initializer_inputs,
+            outputs_at=tuple(outputs_at or ()),
+        )
+        screen.warn(assumed(analysis.inputs, given, analysis.input_shapes))
         document = analysis.document()
         tables: list[RenderableType] = []
         if document["groups"]:

@@ -109,10 +109,22 @@ def terminal(*, json: bool, verbose: int, quiet: bool) -> Iterator[Terminal]:
 
 
 class _Handler(logging.Handler):
-    """Prints to whatever stderr is at the time: a progress bar stands in for it while it is drawn."""
+    """Prints to whatever stderr is at the time: a progress bar stands in for it while it is drawn.
+
+    Each warning is printed once: several steps of a command may come upon the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        line = self.format(record)
+        if record.levelno == logging.WARNING:
+            if line in self._warned:
+                return
+            self._warned.add(line)
+        print(line, file=sys.stderr)
 
 
 class _Formatter(logging.Formatter):

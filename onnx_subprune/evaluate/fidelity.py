@@ -22,13 +22,14 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
+from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError, OptionError, SubpruneError
 from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.model import Runtime, check_model, run
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.named_points import check_points
 
@@ -205,11 +206,13 @@ def fidelity(
         Errors and cosines of every output that holds floats, and how often those that hold numbers say the same.
 
     Raises:
-        ModelError: the models' outputs differ in name, or none of them holds numbers.
+        ModelError: a model is broken, the models' outputs differ in name, or none of them holds numbers.
         DataError: a sample does not fit.
         OptionError: models cannot be compared at one of `outputs_at`.
 
     """
+    for model in (dense, pruned):
+        check_model(model)
     runtime = Runtime(tuple(providers), threads, batch_size)
     # Operators that draw numbers draw the same ones in both.
     sessions = [runtime.session(seeded(model)) for model in (dense, pruned)]
@@ -218,6 +221,7 @@ def fidelity(
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     decided = _Decided(dense, pruned, runtime, outputs_at)
     totals = _Totals(decided.decisions, outputs_at)
     samples = 0

@@ -7,6 +7,7 @@ It shares the targets, the budget and the checks of `pipeline`, but it removes n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -22,6 +23,7 @@ from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ran
 from onnx_subprune.factorisation.result import Factorisation
 from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis, ModelSource
+from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy, factorised
@@ -35,6 +37,8 @@ from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
 
 __all__ = ["calibrate_layers", "factorise"]
+
+_logger = logging.getLogger(__name__)
 
 _MISREAD = (
     "the network factorised at full rank was expected to equal the dense one, and does not: its structure was misread; "
@@ -70,6 +74,7 @@ def factorise(
     _check(options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, cautions = checked_inputs(analysis, dataset, options)
     layers, skipped = _selected_layers(analysis, options)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     advice = "those that `prune` takes are others: calibrate for the factorisation"
@@ -79,7 +84,7 @@ def factorise(
     ranked = allocate_ranks(analysis, layers, spectra, options)
     taps = {layer.name: tap_of_layer(layer) for layer in layers}
     cut = ((f"'{layer.name}' was factorised", taps[layer.name]) for layer in ranked if layer.rank is not None)
-    warnings = few_row_warnings(statistics, cut)
+    warnings = [*cautions, *few_row_warnings(statistics, cut)]
     factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
     return Factorisation(
@@ -112,6 +117,9 @@ def calibrate_layers(
     """
     options = options or Options()
     analysis, dataset = prepare(model, data, options)
+    options, warnings = checked_inputs(analysis, dataset, options)
+    for line in warnings:
+        _logger.warning("%s", line)
     layers, _ = _selected_layers(analysis, replace(options, ignore=(), only=()))
     return _calibrate(analysis, layers, dataset, options, progress)
 

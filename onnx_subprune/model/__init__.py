@@ -6,7 +6,7 @@ from onnx_subprune.model.custom_operators import custom_ops, register_custom_ops
 from onnx_subprune.model.data_files import is_data_name
 from onnx_subprune.model.fields import array_of, attribute_of, initializer
 from onnx_subprune.model.identity import fingerprint
-from onnx_subprune.model.load import external_files, load_model
+from onnx_subprune.model.load import ModelSource, check_model, external_files, load_model, open_model
 from onnx_subprune.model.overridable import (
     given_names,
     list_initializers,
@@ -15,6 +15,7 @@ from onnx_subprune.model.overridable import (
 )
 from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
+from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.scopes import scopes_of
 from onnx_subprune.model.session import (
@@ -32,12 +33,14 @@ from onnx_subprune.model.temporary import TemporaryFolder, sweep
 __all__ = [
     "Cost",
     "InputSpec",
+    "ModelSource",
     "Runtime",
     "Scratch",
     "TemporaryFolder",
     "array_of",
     "atomic_write",
     "attribute_of",
+    "check_model",
     "check_regular",
     "check_writable",
     "concrete_shapes",
@@ -57,6 +60,7 @@ __all__ = [
     "measure_cost",
     "model_bytes",
     "node_macs",
+    "open_model",
     "open_session",
     "operator_counts",
     "overridable_initializers",
@@ -67,6 +71,7 @@ __all__ = [
     "rounded_once_more",
     "run",
     "runnable_shapes",
+    "runtime_reason",
     "save_model",
     "scopes_of",
     "sweep",

@@ -24,7 +24,8 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model.custom_operators import offer_custom_ops
-from onnx_subprune.model.protos import one_line, serialised
+from onnx_subprune.model.protos import serialised
+from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
 from onnx_subprune.model.temporary import TemporaryFolder
@@ -204,8 +205,9 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
     except ort_errors.NotImplemented as error:
         names = ", ".join(wanted)
         raise ModelError(
-            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: {_reason(error)}; if it "
-            "computes in float16 or bfloat16, convert it to float32 (bfloat16 weights behind a Cast may stay)"
+            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: "
+            f"{runtime_reason(error)}; if it computes in float16 or bfloat16, convert it to float32 (bfloat16 weights "
+            "behind a Cast may stay)"
         ) from error
     except Exception as error:
         raise _refusal(error, wanted) from error
@@ -220,7 +222,7 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
 
 
 def _refusal(error: Exception, wanted: list[str]) -> Exception:
-    reason = _reason(error)
+    reason = runtime_reason(error)
     stems = {name: name.removesuffix("ExecutionProvider").lower() for name in wanted if name != _CPU}
     mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
     if mentioned:
@@ -228,12 +230,6 @@ def _refusal(error: Exception, wanted: list[str]) -> Exception:
     if _UNKNOWN_OPERATOR in reason:
         reason += "; if it is a custom operator, give its library with --custom-ops"
     return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
-
-
-def _reason(error: Exception) -> str:
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", one_line(error))
-    # Some reasons open with the C++ signature they were raised in.
-    return re.sub(r"^((?:[A-Z_]+ : )?)\S*/onnxruntime/\S+:\d+ .*?\([^()]*\) ", r"\1", text)
 
 
 @contextlib.contextmanager
@@ -276,9 +272,9 @@ def run(
         with _limited(seconds) as options:
             values = session.run(names, dict(feeds), options)
     except (ort_errors.InvalidArgument, ValueError) as error:
-        raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
+        raise DataError(f"the inputs do not fit the model: {runtime_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
-        raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
+        raise ModelError(f"ONNX Runtime failed while running the model: {runtime_reason(error)}") from error
     except RuntimeError as error:
         # This comes from the way between NumPy and the runtime.
         _refuse_bfloat16(session, error)
@@ -287,20 +283,20 @@ def run(
 
 
 @contextlib.contextmanager
-def _limited(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+def _limited(seconds: float | None) -> Iterator[ort.RunOptions]:
     """Give options of a run that ends, as a failure, after so many seconds."""
-    if seconds is None:
-        yield None
-        return
     options = ort.RunOptions()
+    # What goes wrong is raised, and need not be on stderr as well.
     options.log_severity_level = _SEVERITY_FATAL
-    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
-    timer.daemon = True
-    timer.start()
+    timer = None if seconds is None else threading.Timer(seconds, setattr, (options, "terminate", True))
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
     try:
         yield options
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
 
 
 def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -18,16 +16,17 @@ from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import (
     Cost,
     InputSpec,
+    ModelSource,
     Scratch,
     fingerprint,
     has_placed,
     input_specs,
-    load_model,
     measure_cost,
+    open_model,
     runnable_shapes,
+    without_overridable,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
-from onnx_subprune.model.domains import with_domains
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.fixed_costs import with_fixed_costs
 from onnx_subprune.network.group_documents import (
@@ -39,9 +38,7 @@ from onnx_subprune.network.group_documents import (
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
-__all__ = ["Analysis", "ModelSource", "analyse"]
-
-ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+__all__ = ["Analysis", "ModelSource", "analyse", "take_apart"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -148,6 +145,7 @@ def analyse(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     *,
     prune_normalised: bool = False,
+    strip_initializer_inputs: bool = False,
     sample: Mapping[str, np.ndarray] | None = None,
     outputs_at: Sequence[str] = (),
 ) -> Analysis:
@@ -158,15 +156,30 @@ def analyse(
         input_shapes: sizes of dynamic inputs to count multiply-accumulates with; where not given 1, an empty past, or
             others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        strip_initializer_inputs: whether weights that the model lists among its inputs are constants.
         sample: inputs of those shapes, whose values may steer sizes.
         outputs_at: tensors of the model to compare networks at; they stay whole, as outputs do.
 
     Raises:
-        ModelError: the model cannot be read.
+        ModelError: the model cannot be read, or is broken.
         OptionError: `input_shapes` does not fit the inputs, or networks cannot be compared at one of `outputs_at`.
 
     """
-    proto = with_domains(model) if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    proto = open_model(model)
+    if strip_initializer_inputs:
+        proto = without_overridable(proto)
+    return take_apart(proto, input_shapes, prune_normalised=prune_normalised, sample=sample, outputs_at=outputs_at)
+
+
+def take_apart(
+    proto: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    prune_normalised: bool = False,
+    sample: Mapping[str, np.ndarray] | None = None,
+    outputs_at: Sequence[str] = (),
+) -> Analysis:
+    """Take a model apart that was checked (`open_model`); see `analyse`."""
     check_points(proto, outputs_at)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}

@@ -7,15 +7,14 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-import onnx
 
 from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, register_custom_ops, without_overridable
+from onnx_subprune.model import input_specs, open_model, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
-from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.analysis import Analysis, ModelSource, take_apart
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
@@ -50,7 +49,7 @@ def prepare(
 
     """
     register_custom_ops(options.custom_ops)
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    proto = open_model(model)
     check_float(proto)
     if options.strip_initializer_inputs:
         proto = without_overridable(proto)
@@ -68,7 +67,7 @@ def prepare(
         sample = dict(next(iter(dataset.batches(1))))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    analysis = analyse(
+    analysis = take_apart(
         proto,
         shapes,
         prune_normalised=options.prune_normalised,

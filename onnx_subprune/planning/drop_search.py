@@ -102,6 +102,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
 
     """
     dense, runtime = study.analysis.model, study.options.runtime
+    batch_size = _measured_batch_size(study)
     if callable(evaluation):
         dense_value = float(evaluation(dense))
         return Fall("given", lambda model: dense_value - float(evaluation(model)))
@@ -109,7 +110,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
         data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, study.analysis.inputs)
 
         def accuracy(model: onnx.ModelProto) -> float:
-            return evaluate.top1(model, data, providers=runtime.providers, threads=runtime.threads).accuracy
+            return evaluate.top1(model, data, **vars(replace(runtime, batch_size=batch_size))).accuracy
 
         dense_accuracy = accuracy(dense)
         return Fall("top-1", lambda model: dense_accuracy - accuracy(model))
@@ -173,11 +174,16 @@ class _Search:
         return fall
 
 
+def _measured_batch_size(study: Study) -> int:
+    # What is measured must not depend on the option, but a network may take one sample at a time only.
+    return 1 if study.options.batch_size == 1 else DEFAULT_BATCH_SIZE
+
+
 def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
     """Return what measures the share of calibration samples whose largest class is not that of the dense network."""
     if study.dataset is None:
         raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
-    runtime = replace(study.options.runtime, batch_size=DEFAULT_BATCH_SIZE)
+    runtime = replace(study.options.runtime, batch_size=_measured_batch_size(study))
     agreement = ClassAgreement(study.analysis.model, study.dataset, runtime, study.analysis.outputs_at)
 
     def changes(model: onnx.ModelProto) -> float:

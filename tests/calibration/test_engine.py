@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnx_subprune.calibration import Dataset, Gram, Tap, accumulate, calibrate, open_data, thin_taps
+from onnx_subprune.calibration.grouping import PlacedBatch
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
 
@@ -76,9 +77,9 @@ class Counting(Dataset):
         self.data, self.sizes = data, []
         self.source, self.samples, self.labels, self._layout = data.source, data.samples, data.labels, data._layout
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        for batch in self.data.batches(batch_size):
-            self.sizes.append(len(batch["x"]))
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        for batch in self.data.placed(batch_size):
+            self.sizes.append(len(batch.places))
             yield batch
 
 
@@ -99,6 +100,24 @@ def test_the_memory_limit_makes_batches_smaller_then_passes_more():
         assert data.sizes == sizes
         assert statistics.samples == 6
         check(statistics.grams, expected(model, feeds))
+
+
+def test_samples_larger_than_the_first_run_in_smaller_batches(monkeypatch: pytest.MonkeyPatch):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, T, 4] x) => (float[N, T, 4] y) { y = Relu(x) }'
+    )
+    lengths = [2, 2, 2, 2, 4, 4, 4, 4, 16]
+    ran: list[tuple[int, ...]] = []
+
+    def noted(session: Any, feeds: Any, names: Any = None) -> Any:
+        ran.append(feeds["x"].shape[:2])
+        return run(session, feeds, names)
+
+    monkeypatch.setattr("onnx_subprune.calibration.engine.run", noted)
+    data = open_data([{"x": np.ones((length, 4), np.float32)} for length in lengths], input_specs(model))
+    statistics = calibrate(model, [Tap("y", -1)], data, max_bytes=4 * 4 * 2 * 4)
+    assert ran[1:] == [(4, 2), (2, 4), (2, 4), (1, 16)]
+    assert statistics.grams[Tap("y", -1).key].count == sum(lengths)
 
 
 def test_progress_counts_samples_over_all_passes():

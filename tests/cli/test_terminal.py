@@ -196,3 +196,12 @@ def test_bars_are_for_a_terminal_that_is_not_quiet(
     with Terminal(Screen(), json=False, quiet=quiet).progress() as watch:
         assert watch == ("watch" if bars else None)
     assert len(drawn) == bars
+
+
+def test_a_warning_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal(json=False, verbose=1, quiet=False) as screen:
+        screen.warn(["too few samples", "too few samples"])
+        LOGGER.warning("too few samples")
+        LOGGER.info("a step")
+        LOGGER.info("a step")
+    assert capsys.readouterr().err.splitlines() == ["warning: too few samples", *["info: a step"] * 2]

@@ -1,0 +1,36 @@
+"""What trying a few samples shows before the long work: whether the network takes them as it declares."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx_subprune.calibration import Dataset
+from onnx_subprune.calibration.batch_trial import single_sample_reason, single_sample_warning
+from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.options import Options
+
+__all__ = ["checked_inputs"]
+
+
+def checked_inputs(analysis: Analysis, dataset: Dataset | None, options: Options) -> tuple[Options, list[str]]:
+    """Return options with which the network runs on the samples, and warnings.
+
+    Args:
+        analysis: of the dense network.
+        dataset: calibration samples; None where there are none.
+        options: as they were given.
+
+    Returns:
+        The options, with one sample per run where the network takes no more; and what the user should know.
+
+    Raises:
+        DataError: a sample does not fit the model.
+        ModelError: the model cannot be opened.
+
+    """
+    if dataset is None or options.batch_size == 1 or not dataset.divisible:
+        return options, []
+    session = open_session(analysis.model, options.providers, threads=options.threads, optimise=False, quiet=True)
+    reason = single_sample_reason(dataset, lambda feeds: run(session, feeds))
+    return (options, []) if reason is None else (replace(options, batch_size=1), [single_sample_warning(reason)])
