@@ -56,7 +56,7 @@ class OutputFidelity:
         kl: mean KL(dense ‖ pruned) in nats, or None if the output is not [samples, classes].
         iou: mean intersection over union of the classes of a map.
         boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
-            over union of at least a half.
+            over union of at least a half. Of both models boxes count that score at least a quarter.
         texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
