@@ -23,24 +23,20 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
 from onnx_subprune.calibration.batch_trial import tried_batch_size
-from onnx_subprune.errors import DataError, ModelError, OptionError, SubpruneError
+from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluate.answers import Answers
-from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
+from onnx_subprune.evaluate.decided_runs import DecidedRuns, DecidedValues
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
 from onnx_subprune.formatting import html_table
 from onnx_subprune.model import Runtime, check_model, run
 from onnx_subprune.model.compared_models import seeded
-from onnx_subprune.model.named_points import check_points
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-
-# Rounding to integers decides as well, but entry by entry: a quantised network is compared as it is.
-_QUANTISING = ("DynamicQuantizeLinear", "QuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class OutputFidelity:
         kl: mean KL(dense ‖ pruned) in nats, or None if the output is not [samples, classes].
         iou: mean intersection over union of the classes of a map.
         boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
-            over union of at least a half.
+            over union of at least a half. Of both models boxes count that score at least a quarter.
         texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
@@ -222,7 +218,7 @@ def fidelity(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
     batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
-    decided = _Decided(dense, pruned, runtime, outputs_at)
+    decided = DecidedRuns(dense, pruned, runtime, outputs_at)
     totals = _Totals(decided.decisions, outputs_at)
     samples = 0
     for feeds in data.batches(batch_size):
@@ -244,64 +240,6 @@ def _numeric(outputs: Mapping[str, Any]) -> dict[str, Array]:
     return numbers
 
 
-_Values = tuple[Mapping[str, Array], Mapping[str, Array]]
-
-
-class _Decided:
-    """Runs of both networks with the decisions of the dense one, where it decides or has points inside.
-
-    Attributes:
-        interior: the reasons of the points inside, by tensor.
-        decisions: names of the tensors that the dense network decides.
-
-    """
-
-    def __init__(
-        self, dense: onnx.ModelProto, pruned: onnx.ModelProto, runtime: Runtime, outputs_at: Sequence[str]
-    ) -> None:
-        self._reference = ReferenceNetwork(dense, runtime, outputs_at)
-        comparisons = self._reference.comparisons
-        quantised = any(decision.operator in _QUANTISING for decision in comparisons.decisions)
-        self.decisions = frozenset(() if quantised else (decision.tensor for decision in comparisons.decisions))
-        if outputs_at and quantised:
-            raise OptionError(
-                "expected a float model first to compare at tensors inside, found a quantised one; compare at outputs"
-            )
-        check_points(dense, outputs_at)
-        outputs = {value.name for value in dense.graph.output}
-        # A tensor that was named and is missing is an error.
-        there = {name for node in pruned.graph.node for name in node.output}.union(outputs_at)
-        self.interior = {
-            point.tensor: point.reason
-            for point in (() if quantised else comparisons.points)
-            if point.reason is not None and point.tensor in there - outputs - self.decisions
-        }
-        self._compared: ComparedNetwork | None = None
-        if self.interior or self.decisions:
-            at = (*self.interior, *self._reference.outputs)
-            try:
-                self._compared = ComparedNetwork(pruned, self._reference, at=at)
-            except SubpruneError as error:
-                self._give_up(error)
-
-    def run(self, feeds: Mapping[str, Array]) -> _Values | None:
-        """Return the values of both networks at outputs and points; None where they are those of plain runs."""
-        if self._compared is None:
-            return None
-        try:
-            reference = self._reference.run(feeds)
-            return reference.values, self._compared.run(reference)
-        except SubpruneError as error:
-            self._give_up(error)
-            return None
-
-    def _give_up(self, error: SubpruneError) -> None:
-        if self._reference.named:
-            raise error
-        logger.warning("the networks are compared without the dense one's decisions given: %s", error)
-        self._compared = None
-
-
 class _Totals:
     """The sums of all outputs and points.
 
@@ -319,7 +257,7 @@ class _Totals:
         self._layout: DetectionLayout | None = None
         self._boxes = MatchedBoxes()
 
-    def add(self, dense: Mapping[str, Any], pruned: Mapping[str, Any], decided: _Values | None) -> None:
+    def add(self, dense: Mapping[str, Any], pruned: Mapping[str, Any], decided: DecidedValues | None) -> None:
         """Add plain runs of both networks, and runs with the decisions of the dense one where there are any."""
         expected = _numeric(dense)
         if not self.outputs:

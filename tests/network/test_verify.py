@@ -103,7 +103,7 @@ def test_a_group_that_cannot_go_alone_is_not_asked_about(monkeypatch: pytest.Mon
     )
     for name, shape in {"wq": (6, 4), "wk": (6, 4), "wv": (6, 4), "wo": (4, 6), "wy": (6, 3)}.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    monkeypatch.setattr(oracle, "disagreement", lambda _, expected, __: 0.0 if expected is model else INF)
+    monkeypatch.setattr(oracle, "disagreement", lambda _, expected, *__: 0.0 if expected is model else INF)
     calib = {"x": rng.normal(size=(8, 5, 6)).astype(np.float32)}
     options = Options(target=Target("units", 0.0), batch_size=2)
     with pytest.raises(InternalError, match=r"prune with --ignore 'v', and please report"):
