@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
@@ -22,6 +25,16 @@ from onnx_subprune.cli.terminal import terminal
 
 __all__ = ["inspect"]
 
+SizingData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Count with the sizes of the first sample of this (.npz, .npy, a folder, or file.py:function).",
+        show_default=False,
+    ),
+]
+
 
 def inspect(
     model: Model,
@@ -29,6 +42,7 @@ def inspect(
     prune_normalised: PruneNormalised = False,
     strip_initializer_inputs: StripInitializerInputs = False,
     input_shapes: InputShapes = None,
+    data: SizingData = None,
     report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -37,11 +51,17 @@ def inspect(
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes or ()))
-        check_outputs({"MODEL": model}, {"--report": report_file})
+        check_outputs({"MODEL": model, "--data": data}, {"--report": report_file})
         analysis = pipeline.analyse(
-            model, given, prune_normalised=prune_normalised, strip_initializer_inputs=strip_initializer_inputs
+            model,
+            given,
+            prune_normalised=prune_normalised,
+            strip_initializer_inputs=strip_initializer_inputs,
+            data=data,
         )
-        screen.warn(assumed(analysis.inputs, given, analysis.input_shapes))
+        screen.warn(
+            assumed(analysis.inputs, analysis.input_shapes if data is not None else given, analysis.input_shapes)
+        )
         document = analysis.document()
         if report_file is not None:
             report.write_report(document, report_file)
