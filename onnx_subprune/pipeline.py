@@ -12,6 +12,7 @@ from typing import Any
 
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import PlanError
+from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
@@ -72,7 +73,8 @@ def prune(
     options, cautions = checked_inputs(analysis, dataset, options)
     # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
-    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+    with made_up(made=dataset is None):
+        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
@@ -149,7 +151,8 @@ def apply(
         statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
-    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+    with made_up(made=dataset is None):
+        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     distance = output_distance(analysis, dataset, options)
     calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, tolerance=tolerance)
     return _carry_out(calibrated, Choice(plan, []), warnings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
@@ -26,6 +29,16 @@ from onnx_subprune.model import register_custom_ops, together
 
 __all__ = ["inspect"]
 
+SizingData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Count with the sizes of the first sample of this (.npz, .npy, a folder, or file.py:function).",
+        show_default=False,
+    ),
+]
+
 
 def inspect(
     model: Model,
@@ -35,6 +48,7 @@ def inspect(
     outputs_at: OutputsAt = None,
     input_shapes: InputShapes = None,
     custom_ops: CustomOps = None,
+    data: SizingData = None,
     report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -43,16 +57,19 @@ def inspect(
     """Show what of MODEL can be pruned, what cannot, and why."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
         given = dict(shapes(input_shapes or ()))
-        check_outputs({"MODEL": model, **libraries(custom_ops)}, {"--report": report_file})
+        check_outputs({"MODEL": model, "--data": data, **libraries(custom_ops)}, {"--report": report_file})
         register_custom_ops(custom_ops or ())
         analysis = pipeline.analyse(
             model,
             given,
             prune_normalised=prune_normalised,
             strip_initializer_inputs=strip_initializer_inputs,
+            data=data,
             outputs_at=tuple(outputs_at or ()),
         )
-        screen.warn(assumed(analysis.inputs, given, analysis.input_shapes))
+        screen.warn(
+            assumed(analysis.inputs, analysis.input_shapes if data is not None else given, analysis.input_shapes)
+        )
         document = analysis.document()
         tables: list[RenderableType] = []
         if document["groups"]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import Dataset, watched
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluate.bench import Latency, Pace, bench
-from onnx_subprune.evaluate.feeds import random_feeds
+from onnx_subprune.evaluate.feeds import made_up, random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluate.runtime_profile import Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
@@ -30,6 +30,7 @@ _Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 _Models: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
 
 # A few seconds: a report is no benchmark, `bench` is.
+_RANDOM = "random numbers"
 _PACE = Pace(precision=0.02, most_seconds=6.0)
 
 
@@ -214,9 +215,10 @@ def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progr
     inputs = "the first of the calibration data"
     if feeds is None:
         feeds = random_feeds(input_specs(models[0]), conditions.shapes, conditions.seed)
-        inputs = "random numbers"
+        inputs = _RANDOM
     rounds = phase(progress, "timing both models, seconds at most")
-    dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
+    with made_up(made=inputs == _RANDOM):
+        dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
     begin(progress, "profiling")
     profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}

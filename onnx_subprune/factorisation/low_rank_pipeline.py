@@ -19,6 +19,7 @@ import onnx
 from onnx_subprune import subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import InternalError, OptionError
+from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ranks, spectrum_of, tap_of_layer
 from onnx_subprune.factorisation.result import Factorisation
 from onnx_subprune.model import constant_values
@@ -85,7 +86,8 @@ def factorise(
     taps = {layer.name: tap_of_layer(layer) for layer in layers}
     cut = ((f"'{layer.name}' was factorised", taps[layer.name]) for layer in ranked if layer.rank is not None)
     warnings = [*cautions, *few_row_warnings(statistics, cut)]
-    factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
+    with made_up(made=dataset is None):
+        factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
     return Factorisation(
         model=factorised_model,

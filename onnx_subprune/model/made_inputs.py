@@ -29,7 +29,10 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model.session import InputSpec, concrete_shapes
 
-__all__ = ["is_past", "known_value", "made_inputs", "made_shapes", "plausible_shapes"]
+__all__ = ["BETTER_INPUTS", "is_past", "known_value", "made_inputs", "made_shapes", "plausible_shapes"]
+
+BETTER_INPUTS = "give sizes that suit the model with --input-shapes, or real inputs with --data or --calib"
+"""What a user can do where a network refuses inputs that are made up."""
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]

@@ -30,7 +30,7 @@ from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
 from onnx_subprune.model.temporary import TemporaryFolder
 
-__all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
+__all__ = ["InputSpec", "concrete_shapes", "input_specs", "is_failed_run", "open_session", "parse_input_shapes", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ _SHORT_NAMES = {
 _SEVERITY_ERROR = 3
 _SEVERITY_FATAL = 4
 _CPU = "CPUExecutionProvider"
+_MISFIT = "the inputs do not fit the model: "
+_FAILED = "ONNX Runtime failed while running the model: "
 _FIRST_WITH_FOLDERS = (1, 21)
 _UNKNOWN_OPERATOR = "is not a registered function/op"
 
@@ -272,9 +274,9 @@ def run(
         with _limited(seconds) as options:
             values = session.run(names, dict(feeds), options)
     except (ort_errors.InvalidArgument, ValueError) as error:
-        raise DataError(f"the inputs do not fit the model: {runtime_reason(error)}") from error
+        raise DataError(f"{_MISFIT}{runtime_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
-        raise ModelError(f"ONNX Runtime failed while running the model: {runtime_reason(error)}") from error
+        raise ModelError(f"{_FAILED}{runtime_reason(error)}") from error
     except RuntimeError as error:
         # This comes from the way between NumPy and the runtime.
         _refuse_bfloat16(session, error)
@@ -297,6 +299,16 @@ def _limited(seconds: float | None) -> Iterator[ort.RunOptions]:
     finally:
         if timer is not None:
             timer.cancel()
+
+
+def is_failed_run(error: BaseException) -> bool:
+    """Whether an error is that of a run (`run`): the model was opened, and refused its inputs.
+
+    Args:
+        error: of this package.
+
+    """
+    return isinstance(error, DataError | ModelError) and str(error).startswith((_MISFIT, _FAILED))
 
 
 def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnx_subprune import report
+from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import (
     Cost,
@@ -38,7 +40,7 @@ from onnx_subprune.network.group_documents import (
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
-__all__ = ["Analysis", "ModelSource", "analyse", "take_apart"]
+__all__ = ["Analysis", "ModelSource", "analyse", "first_sample", "take_apart"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -146,7 +148,7 @@ def analyse(
     *,
     prune_normalised: bool = False,
     strip_initializer_inputs: bool = False,
-    sample: Mapping[str, np.ndarray] | None = None,
+    data: Any = None,
     outputs_at: Sequence[str] = (),
 ) -> Analysis:
     """Take a model apart.
@@ -157,18 +159,27 @@ def analyse(
             others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         strip_initializer_inputs: whether weights that the model lists among its inputs are constants.
-        sample: inputs of those shapes, whose values may steer sizes.
+        data: inputs, anything that `calibration.open_data` takes: sizes that are not given are those of the first
+            sample, whose values may steer sizes as well.
         outputs_at: tensors of the model to compare networks at; they stay whole, as outputs do.
 
     Raises:
         ModelError: the model cannot be read, or is broken.
+        DataError: the data does not fit the model.
         OptionError: `input_shapes` does not fit the inputs, or networks cannot be compared at one of `outputs_at`.
 
     """
     proto = open_model(model)
     if strip_initializer_inputs:
         proto = without_overridable(proto)
-    return take_apart(proto, input_shapes, prune_normalised=prune_normalised, sample=sample, outputs_at=outputs_at)
+    sample = {} if data is None else first_sample(open_data(data, input_specs(proto), samples=1))
+    shapes = {name: value.shape for name, value in sample.items()} | dict(input_shapes or {})
+    return take_apart(proto, shapes, prune_normalised=prune_normalised, sample=sample, outputs_at=outputs_at)
+
+
+def first_sample(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return the first sample of a data set, by input name."""
+    return dict(next(iter(dataset.batches(1))))
 
 
 def take_apart(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.calibration.batch_trial import single_sample_reason, single_sample_warning
+from onnx_subprune.errors import OptionError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.options import Options
@@ -26,6 +27,7 @@ def checked_inputs(analysis: Analysis, dataset: Dataset | None, options: Options
 
     Raises:
         DataError: a sample does not fit the model.
+        OptionError: latency is to be measured with a batch that the network does not take.
         ModelError: the model cannot be opened.
 
     """
@@ -33,4 +35,11 @@ def checked_inputs(analysis: Analysis, dataset: Dataset | None, options: Options
         return options, []
     session = open_session(analysis.model, options.providers, threads=options.threads, optimise=False, quiet=True)
     reason = single_sample_reason(dataset, lambda feeds: run(session, feeds))
-    return (options, []) if reason is None else (replace(options, batch_size=1), [single_sample_warning(reason)])
+    if reason is None:
+        return options, []
+    if options.latency_batch not in (None, 1):
+        raise OptionError(
+            f"a latency batch of 1 expected, since the model runs on one sample at a time only ({reason}), found "
+            f"{options.latency_batch}; leave --latency-batch out"
+        )
+    return replace(options, batch_size=1), [single_sample_warning(reason)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -14,7 +14,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_model, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
-from onnx_subprune.network.analysis import Analysis, ModelSource, take_apart
+from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
@@ -24,6 +24,7 @@ __all__ = [
     "Feeds",
     "check_pruning_statistics",
     "check_statistics",
+    "feeds_of",
     "prepare",
     "probe",
     "pruning_statistics",
@@ -64,7 +65,7 @@ def prepare(
             if isinstance(data, Dataset)
             else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
         )
-        sample = dict(next(iter(dataset.batches(1))))
+        sample = first_sample(dataset)
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
     analysis = take_apart(
@@ -89,6 +90,20 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
     return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
+
+
+def feeds_of(analysis: Analysis, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Feeds:
+    """Return inputs of the given shapes: those of the first sample where it has them, random numbers elsewhere.
+
+    Args:
+        analysis: of the dense network.
+        shapes: by input.
+        seed: of random numbers.
+
+    """
+    fitting = {name: value for name, value in analysis.sample.items() if value.shape == shapes.get(name)}
+    made = random_feeds(analysis.inputs, shapes, seed)
+    return {name: fitting.get(name, value) for name, value in made.items()}
 
 
 def take_statistics(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -113,5 +116,44 @@ def test_sizes_are_searched_where_one_is_refused() -> None:
 
 def test_the_reason_of_a_refusal_is_the_network_s_own() -> None:
     model = onnx.parser.parse_model(WINDOWS.replace("32, -1", "5, -1"))
-    with pytest.raises(ModelError, match=r"a run failed: .*Reshape.*--input-shapes.*--calib or --data"):
+    with pytest.raises(ModelError, match=r"a run failed: .*Reshape.*--input-shapes.*--data or --calib"):
         node_macs(model, runnable_shapes(model))
+
+
+FIXED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n, 1, h, w] x) => (float[1, 1] y)
+<int64[2] flat = {1, 1024}, float[1, 1, 1, 1] k = {2}, float[1024, 1] m> {
+  c = Conv (x, k)
+  rows = Reshape (c, flat)
+  y = MatMul (rows, m)
+}"""
+
+
+def fixed(size: int) -> onnx.ModelProto:
+    """Return a network whose MACs can be counted at any size, and that runs at one alone."""
+    model = onnx.parser.parse_model(FIXED.replace("1024", str(size)).replace(f", float[{size}, 1] m", ""))
+    weight = onnx.numpy_helper.from_array(np.ones((size, 1), np.float32), "m")
+    model.graph.initializer.append(weight)
+    return model
+
+
+def test_sizes_are_those_that_run_also_where_macs_could_be_counted_at_others() -> None:
+    assert node_macs(fixed(32 * 32), {"x": (1, 1, 1, 1)})
+    assert runnable_shapes(fixed(32 * 32)) == {"x": (1, 1, 32, 32)}
+
+
+def test_where_nothing_runs_the_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert runnable_shapes(fixed(300)) == {"x": (1, 1, 1, 1)}
+    (record,) = caplog.records
+    assert re.search(r"refuses .*: Reshape: .*\{1,1,224,224\}.*--input-shapes.*--data", record.getMessage())
+
+
+def test_a_model_that_does_not_open_is_counted_at_size_one(caplog: pytest.LogCaptureFixture) -> None:
+    model = fixed(1)
+    model.opset_import.add(domain="mine", version=1)
+    model.graph.node.add(op_type="Mine", domain="mine", input=["y"], output=["z"])
+    model.graph.output[0].name = "z"
+    with caplog.at_level(logging.WARNING):
+        assert runnable_shapes(model) == {"x": (1, 1, 1, 1)}
+    assert not caplog.records

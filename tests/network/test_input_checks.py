@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import pytest
 
+from onnx_subprune.errors import OptionError
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import prepare
 from onnx_subprune.options import Options
@@ -27,3 +29,10 @@ def test_a_network_of_single_samples_is_run_on_single_samples() -> None:
     assert options.batch_size == 1
     assert "runs on one sample at a time only" in warning
     assert "Input shape:{2,2,3}, requested shape:{1,2,3}" in warning
+
+
+def test_latency_of_batches_that_do_not_run_is_refused_before_the_work() -> None:
+    timed = Options(threads=1, latency_batch=4)
+    prepared = prepare(onnx.parser.parse_model(FLAT), {"x": np.ones((4, 2, 3), np.float32)}, timed)
+    with pytest.raises(OptionError, match=r"one sample at a time only \(Reshape: .*found 4; leave --latency-batch out"):
+        checked_inputs(*prepared, timed)

@@ -11,7 +11,7 @@ import pytest
 from onnx_subprune.calibration import open_data
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import input_specs
-from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.inputs import check_pruning_statistics, feeds_of, prepare, probe, pruning_statistics
 from onnx_subprune.options import Options
 
 OPTIONS = Options(threads=1, batch_size=8)
@@ -78,3 +78,11 @@ def test_without_data_or_groups_there_are_no_statistics(model: onnx.ModelProto, 
     analysis, dataset = prepare(frozen, samples, OPTIONS)
     with pytest.raises(OptionError, match="at least one prunable group, found none"):
         pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_inputs_to_time_with_are_those_of_the_first_sample_where_the_shapes_are(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray]
+) -> None:
+    analysis, _ = prepare(model, samples, OPTIONS)
+    np.testing.assert_array_equal(feeds_of(analysis, {"x": (1, 6)}, 0)["x"], samples["x"][:1])
+    assert feeds_of(analysis, {"x": (3, 6)}, 0)["x"].shape == (3, 6)
