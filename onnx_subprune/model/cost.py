@@ -114,9 +114,11 @@ _MATMUL = _Product(_OUTPUT, 0, _inner)
 _PACKED = PackedCost(4)
 _PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
     "Attention": AttentionCost(4),
+    "CausalConvWithState": _CONV,
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
+    "DeformConv": _CONV,
     "FusedConv": _CONV,
     "FusedGemm": _MATMUL,
     "FusedMatMul": _MATMUL,
@@ -125,8 +127,11 @@ _PRODUCTS: dict[str, _Product | _Recurrence | AttentionCost] = {
     "MatMul": _MATMUL,
     "MatMulInteger": _MATMUL,
     "MultiHeadAttention": AttentionCost(6),
+    "NhwcConv": _CONV,
+    "NhwcFusedConv": _CONV,
     "QLinearConv": _Product(_OUTPUT, 3, _kernel),
     "QLinearMatMul": _MATMUL,
+    "TransposeMatMul": _MATMUL,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
 }
 

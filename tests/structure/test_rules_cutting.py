@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -514,3 +516,48 @@ def test_the_first_positions_of_a_table_follow_the_sequence(net, holds):
         split=np.array([-1, 4]), flat=np.array([0, 0, -1]),
     )  # fmt: skip
     holds(model, {"up": 3, "up#2": 4}, {"x": (2, 7, 6)}, run_shapes={"x": (3, 5, 6)})
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("CenterCropPad <axes=[2,3]> (h, shape)", [4, 9]),
+        ("CenterCropPad <axes=[-1,1]> (h, shape)", [9, 8]),
+        ("CenterCropPad(h, shape)", [2, 8, 4, 7]),
+    ],
+)
+def test_both_ends_are_cut_or_padded(between, holds, text, shape):
+    holds(between(f"[p] r = {text}", opset=19, shape=np.array(shape)), {"c1": 8})
+
+
+def test_channels_that_are_cut_at_both_ends_stay(between, refuses):
+    model = between("[p] r = CenterCropPad <axes=[1]> (h, shape)", opset=19, out=6, shape=np.array([6]))
+    refuses(model, {"c1": "CenterCropPad 'p' cuts or pads both ends of this axis"})
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ("com.microsoft.Pad(h, pads, value)", 8),
+        ("com.microsoft.ExpandDims(h, one)\n q = Squeeze(k, ones)", 8),
+        ("com.microsoft.CropAndResize(h, rois, which, sizes)", 8),
+        ("com.microsoft.GridSample(h, grid)", 8),
+    ],
+)
+def test_forms_of_the_runtime(net, holds, text, out):
+    weights = {
+        "pads": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "value": np.float32([0]), "one": np.array(2, np.int32),
+        "ones": np.array([2]), "rois": np.float32([[0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]]),
+        "which": np.array([1, 0], np.int32), "sizes": np.array([3, 2], np.int32),
+        "grid": np.linspace(-1, 1, 80, dtype=np.float32).reshape(2, 4, 5, 2),
+    }  # fmt: skip
+    read = {name: value for name, value in weights.items() if re.search(rf"\b{name}\b", text)}
+    model = net(
+        f"""g (float[2,3,6,7] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            k = {text}
+            [c2] y = Conv({'q' if 'q =' in text else 'k'}, w2)
+        }}""",
+        domains=', "com.microsoft" : 1', w1=(8, 3, 1, 1), b1=(8,), w2=(4, out, 1, 1), **read,
+    )  # fmt: skip
+    holds(model, {"c1": 8})
