@@ -213,7 +213,7 @@ def test_gather_of_a_run_of_channels_is_a_slice(net, holds, indices, sizes):
     holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(names)})
 
 
-@pytest.mark.parametrize("indices", [[*range(8)][::-1], [0, 2, 4, 6]])
+@pytest.mark.parametrize("indices", [[*range(8)][::-1], [0, 2, 4, 6, 1, 3, 7, 5]])
 def test_gather_that_leaves_no_two_channels_together_freezes(between, refuses, indices):
     text = "[g] r = Gather <axis=1> (h, k)"
     refuses(between(text, out=len(indices), **_ints(k=indices)), {"c1": "picks single positions"})
@@ -561,3 +561,45 @@ def test_forms_of_the_runtime(net, holds, text, out):
         domains=', "com.microsoft" : 1', w1=(8, 3, 1, 1), b1=(8,), w2=(4, out, 1, 1), **read,
     )  # fmt: skip
     holds(model, {"c1": 8})
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([0, 4, 1, 5, 2, 6, 3, 7], {"c1": 2, "c1#2": 4}),  # a channel shuffle of two groups
+        ([0, 2, 4, 6, 1, 3, 5, 7], {"c1": 4, "c1#2": 2}),
+        ([0, 0, 4, 4, 1, 1, 5, 5, 2, 2, 6, 6, 3, 3, 7, 7], {"c1": 2, "c1#2": 4}),
+        ([0, 4, 1, 5, 2, 6, 3, 7] * 2, {"c1": 2, "c1#2": 4}),
+        ([0, 4, 0, 4, 1, 5, 1, 5, 2, 6, 2, 6, 3, 7, 3, 7], {"c1": 2, "c1#2": 4}),
+        ([0, 2, 4, 6], {"c1": 4}),  # every second
+        ([1, 3, 5, 7], {"c1": 4}),
+        ([-7, -5, -3, -1], {"c1": 4}),
+        ([1, 1, 3, 3, 5, 5, 7, 7], {"c1": 4}),
+        ([0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7], {"c1": 4, "c1#2": 4}),
+        ([3, 4, 5, 3, 4, 5, 6, 7], {"c1#2": 3, "c1#3": 2}),
+    ],
+)
+def test_positions_on_a_grid(between, holds, places, expected):
+    """A Gather that shuffles channels, repeats them, or takes every second."""
+    structure = holds(between("[g] r = Gather <axis=1> (h, where)", out=len(places), where=np.array(places)), expected)
+    assert [dim.size for dim in structure.records.axes["r"]] == [2, len(places), 6, 7]
+
+
+@pytest.mark.parametrize("places", [[0, 3, 1, 4, 2, 5, 7, 6], [0, 2, 4, 6, 1, 3, 7, 5], [7, 5, 3, 1, 6, 4, 2, 0]])
+def test_positions_on_no_grid_hold_the_channels(between, refuses, places):
+    model = between("[g] r = Gather <axis=1> (h, where)", out=len(places), where=np.array(places))
+    refuses(model, {"c1": "Gather 'g' picks single positions of this axis"})
+
+
+def test_positions_on_a_grid_of_three_axes(net, holds):
+    """27 channels as 3 x 3 x 3, read in another order of the three."""
+    places = np.arange(27).reshape(3, 3, 3).transpose(2, 1, 0).ravel()
+    model = net(
+        """g (float[2,3,4] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1, b1)
+            [g] r = Gather <axis=1> (h, where)
+            [c2] y = Conv(r, w2)
+        }""",
+        w1=(27, 3, 1), b1=(27,), w2=(4, 27, 1), where=places,
+    )  # fmt: skip
+    holds(model, {"c1": 3, "c1#2": 3, "c1#3": 3})
