@@ -75,9 +75,11 @@ _PACKED = PackedCost(4)
 _Counted: TypeAlias = _Product | _Recurrence | AttentionCost | EinsumCost
 _PRODUCTS: dict[str, _Counted] = {
     "Attention": AttentionCost(4),
+    "CausalConvWithState": _CONV,
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
+    "DeformConv": _CONV,
     "Einsum": EinsumCost(),
     "FusedConv": _CONV,
     "FusedGemm": _MATMUL,
@@ -87,8 +89,11 @@ _PRODUCTS: dict[str, _Counted] = {
     "MatMul": _MATMUL,
     "MatMulInteger": _MATMUL,
     "MultiHeadAttention": AttentionCost(6),
+    "NhwcConv": _CONV,
+    "NhwcFusedConv": _CONV,
     "QLinearConv": _Product(_OUTPUT, 3, _kernel),
     "QLinearMatMul": _MATMUL,
+    "TransposeMatMul": _MATMUL,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
 }
 

@@ -33,6 +33,7 @@ from onnx_subprune.structure.normalisation_patterns import settle_reductions
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
+from onnx_subprune.structure.rules.refusals import reason_for
 
 __all__ = ["infer"]
 
@@ -42,6 +43,7 @@ _logger = logging.getLogger(__name__)
 _SIZE_INPUTS = {
     "Reshape": (1,), "Expand": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Pad": (1, 3), "Tile": (1,),
     "ConstantOfShape": (0,), "Resize": (3,), "Squeeze": (1,), "Unsqueeze": (1,), "Shape": (0,),
+    "CenterCropPad": (1,), "MaxUnpool": (2,),
 }  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def _visit(node: gs.Node, ctx: Context) -> None:
         if not _shape_arithmetic(node, ctx):
             rule = rule_of(node)
             if rule is None:
-                raise NotUnderstood(f"no rule for operator {label(node)}")
+                raise NotUnderstood(reason_for(node))
             _guard_sizes(node, ctx)
             rule(node, ctx)
             _check_sizes(node, ctx)
