@@ -12,17 +12,20 @@ import contextlib
 import json
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.cleanup import cleanup
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
 from onnx_subprune.model import open_session, save_model
@@ -81,23 +84,35 @@ def peak_memory(
     """
     if not (_PROC / "status").exists():
         raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
-    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder,
+        cleanup(partial(shutil.rmtree, folder, ignore_errors=True)),
+    ):
         save_model(model, Path(folder) / "model.onnx")
         job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
         (Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), folder]
-        process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        code, complaint = _run_apart([json.dumps(sys.path), folder])
         path = Path(folder) / "answer.json"
         answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if answer is None:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (complaint.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(
-            f"the process that measures memory expected to end well, found exit code {process.returncode}: {last}; "
+            f"the process that measures memory expected to end well, found exit code {code}: {last}; "
             "leave memory out, or free some"
         )
     if "error" in answer:
         raise _ERRORS[answer["error"]](answer["message"])
     return Memory(**answer)
+
+
+def _run_apart(words: Sequence[str]) -> tuple[int, str]:
+    """Run the child with these arguments; return its exit code and what it complained of."""
+    # Isolated: before the path is set, no module of the current folder may be taken for one of Python's.
+    command = [sys.executable, "-I", "-c", _PROGRAM, *words]
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=pipe) as run, cleanup(run.kill):
+        _, complaint = run.communicate()
+    return run.returncode, complaint.decode("utf-8", "replace")
 
 
 def child(folder: str) -> None:

@@ -8,7 +8,10 @@ import os
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+from onnx_subprune.cleanup import cleanup
 
 __all__ = ["atomic_write", "check_regular", "probe_writable"]
 
@@ -40,14 +43,12 @@ def atomic_write(target: Path, before: Callable[[], None] | None = None) -> Iter
     temporary = _temporary_path(target)
     # Not `touch`: it would open what is there already.
     temporary.open("xb").close()
-    try:
+    with cleanup(partial(temporary.unlink, missing_ok=True)):
         yield temporary
         _flush(temporary)
         if before is not None:
             before()
         os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     # Not every file system lets a folder be flushed, and the file itself is safe by now.
     with contextlib.suppress(OSError):
         _flush(target.parent)

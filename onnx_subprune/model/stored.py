@@ -18,7 +18,7 @@ import uuid
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from onnx_subprune.cleanup import register
 from onnx_subprune.errors import ModelError, OutputError
 from onnx_subprune.model.atomic import check_regular
 from onnx_subprune.model.protos import dense, is_external, tensor_bytes
@@ -207,7 +208,8 @@ def _sweep() -> None:
 
 def _remove(folder: Path, lock: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    os.close(lock)
+    with contextlib.suppress(OSError):  # it may be closed
+        os.close(lock)
 
 
 class Scratch:
@@ -222,7 +224,7 @@ class Scratch:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        weakref.finalize(self, _remove, folder, lock)
+        weakref.finalize(self, register(partial(_remove, folder, lock)))
         return folder
 
     def keep(self, values: NDArray[Any]) -> NDArray[Any] | StoredValues:
