@@ -25,6 +25,7 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.cleanup import cleanup
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
 from onnx_subprune.model import TemporaryFolder, custom_ops, open_session, register_custom_ops, save_model
@@ -87,14 +88,13 @@ def peak_memory(
         save_model(model, folder / "model.onnx")
         job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads, "custom_ops": custom_ops()}
         (folder / "job.pickle").write_bytes(pickle.dumps(job))
-        command = [sys.executable, "-I", "-c", _PROGRAM, json.dumps(_import_paths()), str(folder)]
-        process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        code, complaint = _run_apart([json.dumps(_import_paths()), str(folder)])
         path = folder / "answer.json"
         answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if answer is None:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (complaint.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(
-            f"the process that measures memory expected to end well, found exit code {process.returncode}: {last}; "
+            f"the process that measures memory expected to end well, found exit code {code}: {last}; "
             "leave memory out, or free some"
         )
     if "error" in answer:
@@ -106,6 +106,16 @@ def _import_paths() -> list[str]:
     """Return where this process imports from, without the current folder; this package is found in any case."""
     package = str(Path(__file__).resolve().parents[2])
     return [path for path in (*sys.path, package) if os.path.isabs(path)]
+
+
+def _run_apart(words: Sequence[str]) -> tuple[int, str]:
+    """Run the child with these arguments; return its exit code and what it complained of."""
+    # Isolated: before the path is set, no module of the current folder may be taken for one of Python's.
+    command = [sys.executable, "-I", "-c", _PROGRAM, *words]
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=pipe) as run, cleanup(run.kill):
+        _, complaint = run.communicate()
+    return run.returncode, complaint.decode("utf-8", "replace")
 
 
 def child(folder: str) -> None:

@@ -219,7 +219,7 @@ def _shapes_in_run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], na
     # Inputs that are not fed are the weights that the skeleton leaves out.
     weights = {spec.name: spec for spec in input_specs(probe) if spec.name not in feeds}
     zeros = {name: np.zeros(shape, weights[name].dtype) for name, shape in concrete_shapes(weights.values()).items()}
-    values = run(open_session(probe, optimise=False, quiet=True), {**feeds, **zeros})
+    values = run(open_session(probe, optimise=False), {**feeds, **zeros})
     # An output may be a sequence, which has no shape.
     return {name: np.shape(value) if isinstance(value, np.ndarray) else () for name, value in values.items()}
 

@@ -23,12 +23,14 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.formatting import printable
 from onnx_subprune.model.custom_operators import offer_custom_ops
 from onnx_subprune.model.protos import serialised
 from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
 from onnx_subprune.model.stored import has_placed, rooted
 from onnx_subprune.model.temporary import TemporaryFolder
+from onnx_subprune.noise import hushed
 
 __all__ = ["InputSpec", "concrete_shapes", "input_specs", "is_failed_run", "open_session", "parse_input_shapes", "run"]
 
@@ -47,13 +49,16 @@ _SHORT_NAMES = {
     "qnn": "QNNExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
-_SEVERITY_ERROR = 3
 _SEVERITY_FATAL = 4
 _CPU = "CPUExecutionProvider"
 _MISFIT = "the inputs do not fit the model: "
 _FAILED = "ONNX Runtime failed while running the model: "
 _FIRST_WITH_FOLDERS = (1, 21)
 _UNKNOWN_OPERATOR = "is not a registered function/op"
+
+# The package has told ONNX Runtime so in the environment; one that was imported before the package has not seen it.
+if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false"):
+    ort.disable_telemetry_events()
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,8 @@ def open_session(
     optimise: bool = True,
     profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
-    quiet: bool = False,
 ) -> ort.InferenceSession:
-    """Open a session of ONNX Runtime that runs on every provider that was named.
+    """Open a session of ONNX Runtime that runs on every provider that was named, and prints nothing.
 
     Args:
         model: a message, or the path of a file.
@@ -126,7 +130,6 @@ def open_session(
         profile_to: start of the name of a file for the time of every node, which `end_profiling` of the session writes.
         packed: whether weights that stay in files are laid out for the kernels, as those of other models are: a copy
             in memory, for operators that run faster. Otherwise the runtime maps the files.
-        quiet: whether the runtime keeps what goes wrong off stderr: for runs that may fail.
 
     Raises:
         OptionError: a provider is unknown or did not load, or `threads` is below 1.
@@ -135,8 +138,6 @@ def open_session(
     """
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
-    if quiet:
-        options.log_severity_level = _SEVERITY_FATAL
     if not isinstance(model, onnx.ModelProto):
         return _create(os.fspath(model), options, wanted)
     placed = has_placed(model)
@@ -185,7 +186,9 @@ def _session_options(threads: int | None, *, optimise: bool, profile_to: os.Path
     options = ort.SessionOptions()
     # Spinning threads of an idle session slow every other session of the process, and with it any comparison.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _SEVERITY_ERROR
+    # What goes wrong is raised as well. The second is for threads and providers, which belong to no session.
+    options.log_severity_level = _SEVERITY_FATAL
+    ort.set_default_logger_severity(_SEVERITY_FATAL)
     offer_custom_ops(options)
     if profile_to is not None:
         options.enable_profiling = True
@@ -237,16 +240,12 @@ def _refusal(error: Exception, wanted: list[str]) -> Exception:
 @contextlib.contextmanager
 def _quiet_loading() -> Iterator[None]:
     """Keep the noise of a provider that cannot be loaded off stdout and stderr: the error raised says it all."""
-    ort.set_default_logger_severity(_SEVERITY_FATAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()) as noise:
-            if hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
-            yield
-        if noise.getvalue():
-            logger.debug("onnxruntime: %s", noise.getvalue().strip())
-    finally:
-        ort.set_default_logger_severity(_SEVERITY_ERROR)
+    with hushed(), contextlib.redirect_stdout(io.StringIO()) as noise:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
+        yield
+    if noise.getvalue():
+        logger.debug("onnxruntime: %s", printable(noise.getvalue().strip()))
 
 
 def run(

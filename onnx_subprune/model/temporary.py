@@ -15,8 +15,11 @@ import secrets
 import shutil
 import tempfile
 import weakref
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+
+from onnx_subprune.cleanup import register
 
 __all__ = ["TemporaryFolder", "sweep"]
 
@@ -50,7 +53,7 @@ class TemporaryFolder:
         parent = Path(tempfile.gettempdir()) if parent is None else parent
         sweep(parent)
         self.path, lock = _made(parent)
-        self._close = weakref.finalize(self, _remove, self.path, lock)
+        self._close = weakref.finalize(self, register(partial(_remove, self.path, lock)))
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
@@ -121,4 +124,5 @@ def _locked(descriptor: int) -> bool:
 
 def _remove(folder: Path, lock: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    os.close(lock)
+    with contextlib.suppress(OSError):  # it may be closed
+        os.close(lock)

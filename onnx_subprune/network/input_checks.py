@@ -33,7 +33,7 @@ def checked_inputs(analysis: Analysis, dataset: Dataset | None, options: Options
     """
     if dataset is None or options.batch_size == 1 or not dataset.divisible:
         return options, []
-    session = open_session(analysis.model, options.providers, threads=options.threads, optimise=False, quiet=True)
+    session = open_session(analysis.model, options.providers, threads=options.threads, optimise=False)
     reason = single_sample_reason(dataset, lambda feeds: run(session, feeds))
     if reason is None:
         return options, []

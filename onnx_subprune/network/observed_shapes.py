@@ -50,7 +50,7 @@ def observe(
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     try:
-        values = run(open_session(probe, optimise=False, quiet=True), feeds)
+        values = run(open_session(probe, optimise=False), feeds)
     except UserError as error:
         _logger.info("operators without a rule will block more: a run failed (%s)", error)
         return [], {}

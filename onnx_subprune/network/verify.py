@@ -28,6 +28,7 @@ from onnx_subprune.model import (
 )
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.rewrite import references
+from onnx_subprune.noise import hushed
 from onnx_subprune.plan import Plan
 
 __all__ = [
@@ -284,8 +285,9 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
 def _complaint(model: onnx.ModelProto) -> str | None:
     """Return what ONNX's checker has to say against a model, in a line; None where it is valid."""
     try:
-        # The checker reads no weights from where they were placed.
-        onnx.checker.check_model(with_placed_as_inputs(model) if has_placed(model) else model)
+        # The checker reads no weights from where they were placed, and prints what it thinks of old operators.
+        with hushed():
+            onnx.checker.check_model(with_placed_as_inputs(model) if has_placed(model) else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         # The checker cannot take a model of more than 2 GB in memory; ONNX Runtime still checks it when it is run.
         if "2GiB" not in str(error):

@@ -8,14 +8,16 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from onnx_subprune.cli import terminal as module
 from onnx_subprune.cli.terminal import Terminal, terminal
-from onnx_subprune.errors import OptionError, OutputError
+from onnx_subprune.errors import DataError, OptionError, OutputError
 from onnx_subprune.report.table import table
 
 LOGGER = logging.getLogger("onnx_subprune.somewhere")
@@ -205,3 +207,56 @@ def test_a_warning_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
         LOGGER.info("a step")
         LOGGER.info("a step")
     assert capsys.readouterr().err.splitlines() == ["warning: too few samples", *["info: a step"] * 2]
+
+
+def test_a_script_that_ends_the_program_is_at_fault() -> None:
+    with (
+        pytest.raises(DataError, match=r"found that it ended the program with 3; take sys\.exit"),
+        terminal(json=False, verbose=0, quiet=False),
+    ):
+        sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("verbose", "quiet", "levels"),
+    [
+        (0, False, []),
+        (1, False, ["warning", "error"]),
+        (2, False, ["info", "warning", "error"]),
+        (2, True, []),
+    ],
+)
+def test_libraries_are_logged_for_those_who_ask(
+    verbose: int, quiet: bool, levels: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with terminal(json=False, verbose=verbose, quiet=quiet):
+        for level in ("info", "warning", "error"):
+            getattr(logging.getLogger("library.part"), level)("said as %s", level)
+    assert capsys.readouterr().err.splitlines() == [f"{level}: said as {level}" for level in levels]
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_warnings_of_python_are_logged_for_those_who_ask(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(), terminal(json=False, verbose=verbose, quiet=False):
+        warnings.simplefilter("always")
+        np.array([3e38], np.float32) * np.float32(10)
+    said = capsys.readouterr().err
+    assert said == "" if not verbose else said.startswith("info: RuntimeWarning: overflow encountered in multiply (")
+
+
+def test_names_in_the_log_are_letters_also_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal(json=False, verbose=1, quiet=False):
+        LOGGER.warning("node '%s'", "\x1b[31m\nerror: false", exc_info=KeyError("\x1b[2J\u202e"))
+    said = capsys.readouterr().err
+    assert said.startswith("warning: node '\\x1b[31m\\nerror: false'\n")
+    assert r"KeyError: '\x1b[2J\u202e'" in said
+    assert said.replace("\n", "").isprintable()
+
+
+def test_parts_are_shown_as_they_are() -> None:
+    screen = Screen()
+    hostile = "\x1b]0;title\x07[red]a[/] [/bold]\r\n\u202egnp"
+    Terminal(screen, json=False, quiet=False).show({}, hostile, table((hostile, "n"), [(hostile, "1")], "lr", hostile))
+    shown = screen.getvalue()
+    assert shown.count(r"\x1b]0;title\x07[red]a[/] [/bold]\r\n\u202egnp") == 4
+    assert shown.replace("\n", "").isprintable()
