@@ -19,7 +19,7 @@ from onnx_subprune.model.temporary import TemporaryFolder
 
 __all__ = ["atomic_write", "check_regular", "probe_writable", "together"]
 
-_LONGEST_WAIT = 5.0  # seconds
+_LONGEST_WAIT = 10.0  # seconds
 _PAUSE = 0.01
 
 
@@ -134,11 +134,22 @@ def check_regular(path: str | os.PathLike[str]) -> None:
 
 
 def probe_writable(target: Path) -> None:
-    """Raise the OSError that a file beside `target` could not be created with, or not under its name."""
+    """Raise the OSError that a file beside `target` could not be created with, or could not take its name.
+
+    Args:
+        target: of which nothing is changed.
+
+    """
     with contextlib.suppress(FileNotFoundError):
         os.lstat(target)
     with TemporaryFolder(target.parent) as folder:
         (folder / "probe").touch()
+        try:
+            os.link(target, folder / "link", follow_symlinks=False)
+        except OSError as error:  # nothing is there, or a file system without hard links
+            if error.errno == errno.EXDEV:
+                reason = "it is a mount of its own, which cannot be replaced"
+                raise OSError(errno.EBUSY, reason, os.fspath(target)) from error
 
 
 def _give_names(complete: Sequence[_Complete]) -> None:

@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import stat
-from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from onnx_subprune.model.protos import PROTOBUF_LIMIT
@@ -73,25 +73,31 @@ def is_data_name(name: str, model: str) -> bool:
     return re.fullmatch(rf"{re.escape(_start(model))}\.[0-9a-f]{{{_DIGITS}}}\.data", name) is not None
 
 
-def older_data(target: Path) -> list[Path]:
-    """Return the files of weights that this program wrote beside the model `target`, now or earlier.
+def older_data(target: Path, own: str = "") -> list[Path]:
+    """Return the files of weights that this program wrote beside the model `target` earlier.
 
     Args:
         target: of the model, which need not be there.
+        own: the name of the file with its own weights, which is left out.
 
     """
-    named = [path for path in target.parent.iterdir() if is_data_name(path.name, target.name)]
-    return [path for path in sorted(named) if _holds_what_it_says(path)]
+    try:
+        names = sorted(os.listdir(target.parent))
+    except OSError:  # a folder to write to and not to look into
+        return []
+    named = [target.with_name(name) for name in names if is_data_name(name, target.name) and name != own]
+    return [path for path in named if _holds_what_it_says(path)]
 
 
-def remove_unread(paths: Iterable[Path]) -> None:
-    """Remove the files of weights that no other file of their folder names; what cannot be read is taken to name all.
+def remove_unread(target: Path, own: str = "") -> None:
+    """Remove older files of weights that no other file of the folder names; what cannot be read is taken to name all.
 
     Args:
-        paths: as `older_data` gives them.
+        target: of the model.
+        own: the name of the file with its own weights.
 
     """
-    for path in paths:
+    for path in older_data(target, own):
         if not any(_names(other, path.name) for other in path.parent.iterdir() if other != path):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -103,13 +109,17 @@ def _start(model: str) -> str:
 
 def _holds_what_it_says(path: Path) -> bool:
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return False
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        status = path.lstat()
+        digest = _hash_of(path, status.st_ino, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ""
         return path.name.endswith(f".{digest[:_DIGITS]}.data")
     except OSError:
         return False
+
+
+@lru_cache
+def _hash_of(path: Path, inode: int, changed: int) -> str:  # noqa: ARG001 - a file that changed is another
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names(path: Path, name: str) -> bool:

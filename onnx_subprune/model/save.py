@@ -81,17 +81,18 @@ def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROT
     target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
-        older = older_data(target)
+        # Read now, and not once more at the end, when other processes wait.
+        older_data(target)
         with together():
-            graph = None if has_placed(model) else serialised(model)
+            graph, own = None if has_placed(model) else serialised(model), ""
             if graph is None or len(graph) > threshold:
-                graph = _save_data(model, target, older)
-            with atomic_write(target, after=partial(remove_unread, older)) as temporary:
+                graph, own = _save_data(model, target)
+            with atomic_write(target, after=partial(remove_unread, target, own)) as temporary:
                 temporary.write_bytes(graph)
 
 
-def _save_data(model: onnx.ModelProto, target: Path, older: list[Path]) -> bytes:
-    """Write the weights to a file beside `target`, which is then not among the `older` ones; return the graph."""
+def _save_data(model: onnx.ModelProto, target: Path) -> tuple[bytes, str]:
+    """Write the weights to a file beside `target`; return the graph and the name of that file."""
     digest = Digest()
     write_external_data(model, digest, "")
     data = target.with_name(data_name(target.name, digest.hexdigest()))
@@ -100,9 +101,7 @@ def _save_data(model: onnx.ModelProto, target: Path, older: list[Path]) -> bytes
         graph = serialised(write_external_data(model, weights, data.name))
     if graph is None:
         raise OutputError(f"cannot write '{target}': the model is over 2 GB even without its weights")
-    if data in older:
-        older.remove(data)
-    return graph
+    return graph, data.name
 
 
 def model_bytes(model: onnx.ModelProto) -> int:

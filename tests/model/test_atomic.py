@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -176,6 +177,19 @@ def test_a_folder_is_probed_without_a_trace(tmp_path: Path) -> None:
         probe_writable(tmp_path / "missing" / "file")
     with pytest.raises(OSError, match="File name too long"):
         probe_writable(tmp_path / ("n" * 256))
+
+
+def test_a_name_that_cannot_be_taken_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def elsewhere(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    target = tmp_path / "file"
+    target.write_text("old")
+    probe_writable(target)
+    monkeypatch.setattr(os, "link", elsewhere)
+    with pytest.raises(OSError, match="a mount of its own, which cannot be replaced"):
+        probe_writable(target)
+    assert names(tmp_path) == ["file"]
 
 
 def _plan(path: Path) -> None:

@@ -45,6 +45,9 @@ def test_only_what_the_name_promises_is_ours(tmp_path: Path) -> None:
     (tmp_path / "out.onnx.3123456789ab.data").mkdir()
     data_of(tmp_path / "other.onnx", b"one")
     assert older_data(target) == sorted(written)
+    assert older_data(target, written[0].name) == [written[1]]
+    written[1].write_bytes(b"damaged")
+    assert older_data(target) == [written[0]]
 
 
 @pytest.mark.parametrize("kind", ["graph", "link", "unreadable", "nothing"])
@@ -61,5 +64,8 @@ def test_what_a_file_beside_it_names_stays(tmp_path: Path, kind: str) -> None:
         data.with_name("link.onnx").symlink_to(graph)
     if kind == "unreadable":
         data.with_name("link.onnx").symlink_to("link.onnx")
-    remove_unread([data, data.with_name("gone")])
+    target = data.with_name("out.onnx")
+    remove_unread(target, data.name)
+    assert data.exists()
+    remove_unread(target)
     assert data.exists() == (kind != "nothing")
