@@ -68,6 +68,18 @@ def test_statistics_belong_to_the_model_and_are_complete(
         check_pruning_statistics(replace(statistics, grams=rest), analysis, "do this instead")
 
 
+@pytest.mark.parametrize(("samples_used", "recovery", "seen"), [(32, "exact", 32), (31, "exact", 25), (31, "channel", 31)])
+def test_samples_held_out_have_no_part_in_statistics_of_few_rows(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray], samples_used: int, recovery: str, seen: int
+) -> None:
+    # The widest layer reads 8 features, and 4 rows of each are enough.
+    options = replace(OPTIONS, recovery=recovery, samples=samples_used)
+    analysis, dataset = prepare(model, samples, options)
+    statistics = pruning_statistics(analysis, dataset, options)
+    assert statistics.samples == seen
+    assert {gram.count for gram in statistics.grams.values()} == {seen}
+
+
 def test_without_data_or_groups_there_are_no_statistics(model: onnx.ModelProto, samples: dict[str, np.ndarray]) -> None:
     analysis, _ = prepare(model, samples, OPTIONS)
     with pytest.raises(OptionError, match="found neither; give --calib or --statistics"):
