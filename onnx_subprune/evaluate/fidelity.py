@@ -5,6 +5,7 @@ Where a network decides (`model.decisions`), they are taken with the decisions o
 saturates or decides is compared before it as well.
 
 What the outputs say is compared as it is, without anything given: how often classes, regions, boxes and text agree.
+Hidden states and embeddings say none of these, and token by token is no text (`output_kinds`).
 Outputs [samples, classes] also take the mean Kullback-Leibler divergence KL(softmax d ‖ softmax p) in nats; an output
 that already holds probabilities is not normalised a second time.
 """
@@ -27,6 +28,7 @@ from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
+from onnx_subprune.evaluate.output_kinds import OutputKinds
 from onnx_subprune.formatting import html_table
 from onnx_subprune.model import Runtime, run
 from onnx_subprune.model.compared_models import seeded
@@ -56,7 +58,8 @@ class OutputFidelity:
         iou: mean intersection over union of the classes of a map.
         boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
             over union of at least a half.
-        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
+        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out; None for
+            networks that read token ids.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
 
@@ -215,7 +218,7 @@ def fidelity(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
     decided = _Decided(dense, pruned, runtime)
-    totals = _Totals(decided.decisions)
+    totals = _Totals(decided.decisions, OutputKinds.of(dense))
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)
@@ -289,11 +292,13 @@ class _Totals:
 
     Args:
         decisions: tensors without distances.
+        kinds: what the outputs are not.
 
     """
 
-    def __init__(self, decisions: frozenset[str]) -> None:
+    def __init__(self, decisions: frozenset[str], kinds: OutputKinds) -> None:
         self._decisions = decisions
+        self._kinds = kinds
         self.outputs: dict[str, _Sums] = {}
         self._points: dict[str, Distances] = {}
         self._layout: DetectionLayout | None = None
@@ -308,7 +313,8 @@ class _Totals:
             self._boxes.add(self._layout, expected, pruned)
         for name, value in expected.items():
             classes = self._layout is None or name not in self._layout.outputs
-            sums = self.outputs.setdefault(name, _Sums(name, classes=classes))
+            classes = classes and name not in self._kinds.activations
+            sums = self.outputs.setdefault(name, _Sums(name, classes=classes, texts=not self._kinds.tokens))
             sums.answers.add(value, pruned[name])
             if name in self._decisions:
                 continue
@@ -337,9 +343,9 @@ class _Totals:
 class _Sums:
     """The distances and answers of one output."""
 
-    def __init__(self, name: str, *, classes: bool = True) -> None:
+    def __init__(self, name: str, *, classes: bool = True, texts: bool = True) -> None:
         self._name = name
-        self.distances, self.answers = Distances(), Answers(name, classes=classes)
+        self.distances, self.answers = Distances(), Answers(name, classes=classes, texts=texts)
 
     def add(self, dense: Array, pruned: Array) -> None:
         """Add one run in which both networks answer alike.
