@@ -21,6 +21,7 @@ import re
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -42,8 +43,9 @@ COMMANDS = ("inspect", *(f"prune {effort}" for effort in EFFORTS), "apply", "eva
 FORMS = ("text", "json")
 RUNS = tuple((c, f) for c in COMMANDS for f in FORMS if (c, f) != ("prune balanced", "text"))
 TARGET = "macs=0.7"
-BATCHES = 6
+BATCHES = 4
 
+_FAULT = "FAULT: "
 _FAULT = "FAULT: "
 _FAULT = "FAULT: "
 _FAULT = "FAULT: "
@@ -128,14 +130,19 @@ def zoo_files(entry: Entry, folder: Path, batches: int = BATCHES) -> Files:
     files = Files(folder / "dense.onnx", folder / "data", folder)
     model = refill(read_skeleton(ZOO / "skeletons" / f"{entry.name}.onnx.xz"))
     onnx.save(model, files.model)
+    write_inputs(model, entry.shapes(0), files.data, batches)
+    return files
+
+
+def write_inputs(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]], folder: Path, batches: int) -> None:
+    """Write made-up inputs of a network as data sets of ONNX."""
     for number in range(batches):
-        inputs = made_inputs(input_specs(model), entry.shapes(0), number)
-        batch = files.data / f"test_data_set_{number}"
+        inputs = made_inputs(input_specs(model), shapes, number)
+        batch = folder / f"test_data_set_{number}"
         batch.mkdir(parents=True)
         for place, (name, array) in enumerate(inputs.items()):
             tensor = onnx.numpy_helper.from_array(array, name)
             (batch / f"input_{place}.pb").write_bytes(tensor.SerializeToString())
-    return files
 
 
 def try_network(name: str, files: Files, runs: Sequence[tuple[str, str]] = RUNS) -> Iterator[Attempt]:
@@ -235,8 +242,18 @@ def prepare() -> None:
     comparison._PACE = Pace(precision=0.5, most_seconds=0.3)
 
 
-def _size(entry: Entry) -> int:
-    return count_parameters(read_skeleton(ZOO / "skeletons" / f"{entry.name}.onnx.xz"))
+def in_order(entries: Iterable[Entry]) -> list[Entry]:
+    """Return networks in the order of trials: one spelling of each before all second ones, small ones first.
+
+    A run that is broken off has then seen as many kinds of networks as it could.
+    """
+    seen: Counter[str] = Counter()
+    order = []
+    for entry in entries:
+        skeleton = read_skeleton(ZOO / "skeletons" / f"{entry.name}.onnx.xz")
+        order.append((seen[entry.architecture], count_parameters(skeleton), entry.name, entry))
+        seen[entry.architecture] += 1
+    return [entry for *_, entry in sorted(order)]
 
 
 def main() -> int:
@@ -249,8 +266,7 @@ def main() -> int:
     attempts: dict[str, list[Attempt]] = {}
     for attempt in read_attempts(arguments.out) if arguments.out.exists() else ():
         attempts.setdefault(attempt.network, []).append(attempt)
-    # Those that take long come last.
-    for entry in sorted(read_entries(ZOO / "zoo.json"), key=_size):
+    for entry in in_order(read_entries(ZOO / "zoo.json")):
         wanted = any(fnmatchcase(entry.name, pattern) for pattern in arguments.names)
         if not wanted or (entry.name in attempts and not arguments.again):
             continue

@@ -5,6 +5,7 @@ Where a network decides (`model.decisions`), they are taken with the decisions o
 saturates or decides is compared before it as well.
 
 What the outputs say is compared as it is, without anything given: how often classes, regions, boxes and text agree.
+Hidden states and embeddings say none of these, and token by token is no text (`output_kinds`).
 Outputs [samples, classes] also take the mean Kullback-Leibler divergence KL(softmax d ‖ softmax p) in nats; an output
 that already holds probabilities is not normalised a second time.
 """
@@ -28,6 +29,7 @@ from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.decided_runs import DecidedRuns, DecidedValues
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
+from onnx_subprune.evaluate.output_kinds import OutputKinds
 from onnx_subprune.formatting import html_table
 from onnx_subprune.model import Runtime, check_model, run
 from onnx_subprune.model.compared_models import seeded
@@ -54,7 +56,8 @@ class OutputFidelity:
         iou: mean intersection over union of the classes of a map.
         boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
             over union of at least a half. Of both models boxes count that score at least a quarter.
-        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
+        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out; None for
+            networks that read token ids.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
 
@@ -219,7 +222,7 @@ def fidelity(
         )
     batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     decided = DecidedRuns(dense, pruned, runtime, outputs_at)
-    totals = _Totals(decided.decisions, outputs_at)
+    totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at)
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)
@@ -245,12 +248,14 @@ class _Totals:
 
     Args:
         decisions: tensors without distances.
+        kinds: what the outputs are not.
         named: the only tensors with distances, where there are any.
 
     """
 
-    def __init__(self, decisions: frozenset[str], named: Sequence[str]) -> None:
+    def __init__(self, decisions: frozenset[str], kinds: OutputKinds, named: Sequence[str]) -> None:
         self._decisions = decisions
+        self._kinds = kinds
         self._named = frozenset(named)
         self.outputs: dict[str, _Sums] = {}
         self._points: dict[str, Distances] = {}
@@ -266,7 +271,8 @@ class _Totals:
             self._boxes.add(self._layout, expected, pruned)
         for name, value in expected.items():
             classes = self._layout is None or name not in self._layout.outputs
-            sums = self.outputs.setdefault(name, _Sums(name, classes=classes))
+            classes = classes and name not in self._kinds.activations
+            sums = self.outputs.setdefault(name, _Sums(name, classes=classes, texts=not self._kinds.tokens))
             sums.answers.add(value, pruned[name])
             if name in self._decisions or (self._named and name not in self._named):
                 continue
@@ -305,9 +311,9 @@ def _check_shapes(name: str, dense: Array, pruned: Array) -> None:
 class _Sums:
     """The distances and answers of one output."""
 
-    def __init__(self, name: str, *, classes: bool = True) -> None:
+    def __init__(self, name: str, *, classes: bool = True, texts: bool = True) -> None:
         self._name = name
-        self.distances, self.answers = Distances(), Answers(name, classes=classes)
+        self.distances, self.answers = Distances(), Answers(name, classes=classes, texts=texts)
 
     def add(self, dense: Array, pruned: Array) -> None:
         """Add one run in which both networks answer alike.
