@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -88,12 +88,7 @@ def evaluate(
                 threads=threads,
             )
         )
-        if metric not in _METRICS:
-            raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
-        if window is not None and metric != "perplexity":
-            raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
-        if outputs_at and metric != "fidelity":
-            raise OptionError(f"expected --outputs-at with the metric fidelity only, found '{metric}'; leave it out")
+        _check(metric, {"--window": window, "--outputs-at": outputs_at})
         with screen.progress() as progress:
             measured, values, table = _METRICS[metric](models, _Source(data, window, progress), options)
         entries = [
@@ -101,6 +96,18 @@ def evaluate(
         ]
         document = {"format": "onnx_subprune.eval/1", "metric": metric, "data": data, "models": entries}
         screen.show(document, table)
+
+
+_ONLY = {"--window": "perplexity", "--outputs-at": "fidelity"}
+"""Options that belong to one metric."""
+
+
+def _check(metric: str, given: Mapping[str, object]) -> None:
+    if metric not in _METRICS:
+        raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
+    for flag, value in given.items():
+        if value not in (None, []) and metric != _ONLY[flag]:
+            raise OptionError(f"expected {flag} with the metric {_ONLY[flag]} only, found '{metric}'; leave it out")
 
 
 def _entry(value: Any, first: Any) -> dict[str, Any]:

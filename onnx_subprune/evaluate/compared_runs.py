@@ -86,10 +86,10 @@ class ReferenceNetwork:
 
     @cached_property
     def decision_types(self) -> dict[str, int]:
-        """Element types (`TensorProto.DataType`) of the decisions by name."""
+        """Element types (`TensorProto.DataType`) of the decisions by name, those that are tensors."""
         decisions = {decision.tensor for decision in self.comparisons.decisions}
-        outputs = self._session.get_outputs()
-        return {value.name: _element_type(value.type) for value in outputs if value.name in decisions}
+        tensors = [value for value in self._session.get_outputs() if value.type.startswith("tensor(")]
+        return {value.name: _element_type(value.type) for value in tensors if value.name in decisions}
 
     def run(self, feeds: Mapping[str, Array]) -> ReferenceRun:
         """Run the network once.

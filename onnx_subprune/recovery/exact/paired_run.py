@@ -68,14 +68,7 @@ class PairedRun:
         settings: Settings,
     ) -> None:
         self._stores = (Store(settings.max_bytes), Store(settings.max_bytes))
-        decisions = [decision.tensor for decision in comparisons_of(networks.dense).decisions]
-        self._dense, self._pruned = (
-            Segments(model, store, providers=settings.providers, threads=settings.threads, given=given)
-            for model, store, given in zip(
-                (networks.dense, networks.pruned), self._stores, ((), decisions), strict=True
-            )
-        )
-        self._dense.expect(decisions)
+        self._dense, self._pruned = _side_by_side(networks, self._stores, settings)
         self._restrict = networks.restrict
         self._targets = Targets(networks.dense, networks.restrict, surroundings)
         self._scratch = networks.scratch
@@ -288,7 +281,7 @@ class PairedRun:
 
     def _hand_over_decisions(self, read: Sequence[str]) -> None:
         """Give the pruned network the decisions of the dense one that tensors depend on, all batches of them."""
-        while names := self._pruned.lacking(read):
+        while self._portions and (names := self._pruned.lacking(read)):
             for batch, values in enumerate(self._dense.advance(names)):
                 self._pruned.give(values, batch, self._restrict)
 
@@ -307,6 +300,17 @@ class PairedRun:
         number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
         away = number % held == held - 1
         return ~away, away
+
+
+def _side_by_side(networks: Networks, stores: tuple[Store, Store], settings: Settings) -> tuple[Segments, Segments]:
+    """Return both networks before their first node; the pruned one will be given what the dense one decides."""
+    decisions = [decision.tensor for decision in comparisons_of(networks.dense).decisions]
+    dense, pruned = (
+        Segments(model, store, providers=settings.providers, threads=settings.threads, given=given)
+        for model, store, given in zip((networks.dense, networks.pruned), stores, ((), decisions), strict=True)
+    )
+    dense.expect(decisions)
+    return dense, pruned
 
 
 def _refined(step: Step, sums: tuple[Pairs, Pairs], rounding: float) -> list[Refined]:
