@@ -29,6 +29,7 @@ from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
 from onnx_subprune.network.verify import agree, verify
 from onnx_subprune.options import AUTO, Options
+from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.progress import Watch, begin, phase
 from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
@@ -61,7 +62,7 @@ def factorise(
 
     Raises:
         ModelError, DataError, OptionError: the input is at fault.
-        TargetError: the target cannot be met.
+        TargetError: the target cannot be met, or what came out does not meet it.
         InternalError: the result failed verification.
 
     """
@@ -81,6 +82,7 @@ def factorise(
     warnings = few_row_warnings(statistics, cut)
     factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
+    check_reached(options.target, analysis.cost, pruned, removes=any(layer.rank is not None for layer in ranked))
     return Factorisation(
         model=factorised_model,
         target=options.target,
