@@ -27,8 +27,9 @@ from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Choice, choose, choose_again
 from onnx_subprune.planning.drop_search import fall_of, smallest_network
-from onnx_subprune.planning.latency import fast_widths, missed_target, timed_shapes
+from onnx_subprune.planning.latency import check_latency, fast_widths, timed_shapes
 from onnx_subprune.planning.loss_curves import rank_groups
+from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import Watch, begin, phase
@@ -36,6 +37,9 @@ from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, re
 from onnx_subprune.result import Result
 
 _logger = logging.getLogger(__name__)
+
+_CHOICES = 2
+"""So often other widths are chosen where the finished network takes too long."""
 
 __all__ = ["Analysis", "Result", "analyse", "apply", "calibrate", "prune"]
 
@@ -63,7 +67,7 @@ def prune(
 
     Raises:
         ModelError, DataError, OptionError: the input is at fault.
-        TargetError: the target cannot be met.
+        TargetError: the target cannot be met, or what came out does not meet it.
         InternalError: the result failed verification.
 
     """
@@ -93,12 +97,15 @@ def prune(
         )
         result = _with_latency(study, replace(result, drop=smallest.drop))
     else:
-        choice = choose(study)
-        result = _with_latency(study, _carry_out(study, choice, warnings))
-        if result.latency is not None and (again := choose_again(study, choice.plan, result.latency)):
+        result = _with_latency(study, _carry_out(study, choose(study), warnings))
+        for _ in range(_CHOICES):
+            again = None if result.latency is None else choose_again(study, result.plan, result.latency)
+            if again is None:
+                break
             result = _with_latency(study, _carry_out(study, again, warnings))
+        check_reached(options.target, result.dense, result.pruned, removes=result.plan.removes)
     if result.latency is not None:
-        result = replace(result, warnings=(*result.warnings, *missed_target(result.plan, result.latency)))
+        check_latency(options, result.latency)
     return replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures_losses else "consumers")
 
 

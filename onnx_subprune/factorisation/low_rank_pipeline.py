@@ -33,6 +33,7 @@ from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
 from onnx_subprune.network.verify import agree, verify
 from onnx_subprune.options import AUTO, Options
+from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.progress import Watch, begin, phase
 from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
@@ -67,7 +68,7 @@ def factorise(
 
     Raises:
         ModelError, DataError, OptionError: the input is at fault.
-        TargetError: the target cannot be met.
+        TargetError: the target cannot be met, or what came out does not meet it.
         InternalError: the result failed verification.
 
     """
@@ -89,6 +90,7 @@ def factorise(
     with made_up(made=dataset is None):
         factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
+    check_reached(options.target, analysis.cost, pruned, removes=any(layer.rank is not None for layer in ranked))
     return Factorisation(
         model=factorised_model,
         target=options.target,

@@ -14,9 +14,9 @@ from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.named_outputs import written
 from onnx_subprune.plan import Plan
 from onnx_subprune.structure import Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied
-from onnx_subprune.subspace import Correction, Factors, Rescaling
+from onnx_subprune.subspace import Correction, Factors, Rescaling, corrected
 
-__all__ = ["dense_copy", "factorised", "references", "restructured", "shrink"]
+__all__ = ["dense_copy", "factorised", "pruned_bare", "references", "restructured", "shrink"]
 
 Keeps: TypeAlias = Mapping[Atom, np.ndarray]
 
@@ -110,6 +110,25 @@ def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.Mo
     keeps = plan.keeps(masked)
     passes.Mandatory(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
     return shrunk, written(masked.graph, analysis.normalised, analysis.scratch)
+
+
+def pruned_bare(analysis: Analysis, widths: Mapping[str, int], *, biased: bool) -> onnx.ModelProto:
+    """Return the network with the first units of every group: what any network of these widths costs and takes.
+
+    Args:
+        analysis: of the dense network.
+        widths: units that groups keep, by name; the others stay whole.
+        biased: whether it has the biases that recovery adds, of ones.
+
+    """
+    bare = restructured(analysis)
+    keeps = {
+        group.atom: np.arange(group.size) < widths[group.name]
+        for group in bare.prunable
+        if widths.get(group.name, group.size) < group.size
+    }
+    given = corrected(bare, keeps) if biased else []
+    return shrink(analysis.normalised, bare, keeps, biased=given, scratch=analysis.scratch)
 
 
 def factorised(analysis: Analysis, factors: Mapping[str, Callable[[Layer], Factors]]) -> onnx.ModelProto:

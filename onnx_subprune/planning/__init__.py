@@ -7,12 +7,13 @@ from onnx_subprune.planning.latency import (
     FastWidths,
     LatencyMet,
     LatencyMeter,
+    check_latency,
     fast_widths,
-    missed_target,
     misses_target,
     timed_shapes,
 )
 from onnx_subprune.planning.loss_curves import rank_groups
+from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.planning.width_multiples import WidthMultiples, fast_multiples, known_multiples, with_multiples
@@ -28,6 +29,8 @@ __all__ = [
     "Study",
     "WidthMultiples",
     "allocate",
+    "check_latency",
+    "check_reached",
     "choose",
     "choose_again",
     "dead_groups",
@@ -38,7 +41,6 @@ __all__ = [
     "known_multiples",
     "make_plan",
     "measure_losses",
-    "missed_target",
     "misses_target",
     "rank_groups",
     "relative_cost",

@@ -19,6 +19,7 @@ from onnx_subprune.options import Target
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.allocation import allocate, feasible, make_plan, relative_cost
 from onnx_subprune.planning.latency import LatencyMet, LatencyMeter, misses_target
+from onnx_subprune.planning.measured_cost import within_measured
 from onnx_subprune.planning.study import SHARED_TARGETS, Study
 from onnx_subprune.planning.trials import Trials
 from onnx_subprune.progress import begin, phase
@@ -69,10 +70,13 @@ def choose(study: Study) -> Choice:
     if study.meter is not None and options.target.value < 1.0:
         allocation, warnings = _within_latency(study, study.meter, name), study.meter.warnings
     else:
-        widths, warnings = allocate(structure, study.curves, options.target, name)
-        allocation = _Allocation(widths)
+        shared = within_measured(
+            lambda target: allocate(structure, study.curves, target, name), study.analysis, options
+        )
+        allocation, warnings = _Allocation(shared.widths), shared.warnings
         if study.measures_losses:
-            allocation = _best_of_trials(study, widths, relative_cost(structure, options.target), options.target.value)
+            cost = relative_cost(structure, options.target)
+            allocation = _best_of_trials(study, shared.widths, cost, shared.limit)
     emptied = [group for group, width in allocation.widths.items() if not width]
     if emptied and options.target.kind in SHARED_TARGETS:
         warnings.append(f"removed as a whole for {options.target}: {', '.join(emptied)}")
