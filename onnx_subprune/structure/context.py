@@ -202,13 +202,15 @@ class Context:
         """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
         freeze(dim, f"{label(node)} {does}")
 
-    def normalise(self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None) -> None:
+    def normalise(
+        self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None, does: str = "normalises"
+    ) -> None:
         """Note that a node takes statistics over `axes` of its first input: they shrink only where the user asks."""
         if self.prune_normalised:
             self.note(Statistic(node, tuple(axes.items())))
             return
         for dim in axes.values():
-            freeze(dim, f"{what or label(node)} normalises over this axis; --prune-normalised lets it shrink")
+            freeze(dim, f"{what or label(node)} {does} over this axis; --prune-normalised lets it shrink")
 
     def computed_axis(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
         """Return a new axis whose entries the node computes by itself: none of them can be left out."""
