@@ -64,13 +64,14 @@ from onnx_subprune.model.temporary import TemporaryFolder, sweep
 folder = TemporaryFolder(Path(sys.argv[1]))
 child = os.fork()
 if not child:
-    sys.exit()
+    folder.close()
+    os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 sweep(folder.path.parent)
 print(folder.path.exists())
 """
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "True\n"
     assert not list(tmp_path.iterdir())
 
 
