@@ -220,9 +220,9 @@ def fidelity(
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
-    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     decided = DecidedRuns(dense, pruned, runtime, outputs_at)
     totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at)
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)

@@ -53,7 +53,7 @@ class TemporaryFolder:
         parent = Path(tempfile.gettempdir()) if parent is None else parent
         sweep(parent)
         self.path, lock = _made(parent)
-        self._close = weakref.finalize(self, register(partial(_remove, self.path, lock)))
+        self._close = weakref.finalize(self, register(partial(_remove, self.path, lock, os.getpid())))
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
@@ -122,7 +122,9 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _remove(folder: Path, lock: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path, lock: int, owner: int) -> None:
+    # A process that the owner forks has this object too, and ends earlier.
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # it may be closed
         os.close(lock)

@@ -79,7 +79,7 @@ def test_a_terminal_takes_every_name_for_letters(cli: Cli, folder: Path) -> None
         # A name begins no line: what stands there could be taken for the program's own words.
         assert sum(line.startswith("error: ") for line in said.err.splitlines()) == (code in (1, 3)), words
         if said.out and "--json" not in words:
-            assert r"\x1b[31m" in said.out
+            assert r"\x1b" in said.out
     for page in ("i.html", "r.html"):
         text = (folder / page).read_text(encoding="utf-8")
         assert strange(text) == set()

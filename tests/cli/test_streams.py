@@ -29,7 +29,7 @@ def test_a_reader_that_has_seen_enough(model: Path) -> None:
 def test_a_full_disk_behind_stdout(model: Path) -> None:
     said = shell('"$@" > /dev/full', "inspect", model)
     assert said.returncode == 1
-    assert said.stderr == "error: cannot print the result: No space left on device; all files are written\n"
+    assert said.stderr == "error: cannot print the result: No space left on device; send it to a place with room\n"
 
 
 def test_streams_that_were_closed_from_the_start(model: Path, tmp_path: Path) -> None:

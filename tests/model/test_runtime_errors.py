@@ -16,7 +16,7 @@ HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '
 
 
 def refusal(text: str, **feeds: Any) -> str:
-    session = open_session(onnx.parser.parse_model(HEAD + text), quiet=True)
+    session = open_session(onnx.parser.parse_model(HEAD + text))
     with pytest.raises((DataError, ModelError)) as caught:
         run(session, feeds)
     return runtime_reason(caught.value)

@@ -56,6 +56,25 @@ def test_a_folder_goes_when_it_is_closed_or_forgotten(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_forked_process_does_not_take_the_folder_with_it(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from onnx_subprune.model.temporary import TemporaryFolder, sweep
+folder = TemporaryFolder(Path(sys.argv[1]))
+child = os.fork()
+if not child:
+    folder.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+sweep(folder.path.parent)
+print(folder.path.exists())
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "True\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_folder_of_temporary_files_is_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with TemporaryFolder() as path:
