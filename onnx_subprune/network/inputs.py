@@ -33,7 +33,7 @@ __all__ = [
 Feeds: TypeAlias = dict[str, np.ndarray]
 
 _SCARCE = 4
-"""With fewer rows per feature, errors on samples that weights were fitted to are less than six tenths of the true ones."""
+"""With fewer rows per feature, errors on samples that weights were fitted to are below six tenths of the true ones."""
 
 
 def prepare(

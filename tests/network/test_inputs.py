@@ -68,7 +68,9 @@ def test_statistics_belong_to_the_model_and_are_complete(
         check_pruning_statistics(replace(statistics, grams=rest), analysis, "do this instead")
 
 
-@pytest.mark.parametrize(("samples_used", "recovery", "seen"), [(32, "exact", 32), (31, "exact", 25), (31, "channel", 31)])
+@pytest.mark.parametrize(
+    ("samples_used", "recovery", "seen"), [(32, "exact", 32), (31, "exact", 25), (31, "channel", 31)]
+)
 def test_samples_held_out_have_no_part_in_statistics_of_few_rows(
     model: onnx.ModelProto, samples: dict[str, np.ndarray], samples_used: int, recovery: str, seen: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""Fewer samples than features: what least squares return exactly on samples they have seen does not look free to remove."""
+"""Fewer samples than features: what least squares return exactly on samples they have seen is not free to remove."""
 
 from __future__ import annotations
 
