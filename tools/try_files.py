@@ -7,8 +7,8 @@ of `prune` for that model alone. Each model goes through `inspect` and, plainly 
 `prune --target macs=0.7`, `eval --metric fidelity` and `bench`, on one thread. What a run gave is kept in
 FOLDER/NAME.tried.json, which a later call reads instead; the Markdown table of all goes to stdout.
 
-The cost is the processor time of `prune`, without the start of Python, over that of plain inference of the same samples.
-Processor time is also what `--limit` counts: other programs beside it do not add to it.
+The cost is the processor time of `prune`, without the start of Python, over that of plain inference of the same
+samples. Processor time is also what `--limit` counts: other programs beside it do not add to it.
 """
 
 from __future__ import annotations
