@@ -55,6 +55,8 @@ _MISFIT = "the inputs do not fit the model: "
 _FAILED = "ONNX Runtime failed while running the model: "
 _FIRST_WITH_FOLDERS = (1, 21)
 _UNKNOWN_OPERATOR = "is not a registered function/op"
+_FUSED_SUM = "ConvAddActivationFusion"
+_LOST_OUTPUT = "Failed to find node output"
 
 # The package has told ONNX Runtime so in the environment; one that was imported before the package has not seen it.
 if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false"):
@@ -206,7 +208,7 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
     accelerated = wanted != [_CPU]
     try:
         with _quiet_loading() if accelerated else contextlib.nullcontext():
-            session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
+            session = _started(source, options, wanted)
     except ort_errors.NotImplemented as error:
         names = ", ".join(wanted)
         raise ModelError(
@@ -224,6 +226,22 @@ def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str])
             "install its driver and libraries, or ask for another"
         )
     return session
+
+
+def _started(source: bytes | str, options: ort.SessionOptions, wanted: list[str]) -> ort.InferenceSession:
+    """Return a session; where ONNX Runtime fuses a sum with two Convs and loses the output of one, without that fusion.
+
+    That happens where a tensor inside is an output: networks are opened so to be compared, calibrated and fitted.
+    """
+    try:
+        return ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
+    except Exception as error:
+        if _LOST_OUTPUT not in str(error):
+            raise
+        logger.info("opened without %s, which lost an output: %s", _FUSED_SUM, runtime_reason(error))
+        return ort.InferenceSession(
+            source, options, providers=wanted, enable_fallback=0, disabled_optimizers=[_FUSED_SUM]
+        )
 
 
 def _refusal(error: Exception, wanted: list[str]) -> Exception:
