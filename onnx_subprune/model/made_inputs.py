@@ -6,7 +6,7 @@ language models that calibration data leaves out.
 | input                                            | value                                             |
 |--------------------------------------------------|---------------------------------------------------|
 | integer or bool `*mask*`, any `attention_mask`    | ones                                              |
-| `position_ids`                                   | 0 .. t - 1                                        |
+| `position_ids`, `cache_position`                 | 0 .. t - 1                                        |
 | `token_type_ids`, `use_cache_branch`             | zeros                                             |
 | integer `*length*`, `*lens*`                     | the length that they count                        |
 | `seqlens_k`, as ONNX Runtime's attention reads it | the length less one                               |
@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model.session import InputSpec, concrete_shapes
 
-__all__ = ["BETTER_INPUTS", "is_past", "known_value", "made_inputs", "made_shapes", "plausible_shapes"]
+__all__ = [
+    "BETTER_INPUTS",
+    "counted_length",
+    "counts_lengths",
+    "is_past",
+    "known_value",
+    "made_inputs",
+    "made_shapes",
+    "plausible_shapes",
+]
 
 BETTER_INPUTS = "give sizes that suit the model with --input-shapes, or real inputs with --data or --calib"
 """What a user can do where a network refuses inputs that are made up."""
@@ -171,8 +180,8 @@ def made_inputs(specs: Sequence[InputSpec], shapes: Shapes, seed: int | None = 0
         # Drawn even where the value is known: what other inputs get must not depend on the table.
         plain = _zeros(shape, spec.dtype) if generator is None else _drawn(spec, shape, generator)
         known = known_value(spec, shape)
-        if known is None and _counts(spec):
-            known = np.full(shape, _counted(spec, specs, shapes))
+        if known is None and counts_lengths(spec):
+            known = np.full(shape, counted_length(spec, specs, shapes))
         made[spec.name] = plain if known is None else known.astype(spec.dtype)
     return made
 
@@ -205,14 +214,15 @@ def known_value(spec: InputSpec, shape: Shape) -> Array | None:
         return np.zeros(shape)
     if name == "attention_mask" or (spec.dtype.kind in "biu" and _MASK.search(name)):
         return np.ones(shape)
-    if name == "position_ids" and shape:
+    if name in ("position_ids", "cache_position") and shape:
         return np.broadcast_to(np.arange(shape[-1]), shape)
     if _is_float(spec.dtype) and (spec.shape in ((), (1,)) or (len(spec.shape) == 1 and _FACTOR.search(name))):
         return np.ones(shape)
     return None
 
 
-def _counts(spec: InputSpec) -> bool:
+def counts_lengths(spec: InputSpec) -> bool:
+    """Whether an input's name and type say that it counts the length of another."""
     return spec.dtype.kind in "iu" and len(spec.shape) <= 1 and _LENGTH.search(_snake(spec)) is not None
 
 
@@ -220,8 +230,15 @@ def _snake(spec: InputSpec) -> str:
     return spec.name.lower().replace("seqlens", "seq_lens")
 
 
-def _counted(spec: InputSpec, specs: Sequence[InputSpec], shapes: Shapes) -> int:
-    """Return the length that an input counts: of the input that its name starts with, else of the first sequence."""
+def counted_length(spec: InputSpec, specs: Sequence[InputSpec], shapes: Shapes) -> int:
+    """Return the length that an input counts: of the input that its name starts with, else of the first sequence.
+
+    Args:
+        spec: of the input.
+        specs: of all inputs.
+        shapes: of the inputs as far as they are known, by name.
+
+    """
     name = spec.name.lower()
     sized = {other.name: tuple(shapes[other.name]) for other in specs if other.name in shapes}
     past = _past_length(specs, sized)
