@@ -22,8 +22,8 @@ from onnx_subprune.errors import InternalError, OptionError
 from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ranks, spectrum_of, tap_of_layer
 from onnx_subprune.factorisation.result import Factorisation
-from onnx_subprune.model import constant_values
-from onnx_subprune.network.analysis import Analysis, ModelSource
+from onnx_subprune.model import constant_values, has_half, in_float32, widened
+from onnx_subprune.network.analysis import Analysis, ModelSource, take_apart
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.network.named_outputs import drop_unread
@@ -31,7 +31,7 @@ from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
-from onnx_subprune.network.verify import agree, verify
+from onnx_subprune.network.verify import agree, check_normalised, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.progress import Watch, begin, phase
@@ -172,17 +172,36 @@ def _calibrate(
 def _carry_out(
     analysis: Analysis, ranked: Sequence[RankedLayer], spectra: Mapping[str, Spectrum], feeds: Feeds
 ) -> onnx.ModelProto:
-    """Write the layers at their ranks and verify: at full rank the network must equal the dense one."""
+    """Write the layers at their ranks and verify: at full rank the network must equal the dense one.
+
+    Two factors in half precision round more than the layer that they stand for, and a deep network adds that up: for it
+    layers of full rank are written, and held to the dense ones, in float32.
+    """
     ranks = {layer.name: layer.rank for layer in ranked if layer.rank is not None}
     if not ranks:
         return dense_copy(analysis)
     full = {name: len(spectra[name].variances) for name in ranks}
-    if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds):
+    tolerance = check_normalised(analysis, feeds)
+    exact = _in_float32(analysis)
+    if not agree(exact, lambda: (_write(exact, spectra, full), exact.model), widened(feeds), tolerance):
         raise InternalError(_MISREAD)
     model = _write(analysis, spectra, ranks)
     drop_unread(model, analysis.outputs_at)
     verify(model, analysis.model, feeds)
     return model
+
+
+def _in_float32(analysis: Analysis) -> Analysis:
+    """Return the analysis of the float32 twin of a network in half precision; any other analysis as it is."""
+    if not has_half(analysis.model):
+        return analysis
+    return take_apart(
+        in_float32(analysis.model),
+        analysis.input_shapes,
+        prune_normalised=analysis.prune_normalised,
+        sample=widened(analysis.sample),
+        outputs_at=analysis.outputs_at,
+    )
 
 
 def _write(analysis: Analysis, spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> onnx.ModelProto:

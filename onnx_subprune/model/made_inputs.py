@@ -53,6 +53,8 @@ _LENGTH = re.compile(r"(^|_)(seq)?(len|lens|length|lengths)(_|$)")
 _FACTOR = re.compile(r"scale|ratio|temperature")
 _IMAGE_SIZES = (1, 32, 64, 224)
 _LENGTHS = (1, 8, 16)
+# A second at 16 kHz: networks that take waves cut them short many times over.
+_WAVE = 16_000
 _IMAGE_RANK = 4
 _MOST_CHANNELS_LAST = 4
 
@@ -68,7 +70,13 @@ def is_past(name: str) -> bool:
 
 
 def made_shapes(
-    specs: Sequence[InputSpec], given: Shapes | None = None, *, image: int = 1, length: int = 1, empty: bool = True
+    specs: Sequence[InputSpec],
+    given: Shapes | None = None,
+    *,
+    image: int = 1,
+    length: int = 1,
+    wave: int | None = None,
+    empty: bool = True,
 ) -> dict[str, Shape]:
     """Return a shape for every input; axes of one name agree, and an attention mask covers the past and the tokens.
 
@@ -77,6 +85,7 @@ def made_shapes(
         given: shapes by input name.
         image: the size of open heights and widths.
         length: the size of other open axes past the first, channels and states left out: these are 1.
+        wave: the length of waves, floats [batch, length] or [batch, 1, length]; `length` where it is None.
         empty: whether keys and values of the past are empty; otherwise their open axis counts 1.
 
     Raises:
@@ -97,7 +106,7 @@ def made_shapes(
     free = [spec for spec in specs if spec.name not in given]
     # The mask comes last: its length is the sum of others.
     for spec in sorted(free, key=_is_attention_mask):
-        own = _open_sizes(spec, image, length, empty=empty)
+        own = _open_sizes(spec, image, length if wave is None or not _is_wave(spec) else wave, empty=empty)
         if _is_attention_mask(spec) and empty:
             own[-1] = _attended(specs, shapes, own[-1])
         axes = list(zip(spec.shape, own, strict=True))
@@ -124,6 +133,11 @@ def _open_sizes(spec: InputSpec, image: int, length: int, *, empty: bool) -> lis
     return [1] + [length] * (rank - 1) if rank else []
 
 
+def _is_wave(spec: InputSpec) -> bool:
+    one_channel = len(spec.shape) == 2 or (len(spec.shape) == 3 and spec.shape[1] == 1)
+    return one_channel and not isinstance(spec.shape[-1], int) and spec.dtype.kind == "f"
+
+
 def _is_attention_mask(spec: InputSpec) -> bool:
     return spec.name == "attention_mask" and len(spec.shape) > 1
 
@@ -143,7 +157,7 @@ def _past_length(specs: Sequence[InputSpec], shapes: Mapping[str, Shape]) -> int
 
 
 def plausible_shapes(specs: Sequence[InputSpec], given: Shapes | None = None) -> Iterator[dict[str, Shape]]:
-    """Yield shapes to try, each once: an empty past and 1 elsewhere, 1 everywhere, then larger images and lengths.
+    """Yield shapes to try, each once: an empty past and 1 elsewhere, 1 everywhere, larger sizes, then waves.
 
     Args:
         specs: the inputs of a model.
@@ -151,9 +165,10 @@ def plausible_shapes(specs: Sequence[InputSpec], given: Shapes | None = None) ->
 
     """
     seen = []
-    tries = [(1, 1, True), (1, 1, False), *((image, length, True) for image in _IMAGE_SIZES for length in _LENGTHS)]
-    for image, length, empty in tries:
-        shapes = made_shapes(specs, given, image=image, length=length, empty=empty)
+    tries: list[dict[str, Any]] = [{}, {"empty": False}]
+    tries += [{"image": image, "length": length} for image in _IMAGE_SIZES for length in _LENGTHS]
+    for sizes in (*tries, {"wave": _WAVE}):
+        shapes = made_shapes(specs, given, **sizes)
         if shapes not in seen:
             seen.append(shapes)
             yield shapes

@@ -11,7 +11,7 @@ import pytest
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import InputSpec, input_specs, measure_cost, node_macs, runnable_shapes
-from onnx_subprune.model.made_inputs import made_inputs, made_shapes
+from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
 
 
 def specs(inputs: str) -> list[InputSpec]:
@@ -112,6 +112,23 @@ def test_sizes_are_searched_where_one_is_refused() -> None:
     model = onnx.parser.parse_model(WINDOWS)
     assert runnable_shapes(model) == {"x": (1, 1, 32, 32)}
     assert runnable_shapes(model, {"x": (1, 1, 64, 16)}) == {"x": (1, 1, 64, 16)}
+
+
+@pytest.mark.parametrize(("declared", "found"), [
+    ("float[n, t] x", (1, 16_000)), ("float[n, 1, t] x", (1, 1, 16_000)),
+    ("float[n, t, 80] x", (1, 16, 80)), ("int64[n, t] x", (1, 16)), ("float[n, 3, h, w] x", (1, 3, 224, 224)),
+])  # fmt: skip
+def test_waves_alone_are_tried_at_a_second(declared: str, found: tuple[int, ...]) -> None:
+    *_, last = plausible_shapes(specs(declared))
+    assert last == {"x": found}
+
+
+def test_a_network_that_takes_waves_is_shown_at_a_second() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, 1, t] x) => (float[n, 2, u] y) <float[2, 1, 400] w> { y = Conv<strides = [320]>(x, w) }""")
+    del model.graph.initializer[:]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((2, 1, 400), np.float32), "w"))
+    assert runnable_shapes(model) == {"x": (1, 1, 16_000)}
 
 
 def test_the_reason_of_a_refusal_is_the_network_s_own() -> None:
