@@ -193,9 +193,7 @@ def test_half_precision(net, holds):
     holds(model, {"c1": 8})
 
 
-@pytest.mark.parametrize(
-    ("opset", "text"),
-    [(26, "i = BitCast <to=6> (h)\nm = Neg(i)\nr = BitCast <to=1> (m)"), (28, "r = SwiGLU <alpha=1.5> (h, h)")],
-)
+# SwiGLU is of opset 28, which the runtime refuses as a whole.
+@pytest.mark.parametrize(("opset", "text"), [(26, "i = BitCast <to=6> (h)\nm = Neg(i)\nr = BitCast <to=1> (m)")])
 def test_functions_that_the_runtime_has_no_kernel_for_yet(between, holds_by_definition, opset, text):
     holds_by_definition(between(text, opset=opset), {"c1": 8}, [])
