@@ -15,6 +15,7 @@ from onnx_subprune.errors import PlanError
 from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
@@ -195,6 +196,8 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
+    else:
+        network = replace(network, model=finish(network.model, analysis))
     restore_draws(network.model, analysis.model)
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:

@@ -22,6 +22,7 @@ from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ran
 from onnx_subprune.factorisation.result import Factorisation
 from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis, ModelSource
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
@@ -164,7 +165,7 @@ def _carry_out(
     full = {name: len(spectra[name].variances) for name in ranks}
     if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds):
         raise InternalError(_MISREAD)
-    model = _write(analysis, spectra, ranks)
+    model = finish(_write(analysis, spectra, ranks), analysis)
     verify(model, analysis.model, feeds)
     return model
 
