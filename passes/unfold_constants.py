@@ -182,7 +182,8 @@ class _Target:
 
 
 def _names(graph: onnx.GraphProto) -> Iterable[str]:
-    yield from (value.name for value in (*graph.input, *graph.initializer))
+    yield from (value.name for value in graph.input)
+    yield from (tensor.name for tensor in graph.initializer)
     yield from (name for node in graph.node for name in (*node.input, *node.output))
 
 
