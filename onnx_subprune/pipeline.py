@@ -16,6 +16,7 @@ from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
 from onnx_subprune.network.named_outputs import drop_unread
@@ -215,8 +216,9 @@ def _finish(
     analysis, options = calibrated.analysis, calibrated.options
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
-    if plan.removes:
+    else:
         drop_unread(network.model, analysis.outputs_at)
+        network = replace(network, model=finish(network.model, analysis))
     restore_draws(network.model, analysis.model)
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:

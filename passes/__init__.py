@@ -22,6 +22,7 @@ from onnx_subprune.passes.shrink import Shrink
 from onnx_subprune.passes.skip_concat import SkipConcat
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
+from onnx_subprune.passes.unfold_constants import unfold_constants
 from onnx_subprune.passes.unpack_projections import UnpackProjections
 from onnx_subprune.passes.wiring import in_memory, overridable_initializers
 
@@ -55,5 +56,6 @@ __all__ = [
     "inline_functions",
     "overridable_initializers",
     "read_stamp",
+    "unfold_constants",
     "write_stamp",
 ]

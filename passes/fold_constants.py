@@ -31,12 +31,12 @@ from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import drop_nodes, is_number, is_readable, is_sorted, protected_names, read_values
 from onnx_subprune.structure import is_float
 
-__all__ = ["FoldConstants", "evaluate"]
+__all__ = ["NEVER", "FoldConstants", "evaluate"]
 
 _logger = logging.getLogger(__name__)
 
 _WEIGHT_CHAIN = frozenset({"Identity", "Transpose", "Cast"})
-_NEVER = frozenset(
+NEVER: Collection[str] = frozenset(
     {
         *("Bernoulli", "Dropout", "Multinomial"),
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
@@ -45,6 +45,7 @@ _NEVER = frozenset(
         *("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"),
     }
 )
+"""Operators that are not evaluated."""
 _FLOATS = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
 )
@@ -132,7 +133,7 @@ class FoldConstants(Pass):
 def _is_candidate(node: gs.Node, protected: frozenset[str]) -> bool:
     return (
         (node.domain or "") in ("", "ai.onnx")
-        and node.op not in _NEVER
+        and node.op not in NEVER
         and any(tensor.name for tensor in node.inputs)
         and not any(tensor.name in protected for tensor in node.outputs)
         and not any(isinstance(value, gs.Graph) for value in node.attrs.values())

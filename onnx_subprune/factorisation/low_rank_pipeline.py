@@ -24,6 +24,7 @@ from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ran
 from onnx_subprune.factorisation.result import Factorisation
 from onnx_subprune.model import constant_values, has_half, in_float32, widened
 from onnx_subprune.network.analysis import Analysis, ModelSource, take_apart
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
 from onnx_subprune.network.named_outputs import drop_unread
@@ -185,7 +186,7 @@ def _carry_out(
     exact = _in_float32(analysis)
     if not agree(exact, lambda: (_write(exact, spectra, full), exact.model), widened(feeds), tolerance):
         raise InternalError(_MISREAD)
-    model = _write(analysis, spectra, ranks)
+    model = finish(_write(analysis, spectra, ranks), analysis)
     drop_unread(model, analysis.outputs_at)
     verify(model, analysis.model, feeds)
     return model

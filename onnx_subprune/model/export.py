@@ -20,7 +20,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.errors import InternalError
 from onnx_subprune.model.attributes import same_constant, same_tensor, stored_tensor, write_attributes
 from onnx_subprune.model.origin import Origin, node_key
-from onnx_subprune.model.protos import assign, constant_tensor, graphs
+from onnx_subprune.model.protos import assign, constant_tensor, graphs, is_external, sparse_if_smaller
 from onnx_subprune.model.stored import Scratch
 from onnx_subprune.model.values import Declared, decoded_shape, new_info, patched_info
 
@@ -201,10 +201,18 @@ class _Writer:
             if unchanged:
                 self.target.sparse_initializer.add().CopyFrom(sparse)
             elif constant is not None:
-                self.target.initializer.append(self._stored(constant, sparse.values))
+                self._write_changed(self._stored(constant, sparse.values))
         if self.rules.free_initializers:
             new = [tensor for name, tensor in self.constants.items() if not self.origin.stores(name)]
             self.target.initializer.extend(self._stored(tensor) for tensor in new)
+
+    def _write_changed(self, tensor: onnx.TensorProto) -> None:
+        """Write what was stored sparsely, and has changed, in the smaller of both ways."""
+        sparse = None if is_external(tensor) else sparse_if_smaller(tensor)
+        if sparse is None:
+            self.target.initializer.append(tensor)
+        else:
+            self.target.sparse_initializer.append(sparse)
 
     def _write_initializer(self, name: str, original: onnx.TensorProto) -> None:
         constant = self.constants.get(name)

@@ -28,6 +28,7 @@ __all__ = [
     "one_line",
     "references",
     "serialised",
+    "sparse_if_smaller",
     "tensor_bytes",
     "tensors",
 ]
@@ -187,6 +188,30 @@ def dense(sparse: onnx.SparseTensorProto) -> NDArray[Any]:
     else:
         result[tuple(indices.T)] = values
     return result
+
+
+def sparse_if_smaller(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
+    """Return a tensor by its values other than zero and their linear indices; None where that is not smaller.
+
+    Args:
+        tensor: of numbers.
+
+    >>> values = np.zeros((4, 4), np.float32)
+    >>> values[1, 2] = 5
+    >>> sparse_if_smaller(onnx.numpy_helper.from_array(values, "w")).indices.int64_data
+    [6]
+    >>> sparse_if_smaller(onnx.numpy_helper.from_array(values + 1, "w")) is None
+    True
+
+    """
+    values = onnx.numpy_helper.to_array(tensor)
+    indices = np.flatnonzero(values)
+    if indices.size * (values.itemsize + indices.itemsize) >= values.nbytes:
+        return None
+    kept = onnx.numpy_helper.from_array(values.ravel()[indices], tensor.name)
+    kept.doc_string = tensor.doc_string
+    places = onnx.helper.make_tensor("", onnx.TensorProto.INT64, indices.shape, indices)
+    return onnx.helper.make_sparse_tensor(kept, places, list(tensor.dims))
 
 
 def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 from onnx_subprune.errors import TargetError
 from onnx_subprune.model import Cost
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.rewrite import pruned_bare
 from onnx_subprune.options import Options, Target
 
@@ -126,7 +127,7 @@ def _is_exact(analysis: Analysis) -> bool:
 
 def _written_share(analysis: Analysis, options: Options, widths: Mapping[str, int]) -> float:
     """Return the share of its cost that the dense network is left with at these widths."""
-    model = pruned_bare(analysis, widths, biased=options.recovery != "none")
+    model = finish(pruned_bare(analysis, widths, biased=options.recovery != "none"), analysis)
     share = share_of(options.target, analysis.cost, analysis.measure_cost(model))
     assert share is not None
     return share

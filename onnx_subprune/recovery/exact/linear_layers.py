@@ -257,8 +257,9 @@ class _Finder:
             return f"what its activation '{activation}' reads is out of sight"
         weight = self._views.of(node.input[1])
         if weight is None:
-            if node.op_type not in ("MatMul", "FusedMatMul"):
-                return "its weight is computed"
+            absence = self._views.absence(node.input[1])
+            if node.op_type not in ("MatMul", "FusedMatMul") or "sparse" in absence:
+                return absence
             return "" if self._views.of(node.input[0]) is None else "its weight is the first operand of the product"
         return self._refusal(node, weight) or self._linear(node, weight)
 

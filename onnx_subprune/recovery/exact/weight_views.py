@@ -52,6 +52,7 @@ class Views:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._stored = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._sparse = {tensor.values.name for tensor in model.graph.sparse_initializer}
         self._readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
         self._links: dict[str, Link[str]] = {}
         for node in model.graph.node:
@@ -70,6 +71,11 @@ class Views:
             return None
         tensor = self._stored[chain.stored]
         return View(tensor, chain.perm(len(tensor.dims)), (int(tensor.data_type), *chain.dtypes))
+
+    def absence(self, name: str) -> str:
+        """Return why there is no weight behind the input of a node."""
+        sparse = follow(name, self._sparse.__contains__, self._links.get) is not None
+        return "its weight is stored sparsely, which a fit would fill" if sparse else "its weight is computed"
 
     def uses(self, name: str) -> Iterator[tuple[onnx.NodeProto, int]]:
         """Yield the nodes that compute with a tensor, through chains too, with the input that it is."""

@@ -1,0 +1,22 @@
+"""The last steps of every network that is written: it is given the form that a file should have."""
+
+from __future__ import annotations
+
+import onnx
+
+from onnx_subprune import passes
+from onnx_subprune.network.analysis import Analysis
+
+__all__ = ["finish"]
+
+
+def finish(model: onnx.ModelProto, analysis: Analysis) -> onnx.ModelProto:
+    """Return a network as it is written: constants that are larger than what computes them are nodes again.
+
+    Args:
+        model: made of the normalised network; it is changed.
+        analysis: of the dense network.
+
+    """
+    passes.unfold_constants(model, passes.inline_functions(analysis.model))
+    return model
