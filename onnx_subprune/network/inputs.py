@@ -15,7 +15,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, register_custom_ops, without_overridable
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
-from onnx_subprune.network.normalise import check_float
+from onnx_subprune.network.forms import check_forms
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
@@ -50,7 +50,6 @@ def prepare(
     """
     register_custom_ops(options.custom_ops)
     proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
-    check_float(proto)
     if options.strip_initializer_inputs:
         proto = without_overridable(proto)
     specs = input_specs(proto)
@@ -66,7 +65,9 @@ def prepare(
         sample = dict(next(iter(dataset.batches(1))))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    return analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample), dataset
+    analysis = analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample)
+    check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
+    return analysis, dataset
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
