@@ -152,7 +152,7 @@ def profile(
         )
     with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
         where = Path(folder) / "profile"
-        session = open_session(model, providers, threads=threads, packed=True, profile_to=where)
+        session = open_session(model, providers, threads=threads, packed=True, profile_to=where, widen=False)
         try:
             for _ in range(warmup + runs):
                 run(session, feeds)

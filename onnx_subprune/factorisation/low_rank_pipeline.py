@@ -27,7 +27,7 @@ from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
-from onnx_subprune.network.verify import agree, verify
+from onnx_subprune.network.verify import TOLERANCE, agree, storage_rounding_of, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.progress import Watch, begin, phase
 from onnx_subprune.structure import Layer, layers_of
@@ -164,7 +164,9 @@ def _carry_out(
     if not ranks:
         return dense_copy(analysis)
     full = {name: len(spectra[name].variances) for name in ranks}
-    if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds):
+    # Two factors are rounded where one weight was.
+    tolerance = max(TOLERANCE, 2 * storage_rounding_of(analysis.model, feeds))
+    if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds, tolerance):
         raise InternalError(_MISREAD)
     model = _write(analysis, spectra, ranks)
     verify(model, analysis.model, feeds)

@@ -12,7 +12,7 @@ from onnx_subprune.model.overridable import (
     overridable_initializers,
     without_overridable,
 )
-from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
+from onnx_subprune.model.precision import computes_in_bfloat16, has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
 from onnx_subprune.model.scopes import scopes_of
@@ -37,6 +37,7 @@ __all__ = [
     "attribute_of",
     "check_regular",
     "check_writable",
+    "computes_in_bfloat16",
     "concrete_shapes",
     "constant_values",
     "custom_ops",
