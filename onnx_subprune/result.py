@@ -167,7 +167,7 @@ class Result:
             "groups": list(self._groups()),
             "frozen": [frozen_document(group) for group in analysis.structure.frozen],
             **comparisons_document(analysis.comparisons),
-            **notices_document(analysis.structure, analysis.refusals),
+            **notices_document(analysis.structure, analysis.refusals, analysis.forms),
             "calibration": self._calibration(source),
             "errors": dict(self.errors),
             "fit": _fit(self.fit),

@@ -23,7 +23,7 @@ from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.layout import Feeds
 from onnx_subprune.calibration.statistics import Gram, Statistics, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
-from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
 from onnx_subprune.progress import Progress
 from onnx_subprune.threads import ahead, shared, side_by_side
@@ -124,14 +124,7 @@ class _Job:
         wanted = [output for output in exposed.graph.output if output.name in fetched]
         del exposed.graph.output[:]
         exposed.graph.output.extend(wanted)
-        session = open_session(exposed, self.providers, threads=self.threads)
-        for output in session.get_outputs():
-            if output.name in fetched and output.type == "tensor(bfloat16)":
-                raise ModelError(
-                    f"tensor '{output.name}' expected of a type that NumPy knows, found bfloat16; "
-                    "convert the model to float16 or float32 first"
-                )
-        return session
+        return open_session(exposed, self.providers, threads=self.threads)
 
     def _computed(self, tensors: Iterable[str]) -> list[str]:
         """The tensors that a run must return: all but the inputs that are fed."""

@@ -113,7 +113,7 @@ def bench(
 
     def turn(place: int) -> Turn:
         # Packed, because that is how the model will run where it is used.
-        session = open_session(models[place], providers, threads=threads, packed=True)
+        session = open_session(models[place], providers, threads=threads, packed=True, widen=False)
         ran[place] = tuple(session.get_providers())
         return runner(session, feeds, bound=bound)
 

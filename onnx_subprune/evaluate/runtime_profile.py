@@ -151,7 +151,7 @@ def profile(
         )
     with TemporaryFolder() as folder:
         where = folder / "profile"
-        session = open_session(model, providers, threads=threads, packed=True, profile_to=where)
+        session = open_session(model, providers, threads=threads, packed=True, profile_to=where, widen=False)
         try:
             for _ in range(warmup + runs):
                 run(session, feeds)

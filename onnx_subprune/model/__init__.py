@@ -13,7 +13,7 @@ from onnx_subprune.model.overridable import (
     overridable_initializers,
     without_overridable,
 )
-from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
+from onnx_subprune.model.precision import computes_in_bfloat16, has_half, in_float32, rounded_once_more, widened
 from onnx_subprune.model.runtime import Runtime
 from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import check_writable, model_bytes, save_model
@@ -44,6 +44,7 @@ __all__ = [
     "check_model",
     "check_regular",
     "check_writable",
+    "computes_in_bfloat16",
     "concrete_shapes",
     "constant_values",
     "custom_ops",

@@ -25,6 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.formatting import printable
 from onnx_subprune.model.custom_operators import offer_custom_ops
+from onnx_subprune.model.precision import computes_in_bfloat16, in_float32
 from onnx_subprune.model.protos import serialised
 from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
@@ -121,6 +122,7 @@ def open_session(
     optimise: bool = True,
     profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
+    widen: bool = True,
 ) -> ort.InferenceSession:
     """Open a session of ONNX Runtime that runs on every provider that was named, and prints nothing.
 
@@ -132,6 +134,7 @@ def open_session(
         profile_to: start of the name of a file for the time of every node, which `end_profiling` of the session writes.
         packed: whether weights that stay in files are laid out for the kernels, as those of other models are: a copy
             in memory, for operators that run faster. Otherwise the runtime maps the files.
+        widen: whether a message that computes in bfloat16 runs as its float32 twin; otherwise as it is, to be timed.
 
     Raises:
         OptionError: a provider is unknown or did not load, or `threads` is below 1.
@@ -142,6 +145,16 @@ def open_session(
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
     if not isinstance(model, onnx.ModelProto):
         return _create(os.fspath(model), options, wanted)
+    if computes_in_bfloat16(model):
+        if not widen:
+            return _open_to_time(model, options, wanted, packed=packed)
+        model = in_float32(model)
+    return _open(model, options, wanted, packed=packed)
+
+
+def _open(
+    model: onnx.ModelProto, options: ort.SessionOptions, wanted: list[str], *, packed: bool
+) -> ort.InferenceSession:
     placed = has_placed(model)
     data = serialised(rooted(model) if placed else model)
     if data is None:
@@ -150,6 +163,25 @@ def open_session(
     if placed:
         _map_files(options, packed=packed)
     return _create(data, options, wanted)
+
+
+def _open_to_time(
+    model: onnx.ModelProto, options: ort.SessionOptions, wanted: list[str], *, packed: bool
+) -> ort.InferenceSession:
+    """Open a network of bfloat16 as it is written: how long its twin takes says nothing about it."""
+    ends = (*model.graph.input, *model.graph.output)
+    if any(value.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for value in ends):
+        raise _untimed("NumPy, which feeds it, has no such type")
+    try:
+        return _open(model, options, wanted, packed=packed)
+    except ModelError as error:
+        raise _untimed(f"ONNX Runtime {ort.__version__} does not run that on {', '.join(wanted)}") from error
+
+
+def _untimed(reason: str) -> ModelError:
+    return ModelError(
+        f"expected a network that can be timed, found one that computes in bfloat16: {reason}; time it where it runs"
+    )
 
 
 def _map_files(options: ort.SessionOptions, *, packed: bool) -> None:
@@ -287,9 +319,11 @@ def run(
 
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
+    # Sessions run networks of bfloat16 as their float32 twins.
+    given = {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in feeds.items()}
     try:
         with _limited(seconds) as options:
-            values = session.run(names, dict(feeds), options)
+            values = session.run(names, given, options)
     except (ort_errors.InvalidArgument, ValueError) as error:
         raise DataError(f"{_MISFIT}{runtime_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:

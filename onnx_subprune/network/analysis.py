@@ -31,6 +31,7 @@ from onnx_subprune.model import (
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.fixed_costs import with_fixed_costs
+from onnx_subprune.network.forms import forms_of
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -92,6 +93,11 @@ class Analysis:
         return measure_cost(model, self.input_shapes, self.sample)
 
     @cached_property
+    def forms(self) -> tuple[str, ...]:
+        """Forms of the model that keep layers from being pruned, a line each."""
+        return forms_of(self.model)
+
+    @cached_property
     def comparisons(self) -> Comparisons:
         """Where networks are compared with this one."""
         return comparisons_of(self.normalised, self.outputs_at)
@@ -116,7 +122,7 @@ class Analysis:
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
             **comparisons_document(self.comparisons),
-            **notices_document(self.structure, self.refusals),
+            **notices_document(self.structure, self.refusals, self.forms),
         }
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_model, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
-from onnx_subprune.network.normalise import check_float
+from onnx_subprune.network.forms import check_forms
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
@@ -54,7 +54,6 @@ def prepare(
     """
     register_custom_ops(options.custom_ops)
     proto = open_model(model)
-    check_float(proto)
     if options.strip_initializer_inputs:
         proto = without_overridable(proto)
     check_points(proto, options.outputs_at)
@@ -78,6 +77,7 @@ def prepare(
         sample=sample,
         outputs_at=options.outputs_at,
     )
+    check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
     return analysis, dataset
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,38 +10,17 @@ import numpy as np
 import onnx
 
 from onnx_subprune import passes
-from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, scopes_of
 from onnx_subprune.model.compared_models import seeded
-from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.network.named_outputs import opened, written
 from onnx_subprune.network.observed_shapes import observe
-from onnx_subprune.structure import QUANTISED, Structure, infer
+from onnx_subprune.structure import Structure, infer
 
-__all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
+__all__ = ["Normalised", "infer_structure", "normalise"]
 
 _logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-def check_float(model: onnx.ModelProto) -> None:
-    """Refuse a quantised model: its integer weights cannot be corrected, and their scales were fitted to all units.
-
-    Args:
-        model: as it was given.
-
-    Raises:
-        ModelError: a node of the model, of a body or of a function quantises, or computes with integers.
-
-    """
-    nodes = [node for graph in graphs(model.graph) for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
-    domains = [("" if node.domain in ONNX_DOMAINS else node.domain, node.op_type) for node in nodes]
-    quantised = Counter(op for domain, op in domains if (domain, op) in QUANTISED)
-    if quantised:
-        listed = ", ".join(f"{count} {op}" for op, count in quantised.most_common(3))
-        raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ def _with_modules(
 
 
 def notice_lines(document: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every rule that failed, with the first node, and for every pass that was left out.
+    """Return a sentence for every form of the file, rule and pass that keeps layers from being pruned.
 
     Args:
         document: of an analysis or a pruning.
@@ -69,7 +69,7 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
     for entry in document.get("rule_errors", ()):
         nodes.setdefault((entry["operator"], entry["error"]), []).append(entry["node"])
     refusals = [f"left out while the model was normalised: {refusal}" for refusal in document.get("refusals", ())]
-    return refusals + [
+    return [*document.get("forms", ()), *refusals] + [
         f"internal error of the rule for {operator} at node '{first}'{f' and {len(others)} more' if others else ''}: "
         f"{error}; please report this"
         for (operator, error), (first, *others) in nodes.items()
