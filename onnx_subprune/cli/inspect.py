@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 from rich.console import RenderableType
 
 from onnx_subprune import pipeline, report
@@ -19,7 +20,9 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
+from onnx_subprune.errors import ModelError
 from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.network import check_float
 
 __all__ = ["inspect"]
 
@@ -42,6 +45,7 @@ def inspect(
         proto = load_model(model, resident=False)
         if strip_initializer_inputs:
             proto = without_overridable(proto)
+        screen.warn(_refused(proto))
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()
@@ -59,3 +63,12 @@ def inspect(
             *report.comparison_lines(document),
             report.totals(document),
         )
+
+
+def _refused(proto: onnx.ModelProto) -> list[str]:
+    """Return why `prune` refuses a model of which groups are shown all the same."""
+    try:
+        check_float(proto)
+    except ModelError as error:
+        return [f"prune refuses this model: {error}"]
+    return []

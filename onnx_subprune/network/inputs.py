@@ -19,6 +19,7 @@ from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
+from onnx_subprune.structure import NORMALISED_OPTION
 
 __all__ = [
     "Feeds",
@@ -134,7 +135,11 @@ def pruning_statistics(
     """
     taps = taps_of(analysis.structure)
     if dataset is not None and not taps:
-        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
+        held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
+        way_out = f"{NORMALISED_OPTION} lets {len(held)} shrink, and " if held else ""
+        raise OptionError(
+            f"expected at least one prunable group, found none; {way_out}`onnx-subprune inspect` says why"
+        )
     statistics = take_statistics(analysis, taps, dataset, options, progress)
     if dataset is None or not _seen_too_well(statistics, options):
         return statistics

@@ -92,3 +92,18 @@ def test_without_data_or_groups_there_are_no_statistics(model: onnx.ModelProto, 
     analysis, dataset = prepare(frozen, samples, OPTIONS)
     with pytest.raises(OptionError, match="at least one prunable group, found none"):
         pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_the_option_that_would_free_a_group_is_named(samples: dict[str, np.ndarray]) -> None:
+    normalised = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,6] x) => (float[N,3] y) {
+            a = Gemm(x, w1)
+            b = LayerNormalization(a, scale)
+            y = Gemm(b, w2)
+        }"""
+    )
+    for name, shape in {"w1": (6, 8), "scale": (8,), "w2": (8, 3)}.items():
+        normalised.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    analysis, dataset = prepare(normalised, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"found none; --prune-normalised lets 1 shrink, and `onnx-subprune inspect`"):
+        pruning_statistics(analysis, dataset, OPTIONS)
