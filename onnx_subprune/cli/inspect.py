@@ -21,7 +21,7 @@ from onnx_subprune.cli.parameters import (
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import ModelError
-from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.model import input_specs, load_model, overridable_warnings, without_overridable
 from onnx_subprune.network import check_float
 
 __all__ = ["inspect"]
@@ -45,7 +45,7 @@ def inspect(
         proto = load_model(model, resident=False)
         if strip_initializer_inputs:
             proto = without_overridable(proto)
-        screen.warn(_refused(proto))
+        screen.warn([*_refused(proto), *overridable_warnings(proto)])
         analysis = pipeline.analyse(proto, given, prune_normalised=prune_normalised)
         screen.warn(assumed(input_specs(proto), given, analysis.input_shapes))
         document = analysis.document()

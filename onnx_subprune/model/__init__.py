@@ -9,6 +9,7 @@ from onnx_subprune.model.overridable import (
     given_names,
     list_initializers,
     overridable_initializers,
+    overridable_warnings,
     without_overridable,
 )
 from onnx_subprune.model.precision import has_half, in_float32, rounded_once_more, widened
@@ -53,6 +54,7 @@ __all__ = [
     "open_session",
     "operator_counts",
     "overridable_initializers",
+    "overridable_warnings",
     "parse_input_shapes",
     "quiet",
     "rounded_once_more",

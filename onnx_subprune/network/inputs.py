@@ -13,7 +13,7 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, without_overridable
+from onnx_subprune.model import input_specs, load_model, overridable_warnings, without_overridable
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
@@ -136,10 +136,9 @@ def pruning_statistics(
     taps = taps_of(analysis.structure)
     if dataset is not None and not taps:
         held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
-        way_out = f"{NORMALISED_OPTION} lets {len(held)} shrink, and " if held else ""
-        raise OptionError(
-            f"expected at least one prunable group, found none; {way_out}`onnx-subprune inspect` says why"
-        )
+        ways_out = [f"{NORMALISED_OPTION} lets {len(held)} shrink"] * bool(held)
+        ways_out += [*overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
+        raise OptionError(f"expected at least one prunable group, found none; {'; '.join(ways_out)}")
     statistics = take_statistics(analysis, taps, dataset, options, progress)
     if dataset is None or not _seen_too_well(statistics, options):
         return statistics

@@ -105,5 +105,20 @@ def test_the_option_that_would_free_a_group_is_named(samples: dict[str, np.ndarr
     for name, shape in {"w1": (6, 8), "scale": (8,), "w2": (8, 3)}.items():
         normalised.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
     analysis, dataset = prepare(normalised, samples, OPTIONS)
-    with pytest.raises(OptionError, match=r"found none; --prune-normalised lets 1 shrink, and `onnx-subprune inspect`"):
+    with pytest.raises(OptionError, match=r"found none; --prune-normalised lets 1 shrink; `onnx-subprune inspect`"):
         pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_weights_that_callers_may_replace_are_named_where_nothing_else_is_left(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray]
+) -> None:
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        for weight in model.graph.initializer
+    )
+    analysis, dataset = prepare(model, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"4 weights are inputs with defaults .*--strip-initializer-inputs"):
+        pruning_statistics(analysis, dataset, OPTIONS)
+    stripped = replace(OPTIONS, strip_initializer_inputs=True)
+    analysis, dataset = prepare(model, samples, stripped)
+    assert pruning_statistics(analysis, dataset, stripped).grams
