@@ -25,7 +25,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.model import register_custom_ops, together
+from onnx_subprune.model import overridable_warnings, register_custom_ops, together
 
 __all__ = ["inspect"]
 
@@ -68,7 +68,10 @@ def inspect(
             outputs_at=tuple(outputs_at or ()),
         )
         screen.warn(
-            assumed(analysis.inputs, analysis.input_shapes if data is not None else given, analysis.input_shapes)
+            [
+                *overridable_warnings(analysis.model),
+                *assumed(analysis.inputs, analysis.input_shapes if data is not None else given, analysis.input_shapes),
+            ]
         )
         document = analysis.document()
         tables: list[RenderableType] = []

@@ -11,6 +11,7 @@ from onnx_subprune.model.overridable import (
     given_names,
     list_initializers,
     overridable_initializers,
+    overridable_warnings,
     without_overridable,
 )
 from onnx_subprune.model.precision import computes_in_bfloat16, has_half, in_float32, rounded_once_more, widened
@@ -67,6 +68,7 @@ __all__ = [
     "open_session",
     "operator_counts",
     "overridable_initializers",
+    "overridable_warnings",
     "parameter_count",
     "parse_input_shapes",
     "quiet",

@@ -7,7 +7,6 @@ runs on every provider that was named or is an error.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
@@ -23,15 +22,14 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
-from onnx_subprune.formatting import printable
 from onnx_subprune.model.custom_operators import offer_custom_ops
 from onnx_subprune.model.precision import computes_in_bfloat16, in_float32
 from onnx_subprune.model.protos import serialised
 from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
+from onnx_subprune.model.starting import started
 from onnx_subprune.model.stored import has_placed, rooted
 from onnx_subprune.model.temporary import TemporaryFolder
-from onnx_subprune.noise import hushed
 
 __all__ = ["InputSpec", "concrete_shapes", "input_specs", "is_failed_run", "open_session", "parse_input_shapes", "run"]
 
@@ -51,13 +49,9 @@ _SHORT_NAMES = {
     "xnnpack": "XnnpackExecutionProvider",
 }
 _SEVERITY_FATAL = 4
-_CPU = "CPUExecutionProvider"
 _MISFIT = "the inputs do not fit the model: "
 _FAILED = "ONNX Runtime failed while running the model: "
 _FIRST_WITH_FOLDERS = (1, 21)
-_UNKNOWN_OPERATOR = "is not a registered function/op"
-_FUSED_SUM = "ConvAddActivationFusion"
-_LOST_OUTPUT = "Failed to find node output"
 
 # The package has told ONNX Runtime so in the environment; one that was imported before the package has not seen it.
 if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false"):
@@ -144,7 +138,7 @@ def open_session(
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
     if not isinstance(model, onnx.ModelProto):
-        return _create(os.fspath(model), options, wanted)
+        return started(os.fspath(model), options, wanted)
     if computes_in_bfloat16(model):
         if not widen:
             return _open_to_time(model, options, wanted, packed=packed)
@@ -159,10 +153,10 @@ def _open(
     data = serialised(rooted(model) if placed else model)
     if data is None:
         with TemporaryFolder() as folder:
-            return _create(_spilled(model, folder), options, wanted)
+            return started(_spilled(model, folder), options, wanted)
     if placed:
         _map_files(options, packed=packed)
-    return _create(data, options, wanted)
+    return started(data, options, wanted)
 
 
 def _open_to_time(
@@ -234,68 +228,6 @@ def _session_options(threads: int | None, *, optimise: bool, profile_to: os.Path
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
-
-
-def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str]) -> ort.InferenceSession:
-    accelerated = wanted != [_CPU]
-    try:
-        with _quiet_loading() if accelerated else contextlib.nullcontext():
-            session = _started(source, options, wanted)
-    except ort_errors.NotImplemented as error:
-        names = ", ".join(wanted)
-        raise ModelError(
-            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: "
-            f"{runtime_reason(error)}; if it computes in float16 or bfloat16, convert it to float32 (bfloat16 weights "
-            "behind a Cast may stay)"
-        ) from error
-    except Exception as error:
-        raise _refusal(error, wanted) from error
-    missing = [name for name in wanted if name not in session.get_providers()]
-    if missing:
-        loaded = ", ".join(session.get_providers())
-        raise OptionError(
-            f"provider '{missing[0]}' did not load on this machine, ONNX Runtime has: {loaded}; "
-            "install its driver and libraries, or ask for another"
-        )
-    return session
-
-
-def _started(source: bytes | str, options: ort.SessionOptions, wanted: list[str]) -> ort.InferenceSession:
-    """Return a session; where ONNX Runtime fuses a sum with two Convs and loses the output of one, without that fusion.
-
-    That happens where a tensor inside is an output: networks are opened so to be compared, calibrated and fitted.
-    """
-    try:
-        return ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
-    except Exception as error:
-        if _LOST_OUTPUT not in str(error):
-            raise
-        logger.info("opened without %s, which lost an output: %s", _FUSED_SUM, runtime_reason(error))
-        return ort.InferenceSession(
-            source, options, providers=wanted, enable_fallback=0, disabled_optimizers=[_FUSED_SUM]
-        )
-
-
-def _refusal(error: Exception, wanted: list[str]) -> Exception:
-    reason = runtime_reason(error)
-    stems = {name: name.removesuffix("ExecutionProvider").lower() for name in wanted if name != _CPU}
-    mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
-    if mentioned:
-        return OptionError(f"provider '{mentioned[0]}' did not load on this machine: {reason}")
-    if _UNKNOWN_OPERATOR in reason:
-        reason += "; if it is a custom operator, give its library with --custom-ops"
-    return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
-
-
-@contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep the noise of a provider that cannot be loaded off stdout and stderr: the error raised says it all."""
-    with hushed(), contextlib.redirect_stdout(io.StringIO()) as noise:
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
-        yield
-    if noise.getvalue():
-        logger.debug("onnxruntime: %s", printable(noise.getvalue().strip()))
 
 
 def run(

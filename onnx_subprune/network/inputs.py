@@ -12,13 +12,14 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Statistics, Tap
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, open_model, register_custom_ops, without_overridable
+from onnx_subprune.model import input_specs, open_model, overridable_warnings, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
 from onnx_subprune.network.forms import check_forms
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
+from onnx_subprune.structure import NORMALISED_OPTION
 
 __all__ = [
     "Feeds",
@@ -158,7 +159,10 @@ def pruning_statistics(
     """
     taps = taps_of(analysis.structure)
     if dataset is not None and not taps:
-        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
+        held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
+        ways_out = [f"{NORMALISED_OPTION} lets {len(held)} shrink"] * bool(held)
+        ways_out += [*overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
+        raise OptionError(f"expected at least one prunable group, found none; {'; '.join(ways_out)}")
     statistics = take_statistics(analysis, taps, dataset, options, progress)
     if dataset is None or not _seen_too_well(statistics, options):
         return statistics

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Dim, Doubt, Extent, Size, Symbols, dense, dims_of, freeze, fresh, unify
-from onnx_subprune.structure.normalisations import Statistic
+from onnx_subprune.structure.normalisations import NORMALISED_OPTION, Statistic
 from onnx_subprune.structure.records import PASSED_THROUGH, Axes, Record, Records, Role, SizeUse, Use, Weight, label
 
 __all__ = ["Context", "NotUnderstood"]
@@ -210,7 +210,7 @@ class Context:
             self.note(Statistic(node, tuple(axes.items())))
             return
         for dim in axes.values():
-            freeze(dim, f"{what or label(node)} {does} over this axis; --prune-normalised lets it shrink")
+            freeze(dim, f"{what or label(node)} {does} over this axis; {NORMALISED_OPTION} lets it shrink")
 
     def computed_axis(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
         """Return a new axis whose entries the node computes by itself: none of them can be left out."""

@@ -100,3 +100,33 @@ def test_inputs_to_time_with_are_those_of_the_first_sample_where_the_shapes_are(
     analysis, _ = prepare(model, samples, OPTIONS)
     np.testing.assert_array_equal(feeds_of(analysis, {"x": (1, 6)}, 0)["x"], samples["x"][:1])
     assert feeds_of(analysis, {"x": (3, 6)}, 0)["x"].shape == (3, 6)
+
+
+def test_the_option_that_would_free_a_group_is_named(samples: dict[str, np.ndarray]) -> None:
+    normalised = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,6] x) => (float[N,3] y) {
+            a = Gemm(x, w1)
+            b = LayerNormalization(a, scale)
+            y = Gemm(b, w2)
+        }"""
+    )
+    for name, shape in {"w1": (6, 8), "scale": (8,), "w2": (8, 3)}.items():
+        normalised.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    analysis, dataset = prepare(normalised, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"found none; --prune-normalised lets 1 shrink; `onnx-subprune inspect`"):
+        pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_weights_that_callers_may_replace_are_named_where_nothing_else_is_left(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray]
+) -> None:
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        for weight in model.graph.initializer
+    )
+    analysis, dataset = prepare(model, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"4 weights are inputs with defaults .*--strip-initializer-inputs"):
+        pruning_statistics(analysis, dataset, OPTIONS)
+    stripped = replace(OPTIONS, strip_initializer_inputs=True)
+    analysis, dataset = prepare(model, samples, stripped)
+    assert pruning_statistics(analysis, dataset, stripped).grams
