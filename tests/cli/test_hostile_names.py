@@ -70,7 +70,8 @@ def strange(text: str) -> set[str]:
     return {letter for letter in text if not letter.isprintable()} - {"\n"}
 
 
-def test_a_terminal_takes_every_name_for_letters(cli: Cli, folder: Path) -> None:
+def test_a_terminal_takes_every_name_for_letters(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
     for code, words in WORDS:
         said = cli(*words)
         assert said.code == code, (words, said.err)
