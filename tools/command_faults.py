@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -40,10 +41,16 @@ class Printed:
     seconds: float
 
 
-def run_command(words: Sequence[object]) -> Printed:
-    """Run a command line in this process; what libraries write past Python is caught too."""
+def run_command(words: Sequence[object], seconds: float = SECONDS) -> Printed:
+    """Run a command line in this process; what libraries write past Python is caught too.
+
+    Args:
+        words: after the name of the program.
+        seconds: of processor time, after which the command is broken off with an error that is none of its own.
+
+    """
     start = time.process_time()
-    with _captured() as streams:
+    with _captured() as streams, _limited(seconds):
         code = run([str(word) for word in words])
     return Printed(code, *(stream.getvalue() for stream in streams), time.process_time() - start)
 
@@ -55,8 +62,6 @@ def fault_of(printed: Printed, *, form: str, report: Path | None, written: Path 
 
 
 def _streams_fault(printed: Printed) -> str:
-    if printed.seconds > SECONDS:
-        return f"took {printed.seconds:.0f} s"
     if printed.code not in (0, 1, 3):
         return f"exit code {printed.code}: {printed.err.strip()[-300:]}"
     lines = [line for line in printed.err.splitlines() if not line.startswith("warning: ")]
@@ -141,6 +146,22 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" not in self.open:
             self.text += data
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError when the block has taken so many seconds of processor time, on this thread and others."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds:g} s")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextlib.contextmanager

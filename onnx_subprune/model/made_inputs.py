@@ -53,8 +53,8 @@ _LENGTH = re.compile(r"(^|_)(seq)?(len|lens|length|lengths)(_|$)")
 _FACTOR = re.compile(r"scale|ratio|temperature")
 _IMAGE_SIZES = (1, 32, 64, 224)
 _LENGTHS = (1, 8, 16)
-# A second at 16 kHz: networks that take waves cut them short many times over.
-_WAVE = 16_000
+# A frame of speech, and a second of it at 16 kHz: networks that take waves cut them short many times over.
+_WAVES = (512, 16_000)
 _IMAGE_RANK = 4
 _MOST_CHANNELS_LAST = 4
 
@@ -167,7 +167,8 @@ def plausible_shapes(specs: Sequence[InputSpec], given: Shapes | None = None) ->
     seen = []
     tries: list[dict[str, Any]] = [{}, {"empty": False}]
     tries += [{"image": image, "length": length} for image in _IMAGE_SIZES for length in _LENGTHS]
-    for sizes in (*tries, {"wave": _WAVE}):
+    tries += [{"wave": wave} for wave in _WAVES]
+    for sizes in tries:
         shapes = made_shapes(specs, given, **sizes)
         if shapes not in seen:
             seen.append(shapes)

@@ -26,7 +26,6 @@ def test_results_and_refusals_are_no_faults(printed: Printed) -> None:
 
 @pytest.mark.parametrize(("printed", "said"), [
     (replace(DONE, code=2), "exit code 2"),
-    (replace(DONE, seconds=121.0), "took 121 s"),
     (replace(REFUSED, err="internal error: KeyError: 'x'\n"), "internal error"),
     (replace(REFUSED, err="error: the rule failed; please report this\n"), "report this"),
     (replace(REFUSED, err="error: one\nerror: two\n"), "printed beside its own lines"),
@@ -89,6 +88,21 @@ def test_what_libraries_print_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
     assert "a complaint" in printed.err
     assert "and another" in printed.err
     assert "printed beside its own lines" in fault(printed, form="text")
+
+
+def test_a_command_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(words: list[str]) -> int:
+        try:
+            while True:
+                pass
+        except TimeoutError as error:
+            print(f"internal error: {error}", file=sys.stderr)
+            return 1
+
+    monkeypatch.setattr(command_faults, "run", endless)
+    printed = run_command([], seconds=0.1)
+    assert "internal error: not done after 0.1 s" in fault(printed)
+    assert 0.05 < printed.seconds < 1
 
 
 def test_a_command_runs_in_this_process(tmp_path: Path) -> None:
