@@ -1,4 +1,4 @@
-"""What trying a few samples shows before the long work: whether the network takes them as it declares."""
+"""What trying a few samples shows before the long work: whether the network takes them, and knows their like."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from onnx_subprune.calibration.batch_trial import single_sample_reason, single_s
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import open_session, run
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.training_moments import unlike_training
 from onnx_subprune.options import Options
 
 __all__ = ["checked_inputs"]
@@ -31,15 +32,23 @@ def checked_inputs(analysis: Analysis, dataset: Dataset | None, options: Options
         ModelError: the model cannot be opened.
 
     """
-    if dataset is None or options.batch_size == 1 or not dataset.divisible:
+    if dataset is None:
         return options, []
+    reason = _single_sample_reason(analysis, dataset, options)
+    if reason is not None:
+        options = replace(options, batch_size=1)
+    warnings = [] if reason is None else [single_sample_warning(reason)]
+    return options, [*warnings, *unlike_training(analysis.model, dataset, options.runtime)]
+
+
+def _single_sample_reason(analysis: Analysis, dataset: Dataset, options: Options) -> str | None:
+    if options.batch_size == 1 or not dataset.divisible:
+        return None
     session = open_session(analysis.model, options.providers, threads=options.threads, optimise=False)
     reason = single_sample_reason(dataset, lambda feeds: run(session, feeds))
-    if reason is None:
-        return options, []
-    if options.latency_batch not in (None, 1):
+    if reason is not None and options.latency_batch not in (None, 1):
         raise OptionError(
             f"a latency batch of 1 expected, since the model runs on one sample at a time only ({reason}), found "
             f"{options.latency_batch}; leave --latency-batch out"
         )
-    return replace(options, batch_size=1), [single_sample_warning(reason)]
+    return reason
