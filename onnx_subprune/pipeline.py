@@ -227,6 +227,7 @@ def _finish(
         feeds = probe(analysis, calibrated.dataset, options)
         check_structure(analysis, plan, feeds, calibrated.tolerance)
         verify(network.model, analysis.model, feeds)
+    of_samples = () if calibrated.statistics is None else calibrated.statistics.warnings
     return Result(
         model=network.model,
         plan=plan,
@@ -235,7 +236,7 @@ def _finish(
         statistics=calibrated.statistics,
         analysis=analysis,
         errors=dict(network.errors),
-        warnings=(*warnings, *network.warnings),
+        warnings=(*of_samples, *warnings, *network.warnings),
         options=options,
         fit=network.fit,
         output_errors=output_errors,

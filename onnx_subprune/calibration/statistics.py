@@ -99,6 +99,7 @@ class Statistics:
         samples: number of samples seen.
         fingerprint: of the model they were taken on (`onnx_subprune.model.fingerprint`).
         input_shapes: of one sample by input name, to count multiply-accumulates with; empty where not known.
+        warnings: what the user should know of the samples.
 
     """
 
@@ -106,6 +107,7 @@ class Statistics:
     samples: int
     fingerprint: str
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples.
@@ -128,7 +130,8 @@ class Statistics:
                 "calibrate both parts with the same taps"
             )
         grams = {key: gram + other.grams[key] for key, gram in self.grams.items()}
-        return Statistics(grams, self.samples + other.samples, self.fingerprint, self.input_shapes)
+        samples, warnings = self.samples + other.samples, (*self.warnings, *other.warnings)
+        return Statistics(grams, samples, self.fingerprint, self.input_shapes, warnings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all.
@@ -146,6 +149,7 @@ class Statistics:
             "samples": self.samples,
             "counts": {key: gram.count for key, gram in self.grams.items()},
             "input_shapes": self.input_shapes,
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
         header["checksum"] = checksum(json.loads(json.dumps(header)), tensors)
@@ -169,7 +173,8 @@ class Statistics:
             if "checksum" in header and header["checksum"] != checksum(header, tensors):
                 raise ValueError("content that does not fit its checksum")
             shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
-            return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes)
+            warnings = tuple(str(line) for line in header.get("warnings", ()))
+            return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes, warnings)
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}".splitlines()[0]
             raise DataError(
