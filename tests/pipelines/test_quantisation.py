@@ -90,10 +90,12 @@ def test_the_command_line_says_so_in_one_line(
         assert not out.exists()
 
 
-def test_inspect_says_that_prune_refuses_the_model(files: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
-    for name, refused in (("dynamic", True), ("pruned", False)):
+def test_inspect_says_in_a_line_that_a_model_is_quantised(
+    files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, quantised in (("dynamic", True), ("pruned", False)):
         assert cli(["inspect", str(files[name])]) == 0
-        assert ("warning: prune refuses this model: expected a float model" in capfd.readouterr().err) == refused
+        assert ("are quantised: what they touch" in capfd.readouterr().out) == quantised
 
 
 def test_inspect_gives_the_reason(files: dict[str, Path]) -> None:
