@@ -162,7 +162,7 @@ class Plan:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"expected a plan at '{path}', found: {error.strerror}; give a file from --plan") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(
                 f"expected a plan in JSON at '{path}', found other content; give a file from --plan"
             ) from error
@@ -181,7 +181,7 @@ class Plan:
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
             return cls(str(data["fingerprint"]), str(data["target"]), groups, _options(data))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise PlanError(
                 f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew"
             ) from error

@@ -27,8 +27,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,10 @@ class _Worker:
         return f"{signal.Signals(-code).name if code < 0 else f'exit code {code}'} {last}".strip()
 
 
-def try_all(numbers: Iterable[int], folder: Path) -> tuple[Counter[str], list[Fault]]:
-    """Try the cases of these numbers; return how many ended how, and the faults."""
+def try_all(
+    numbers: Iterable[int], folder: Path, report: Callable[[Fault], object] | None = None
+) -> tuple[Counter[str], list[Fault]]:
+    """Try the cases of these numbers; return how many ended how, and the faults, each reported when it is seen."""
     waiting = list(numbers)
     outcomes: Counter[str] = Counter()
     faults: list[Fault] = []
@@ -146,6 +149,7 @@ def try_all(numbers: Iterable[int], folder: Path) -> tuple[Counter[str], list[Fa
                 waiting.remove(done.number)
                 if (what := fault_of(done)) is not None:
                     faults.append(Fault(done.number, what))
+                    _told(faults[-1], report)
         ended = worker.close()
         if begun is None and waiting:
             raise RuntimeError(f"the process that tries cases expected to go through all, found its end: {ended}")
@@ -153,7 +157,13 @@ def try_all(numbers: Iterable[int], folder: Path) -> tuple[Counter[str], list[Fa
             waiting.remove(begun)
             outcomes["endless" if endless else "crashed"] += 1
             faults.append(Fault(begun, "did not end" if endless else f"crashed: {ended}"))
+            _told(faults[-1], report)
     return outcomes, faults
+
+
+def _told(fault: Fault, report: Callable[[Fault], object] | None) -> None:
+    if report is not None:
+        report(fault)
 
 
 def main() -> None:
@@ -173,9 +183,7 @@ def main() -> None:
             print(f"{path.parent}: {' '.join(case.words)}")
         return
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        outcomes, faults = try_all(numbers, Path(folder))
-    for fault in faults:
-        print(fault)
+        outcomes, faults = try_all(numbers, Path(folder), partial(print, flush=True))
     print(f"tried {outcomes.total()}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items())))
     print(f"faults {len(faults)}")
     sys.exit(bool(faults))

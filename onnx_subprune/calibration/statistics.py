@@ -23,6 +23,7 @@ from onnx_subprune.calibration.integrity import checksum, is_gram
 from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
 from onnx_subprune.model import atomic_write, check_regular
+from onnx_subprune.model.protos import one_line
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
@@ -30,6 +31,12 @@ ROWS_PER_FEATURE = 16
 _FORMAT = "onnx_subprune.statistics/1"
 # One key only: safetensors writes several in an order that changes from run to run.
 _METADATA = "onnx_subprune"
+
+# What reading and believing the content of a file ends in that is not one of ours.
+_UNREADABLE = (
+    *(OSError, SafetensorError, LookupError, TypeError, ValueError),
+    *(ArithmeticError, AttributeError, RecursionError),
+)
 
 Matrix = NDArray[np.float64]
 
@@ -175,8 +182,8 @@ class Statistics:
             shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
             warnings = tuple(str(line) for line in header.get("warnings", ()))
             return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes, warnings)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}".splitlines()[0]
+        except _UNREADABLE as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
             raise DataError(
                 f"statistics saved by onnx-subprune expected in '{path}', found something else ({reason}); "
                 "calibrate again"

@@ -91,7 +91,7 @@ def _from_npy(path: Path) -> dict[str, Samples]:
 def _from_json(path: Path) -> dict[str, Samples]:
     try:
         windows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"'{path}' expected to hold lists of token ids as JSON, found: {error}; save it again"
         ) from error

@@ -59,6 +59,10 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(INTERRUPTED, _EXIT_INTERRUPTED)
     except SubpruneError as error:
         return _fail(f"error: {error}", error.exit_code)
+    except MemoryError as error:
+        return _fail(
+            f"error: expected enough memory, found too little ({error}); use fewer samples, or smaller sizes", 1
+        )
     except Exception as error:
         return _fail(f"internal error: {type(error).__name__}: {error}; run with -v for the traceback", 1)
     return 0

@@ -97,6 +97,9 @@ def load_model(path: _PathLike, *, resident: bool = True) -> onnx.ModelProto:
     model = _parse(path)
     _check(model, path)
     import_domains(model)
+    for entry in model.opset_import:
+        # Exporters leave the version of other sets than ONNX's out.
+        entry.version = entry.version or 1
     load_external_data(model, Path(path).parent, resident=resident)
     return model
 
