@@ -252,7 +252,9 @@ def run(
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
     # Sessions run networks of bfloat16 as their float32 twins.
-    given = {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in feeds.items()}
+    # A scalar may have come as a number of NumPy, which the runtime does not take for an array.
+    arrays = {name: np.asarray(x) for name, x in feeds.items()}
+    given = {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in arrays.items()}
     try:
         with _limited(seconds) as options:
             values = session.run(names, given, options)

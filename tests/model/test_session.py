@@ -223,3 +223,9 @@ def test_an_output_in_front_of_a_sum_that_is_fused_is_not_lost() -> None:
     feeds = {name: rng.standard_normal((1, 14, 16, 16)).astype(np.float32) for name in ("x", "z")}
     fused, plain = (run(open_session(model, threads=1, optimise=optimise), feeds)["h"] for optimise in (True, False))
     np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_number_of_numpy_is_an_input_too() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (bool c, float[2] x) => (float[2] y) { y = Where(c, x, x) }""")
+    assert run(open_session(model), {"c": np.bool_(True), "x": np.ones(2, np.float32)})["y"].tolist() == [1.0, 1.0]
