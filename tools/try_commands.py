@@ -46,11 +46,6 @@ TARGET = "macs=0.7"
 BATCHES = 4
 
 _FAULT = "FAULT: "
-_FAULT = "FAULT: "
-_FAULT = "FAULT: "
-_FAULT = "FAULT: "
-_FAULT = "FAULT: "
-_FAULT = "FAULT: "
 _IN_REACH = re.compile(r"ask for (\w+=[\d.]+) or more")
 _FLAGS: Mapping[str, Sequence[str]] = {"text": (), "json": ("--json",)}
 _WRITING = ("prune", "apply", "factorise")
