@@ -6,7 +6,7 @@ so that what is left of a difference is continuous in the weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, OptionError
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.compared_models import opened_for_comparison
+from onnx_subprune.model.compared_models import known_sizes, opened_for_comparison, sized_otherwise
 from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of
 
 __all__ = ["ComparedNetwork", "ReferenceNetwork", "ReferenceRun"]
@@ -85,6 +85,11 @@ class ReferenceNetwork:
         return self.runtime.session(opened_for_comparison(self._model, list(dict.fromkeys(names))))
 
     @cached_property
+    def decision_sizes(self) -> Mapping[str, Sequence[int | str | None]]:
+        """Sizes of the decisions by name, as far as they are known without a run."""
+        return known_sizes(self._model, sorted(self.decision_types))
+
+    @cached_property
     def decision_types(self) -> dict[str, int]:
         """Element types (`TensorProto.DataType`) of the decisions by name, those that are tensors."""
         decisions = {decision.tensor for decision in self.comparisons.decisions}
@@ -123,6 +128,11 @@ class ComparedNetwork:
         reference: the other network.
         at: outputs to compare at, in the place of the points of the reference.
         optimise: whether ONNX Runtime may fuse its operators.
+        own: decisions that it takes on its own, beside those below.
+
+    Attributes:
+        own: the decisions that it takes on its own: those that are of other sizes in it, as they are about units that
+            are gone.
 
     Raises:
         ModelError: it lacks a tensor that the reference is to be compared at.
@@ -130,7 +140,13 @@ class ComparedNetwork:
     """
 
     def __init__(
-        self, model: onnx.ModelProto, reference: ReferenceNetwork, *, at: Sequence[str] = (), optimise: bool = True
+        self,
+        model: onnx.ModelProto,
+        reference: ReferenceNetwork,
+        *,
+        at: Sequence[str] = (),
+        optimise: bool = True,
+        own: Collection[str] = (),
     ) -> None:
         there = {name for node in model.graph.node for name in node.output}
         there |= {value.name for value in model.graph.input}
@@ -141,35 +157,45 @@ class ComparedNetwork:
                 "one only; name one that both have"
             )
         self._whole = frozenset((*reference.outputs, *reference.named))
-        self._decisions = {name for name in reference.decision_types if name in there}
+        decisions = {name for name in reference.decision_types if name in there}
+        self.own = frozenset(own) | sized_otherwise(reference.decision_sizes, model)
+        self._decisions = decisions - self.own
+        self._stand_ins: dict[str, list[str]] = {}
         points = dict.fromkeys(at)
         for point in () if at else reference.points:
             # A point that is gone with its branch is replaced by the outputs that it stands for.
-            names = [point.tensor] if point.tensor in there else point.outputs
-            points.update(dict.fromkeys(name for name in names if name in there and name not in self._decisions))
+            outputs = [name for name in point.outputs if name in there and name not in decisions]
+            names = [point.tensor] if point.tensor in there - decisions else outputs
+            points.update(dict.fromkeys(names))
+            if point.tensor in names and point.reason is not None:
+                self._stand_ins[point.tensor] = outputs
         self._points = tuple(points) or reference.outputs
         types = {name: kind for name, kind in reference.decision_types.items() if name in self._decisions}
-        opened = opened_for_comparison(model, self._points, types)
+        wanted = dict.fromkeys((*self._points, *(name for outputs in self._stand_ins.values() for name in outputs)))
+        opened = opened_for_comparison(model, list(wanted), types)
         self._session = reference.runtime.session(opened, optimise=optimise)
 
     def run(self, reference: ReferenceRun) -> dict[str, Array]:
         """Return the values at the points, on the inputs and with the decisions of a run of the reference.
 
-        Left out is a point that is no output and has units less than in the reference: what its readers make of it
-        is compared.
+        A point that is no output and has units less than in the reference is replaced by the outputs that it stands for.
 
         Raises:
             DataError, ModelError: as for `ReferenceNetwork.run`.
 
         """
         decisions = {name: reference.decisions[name] for name in sorted(self._decisions)}
-        names = [name for name in self._points if name in reference.values]
-        values = run(self._session, {**reference.feeds, **decisions}, names)
-        return {
-            name: value
-            for name, value in values.items()
-            if name in self._whole or value.shape == reference.values[name].shape
-        }
+        expected = reference.values
+        values = run(self._session, {**reference.feeds, **decisions})
+        compared: dict[str, Array] = {}
+        for name in self._points:
+            if name not in expected:
+                continue
+            if name in self._whole or values[name].shape == expected[name].shape:
+                compared[name] = values[name]
+            else:
+                compared |= {each: values[each] for each in self._stand_ins.get(name, ()) if each in expected}
+        return compared
 
 
 def _is_numeric(value: object) -> bool:

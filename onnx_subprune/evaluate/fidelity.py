@@ -222,7 +222,8 @@ def fidelity(
         )
     decided = DecidedRuns(dense, pruned, runtime, outputs_at)
     totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at)
-    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
+    # In a session of its own: one that has run goes on with other draws.
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(runtime.session(dense), feeds))
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)

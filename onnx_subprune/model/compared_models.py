@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 from zlib import crc32
 
 import onnx
 
 from onnx_subprune.model.protos import graphs
+from onnx_subprune.model.session import open_session
 
-__all__ = ["RANDOM", "opened_for_comparison", "restore_draws", "seeded"]
+__all__ = ["RANDOM", "known_sizes", "opened_for_comparison", "restore_draws", "seeded", "sized_otherwise"]
 
 RANDOM = (
     "Bernoulli",
@@ -20,6 +22,8 @@ RANDOM = (
     "RandomUniformLike",
 )
 """Operators that draw numbers."""
+
+Sizes: TypeAlias = Sequence[int | str | None]
 
 # Seeds are stored as float32, which holds all integers up to here.
 _SEEDS = 1 << 24
@@ -51,6 +55,42 @@ def opened_for_comparison(
     graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
     _seed_draws(result)
     return result
+
+
+def known_sizes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Sizes]:
+    """Return the sizes of tensors as far as they are known without a run: symbols for the others.
+
+    Args:
+        model: the network.
+        names: of its tensors.
+
+    """
+    if not names:
+        return {}
+    opened = opened_for_comparison(model, list(names))
+    outputs = open_session(opened, optimise=False).get_outputs()
+    return {value.name: tuple(value.shape) for value in outputs if value.type.startswith("tensor(")}
+
+
+def sized_otherwise(sizes: Mapping[str, Sizes], other: onnx.ModelProto) -> frozenset[str]:
+    """Return those of the tensors that are of another size in another network, whatever it reads.
+
+    A decision about every unit (a Round, the positions of a MaxPool, the largest of each channel) is of as many units as
+    are left: what one network decides cannot be given to the other.
+
+    Args:
+        sizes: of tensors in a network, as `known_sizes` returns them.
+        other: the other network.
+
+    """
+    names = {name for node in other.graph.node for name in node.output}
+    wide = [name for name in sizes if name in names and any(isinstance(size, int) and size > 1 for size in sizes[name])]
+    return frozenset(name for name, found in known_sizes(other, wide).items() if _differ(sizes[name], found))
+
+
+def _differ(sizes: Sizes, others: Sizes) -> bool:
+    pairs = zip(sizes, others, strict=False)
+    return any(isinstance(size, int) and isinstance(other, int) and size != other for size, other in pairs)
 
 
 def seeded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,7 +9,9 @@ may differ by any amount, or in the sizes of their tensors. They are compared al
   decisions, the rest is continuous and has the same sizes.
 
 An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it: where
-it saturates, a rounding error is as large as the value.
+it saturates, a rounding error is as large as the value. So is the result of a Greater, Equal or Less, which is no number:
+the numbers that it compares are. Inside a network these pass, for most activations that are written out hold one, and are
+continuous.
 
 A tensor *varies* where it depends on weights: what depends on the inputs alone is the same in both networks, whatever
 is decided by it.
@@ -83,7 +85,13 @@ STEERING: Mapping[str, tuple[int, ...]] = {
 """Operators with inputs that say which values, or how many, the output holds."""
 
 _SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
-_MOVING = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")
+_MOVING = (
+    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
+    "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
+)  # fmt: skip
+# All that these read is moved, not the first input alone.
+_JOINING = ("And", "Concat", "Or", "Xor")
 _WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 _SIZES = ("Shape", "Size")
 
@@ -327,30 +335,47 @@ def _decided(node: onnx.NodeProto) -> list[str]:
 
 
 def _before_saturation(name: str, makers: Mapping[str, onnx.NodeProto], varying: Collection[str]) -> dict[str, str]:
-    """Return the tensors before the saturating operators that an output is moved about from; none where there are none.
+    """Return the tensors before the operators that saturate or compare, where a tensor is moved about from such.
 
-    Of a Concat, some parts may come from saturating operators and some not: the latter stand for themselves.
+    Of a Concat, some parts may come from such operators and some not: the latter stand for themselves.
+
+    Returns:
+        A reason for each tensor; none where no such operator is behind.
+
     """
-    saturated: dict[str, str] = {}
+    stopped: dict[str, str] = {}
     plain: dict[str, str] = {}
-    pending, seen = [name], {name}
+    pending, seen = [(name, "beside a saturating operator")], {name}
+    compares = False
     while pending:
-        tensor = pending.pop()
+        tensor, reason = pending.pop()
         node = makers.get(tensor)
         source = node.input[0] if node is not None and node.input else ""
         if node is not None and node.op_type in _SATURATING and source in makers and source in varying:
-            saturated[source] = f"{node.op_type} '{node.name or tensor}' saturates behind it"
+            stopped[source] = f"{node.op_type} '{node.name or tensor}' saturates behind it"
             continue
-        reads = [] if node is None or node.op_type not in _MOVING else list(node.input)
-        moved = reads if node is not None and node.op_type == "Concat" else reads[:1]
-        moved = [each for each in moved if each in varying]
+        moved = [] if node is None else [each for each in _moved_by(node, varying) if each in varying]
+        if node is not None and moved and node.op_type in _COMPARING:
+            compares, reason = True, f"{node.op_type} '{node.name or tensor}' compares it"
         if not moved:
-            plain[tensor] = "beside a saturating operator"
+            plain[tensor] = reason
         for each in reversed(moved):
             if each not in seen:
                 seen.add(each)
-                pending.append(each)
-    return {**saturated, **{tensor: why for tensor, why in plain.items() if tensor in varying}} if saturated else {}
+                pending.append((each, reason))
+    if not stopped and not compares:
+        return {}
+    return {**stopped, **{tensor: why for tensor, why in plain.items() if tensor in varying}}
+
+
+def _moved_by(node: onnx.NodeProto, varying: Collection[str]) -> Sequence[str]:
+    """Return what a node moves about, or compares; nothing where it computes."""
+    if node.op_type in (*_COMPARING, *_JOINING):
+        return node.input
+    if node.op_type == "Where":
+        # Of two constants, it is the condition in other words.
+        return () if any(name in varying for name in node.input[1:]) else node.input[:1]
+    return node.input[:1] if node.op_type in (*_MOVING, "Not") else ()
 
 
 def _decisions_behind(

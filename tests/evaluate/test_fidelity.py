@@ -172,3 +172,14 @@ def test_sizes_that_differ_are_no_error():
     assert found.outputs["y"].lengths == pytest.approx(0.8)
     assert found.outputs["y"].agreement is found.outputs["y"].relative_l2 is None
     assert np.isnan(found.relative_l2)
+
+
+def test_draws_are_the_same_in_both_models() -> None:
+    """A trial of the batch must not move the first model on to other draws than the second."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y) {
+            n = RandomNormalLike(x) y = Add(x, n)
+        }"""
+    )
+    data = open_data({"x": np.zeros((8, 3), np.float32)}, input_specs(model))
+    assert fidelity(model, model, data, batch_size=2).relative_l2 == 0.0

@@ -50,6 +50,8 @@ def test_a_continuous_network_is_compared_at_its_outputs() -> None:
         "s = {}(h) y = Identity(s)",
         "s = {}(h) axis = Constant<value_ints = [0]>() u = Unsqueeze(s, axis) y = Squeeze(u, axis)",
         "s = {}(h) t = Transpose(s) y = Transpose(t)",
+        "s = {}(h) d = Cast<to = 11>(s) y = Cast<to = 1>(d)",
+        "s = {}(h) wide = Constant<value_ints = [1, 1]>() t = Tile(s, wide) y = Expand(t, wide)",
     ],
 )
 def test_saturated_outputs_are_compared_before_they_saturate(operator: str, behind: str) -> None:
@@ -98,7 +100,31 @@ def test_a_condition_computed_from_weights_is_a_decision() -> None:
     """
     comparisons = comparisons_of(build(text, outputs="float[N,6] y"))
     assert set(decided(comparisons)) == {"c"}
-    assert set(points(comparisons)) == {"y", "c"}
+    assert set(points(comparisons)) == {"y", "m"}
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        ("y = Greater(h, zero)", "bool[N,6] y"),
+        ("c = Less(h, zero) n = Not(c) y = Cast<to = 1>(n)", "float[N,6] y"),
+        ("s = Sigmoid(h) c = Greater(s, zero) y = Cast<to = 1>(c)", "float[N,6] y"),
+        ("c = Greater(h, zero) y = Where(c, one, zero)", "float[N,6] y"),
+        ("c = Greater(h, zero) d = Less(h, one) b = And(c, d) y = Cast<to = 2>(b)", "uint8[N,6] y"),
+        ("c = Greater(h, zero) y = NonZero(c)", "int64[2,K] y"),
+    ],
+)
+def test_numbers_are_compared_before_something_compares_them(text: str, outputs: str) -> None:
+    constants = "zero = Constant<value = float {0}>() one = Constant<value = float {1}>()"
+    comparisons = comparisons_of(build(f"h = MatMul(x, w) {constants} {text}", outputs=outputs))
+    assert points(comparisons) == {"h": ("y",)}
+
+
+def test_activations_that_are_written_out_hold_no_points() -> None:
+    text = """h = MatMul(x, w) zero = Constant<value = float {0}>() c = Greater(h, zero) l = Mul(h, tenth)
+        r = Where(c, h, l) y = MatMul(r, v)"""
+    text = f"tenth = Constant<value = float {{0.1}}>() {text}"
+    assert points(comparisons_of(build(text))) == {"y": ("y",)}
 
 
 def test_what_inputs_alone_decide_is_no_decision() -> None:

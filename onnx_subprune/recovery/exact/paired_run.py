@@ -16,6 +16,7 @@ import numpy as np
 from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, portions
 from onnx_subprune.calibration.held_out import Portion
 from onnx_subprune.model import array_of, initializer
+from onnx_subprune.model.compared_models import known_sizes, sized_otherwise
 from onnx_subprune.model.decisions import comparisons_of
 from onnx_subprune.recovery.exact.activation_store import Store
 from onnx_subprune.recovery.exact.clip_rows import ClipRows
@@ -303,8 +304,13 @@ class PairedRun:
 
 
 def _side_by_side(networks: Networks, stores: tuple[Store, Store], settings: Settings) -> tuple[Segments, Segments]:
-    """Return both networks before their first node; the pruned one will be given what the dense one decides."""
-    decisions = [decision.tensor for decision in comparisons_of(networks.dense).decisions]
+    """Return both networks before their first node; the pruned one will be given what the dense one decides.
+
+    What it has of another size, it decides on its own.
+    """
+    decided = [decision.tensor for decision in comparisons_of(networks.dense).decisions]
+    own = sized_otherwise(known_sizes(networks.dense, decided), networks.pruned)
+    decisions = [name for name in decided if name not in own]
     dense, pruned = (
         Segments(model, store, providers=settings.providers, threads=settings.threads, given=given)
         for model, store, given in zip((networks.dense, networks.pruned), stores, ((), decisions), strict=True)
