@@ -79,7 +79,7 @@ def prune(
     # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
     with made_up(made=dataset is None):
-        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+        rounding = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
@@ -88,7 +88,7 @@ def prune(
     warnings = [*cautions, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
-        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance)
+        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding)
     )
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
@@ -160,9 +160,9 @@ def apply(
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
     with made_up(made=dataset is None):
-        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+        rounding = check_normalised(analysis, probe(analysis, dataset, options))
     distance = output_distance(analysis, dataset, options)
-    calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, tolerance=tolerance)
+    calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, rounding=rounding)
     return _carry_out(calibrated, Choice(plan, []), warnings)
 
 
@@ -225,7 +225,7 @@ def _finish(
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(calibrated.progress, "verifying")
         feeds = probe(analysis, calibrated.dataset, options)
-        check_structure(analysis, plan, feeds, calibrated.tolerance)
+        check_structure(analysis, plan, feeds, calibrated.rounding.tolerance)
         verify(network.model, analysis.model, feeds)
     of_samples = () if calibrated.statistics is None else calibrated.statistics.warnings
     return Result(
@@ -240,6 +240,7 @@ def _finish(
         options=options,
         fit=network.fit,
         output_errors=output_errors,
+        rounding=calibrated.rounding,
     )
 
 

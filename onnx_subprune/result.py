@@ -23,6 +23,7 @@ from onnx_subprune.network.group_documents import (
     group_document,
     notices_document,
 )
+from onnx_subprune.network.verify import Rounding
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.drop_search import Drop
@@ -61,6 +62,7 @@ class Result:
         fit: what came of the layers that were fitted to the dense network; None where none were.
         output_errors: how far the outputs are from the dense ones, with and without recovery; None where none was asked
             for, or without samples.
+        rounding: how far rounding alone moves the dense network, and what the oracle allowed for it.
         latency: what the network takes of the dense one's time, where the target was one of latency.
         drop: the measurements for a target `drop`; None for other targets.
 
@@ -79,6 +81,7 @@ class Result:
     losses_at: str = "consumers"
     fit: Refit | None = None
     output_errors: OutputErrors | None = None
+    rounding: Rounding = field(default_factory=Rounding)
     latency: LatencyMet | None = None
     drop: Drop | None = None
 
@@ -172,6 +175,7 @@ class Result:
             "errors": dict(self.errors),
             "fit": _fit(self.fit),
             "output_errors": None if self.output_errors is None else asdict(self.output_errors),
+            "oracle": self.rounding.document(),
             "latency": None if self.latency is None else asdict(self.latency),
             **({} if self.drop is None else {"drop": asdict(self.drop)}),
             "warnings": list(self.warnings),

@@ -33,6 +33,7 @@ from onnx_subprune.cli.parameters import (
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation import TARGETS
 from onnx_subprune.model import together
+from onnx_subprune.network import TOLERANCE
 from onnx_subprune.options import Options
 
 __all__ = ["factorise"]
@@ -132,4 +133,5 @@ def factorise(
             if report_file is not None:
                 report.write_json(document, report_file)
             result.save(out)
-            screen.show(document, *tables, *report.comparison_lines(document))
+            held = report.oracle_line(document, above=TOLERANCE)
+            screen.show(document, *tables, *report.comparison_lines(document), *filter(None, [held]))

@@ -15,6 +15,7 @@ from onnx_subprune.cli.terminal import Terminal
 from onnx_subprune.errors import DataError
 from onnx_subprune.evaluate.comparison import Measured
 from onnx_subprune.model import input_specs, load_model, together
+from onnx_subprune.network import TOLERANCE
 from onnx_subprune.pipeline import Result
 from onnx_subprune.progress import Watch
 
@@ -83,6 +84,7 @@ class Ending:
         lines = (
             *report.notice_lines(document),
             *report.comparison_lines(document),
+            report.oracle_line(document, above=TOLERANCE),
             report.output_error_line(document),
             report.drop_line(document),
             report.odd_widths_line(document),

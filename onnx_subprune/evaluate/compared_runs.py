@@ -178,7 +178,8 @@ class ComparedNetwork:
     def run(self, reference: ReferenceRun) -> dict[str, Array]:
         """Return the values at the points, on the inputs and with the decisions of a run of the reference.
 
-        A point that is no output and has units less than in the reference is replaced by the outputs that it stands for.
+        A point that is no output and has units less than in the reference is replaced by the outputs that it stands
+        for.
 
         Raises:
             DataError, ModelError: as for `ReferenceNetwork.run`.

@@ -79,6 +79,9 @@ def factorise(
     analysis, dataset = prepare(model, data, options, statistics)
     options, cautions = checked_inputs(analysis, dataset, options)
     layers, skipped = _selected_layers(analysis, options)
+    feeds = probe(analysis, dataset, options)
+    with made_up(made=dataset is None):
+        rounding = check_normalised(analysis, feeds)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     advice = "those that `prune` takes are others: calibrate for the factorisation"
     check_statistics(statistics, analysis, [tap_of_layer(layer) for layer in layers], advice)
@@ -89,7 +92,7 @@ def factorise(
     cut = ((f"'{layer.name}' was factorised", taps[layer.name]) for layer in ranked if layer.rank is not None)
     warnings = [*cautions, *few_row_warnings(statistics, cut)]
     with made_up(made=dataset is None):
-        factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
+        factorised_model = _carry_out(analysis, ranked, spectra, feeds, rounding.tolerance)
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
     check_reached(options.target, analysis.cost, pruned, removes=any(layer.rank is not None for layer in ranked))
     return Factorisation(
@@ -102,6 +105,7 @@ def factorise(
         statistics=statistics,
         analysis=analysis,
         warnings=tuple(warnings),
+        rounding=rounding,
     )
 
 
@@ -171,7 +175,7 @@ def _calibrate(
 
 
 def _carry_out(
-    analysis: Analysis, ranked: Sequence[RankedLayer], spectra: Mapping[str, Spectrum], feeds: Feeds
+    analysis: Analysis, ranked: Sequence[RankedLayer], spectra: Mapping[str, Spectrum], feeds: Feeds, tolerance: float
 ) -> onnx.ModelProto:
     """Write the layers at their ranks and verify: at full rank the network must equal the dense one.
 
@@ -182,7 +186,6 @@ def _carry_out(
     if not ranks:
         return dense_copy(analysis)
     full = {name: len(spectra[name].variances) for name in ranks}
-    tolerance = check_normalised(analysis, feeds)
     exact = _in_float32(analysis)
     if not agree(exact, lambda: (_write(exact, spectra, full), exact.model), widened(feeds), tolerance):
         raise InternalError(_MISREAD)

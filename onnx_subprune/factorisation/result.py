@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import onnx
 
@@ -14,6 +14,7 @@ from onnx_subprune.factorisation.ranks import RankedLayer
 from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.group_documents import comparisons_document
+from onnx_subprune.network.verify import Rounding
 from onnx_subprune.options import Target
 
 __all__ = ["Factorisation"]
@@ -33,6 +34,7 @@ class Factorisation:
         statistics: of the calibration.
         analysis: the model taken apart.
         warnings: for the user.
+        rounding: how far rounding alone moves the dense network, and what the check of the result allowed for it.
 
     """
 
@@ -45,6 +47,7 @@ class Factorisation:
     statistics: Statistics
     analysis: Analysis
     warnings: tuple[str, ...] = ()
+    rounding: Rounding = field(default_factory=Rounding)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, all or nothing.
@@ -80,6 +83,7 @@ class Factorisation:
             "layers": [{**asdict(layer), "macs_kept": layer.macs_kept} for layer in self.layers],
             "left": dict(self.left),
             **comparisons_document(analysis.comparisons),
+            "oracle": self.rounding.document(),
             "calibration": {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)},
             "warnings": list(self.warnings),
         }

@@ -75,8 +75,8 @@ def known_sizes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Sizes
 def sized_otherwise(sizes: Mapping[str, Sizes], other: onnx.ModelProto) -> frozenset[str]:
     """Return those of the tensors that are of another size in another network, whatever it reads.
 
-    A decision about every unit (a Round, the positions of a MaxPool, the largest of each channel) is of as many units as
-    are left: what one network decides cannot be given to the other.
+    A decision about every unit (a Round, the positions of a MaxPool, the largest of each channel) is of as many units
+    as are left: what one network decides cannot be given to the other.
 
     Args:
         sizes: of tensors in a network, as `known_sizes` returns them.

@@ -9,9 +9,9 @@ may differ by any amount, or in the sizes of their tensors. They are compared al
   decisions, the rest is continuous and has the same sizes.
 
 An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it: where
-it saturates, a rounding error is as large as the value. So is the result of a Greater, Equal or Less, which is no number:
-the numbers that it compares are. Inside a network these pass, for most activations that are written out hold one, and are
-continuous.
+it saturates, a rounding error is as large as the value. So is the result of a Greater, Equal or Less: it is no number,
+and what it compares is. Inside a network these are left alone, for activations that are written out hold them, and most
+are continuous.
 
 A tensor *varies* where it depends on weights: what depends on the inputs alone is the same in both networks, whatever
 is decided by it.
@@ -88,7 +88,8 @@ _SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
 _COMPARING = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")
 _MOVING = (
     "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
-    "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu", "Unsqueeze",
+    "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu",
+    "Unsqueeze",
 )  # fmt: skip
 # All that these read is moved, not the first input alone.
 _JOINING = ("And", "Concat", "Or", "Xor")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.network.verify import TOLERANCE
+from onnx_subprune.network.verify import Rounding
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
@@ -28,7 +28,7 @@ class Calibrated:
         options: how the network is pruned.
         distance: of other networks' outputs to those of the dense one, on samples held out; None without a dataset.
         progress: called with the name of a phase, the steps done in it and their number.
-        tolerance: relative error up to which two networks are taken for the same (`verify.check_normalised`).
+        rounding: how far rounding alone moves the dense network (`verify.check_normalised`).
         sample_shapes: of tensors of the dense network for the first sample: exact recovery keeps them from one pruned
             network to the next.
 
@@ -40,7 +40,7 @@ class Calibrated:
     options: Options
     distance: OutputDistance | None = None
     progress: Watch | None = None
-    tolerance: float = field(default=TOLERANCE, kw_only=True)
+    rounding: Rounding = field(default=Rounding(), kw_only=True)
     sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict, kw_only=True)
 
 

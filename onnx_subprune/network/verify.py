@@ -6,9 +6,9 @@ read them. If the two disagree, the structure was misread, and no model is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -33,6 +33,7 @@ from onnx_subprune.plan import Plan
 
 __all__ = [
     "TOLERANCE",
+    "Rounding",
     "agree",
     "check_normalised",
     "check_structure",
@@ -51,6 +52,30 @@ TOLERANCE = 1e-3
 _ROUNDINGS = 10.0
 # The largest of many roundings differs from draw to draw.
 _STORAGE_ROUNDINGS = 1.5
+# Inputs are moved by so much of themselves, so often, to see whether two networks differ by a jump alone.
+_MOVE = 1e-3
+_MOVES = 3
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far the dense network moves by rounding alone, and what two networks may differ by that should be the same.
+
+    Attributes:
+        measured: the relative error of the dense network to itself, its inputs moved by one unit in the last place.
+
+    """
+
+    measured: float = 0.0
+
+    @property
+    def tolerance(self) -> float:
+        """The relative error up to which two networks are taken for the same."""
+        return max(TOLERANCE, _ROUNDINGS * self.measured)
+
+    def document(self) -> dict[str, float]:
+        """Return both as plain data."""
+        return {"rounding": self.measured, "tolerance": self.tolerance}
 
 
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -155,7 +180,7 @@ def storage_rounding_of(model: onnx.ModelProto, probe: Probe, at: Sequence[str] 
     return max(filter(np.isfinite, _errors(values, expected)), default=0.0)
 
 
-def check_normalised(analysis: Analysis, probe: Probe) -> float:
+def check_normalised(analysis: Analysis, probe: Probe) -> Rounding:
     """Hold the network as the passes wrote it to the user's, before any work is spent on it.
 
     Args:
@@ -163,23 +188,27 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
         probe: a few inputs, the arrays by name.
 
     Returns:
-        The relative error up to which the shrunk and the masked network, whose weights are stored alike, are taken
-        for the same: `TOLERANCE`, more where rounding alone moves the dense network further.
+        How far rounding alone moves the dense network, and with it the relative error up to which the shrunk and the
+        masked network, whose weights are stored alike, are taken for the same.
 
     Raises:
         InternalError: the two do not agree.
 
     """
     at = analysis.outputs_at
-    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe, at))
+    rounding = Rounding(rounding_of(analysis.model, probe, at))
     error = disagreement(analysis.normalised, analysis.model, probe, at)
     # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
-    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at):
+    if (
+        error > rounding.tolerance
+        and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at)
+        and not _differ_by_a_jump(analysis.normalised, analysis.model, probe, rounding.tolerance, at)
+    ):
         raise InternalError(
             "the network with its spellings unified was expected to compute what the given one does, and does not; "
             "nothing was written, please report this"
         )
-    return tolerance
+    return rounding
 
 
 def check_structure(analysis: Analysis, plan: Plan, probe: Probe, tolerance: float = TOLERANCE) -> None:
@@ -247,7 +276,30 @@ def agree(
 
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*networks(), probe, analysis.outputs_at) <= tolerance
+        network, expected = networks()
+        at = analysis.outputs_at
+        error = disagreement(network, expected, probe, at)
+        return error <= tolerance or (np.isfinite(error) and _differ_by_a_jump(network, expected, probe, tolerance, at))
+
+
+def _differ_by_a_jump(
+    network: onnx.ModelProto, expected: onnx.ModelProto, probe: Probe, tolerance: float, at: Sequence[str]
+) -> bool:
+    """Whether two networks agree on inputs beside those that they differ on: then a value lay where the network jumps.
+
+    A rounding turns a threshold that a value happens to lie at, on these inputs and not on others. What was misread is
+    wrong on all of them.
+    """
+    return any(disagreement(network, expected, moved, at) <= tolerance for moved in _moved(probe))
+
+
+def _moved(probe: Probe) -> Iterator[Probe]:
+    """Yield the inputs moved a little: floats, but for single values, which sizes may follow from."""
+    rng = np.random.default_rng(0)
+    floats = [name for name, x in probe.items() if x.dtype.kind == "f" and x.size > 1]
+    for _ in range(_MOVES if floats else 0):
+        factors = {name: 1 + _MOVE * rng.standard_normal(probe[name].shape) for name in floats}
+        yield {**probe, **{name: (probe[name] * by).astype(probe[name].dtype) for name, by in factors.items()}}
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.loss_panels import Panel, panels
-from onnx_subprune.report.pruning_tables import output_error_line
+from onnx_subprune.report.pruning_tables import oracle_line, output_error_line
 from onnx_subprune.report.structure_tables import comparison_lines, notice_lines
 
 __all__ = ["analysis_view", "pruning_view"]
@@ -45,7 +45,7 @@ def analysis_view(document: _Document) -> dict[str, Any]:
         ],
         "groups": _split(document["groups"], _GROUPS),
         "frozen": _split(document["frozen"], _GROUPS),
-        "notices": [*notice_lines(document), *comparison_lines(document)],
+        "notices": [*notice_lines(document), *comparison_lines(document), *filter(None, [oracle_line(document)])],
     }
 
 

@@ -10,7 +10,15 @@ from rich.table import Table
 from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.table import Row, table
 
-__all__ = ["cost_table", "drop_line", "odd_widths_line", "output_error_line", "rank_table", "width_table"]
+__all__ = [
+    "cost_table",
+    "drop_line",
+    "odd_widths_line",
+    "oracle_line",
+    "output_error_line",
+    "rank_table",
+    "width_table",
+]
 
 # Vectors of the CPUs in use hold 8 or 16 numbers, tensor cores of GPUs take 8 or more at once.
 _BLOCK = 8
@@ -134,6 +142,23 @@ def output_error_line(document: Mapping[str, Any]) -> str | None:
     return (
         f"on {errors['samples']:,} samples{held_out} the outputs are off by {percent(errors['pruned'])}, "
         f"without recovery by {percent(errors['unrecovered'])}"
+    )
+
+
+def oracle_line(document: Mapping[str, Any], *, above: float = -1.0) -> str | None:
+    """Return a sentence on what networks may differ by that should be the same; None where none were compared.
+
+    Args:
+        document: of a pruning or a factorisation.
+        above: nothing is said of tolerances up to here.
+
+    """
+    oracle = document.get("oracle")
+    if oracle is None or oracle["tolerance"] <= above:
+        return None
+    return (
+        f"rounding alone moves the dense network by {oracle['rounding']:.1g}; networks that should be the same were "
+        f"held to {oracle['tolerance']:.1g} of the largest value"
     )
 
 

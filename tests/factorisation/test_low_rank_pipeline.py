@@ -208,6 +208,21 @@ def test_a_layer_that_was_misread_is_no_model(
         to("macs=0.6")
 
 
+def test_the_network_is_held_to_the_given_one_before_it_is_calibrated(
+    to: Callable[..., Factorisation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise InternalError("not the same")
+
+    def calibrated(*_: object, **__: object) -> None:
+        raise AssertionError("calibrated first")
+
+    monkeypatch.setattr(low_rank_pipeline, "check_normalised", refused)
+    monkeypatch.setattr(low_rank_pipeline, "take_statistics", calibrated)
+    with pytest.raises(InternalError, match="not the same"):
+        to("macs=0.5")
+
+
 def test_layers_are_chosen_by_the_module_they_come_from(data):
     model = network()
     for node in model.graph.node:

@@ -138,3 +138,42 @@ def test_a_model_that_gives_another_shape_is_refused() -> None:
     broken.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(InternalError, match="not valid ONNX"):
         verify(broken, model("y = Neg(x)"), probe)
+
+
+def _thresholds(bias: float) -> onnx.ModelProto:
+    """Return a network that jumps where its input is at a threshold."""
+    return onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        net (float[4] x) => (float[4] y) <float b = {{{bias}}}> {{
+            z = Sub(x, b)
+            over = Greater(z, x2)
+            m = Cast<to = 1>(over)
+            y = Mul(x, m)
+        }}""".replace("x2", "zero").replace("<float b", "<float zero = {0}, float b")
+    )
+
+
+def test_a_value_at_a_threshold_is_no_misread_structure() -> None:
+    """One network rounds it up and the other down; a little beside it they agree."""
+    at, beside = _thresholds(1.0), _thresholds(np.nextafter(np.float32(1), np.float32(0)))
+    probe = {"x": np.array([1.0, 0.5, 3.0, -2.0], np.float32)}
+    assert disagreement(at, beside, probe) > 0.1
+    assert oracle._differ_by_a_jump(at, beside, probe, oracle.TOLERANCE, ())
+    assert not oracle._differ_by_a_jump(at, _thresholds(4.0), probe, oracle.TOLERANCE, ())
+
+
+def test_inputs_are_moved_but_not_what_sizes_may_follow_from() -> None:
+    probe = {"x": np.ones((2, 3), np.float32), "ratio": np.ones(1, np.float32), "ids": np.ones(4, np.int64)}
+    moves = list(oracle._moved(probe))
+    assert len(moves) > 1
+    for moved in moves:
+        assert 0 < np.abs(moved["x"] - 1).max() < 0.01
+        assert moved["x"].dtype == np.float32
+        assert moved["ratio"] == 1
+        assert (moved["ids"] == 1).all()
+    assert list(oracle._moved({"ids": probe["ids"]})) == []
+
+
+def test_what_rounding_moves_is_allowed_ten_times() -> None:
+    assert oracle.Rounding(1e-7).tolerance == oracle.TOLERANCE
+    assert oracle.Rounding(0.01).document() == {"rounding": 0.01, "tolerance": pytest.approx(0.1)}

@@ -87,3 +87,13 @@ def test_the_error_at_the_outputs_in_a_sentence() -> None:
     assert seen.startswith("on 1,234 samples the outputs")
     assert report.output_error_line({"output_errors": None}) is None
     assert report.output_error_line({}) is None
+
+
+def test_what_networks_were_held_to_is_told() -> None:
+    document = {"oracle": {"rounding": 3e-7, "tolerance": 1e-3}}
+    assert report.oracle_line(document) == (
+        "rounding alone moves the dense network by 3e-07; networks that should be the same were held to 0.001 of the "
+        "largest value"
+    )
+    assert report.oracle_line(document, above=1e-3) is None
+    assert report.oracle_line({}) is None
