@@ -23,6 +23,7 @@ from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
+from onnx_subprune.network.tapped_features import reached_groups
 from onnx_subprune.network.verify import check_normalised, check_structure, verify
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
@@ -83,9 +84,10 @@ def prune(
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
+    groups, unseen = reached_groups(analysis.structure, groups, statistics)
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
-    warnings = [*cautions, *warnings]
+    warnings = [*cautions, *unseen, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
         Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding)

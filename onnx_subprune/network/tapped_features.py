@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnx_subprune.calibration import Gram, Statistics, Tap, few_rows
+from onnx_subprune.errors import DataError
 from onnx_subprune.structure import (
     Consumer,
     Contraction,
     Features,
+    Group,
     Normalisation,
     Structure,
     features_of,
@@ -16,7 +18,7 @@ from onnx_subprune.structure import (
     sides_of,
 )
 
-__all__ = ["few_row_warnings", "normalisation_grams", "pairs_of", "readers_of", "tap_of", "taps_of"]
+__all__ = ["few_row_warnings", "normalisation_grams", "pairs_of", "reached_groups", "readers_of", "tap_of", "taps_of"]
 
 
 def readers_of(structure: Structure) -> dict[Consumer, Features]:
@@ -69,6 +71,50 @@ def taps_of(structure: Structure) -> list[Tap]:
     read = {tap_of(features) for features in readers_of(structure).values()}
     read |= {tap_of(normalised_features(structure, normalisation)) for normalisation in structure.normalisations}
     return sorted(read | {tap_of(side) for sides in pairs_of(structure).values() for side in sides})
+
+
+def reached_groups(
+    structure: Structure, groups: Sequence[Group], statistics: Statistics
+) -> tuple[list[Group], list[str]]:
+    """Return the groups that calibration has seen at every reader, and a warning for each of the others.
+
+    Behind a selection (boxes above a score, the tokens of one expert) there may be nothing at all in any sample. What
+    units do there is not known: they would look as if nobody missed them.
+
+    Args:
+        structure: of the network.
+        groups: that are to be pruned.
+        statistics: of all taps.
+
+    Raises:
+        DataError: calibration has seen none of them.
+
+    """
+    unseen = {group.name: name for group in groups if (name := _unseen_reader(structure, group, statistics))}
+    lines = [
+        f"'{name}' was left whole: in no calibration sample anything comes to '{reader}', which reads it; use samples "
+        "on which the network has something to choose"
+        for name, reader in unseen.items()
+    ]
+    if groups and len(unseen) == len(groups):
+        raise DataError(lines[0].replace("was left whole", "cannot be ranked"))
+    return [group for group in groups if group.name not in unseen], lines
+
+
+def _unseen_reader(structure: Structure, group: Group, statistics: Statistics) -> str | None:
+    """Return the name of a node that reads a group and that nothing came to; None where there is none."""
+    for reader, features in _reading(structure, group):
+        if not statistics.grams[tap_of(features).key].weight.all():
+            return reader.name
+    return None
+
+
+def _reading(structure: Structure, group: Group) -> Iterator[tuple[Consumer | Contraction, Features]]:
+    for consumer in group.consumers:
+        yield consumer, features_of(structure, consumer)
+    for contraction in group.contractions:
+        for side in sides_of(structure, contraction):
+            yield contraction, side
 
 
 def few_row_warnings(statistics: Statistics, fits: Iterable[tuple[str, Tap]]) -> list[str]:
