@@ -120,6 +120,25 @@ def test_data_holds_no_weights_that_have_defaults(tmp_path: Path) -> None:
     assert analyse(_listing(8), strip_initializer_inputs=True).structure.prunable
 
 
+def test_products_of_ir_3_are_fitted_exactly() -> None:
+    """The biases that they are given lie in Constant nodes, behind an Add: before IR 4 all else would be an input."""
+    text = """<ir_version: 3, opset_import: ["" : 8]> g (float[N,5,6] x) => (float[N,5,4] y) {
+        [a] a = MatMul(x, wa) r = Relu(a) [b] b = MatMul(r, wb) s = Relu(b) [c] y = MatMul(s, wc)
+    }"""
+    model, rng = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in {"wa": (6, 24), "wb": (24, 16), "wc": (16, 4)}.items():
+        tensor = onnx.numpy_helper.from_array((rng.standard_normal(shape) / 4).astype(np.float32), name)
+        model.graph.initializer.append(tensor)
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    data = {"x": rng.standard_normal((64, 5, 6)).astype(np.float32)}
+    result = prune(model, data, Options(target=Target("units", 0.6), threads=1))
+    onnx.checker.check_model(result.model)
+    assert result.fit is not None
+    assert result.fit.left == {}
+    assert {"b", "c"} <= {layer.name for layer in result.fit.layers}
+    assert any(node.op_type == "Constant" for node in result.model.graph.node)
+
+
 def test_a_face_network_of_ir_3(data_dir: Path) -> None:
     folder = data_dir.parent / "cases"
     if not folder.is_dir():

@@ -73,7 +73,12 @@ def _reads_weights(model: onnx.ModelProto, constants: Mapping[str, onnx.NodeProt
     views = Views(model)
     linear = [node for node in model.graph.node if is_linear(node)]
     read = (views.of(name) for node in linear for name in (node.input[1], bias_input(node)) if name)
-    return any(view is not None and view.tensor.name in constants for view in read)
+    if any(view is not None and view.tensor.name in constants for view in read):
+        return True
+    # The bias of a product is the constant of the Add behind it.
+    products = {node.output[0] for node in linear}
+    adds = (node for node in model.graph.node if node.op_type == "Add" and not products.isdisjoint(node.input))
+    return any(name in constants for add in adds for name in add.input)
 
 
 def _constant(node: onnx.NodeProto, tensor: onnx.TensorProto) -> onnx.NodeProto:
