@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from onnx_subprune.cleanup import cleanup
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
-from onnx_subprune.model import TemporaryFolder, custom_ops, open_session, register_custom_ops, save_model
+from onnx_subprune.model import TemporaryFolder, check_model, custom_ops, open_session, register_custom_ops, save_model
 
 __all__ = ["Memory", "child", "peak_memory"]
 
@@ -79,9 +79,10 @@ def peak_memory(
     Raises:
         OptionError: this system does not say what a process takes (Linux does), or a provider did not load.
         DataError: the feeds do not fit.
-        ModelError: ONNX Runtime refuses the model, or the process came to an end (a model too large for the machine).
+        ModelError: the model is broken, ONNX Runtime refuses it, or the process came to an end (a model too large for the machine).
 
     """
+    check_model(model)
     if not (_PROC / "status").exists():
         raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
     with TemporaryFolder() as folder:

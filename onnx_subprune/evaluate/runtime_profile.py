@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError, OptionError
 from onnx_subprune.formatting import html_table, milliseconds
-from onnx_subprune.model import TemporaryFolder, open_session, run
+from onnx_subprune.model import TemporaryFolder, check_model, open_session, run
 
 __all__ = ["NodeTime", "OperatorTime", "Profile", "profile"]
 
@@ -142,9 +142,10 @@ def profile(
     Raises:
         OptionError: no runs, or a provider that did not load.
         DataError: the feeds do not fit.
-        ModelError: ONNX Runtime refuses the model, or fails on it.
+        ModelError: the model is broken, ONNX Runtime refuses it, or fails on it.
 
     """
+    check_model(model)
     if runs < 1 or warmup < 0:
         raise OptionError(
             f"at least one run expected, found {runs} runs and {warmup} for warm-up; change these options"

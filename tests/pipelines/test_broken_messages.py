@@ -59,6 +59,8 @@ CALLS: dict[str, Callable[[onnx.ModelProto], Any]] = {
     "fidelity": lambda model: sp.fidelity(sound(), model, data(model)),
     "perplexity": lambda model: sp.perplexity(model, data(model)),
     "bench": lambda model: sp.bench([sound(), model], X),
+    "profile": lambda model: sp.evaluate.profile(model, X),
+    "peak_memory": lambda model: sp.evaluate.peak_memory(model, X),
 }
 
 

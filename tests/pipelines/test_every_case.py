@@ -77,3 +77,23 @@ def test_a_group_that_a_product_alone_reads_is_shown_with_it(cases: Path, tmp_pa
     (product,) = pairs["contractions"]
     for text in (table.out, page.read_text(encoding="utf-8").replace("<wbr>", "")):
         assert product in text
+
+
+def test_a_verifier_behind_an_if_reaches_its_target_or_says_so(cases: Path, tmp_path: Path) -> None:
+    """What the bodies hold counts: exit code 0 says that the whole network takes no more than was asked for."""
+    out, data = tmp_path / "out.onnx", cases / "weights_in_if.npz"
+    asked = ["prune", cases / "weights_in_if.onnx", out, "--calib", data, "--target", "macs=0.6", "--effort", "fast"]
+    done = run_command([*asked, "--json"])
+    assert done.code in (0, 3)
+    if done.code == 0:
+        document = json.loads(done.out)
+        assert document["pruned"]["macs"] <= 0.601 * document["dense"]["macs"]
+    shown = json.loads(run_command(["inspect", cases / "weights_in_if.onnx", "--json"]).out)
+    assert shown["dense"]["macs"] >= 13_800, "the bodies count"
+
+
+def test_an_unreachable_target_behind_an_if_is_exit_code_3(cases: Path, tmp_path: Path) -> None:
+    asked = ["prune", cases / "weights_in_if.onnx", tmp_path / "out.onnx", "--calib", cases / "weights_in_if.npz"]
+    done = run_command([*asked, "--target", "macs=0.001", "--effort", "fast"])
+    assert done.code == 3
+    assert not (tmp_path / "out.onnx").exists()
