@@ -79,7 +79,8 @@ def peak_memory(
     Raises:
         OptionError: this system does not say what a process takes (Linux does), or a provider did not load.
         DataError: the feeds do not fit.
-        ModelError: the model is broken, ONNX Runtime refuses it, or the process came to an end (a model too large for the machine).
+        ModelError: the model is broken, ONNX Runtime refuses it, or the process came to an end (a model too large for
+            the machine).
 
     """
     check_model(model)
