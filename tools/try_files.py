@@ -188,7 +188,8 @@ def fidelity(document: dict[str, Any]) -> tuple[float | None, float | None]:
         for model in document.get("models", [])
         for figures in [*model["outputs"].values(), *model.get("points", {}).values()]
     ]
-    errors = [figures["relative_l2"] for figures in tensors if figures.get("relative_l2") is not None]
+    counted = [figures.get("relative_l2") for figures in tensors if "compared_at" not in figures]
+    errors = [error for error in counted if error is not None]
     agreements = [figures["agreement"] for figures in tensors if figures.get("agreement") is not None]
     return max(errors, default=None), min(agreements, default=None)
 

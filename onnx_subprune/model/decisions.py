@@ -86,6 +86,8 @@ _SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
 _MOVING = ("Concat", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 _WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 _SIZES = ("Shape", "Size")
+_LOGICAL = ("And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "Not", "Or", "Xor")
+"""Operators whose outputs are true or false: no place to compare at, for they do not say how near they came."""
 
 
 @dataclass(frozen=True)
@@ -153,11 +155,12 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
     for output in (value.name for value in model.graph.output):
         own: Mapping[str, str | None] = {}
         if output in scope.varying:
-            own = _before_saturation(output, makers, scope.varying) or {output: None}
+            for tensor, reason in _before_logic(output, makers, scope.varying).items():
+                own = {**own, **(_before_saturation(tensor, makers, scope.varying) or {tensor: reason})}
         for tensor, reason in own.items():
             points.setdefault(tensor, ([], reason))[0].append(output)
         for decision in _decisions_behind(output, makers, decisions):
-            for source in decision.sources:
+            for source in (name for of in decision.sources for name in _before_logic(of, makers, scope.varying)):
                 walked = _before_saturation(source, makers, scope.varying) or (source,)
                 for tensor in walked:
                     reason = f"{decision.operator} '{decision.node}' decides by it"
@@ -351,6 +354,27 @@ def _before_saturation(name: str, makers: Mapping[str, onnx.NodeProto], varying:
                 seen.add(each)
                 pending.append(each)
     return {**saturated, **{tensor: why for tensor, why in plain.items() if tensor in varying}} if saturated else {}
+
+
+def _before_logic(name: str, makers: Mapping[str, onnx.NodeProto], varying: Collection[str]) -> dict[str, str | None]:
+    """Return the tensors that truth values are computed from, with the node that does; or itself."""
+    compared: dict[str, str | None] = {}
+    pending: list[tuple[str, str | None]] = [(name, None)]
+    seen = {name}
+    while pending:
+        tensor, reason = pending.pop()
+        node = makers.get(tensor)
+        reads: list[str] = []
+        if node is not None and node.op_type in _LOGICAL:
+            reads, reason = list(node.input), f"{node.op_type} '{node.name or tensor}' decides by it"
+        elif node is not None and node.op_type in _MOVING:
+            reads = list(node.input if node.op_type == "Concat" else node.input[:1])
+        reads = [read for read in reads if read in varying]
+        if not reads:
+            compared[tensor] = reason
+        pending += [(read, reason) for read in reversed(reads) if read not in seen]
+        seen.update(reads)
+    return compared if any(compared.values()) else {name: None}
 
 
 def _decisions_behind(
