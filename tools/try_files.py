@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -47,11 +47,12 @@ sys.exit(code)
 """
 HEAD = (
     "file",
-    "prunable",
+    "groups",
+    "of the MACs",
     "widths",
     "MACs",
     "worst relative error",
-    "same class",
+    "same answers",
     "speed-up, one sample",
     "speed-up, 16 samples",
     "cost",
@@ -81,10 +82,12 @@ class Trial:
     Attributes:
         name: of the model's file.
         round_to: the multiple that widths keep.
-        share: prunable share of the MACs, in 0..1; None where `inspect` failed.
+        groups: how many can be pruned, and how many there are; None where `inspect` failed.
+        share: prunable share of the MACs, in 0..1; None likewise.
         macs: MACs of the result over those of the model; None where `prune` failed.
         error: largest relative error of a compared tensor on the held-out samples.
-        agreement: smallest share of samples whose largest class stayed; None where no output is a class.
+        agreement: smallest share of the boxes, texts or else largest classes of any output that stayed; None where no
+            output says any of these.
         speed: speed-up at each of `BATCHES`; None where the batch is fixed or `bench` failed.
         cost: processor time of `prune` over that of plain inference.
         seconds: processor time of `prune`.
@@ -94,6 +97,7 @@ class Trial:
 
     name: str
     round_to: int
+    groups: tuple[int, int] | None = None
     share: float | None = None
     macs: float | None = None
     error: float | None = None
@@ -142,9 +146,11 @@ def trials(model: Path, limit: float) -> Iterator[Trial]:
 def _trials(model: Path, limit: float) -> Iterator[Trial]:
     data, held, words = model.with_suffix(".npz"), model.with_suffix(".held.npz"), model.with_suffix(".words")
     options = words.read_text(encoding="utf-8").split() if words.exists() else []
-    known = [word for word in options if word == "--prune-normalised"]
-    inspected = call(["inspect", str(model), *known, *shapes_of(data)], limit)
+    structural = [word for word in options if word == "--prune-normalised"]
+    inspected = call(["inspect", str(model), *structural, *shapes_of(data)], limit)
     share = inspected.document.get("prunable_share", {}).get("macs")
+    free, frozen = (len(inspected.document.get(key, ())) for key in ("groups", "frozen"))
+    known = (free, free + frozen) if inspected.document else None
     plain = None
     for round_to in ROUNDINGS:
         with tempfile.TemporaryDirectory() as folder:
@@ -152,10 +158,10 @@ def _trials(model: Path, limit: float) -> Iterator[Trial]:
             wanted = ["--target", TARGET, "--round-to", str(round_to), "--threads", "1", *options]
             pruned = call(["prune", str(model), str(out), "--calib", str(data), *wanted], limit)
             if pruned.error:
-                yield Trial(model.stem, round_to, share, failure=pruned.error)
+                yield Trial(model.stem, round_to, known, share, failure=pruned.error)
                 continue
             plain = plain or plain_inference(model, data)
-            yield measured(Trial(model.stem, round_to, share), pruned, (model, out), held, plain)
+            yield measured(Trial(model.stem, round_to, known, share), pruned, (model, out), held, plain)
 
 
 def measured(trial: Trial, pruned: Command, models: tuple[Path, Path], held: Path, plain: float) -> Trial:
@@ -163,10 +169,8 @@ def measured(trial: Trial, pruned: Command, models: tuple[Path, Path], held: Pat
     pair = [str(model) for model in models]
     compared = call(["eval", *pair, "--data", str(held), "--metric", "fidelity", "--threads", "1"], 600)
     error, agreement = fidelity(compared.document)
-    return Trial(
-        trial.name,
-        trial.round_to,
-        trial.share,
+    return replace(
+        trial,
         macs=pruned.document["pruned"]["macs"] / pruned.document["dense"]["macs"],
         error=error,
         agreement=agreement,
@@ -188,9 +192,17 @@ def fidelity(document: dict[str, Any]) -> tuple[float | None, float | None]:
         for model in document.get("models", [])
         for figures in [*model["outputs"].values(), *model.get("points", {}).values()]
     ]
-    errors = [figures["relative_l2"] for figures in tensors if figures.get("relative_l2") is not None]
-    agreements = [figures["agreement"] for figures in tensors if figures.get("agreement") is not None]
+    counted = [figures.get("relative_l2") for figures in tensors if "compared_at" not in figures]
+    errors = [error for error in counted if error is not None]
+    answers = [_says(figures) for figures in tensors]
+    agreements = [share for share in answers if share is not None]
     return max(errors, default=None), min(agreements, default=None)
+
+
+def _says(figures: dict[str, Any]) -> float | None:
+    """Return the first of the figures that say how often two outputs mean the same."""
+    known = (figures.get(name) for name in ("boxes", "texts", "agreement"))
+    return next((share for share in known if share is not None), None)
 
 
 def speed_up(pair: Sequence[str], data: Path, batch: int) -> float | None:
@@ -218,14 +230,15 @@ def table(every: Sequence[Trial]) -> str:
 def row(trial: Trial) -> Sequence[str]:
     """Return the cells of a trial; a failure takes the place of the figures.
 
-    >>> row(Trial("voice", 1, 0.5, failure="stopped after 20 minutes"))[-1]
+    >>> row(Trial("voice", 1, failure="stopped after 20 minutes"))[-1]
     'stopped after 20 minutes'
     """
 
     def cell(value: float | None, form: str, unit: str = "") -> str:
         return "-" if value is None else f"{value:{form}}{unit}"
 
-    start = (trial.name, cell(trial.share, ".0%"), "any" if trial.round_to == 1 else f"x {trial.round_to}")
+    groups = "-" if trial.groups is None else "{} of {}".format(*trial.groups)
+    start = (trial.name, groups, cell(trial.share, ".0%"), "any" if trial.round_to == 1 else f"x {trial.round_to}")
     if trial.macs is None:
         return (*start, *["-"] * (len(HEAD) - len(start) - 1), trial.failure or "-")
     speeds = [cell(speed, ".2f", "x") for speed in trial.speed]

@@ -38,6 +38,7 @@ class DecidedRuns:
 
     Attributes:
         interior: the reasons of the points inside, by tensor.
+        replaced: for outputs that saturate or decide, the points inside at which networks are compared in their place.
         decisions: names of the tensors that the dense network decides.
 
     Raises:
@@ -65,6 +66,16 @@ class DecidedRuns:
             point.tensor: point.reason
             for point in (() if quantised else comparisons.points)
             if point.reason is not None and point.tensor in there - outputs - self.decisions
+        }
+        own = {point.tensor for point in comparisons.points}
+        self.replaced = {
+            output: inside
+            for output in sorted(outputs - own)
+            if (
+                inside := tuple(
+                    at.tensor for at in comparisons.points if output in at.outputs and at.tensor in self.interior
+                )
+            )
         }
         self._compared: ComparedNetwork | None = None
         if self.interior or self.decisions:

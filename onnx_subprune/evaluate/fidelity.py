@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,8 @@ class OutputFidelity:
             networks that read token ids.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
+        compared_at: tensors inside that count in the place of an output that saturates or decides: its relative error
+            may be any number where it is next to zero. None where the output counts itself.
 
     """
 
@@ -73,6 +75,7 @@ class OutputFidelity:
     texts: float | None = None
     lengths: float | None = None
     reason: str | None = None
+    compared_at: tuple[str, ...] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the same as plain data; what only some outputs have is left out where there is none."""
@@ -115,8 +118,9 @@ class Fidelity:
 
     @property
     def relative_l2(self) -> float:
-        """The largest relative error of any output or point; nan where none has one."""
-        errors = [output.relative_l2 for output in self.compared.values() if output.relative_l2 is not None]
+        """The largest relative error of any output or point that counts; nan where none has one."""
+        counted = [output.relative_l2 for output in self.compared.values() if output.compared_at is None]
+        errors = [error for error in counted if error is not None]
         return max(errors, default=math.nan)
 
     def document(self) -> dict[str, Any]:
@@ -231,7 +235,7 @@ def fidelity(
         samples += data.samples_in(feeds)
     if not totals.outputs:
         raise ModelError(f"an output that holds numbers expected, found {names}; such models cannot be compared")
-    return totals.result(samples, decided.interior)
+    return totals.result(samples, decided)
 
 
 def _numeric(outputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -287,17 +291,20 @@ class _Totals:
                     _check_shapes(name, decided[0][name], decided[1][name])
                 self._points.setdefault(name, Distances()).add(decided[0][name], decided[1][name])
 
-    def result(self, samples: int, reasons: Mapping[str, str]) -> Fidelity:
+    def result(self, samples: int, decided: DecidedRuns) -> Fidelity:
         """Return the figures."""
         outputs = {}
         for name, sums in self.outputs.items():
             has_boxes = self._layout is not None and name == self._layout.boxes
             outputs[name] = sums.result(boxes=self._boxes.share if has_boxes else None)
         points = {
-            name: OutputFidelity(*distances.result(), reason=reasons[name])
-            for name in reasons
+            name: OutputFidelity(*distances.result(), reason=reason)
+            for name, reason in decided.interior.items()
             if (distances := self._points.get(name)) is not None and distances.result()[0] is not None
         }
+        for name, inside in decided.replaced.items():
+            if name in outputs and (there := tuple(point for point in inside if point in points)):
+                outputs[name] = replace(outputs[name], compared_at=there)
         return Fidelity(outputs, samples, points)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
+import onnx_graphsurgeon as gs
 
 from onnx_subprune import passes
 from onnx_subprune.model import Scratch, scopes_of
@@ -70,10 +71,9 @@ def normalise(
     graph = opened(inferred, compared_at)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
+    early = passes.Sequence(fold, passes.InlineBranches(constant), fold)(graph)
+    graph, refusals = _with_known_branches(graph, inlined, constant, scratch, compared_at)
     result = passes.Sequence(
-        fold,
-        passes.InlineBranches(constant),
-        fold,
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
         passes.SkipConcat(constant),
@@ -82,11 +82,33 @@ def normalise(
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
     normalised = written(graph, inlined, scratch)
-    refusals = tuple(dict.fromkeys(result.refusals))
+    refusals = tuple(dict.fromkeys((*early.refusals, *refusals, *result.refusals)))
     if not may_be_stacked:
         return Normalised(normalised, refusals, observed)
     unpacked = _unpack_projections(normalised, {**shapes, **observed}, scratch, compared_at)
     return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed)
+
+
+def _with_known_branches(
+    graph: gs.Graph,
+    like: onnx.ModelProto,
+    constant: Collection[str],
+    scratch: Scratch | None,
+    compared_at: Sequence[str],
+) -> tuple[gs.Graph, tuple[str, ...]]:
+    """Inline branches whose conditions ask for sizes that follow from constants folded, or branches inlined, before.
+
+    An exporter writes `x.squeeze(-1)` as an If on the size of x, and the paddings before it as programs.
+    """
+    refusals: tuple[str, ...] = ()
+    while any(node.op == "If" for node in graph.nodes):
+        graph = opened(_with_inferred_shapes(written(graph, like, scratch)), compared_at)
+        result = passes.InlineBranches(constant)(graph)
+        refusals = (*refusals, *result.refusals)
+        if not result.modified:
+            break
+        refusals = (*refusals, *passes.FoldConstants(constant)(graph).refusals)
+    return graph, refusals
 
 
 def _declaring(model: onnx.ModelProto, infos: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:

@@ -114,7 +114,8 @@ def _accuracy_cards(document: _Document) -> list[_Card]:
         if boxes:
             return [_card("Same boxes", f"{min(boxes):.1%}", "", "", note)]
         compared = (*outputs, *fidelity.get("points", {}).values())
-        errors = [output["relative_l2"] for output in compared if output["relative_l2"] is not None]
+        counted = [output["relative_l2"] for output in compared if "compared_at" not in output]
+        errors = [error for error in counted if error is not None]
         return [_card("Error at the outputs", percent(max(errors)), "", "", note)] if errors else []
     return []
 

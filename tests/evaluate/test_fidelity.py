@@ -120,7 +120,20 @@ def test_what_saturates_is_compared_before_it_as_well():
     assert found.points["z"].relative_l2 == pytest.approx(logits.relative_l2)
     assert found.points["z"].label("z") == "z, before Sigmoid"
     assert found.document()["points"]["z"]["reason"].startswith("Sigmoid")
-    assert set(found.document()["outputs"]["y"]) == {"relative_l2", "cosine", "max_abs", "agreement", "kl"}
+    figures = {"relative_l2", "cosine", "max_abs", "agreement", "kl"}
+    assert set(found.document()["outputs"]["y"]) == {*figures, "compared_at"}
+
+
+def test_a_probability_next_to_zero_counts_before_it_saturates():
+    low = "twenty = Constant<value = float {20}>() u = Sub(z, twenty) y = Sigmoid(u)"
+    dense = linear(W, low)
+    found = fidelity(dense, linear(W + np.float32(1), low), data(dense))
+    assert found.outputs["y"].compared_at == ("u",)
+    assert found.outputs["y"].relative_l2 > 2
+    assert found.relative_l2 == found.points["u"].relative_l2 < 0.2
+    plain = fidelity(linear(W), linear(V), data(linear(W)))
+    assert plain.outputs["y"].compared_at is None
+    assert "compared_at" not in plain.document()["outputs"]["y"]
 
 
 def test_distances_are_taken_with_the_decisions_given_and_agreement_without():

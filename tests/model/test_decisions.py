@@ -192,3 +192,32 @@ def test_random_operators_draw_alike_once_seeded_and_get_their_own_seeds_back() 
         assert network.SerializeToString(deterministic=True) != original.SerializeToString(deterministic=True)
         restore_draws(network, original)
         assert network.SerializeToString(deterministic=True) == original.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h = MatMul(x, w) p = Sigmoid(h) c = Greater(p, t) b = Not(c) y = Cast<to = 9>(b)",
+        "h = MatMul(x, w) p = Sigmoid(h) c = LessOrEqual(p, t) d = IsNaN(h) y = Or(c, d)",
+        "h = MatMul(x, w) p = Sigmoid(h) c = Greater(p, t) d = Identity(c) y = Equal(c, d)",
+        "h = MatMul(x, w) p = Sigmoid(h) c = Greater(p, t) d = IsInf(h) y = Concat<axis = 0>(c, d)",
+        "h = MatMul(x, w) p = Sigmoid(h) c0 = Greater(p, t) "
+        + "".join(f"c{place + 1} = Or(c{place}, c{place}) " for place in range(60))
+        + "y = Not(c60)",
+    ],
+)
+def test_what_is_true_or_false_is_compared_before_it(text: str) -> None:
+    comparisons = comparisons_of(build(f"t = Constant<value_float = 0.5>() {text}", outputs="bool[N,6] y"))
+    assert points(comparisons)["h"] == ("y",)
+    assert not {"p", "c", "b", "d", "y"} & points(comparisons).keys()
+    assert all(point.reason for point in comparisons.points)
+
+
+def test_the_condition_of_a_branch_is_compared_before_it() -> None:
+    text = """h = MatMul(x, w) p = ReduceMax<keepdims = 0>(h) t = Constant<value_float = 0.5>() c = Greater(p, t)
+        y = If(c)<then_branch = a () => (float[N,3] s) { s = MatMul(h, v) },
+                  else_branch = b () => (float[N,3] s) { z = MatMul(h, v) s = Neg(z) }>"""
+    comparisons = comparisons_of(build(text))
+    assert "p" in points(comparisons)
+    assert "c" not in points(comparisons)
+    assert "c" in decided(comparisons)

@@ -62,3 +62,41 @@ def test_axes_of_normalisations_are_pruned_where_that_is_asked_for() -> None:
     normalised = normalise(model, shapes).model
     assert not infer_structure(normalised, shapes).prunable
     assert [group.name for group in infer_structure(normalised, shapes, prune_normalised=True).prunable] == ["a"]
+
+
+def test_branches_on_sizes_that_computed_paddings_give_are_inlined_one_after_the_other() -> None:
+    model = built(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[2,3,4] x) => (float[A] y) {
+            half = Constant<value_ints = [0, 0, 1]>() pads = Concat<axis = 0>(half, half)
+            padded = Pad(x, pads) h = Conv<strides = [6]>(padded, w)
+            last = Constant<value_ints = [-1]>() one = Constant<value_ints = [1]>()
+            size = Shape(h) picked = Gather(size, last) single = Equal(picked, one)
+            s = If(single) <then_branch = a () => (float[N,C] p) { p = Squeeze(h, last) },
+                            else_branch = b () => (float[N,C,L] q) { q = Identity(h) }>
+            z = MatMul(s, v) second = Shape(z) chosen = Gather(second, last) alone = Equal(chosen, one)
+            y = If(alone) <then_branch = c () => (float[N] r) { r = Squeeze(z, last) },
+                           else_branch = d () => (float[N,M] t) { t = Identity(z) }>
+        }""",
+        w=(5, 3, 6), v=(5, 1),
+    )  # fmt: skip
+    normalised = normalise(model, {"x": (2, 3, 4)}).model
+    assert "If" not in {node.op_type for node in normalised.graph.node}
+    assert same(model, normalised)
+    structure = infer_structure(normalised, {"x": (2, 3, 4)})
+    assert len(structure.groups) == 1
+
+
+def test_a_branch_on_a_size_that_the_input_leaves_open_stays() -> None:
+    model = built(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[A,B] y) {
+            h = MatMul(x, w) size = Shape(h) zero = Constant<value_ints = [0]>() picked = Gather(size, zero)
+            one = Constant<value_ints = [1]>() single = Equal(picked, one)
+            y = If(single) <then_branch = a () => (float[N,C] p) { p = Neg(h) },
+                            else_branch = b () => (float[N,C] q) { q = Abs(h) }>
+        }""",
+        w=(3, 4),
+    )
+    result = normalise(model, {"x": (1, 3)})
+    assert [node.op_type for node in result.model.graph.node].count("If") == 1
+    assert result.refusals == ()
+    assert same(model, result.model)

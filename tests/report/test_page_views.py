@@ -79,6 +79,9 @@ def test_of_several_outputs_the_worst_counts() -> None:
     assert "1,234 calibration samples" in card["note"]
     plain = {"samples": 3, "outputs": {"a": output(0.012, None), "b": output(0.123, None)}}
     assert cards(fidelity=plain)["Error at the outputs"]["value"] == "12%"
+    saturated = {"samples": 3, "outputs": {"a": {**output(99.0, None), "compared_at": ["p"]}}}
+    inside = {**saturated, "points": {"p": output(0.045, None)}}
+    assert cards(fidelity=inside)["Error at the outputs"]["value"] == "4.5%"
 
 
 def test_a_latency_that_was_the_target_is_shown_before_one_that_was_timed() -> None:

@@ -52,7 +52,7 @@ def test_every_model_gets_a_row_for_every_rounding(folder: Path) -> None:
     any_width, eights, *unfit = try_files.try_all(folder, [], [], 60)
     assert (any_width.name, any_width.round_to, eights.round_to) == ("good", 1, 8)
     for trial in (any_width, eights):
-        assert trial.share == 1.0
+        assert (trial.groups, trial.share) == ((1, 2), 1.0)
         assert trial.macs is not None
         assert trial.macs <= 0.7
         assert trial.error is not None
@@ -66,7 +66,7 @@ def test_every_model_gets_a_row_for_every_rounding(folder: Path) -> None:
     lines = try_files.table([any_width, eights, *unfit]).splitlines()
     assert len(lines) == 6
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[3].startswith("| good | 100% | x 8 | 0.50 |")
+    assert lines[3].startswith("| good | 1 of 2 | 100% | x 8 | 0.50 |")
 
 
 def test_figures_that_are_kept_are_not_made_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,3 +88,13 @@ def test_a_command_gives_its_document_or_says_why_it_failed(folder: Path, monkey
     assert missing.error.startswith("error: model")
     stopped = try_files.call(["inspect", str(folder / "good.onnx")], 1)
     assert stopped.error == "stopped after 0 minutes"
+
+
+def test_boxes_and_texts_say_more_than_classes() -> None:
+    outputs = {
+        "boxes": {"relative_l2": 0.5, "agreement": 0.1, "boxes": 0.75},
+        "text": {"relative_l2": None, "agreement": 0.9, "texts": 0.5},
+        "low": {"relative_l2": 99.0, "agreement": None, "compared_at": ["z"]},
+    }
+    found = {"models": [{"outputs": outputs, "points": {"z": {"relative_l2": 0.25, "agreement": None}}}]}
+    assert try_files.fidelity(found) == (0.5, 0.5)
