@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from onnx_subprune import report
+from onnx_subprune.errors import OptionError
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import (
     Cost,
@@ -27,6 +28,7 @@ from onnx_subprune.model import (
     runnable_shapes,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.model.made_inputs import made_inputs
 from onnx_subprune.network.fixed_costs import with_fixed_costs
 from onnx_subprune.network.group_documents import (
     comparisons_document,
@@ -34,6 +36,7 @@ from onnx_subprune.network.group_documents import (
     group_document,
     notices_document,
 )
+from onnx_subprune.network.hoisting import Hoisted, Trial
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -56,6 +59,7 @@ class Analysis:
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
         refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
         sample: values of inputs that MACs are counted with, by name; made up where missing.
+        hoisted: branches that stand in the main graph of `normalised`; None where none do.
 
     """
 
@@ -68,6 +72,7 @@ class Analysis:
     scratch: Scratch | None = None
     refusals: tuple[str, ...] = ()
     sample: Mapping[str, np.ndarray] = field(default_factory=dict)
+    hoisted: Hoisted | None = None
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -145,6 +150,7 @@ def analyse(
     *,
     prune_normalised: bool = False,
     sample: Mapping[str, np.ndarray] | None = None,
+    trials: Sequence[Trial] = (),
 ) -> Analysis:
     """Take a model apart.
 
@@ -154,6 +160,7 @@ def analyse(
             others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
         sample: inputs of those shapes, whose values may steer sizes.
+        trials: more inputs, on which branches have to run where they are not taken for anything in them to be pruned.
 
     Raises:
         ModelError: the model cannot be read.
@@ -165,9 +172,10 @@ def analyse(
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch)
+        normalised = normalise(proto, shapes, scratch, [_inputs(proto, shapes, sample), *trials])
         inferred = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
-        structure = with_fixed_costs(inferred, normalised.model, shapes, sample)
+        origins = {} if normalised.hoisted is None else normalised.hoisted.origins
+        structure = with_fixed_costs(replace(inferred, origins=origins), normalised.model, shapes, sample)
     return Analysis(
         proto,
         normalised.model,
@@ -178,7 +186,17 @@ def analyse(
         scratch,
         normalised.refusals,
         sample,
+        normalised.hoisted,
     )
+
+
+def _inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], sample: Mapping[str, np.ndarray]) -> Trial:
+    """Return inputs to try branches with: those of the sample, and made up where there are none."""
+    try:
+        made = made_inputs(input_specs(model), shapes)
+    except OptionError:
+        return sample
+    return made | {name: value for name, value in sample.items() if value.shape == shapes.get(name)}
 
 
 @contextmanager

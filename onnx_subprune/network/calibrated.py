@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.hoisting import taken_branches
 from onnx_subprune.network.verify import TOLERANCE
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
@@ -55,4 +56,7 @@ def output_distance(analysis: Analysis, dataset: Dataset | None, options: Option
     """
     if dataset is None:
         return None
-    return OutputDistance(analysis.normalised, dataset, options.runtime, _PORTION * options.probes)
+    samples = _PORTION * options.probes
+    return OutputDistance(
+        analysis.normalised, dataset, options.runtime, samples, versions=taken_branches(analysis.hoisted)
+    )

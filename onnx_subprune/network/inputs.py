@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -10,11 +11,12 @@ import numpy as np
 import onnx
 
 from onnx_subprune import calibration
-from onnx_subprune.calibration import Dataset, Statistics, Tap
-from onnx_subprune.errors import OptionError
+from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
+from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, load_model, without_overridable
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.network.hoisting import fails_where_not_taken, taken_branches
 from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
@@ -65,7 +67,22 @@ def prepare(
         sample = dict(next(iter(dataset.batches(1))))
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    return analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample), dataset
+    analysis = analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample)
+    failing: list[Feeds] = []
+    while dataset is not None and (trial := _failing_inputs(analysis, dataset, options.batch_size)) is not None:
+        # Each time at least one branch less is hoisted.
+        failing.append(trial)
+        analysis = analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample, trials=failing)
+    return analysis, dataset
+
+
+def _failing_inputs(analysis: Analysis, dataset: Dataset, batch_size: int) -> Feeds | None:
+    """Return a batch on which a hoisted branch fails that it does not take; None where all of them run."""
+    hoisted = analysis.hoisted
+    if hoisted is None or not hoisted.ifs:
+        return None
+    trials = (dict(feeds) for feeds in dataset.batches(batch_size))
+    return next((trial for trial in trials if fails_where_not_taken(analysis.normalised, hoisted, trial)), None)
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
@@ -85,7 +102,7 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
 def take_statistics(
     analysis: Analysis, taps: Sequence[Tap], dataset: Dataset | None, options: Options, progress: Progress | None
 ) -> Statistics:
-    """Calibrate a model taken apart.
+    """Calibrate a model taken apart; where it has hoisted branches, also with each of them taken on every sample.
 
     Args:
         analysis: of the dense network.
@@ -100,8 +117,23 @@ def take_statistics(
     """
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
-    statistics = calibration.calibrate(
-        analysis.normalised,
+    statistics = [_calibrated(analysis.normalised, taps, dataset, options, progress)]
+    for version in taken_branches(analysis.hoisted):
+        # What follows on a branch that the samples do not take may not run on what it gives.
+        with contextlib.suppress(DataError, ModelError):
+            statistics.append(_calibrated(version(analysis.normalised), taps, dataset, options, progress))
+    return replace(
+        _mean(statistics) if len(statistics) > 1 else statistics[0],
+        fingerprint=analysis.fingerprint,
+        input_shapes=analysis.input_shapes,
+    )
+
+
+def _calibrated(
+    model: onnx.ModelProto, taps: Sequence[Tap], dataset: Dataset, options: Options, progress: Progress | None
+) -> Statistics:
+    return calibration.calibrate(
+        model,
         taps,
         dataset,
         providers=options.providers,
@@ -109,7 +141,16 @@ def take_statistics(
         progress=progress,
         threads=options.threads,
     )
-    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+
+
+def _mean(versions: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of a network on the same samples in several versions, as those of one run over them."""
+    first, number = versions[0], len(versions)
+    grams: dict[str, Gram] = {}
+    for key in first.grams:
+        counts, matrices = zip(*((each.grams[key].count, each.grams[key].matrix) for each in versions), strict=True)
+        grams[key] = Gram(round(sum(counts) / number), np.sum(matrices, axis=0) / number)
+    return replace(first, grams=grams)
 
 
 def pruning_statistics(

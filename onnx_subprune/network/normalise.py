@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -14,6 +14,7 @@ from onnx_subprune.errors import ModelError
 from onnx_subprune.model import Scratch, to_graph, to_model
 from onnx_subprune.model.compared_models import seeded
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
+from onnx_subprune.network.hoisting import Hoisted, Trial, hoist
 from onnx_subprune.structure import QUANTISED, Structure, infer
 
 __all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
@@ -44,22 +45,33 @@ def check_float(model: onnx.ModelProto) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """A model with fewer spellings of the same function, and for each pass that was left out its name and why."""
+    """A model with fewer spellings of the same function.
+
+    Attributes:
+        model: of the same inputs and outputs.
+        refusals: for each pass that was left out, and each branch that was not hoisted, its name and why.
+        hoisted: branches that stand in the main graph; None where none do.
+
+    """
 
     model: onnx.ModelProto
     refusals: tuple[str, ...]
+    hoisted: Hoisted | None = None
 
 
-def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None) -> Normalised:
+def normalise(
+    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None, trials: Sequence[Trial] = ()
+) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
-    Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
-    cut into their parts.
+    Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, the branches of Ifs that hold
+    weights are hoisted into the main graph, and stacked projections are cut into their parts.
 
     Args:
         model: as it was given.
         shapes: the size of every input.
         scratch: where new weights go of a model whose weights stay in files.
+        trials: inputs on which a branch has to run to be hoisted.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
@@ -67,10 +79,13 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
     graph = to_graph(_with_inferred_shapes(inlined))
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
+    inline = passes.InlineBranches(constant)
+    known = passes.Sequence(fold, inline, fold)(graph)
+    hoisted = None
+    if passes.weighted_branches(graph):
+        hoisted = hoist(graph, to_model(graph, inlined, scratch), trials)
+        known = passes.Sequence(inline, fold)(graph)
     result = passes.Sequence(
-        fold,
-        passes.InlineBranches(constant),
-        fold,
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
         passes.SkipConcat(constant),
@@ -79,11 +94,12 @@ def normalise(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = 
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
     normalised = to_model(graph, inlined, scratch)
-    refusals = tuple(dict.fromkeys(result.refusals))
+    left = () if hoisted is None else hoisted.left
+    refusals = tuple(dict.fromkeys((*known.refusals, *left, *result.refusals)))
     if not may_be_stacked:
-        return Normalised(normalised, refusals)
+        return Normalised(normalised, refusals, hoisted)
     unpacked = _unpack_projections(normalised, shapes, scratch)
-    return Normalised(unpacked.model, (*refusals, *unpacked.refusals))
+    return Normalised(unpacked.model, (*refusals, *unpacked.refusals), hoisted)
 
 
 def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> Normalised:

@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     with_placed_as_inputs,
 )
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.hoisting import taken_branches
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.plan import Plan
 
@@ -35,6 +36,7 @@ __all__ = [
     "agree",
     "check_normalised",
     "check_structure",
+    "check_sunk",
     "disagreement",
     "relative_error",
     "rounding_of",
@@ -167,7 +169,11 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
 
     """
     tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe))
-    error = disagreement(analysis.normalised, analysis.model, probe)
+    errors = [disagreement(analysis.normalised, analysis.model, probe)]
+    for version in taken_branches(analysis.hoisted):
+        if _runs(version(analysis.model), probe):
+            errors.append(disagreement(version(analysis.normalised), version(analysis.model), probe))
+    error = max(errors)
     # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
     if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe):
         raise InternalError(
@@ -232,7 +238,7 @@ def agree(
     probe: Probe,
     tolerance: float = TOLERANCE,
 ) -> bool:
-    """Whether two networks compute the same, up to rounding.
+    """Whether two networks compute the same, up to rounding, whichever of the hoisted branches are taken.
 
     Args:
         analysis: of the dense network; large weights that the two put into its scratch folder go again.
@@ -242,7 +248,43 @@ def agree(
 
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        return disagreement(*networks(), probe) <= tolerance
+        first, second = networks()
+        if disagreement(first, second, probe) > tolerance:
+            return False
+        return all(
+            disagreement(version(first), version(second), probe) <= tolerance
+            for version in taken_branches(analysis.hoisted)
+            if _runs(version(second), probe)
+        )
+
+
+def check_sunk(model: onnx.ModelProto, hoisted: onnx.ModelProto, analysis: Analysis, probe: Probe) -> None:
+    """Hold a network with its branches within their Ifs to the same one with hoisted branches, in both branches.
+
+    Args:
+        model: as it is to be written.
+        hoisted: as it was recovered.
+        analysis: of the dense network.
+        probe: a few inputs, the arrays by name.
+
+    Raises:
+        InternalError: the two do not agree.
+
+    """
+    if analysis.hoisted is not None and not agree(analysis, lambda: (model, hoisted), probe):
+        raise InternalError(
+            "the network with its branches back in place was expected to compute what it did before, and does not; "
+            "nothing was written, please report this"
+        )
+
+
+def _runs(model: onnx.ModelProto, probe: Probe) -> bool:
+    """Whether a network runs: what follows on a branch that is not taken may not fit what it gives."""
+    try:
+        run(open_session(model, quiet=True), probe)
+    except (DataError, ModelError):
+        return False
+    return True
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

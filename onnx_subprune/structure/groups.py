@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
+from onnx_subprune.structure.branch_places import Place, dearest, places_of, unhoisted
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
@@ -120,6 +121,7 @@ class Structure:
         groups: in graph order.
         branches: what happens when groups lose all their units.
         fixed_parameters: parameters that no node of the graph reads, such as those within bodies; they stay.
+        origins: where tensors were made before branches were hoisted into the graph, by name; none where none were.
 
     """
 
@@ -128,6 +130,7 @@ class Structure:
     groups: tuple[Group, ...]
     branches: Branches
     fixed_parameters: int = 0
+    origins: Mapping[str, Place] = field(default_factory=dict)
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
 
     def copy(self) -> Structure:
@@ -140,7 +143,7 @@ class Structure:
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
         groups = tuple(group.on(copies, branches) for group in self.groups)
-        return Structure(copies.graph, records, groups, branches, self.fixed_parameters)
+        return Structure(copies.graph, records, groups, branches, self.fixed_parameters, self.origins)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -210,14 +213,17 @@ class Structure:
         return reasons
 
     def macs(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
-        """Return the multiply-accumulates of the network.
+        """Return the multiply-accumulates of the network, of every If those of the dearer branch.
 
         Args:
             counts: units that Atoms keep; an Atom without an entry stays whole.
             removal: leaves out the nodes that are gone with whole branches.
 
         """
-        return self._products.value(counts, None if removal is None else removal.live)
+        live = None if removal is None else removal.live
+        if not any(self._places):
+            return self._products.value(counts, live)
+        return dearest(self._products.values(counts, live).tolist(), self._places)
 
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
         """Return for every Atom the multiply-accumulates of the nodes that make or read it.
@@ -242,6 +248,15 @@ class Structure:
         if live not in self._parameters:
             self._parameters[live] = Products(("", axes) for axes in self._parameter_axes(removal))
         return self._parameters[live].value(counts) + self.fixed_parameters
+
+    @cached_property
+    def _places(self) -> list[Place]:
+        """The branch that each term of the multiply-accumulates runs in."""
+        if not self.origins:
+            return [() for _ in self.records.mac_terms]
+        places = places_of(self.graph, self.origins)
+        # What an If itself costs is that of a branch which was not hoisted.
+        return [(*places[id(term.node)], *unhoisted(term.node)) for term in self.records.mac_terms]
 
     @cached_property
     def _products(self) -> Products:

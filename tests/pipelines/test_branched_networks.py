@@ -1,0 +1,282 @@
+"""Weights in the branches of an If: pruned with the rest of the network, and right whichever branch is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from onnx_subprune import Options, apply, prune
+from onnx_subprune.model import open_session, run
+from onnx_subprune.network.analysis import Analysis, analyse
+from onnx_subprune.network.finishing import finish
+from onnx_subprune.network.rewrite import references
+from onnx_subprune.network.verify import relative_error
+from onnx_subprune.options import Target
+from onnx_subprune.plan import Plan
+
+CASES = Path(__file__).parents[3] / "shared" / "cases"
+ORACLE = 1e-4
+
+TWO = """If (flag) <
+    then_branch = t () => (float[n,8] a) { [t1] h = MatMul(x, v1)  r = Relu(h)  [t2] a = MatMul(r, v2) },
+    else_branch = e () => (float[n,8] b) { [e1] h = MatMul(x, w1)  r = Tanh(h)  [e2] b = MatMul(r, w2) }>"""
+TAIL = "[f1] c = MatMul(i, u1)  d = Relu(c)  [f2] y = MatMul(d, u2)"
+WEIGHTS = {
+    "v1": (12, 16), "v2": (16, 8), "w1": (12, 20), "w2": (20, 8), "u1": (8, 24), "u2": (24, 5),
+    "k1": (8, 4, 3), "k2": (8, 8, 3), "b1": (8,), "w3": (20, 16), "mean": (1, 8),
+}  # fmt: skip
+NETWORKS = {
+    "two": (f"[if] i = {TWO}  {TAIL}", 4),
+    "no weights in the other": (
+        f"""[p1] p = MatMul(x, w1)  q = Relu(p)  [p2] o = MatMul(q, w2)  [if] i = If (flag) <
+        then_branch = t () => (float[n,8] a) {{ h = MatMul(x, v1)  r = Relu(h)  a = MatMul(r, v2) }},
+        else_branch = e () => (float[n,8] b) {{ b = Identity(o) }}>  {TAIL}""",
+        4,
+    ),
+    "shared": (
+        f"""[if] i = If (flag) <
+        then_branch = t () => (float[n,8] a) {{ h = MatMul(x, v1)  r = Relu(h)  a = MatMul(r, v2) }},
+        else_branch = e () => (float[n,8] b) {{ h = MatMul(x, v1)  r = Tanh(h)  b = MatMul(r, v2) }}>  {TAIL}""",
+        3,
+    ),
+    "if in if": (
+        f"""[if] i = If (flag) <
+        then_branch = t () => (float[n,8] a) {{
+            h = MatMul(x, v1)
+            [inner] r = If (other) <
+                then_branch = tt () => (float[n,16] p) {{ g = MatMul(x, w1)  m = Relu(g)  p = MatMul(m, w3) }},
+                else_branch = te () => (float[n,16] q) {{ q = Relu(h) }}>
+            a = MatMul(r, v2) }},
+        else_branch = e () => (float[n,8] b) {{ h = MatMul(x, w1)  r = Tanh(h)  b = MatMul(r, w2) }}>  {TAIL}""",
+        4,
+    ),
+    "a constant": (
+        f"""[if] i = If (flag) <
+        then_branch = t () => (float[n,8] a) {{ h = MatMul(x, v1)  r = Relu(h)  a = MatMul(r, v2) }},
+        else_branch = e () => (float[1,8] b) {{ b = Identity(mean) }}>  {TAIL}""",
+        2,
+    ),
+    "two outputs": (
+        """[if] i, j = If (flag) <
+        then_branch = t () => (float[n,8] a, float[n,16] a2) {
+            h = MatMul(x, v1)  a2 = Relu(h)  a = MatMul(a2, v2) },
+        else_branch = e () => (float[n,8] b, float[n,16] b2) {
+            h = MatMul(x, w1)  r = Relu(h)  b = MatMul(r, w2)  b2 = MatMul(r, w3) }>
+        [g] k = MatMul(j, v2)  [f1] c0 = MatMul(i, u1)  c1 = MatMul(k, u1)  c = Add(c0, c1)  d = Relu(c)
+        [f2] y = MatMul(d, u2)""",
+        4,
+    ),
+}
+
+
+def build(text: str, **stored: np.ndarray) -> onnx.ModelProto:
+    given = "float[n,12] x, bool flag, bool other" if "(other)" in text else "float[n,12] x, bool flag"
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({given}) => (float[p,q] y) {{ {text} }}')
+    rng = np.random.default_rng(0)
+    for name, shape in WEIGHTS.items():
+        if f"{name})" in text and name not in stored:
+            stored[name] = (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+    for name, value in stored.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def samples(number: int = 96) -> dict[str, np.ndarray]:
+    return {"x": np.random.default_rng(1).standard_normal((number, 12)).astype(np.float32)}
+
+
+def inputs(model: onnx.ModelProto, number: int, *, flag: bool, other: bool = False) -> dict[str, np.ndarray]:
+    given = {value.name for value in model.graph.input}
+    every = {**samples(number), "flag": np.array(flag), "other": np.array(other)}
+    return {name: value for name, value in every.items() if name in given}
+
+
+def every_choice(model: onnx.ModelProto, number: int = 5) -> list[dict[str, np.ndarray]]:
+    return [inputs(model, number, flag=flag, other=other) for flag in (True, False) for other in (True, False)]
+
+
+def outputs(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+    return run(open_session(model), feeds)["y"]
+
+
+def holds_in_both(model: onnx.ModelProto, plan_at_random: Callable[..., Plan]) -> Analysis:
+    """Hold what is written for a plan to the dense network with the same units masked, whichever branches are taken."""
+    analysis = analyse(model)
+    shrunk, masked = references(analysis, plan_at_random(analysis))
+    written = finish(shrunk, analysis)
+    onnx.checker.check_model(written, full_check=True)
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in model.graph.node]
+    for given in every_choice(model):
+        expected = outputs(masked, given)
+        assert relative_error(outputs(model, given), expected) > 1e-2, "the oracle would prove nothing"
+        assert relative_error(outputs(written, given), expected) < ORACLE
+    return analysis
+
+
+def bodies_of(model: onnx.ModelProto) -> dict[str, onnx.GraphProto]:
+    node = next(node for node in model.graph.node if node.op_type == "If")
+    return {attribute.name: attribute.g for attribute in node.attribute}
+
+
+@pytest.mark.parametrize(("text", "groups"), NETWORKS.values(), ids=NETWORKS)
+def test_the_oracle_holds_in_both_branches(text: str, groups: int, plan_at_random: Callable[..., Plan]):
+    analysis = holds_in_both(build(text), plan_at_random)
+    assert len(analysis.structure.prunable) == groups
+    assert analysis.structure.macs({}) == analysis.cost.macs
+    assert analysis.structure.parameters({}) == analysis.cost.parameters
+
+
+CONVS = """[if] i = If (flag) <
+    then_branch = t () => (float[n,8,k] a) {
+        [t1] h = Conv <pads = [1, 1]> (m, k1, b1)  r = Relu(h)
+        [t2] s = Conv <pads = [1, 1]> (r, k2)  a = BatchNormalization(s, b1, b1, b1, b1) },
+    else_branch = e () => (float[n,8,k] b) { [e1] h = Conv <pads = [1, 1]> (m, k1, b1)  b = Sigmoid(h) }>
+    p = ReduceMean <axes = [2], keepdims = 0> (i)  [f1] c = MatMul(p, u1)  d = Relu(c)  [f2] y = MatMul(d, u2)"""
+
+
+def test_convolutions_and_normalisations_under_an_if(plan_at_random: Callable[..., Plan]):
+    """The kernel that both read is one, and so is the axis that both write."""
+    model = build(
+        f"m = Reshape(x, parts)  {CONVS}", parts=np.array([-1, 4, 3]), b1=np.linspace(0.5, 2, 8, dtype=np.float32)
+    )
+    analysis = holds_in_both(model, plan_at_random)
+    assert [group.size for group in analysis.structure.prunable] == [8, 24]
+    assert "BatchNormalization" not in {node.op_type for node in analysis.normalised.graph.node}
+
+
+def test_weights_that_both_bodies_store_are_one(plan_at_random: Callable[..., Plan]):
+    model = build(NETWORKS["shared"][0])
+    weights = [tensor for tensor in model.graph.initializer if tensor.name in ("v1", "v2")]
+    alone = analyse(model)
+    for body in bodies_of(model).values():
+        body.initializer.extend(weights)
+    for tensor in weights:
+        model.graph.initializer.remove(tensor)
+    analysis = holds_in_both(model, plan_at_random)
+    assert analysis.cost.parameters == alone.cost.parameters
+    sizes = [[group.size for group in each.structure.prunable] for each in (analysis, alone)]
+    assert sizes[0] == sizes[1]
+    result = prune(model, {**samples(), "flag": np.array(False)}, Options(target=Target("units", 0.5)))
+    stored = [
+        {tensor.name: tuple(tensor.dims) for tensor in body.initializer} for body in bodies_of(result.model).values()
+    ]
+    assert stored[0]["v1"] == stored[1]["v1"] == (12, 8)
+
+
+def test_a_condition_that_is_computed(plan_at_random: Callable[..., Plan]):
+    text = f"l = ReduceMax <keepdims = 0> (x)  flag = Greater(l, high)  [if] i = {TWO}  {TAIL}"
+    model = build(text.replace("(flag)", "(chosen)").replace("flag =", "chosen ="), high=np.float32(100))
+    analysis = analyse(model)
+    plan = plan_at_random(analysis)
+    shrunk, masked = references(analysis, plan)
+    written = finish(shrunk, analysis)
+    for then in (True, False):
+        expected, actual = (
+            outputs(with_branch_taken(each, ["i"], then=then), inputs(model, 5, flag=True))
+            for each in (masked, written)
+        )
+        assert relative_error(actual, expected) < ORACLE
+    assert len(plan.groups) == 4
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+@pytest.mark.parametrize("text", ["two", "shared", "if in if", "no weights in the other"])
+def test_a_target_is_met_and_layers_of_both_branches_are_recovered(text: str, effort: str):
+    model = build(NETWORKS[text][0])
+    result = prune(model, inputs(model, 512, flag=False), Options.of_effort(effort, target=Target("macs", 0.7)))
+    assert 0.65 < result.pruned.macs / result.dense.macs <= 0.7
+    bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), model).model
+    for given in every_choice(model, 512):
+        expected = outputs(model, given)
+        recovered, plain = (float(np.square(outputs(each, given) - expected).mean()) for each in (result.model, bare))
+        assert recovered < 0.6 * plain
+    again = apply(result.plan, model, inputs(model, 512, flag=False), result.options)
+    assert again.model == result.model
+
+
+def test_layers_within_branches_are_factorised():
+    model = build(NETWORKS["two"][0])
+    result = factorise(model, inputs(model, 256, flag=False), Options(target=Target("macs", 0.8)))
+    assert result.pruned.macs <= 0.8 * result.dense.macs
+    assert sum(node.op_type == "MatMul" for body in bodies_of(result.model).values() for node in body.node) > 4
+    for given in every_choice(model, 64):
+        assert relative_error(outputs(result.model, given), outputs(model, given)) < 0.8
+
+
+FAILING = {
+    "does not run": "s = Reshape(x, sixteen)  [t1] h = MatMul(s, w4)  r = Relu(h)  [t2] k = MatMul(r, v2)  a = Reshape(k, eight)",
+    "NaN": "s = Log(zeros)  z = Add(x, s)  w = Sub(z, s)  [t1] h = MatMul(w, v1)  r = Relu(h)  [t2] a = MatMul(r, v2)",
+}
+
+
+@pytest.mark.parametrize("reason", FAILING)
+def test_a_branch_that_fails_where_it_is_not_taken_stays_whole(reason: str):
+    body = FAILING[reason]
+    first = "[t1] h = MatMul(x, v1)  r = Relu(h)  [t2] a = MatMul(r, v2)"
+    stored = {
+        "sixteen": np.array([-1, 16]),
+        "eight": np.array([-1, 8]),
+        "w4": np.ones((16, 16), np.float32),
+        "zeros": np.zeros(1, np.float32),
+    }
+    given = {name: value for name, value in stored.items() if name in body}
+    model = build(NETWORKS["two"][0].replace(first, body), **given)
+    feeds = inputs(model, 97, flag=False)
+    result = prune(model, feeds, Options.of_effort("fast", target=Target("units", 0.5)))
+    assert [group.name for group in result.plan.groups] == ["e1", "f1"]
+    assert len(result.analysis.refusals) == 1
+    assert "the then branch of If 'if'" in result.analysis.refusals[0]
+    assert reason in result.analysis.refusals[0]
+    assert next(t.dims[0] for t in result.model.graph.initializer if t.name == "v2") == 16
+
+
+def test_a_branch_that_fails_on_a_later_sample_stays_whole():
+    """Only where the last sample is longer does the branch that is not taken divide it in vain."""
+    text = NETWORKS["two"][0].replace(
+        "[t1] h = MatMul(x, v1)", "s = Gather(table, n)  g = Add(x, s)  [t1] h = MatMul(g, v1)"
+    )
+    model = build(
+        f"l = Cast <to = 7> (big)  n = Add(l, zero)  {text}", zero=np.array([0]), table=np.zeros((4, 12), np.float32)
+    )
+    model.graph.input.append(onnx.helper.make_tensor_value_info("big", onnx.TensorProto.FLOAT, ["n"]))
+    model.graph.node[0].input[0] = "big"
+    feeds = {**inputs(model, 96, flag=False), "big": np.where(np.arange(96) == 90, 7, 1).astype(np.float32)}
+    with pytest.raises(ModelError):
+        run(open_session(model), {**inputs(model, 96, flag=True), "big": feeds["big"]})
+    result = prune(model, feeds, Options.of_effort("fast", target=Target("units", 0.5)))
+    assert [group.name for group in result.plan.groups] == ["e1", "f1"]
+
+
+def test_a_loop_within_a_branch_stays_whole_and_the_rest_of_the_branch_does_not(plan_at_random: Callable[..., Plan]):
+    loop = """[t1] h = MatMul(x, v1)  r = Relu(h)  [t2] q = MatMul(r, v2)
+        [loop] a = Loop(three, , q) <body = l (int64 i, bool go, float[n,8] s) => (bool on, float[n,8] o) {
+            on = Identity(go)  o = Tanh(s) }>"""
+    model = build(
+        NETWORKS["two"][0].replace("[t1] h = MatMul(x, v1)  r = Relu(h)  [t2] a = MatMul(r, v2)", loop),
+        three=np.array(3),
+    )
+    analysis = holds_in_both(model, plan_at_random)
+    assert [group.size for group in analysis.structure.prunable] == [16, 20, 24]
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="the cases are not on this machine")
+@pytest.mark.parametrize("target", ["macs=0.6", "params=0.5"])
+@pytest.mark.parametrize("name", ["weights_in_if", "merged_decoder"])
+def test_networks_of_the_field(name: str, target: str):
+    model = onnx.load(CASES / f"{name}.onnx")
+    result = prune(model, str(CASES / f"{name}.npz"), Options(target=Target.parse(target)))
+    share = {
+        "macs": result.pruned.macs / result.dense.macs,
+        "params": result.pruned.parameters / result.dense.parameters,
+    }
+    assert share[result.options.target.kind] <= result.options.target.value + 1e-3
+    assert not result.analysis.refusals
+    assert result.fit is not None
+    assert not result.fit.left
