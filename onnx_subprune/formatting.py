@@ -1,11 +1,11 @@
-"""Numbers and tables as people read them: in a terminal, on a page, in a notebook."""
+"""Numbers, names and tables as people read them: in a terminal, on a page, in a notebook."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["change", "count", "html_table", "milliseconds", "percent"]
+__all__ = ["change", "count", "html_table", "milliseconds", "percent", "printable"]
 
 # What a notebook shows of a long list; the report shows all.
 _ROWS = 30
@@ -67,6 +67,26 @@ def milliseconds(value: float) -> str:
     return f"{value:#.3g}".rstrip(".") + " ms" if value < 999.5 else f"{value / 1000:#.3g} s"
 
 
+def printable(text: str) -> str:
+    r"""Write what does not show as letters do in the way Python would: control characters, and marks of direction.
+
+    Names come from whoever made a file. In a terminal they could move the cursor, colour it, or begin a line of their
+    own; on a page they could show other words in another order.
+
+    Args:
+        text: of one line; the end of a line is written out, too.
+
+    >>> print(printable("conv\x1b[31m\n1\u202e\udcff Übung 層"))
+    conv\x1b[31m\n1\u202e\udcff Übung 層
+
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )
+
+
 def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: str | None = None) -> str:
     """Return a table for a notebook, each row with a heading; a long one says how many rows are not shown.
 
@@ -81,14 +101,18 @@ def html_table(columns: Sequence[str], rows: Iterable[Sequence[str]], caption: s
 
     """
     listed = list(rows)
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    head = "".join(f'<th scope="col">{_shown(column)}</th>' for column in columns)
     body = "".join(_row(row) for row in listed[:_ROWS])
     if len(listed) > _ROWS:
         body += f'<tr><td colspan="{len(columns)}">and {len(listed) - _ROWS} more</td></tr>'
-    title = "" if caption is None else f"<caption>{escape(caption)}</caption>"
+    title = "" if caption is None else f"<caption>{_shown(caption)}</caption>"
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _row(cells: Sequence[str]) -> str:
-    first, *others = cells
-    return f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in others)}</tr>'
+    first, *others = map(_shown, cells)
+    return f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+
+
+def _shown(text: str) -> str:
+    return escape(printable(text))

@@ -6,12 +6,13 @@ shows, and together with `metadata["details"]` it becomes the docstring of the c
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, cast
 
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import Runtime
 from onnx_subprune.subspace import METHODS
 
@@ -82,6 +83,24 @@ class Target:
     def __str__(self) -> str:
         return f"{self.kind}={self.value:g}"
 
+    def out_of_reach(self, smallest: str, share: float) -> TargetError:
+        """Return the error that says which fraction can be met.
+
+        Args:
+            smallest: the smallest network, in words.
+            share: the fraction that it leaves.
+
+        >>> print(Target("macs", 0.5).out_of_reach("layers of rank 1", 0.6123))
+        expected to reach macs=0.5, but layers of rank 1 leave 0.6123 of the macs; ask for macs=0.6123 or more
+
+        """
+        nearest = math.ceil(share * 1e4) / 1e4
+        # Rewriting a network can cost more than it saves; a fraction above 1 cannot be asked for.
+        advice = f"ask for {self.kind}={nearest:.4f} or more" if nearest <= 1.0 else "leave the network as it is"
+        return TargetError(
+            f"expected to reach {self}, but {smallest} leave {nearest:.4f} of the {self.kind}; {advice}", nearest
+        )
+
     @classmethod
     def parse(cls, text: str) -> Target:
         """Return the target that a text such as `macs=0.5` stands for.
@@ -126,7 +145,7 @@ def _documented(options: type[_T]) -> type[_T]:
 @_documented
 @dataclass(frozen=True, kw_only=True)
 class RecoveryOptions:
-    """How units are ranked and how their consumers make up for them: all that a plan keeps of the options."""
+    """How units are ranked, recovered and compared: all that a plan keeps of the options."""
 
     select: str = _option("obs", f"How units are ranked: {', '.join(SELECTIONS)}.")
     recovery: str = _option(
@@ -157,6 +176,11 @@ class RecoveryOptions:
         1,
         "How often exact recovery goes through all layers, as long as it helps.",
         "A sweep that does not help is not kept.",
+    )
+    outputs_at: tuple[str, ...] = _option(
+        (),
+        "Compare networks at this tensor of the model, in the place of those that follow from its outputs; repeatable.",
+        "It stays whole, as an output does. Where a plan is applied, none stand for those of the plan.",
     )
 
     def __post_init__(self) -> None:
@@ -191,7 +215,7 @@ class Options(RecoveryOptions):
         f"Keep multiples of N units; '{AUTO}': those that are fast on this machine, measured.",
         "A target of latency takes these in any case. Groups that are smaller stay whole.",
     )
-    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node or weight; repeatable.")
+    ignore: tuple[str, ...] = _option((), "Leave groups whole that match by name, node, weight or module; repeatable.")
     only: tuple[str, ...] = _option((), "Prune only groups that match; repeatable.")
     samples: int | None = _option(None, "Use this many samples; all by default.")
     seed: int = _option(0, "Of every random choice.")
@@ -201,6 +225,11 @@ class Options(RecoveryOptions):
         "ONNX Runtime execution providers (cpu, cuda, ...), most wanted first; repeat, or separate by commas.",
     )
     threads: int | None = _option(None, "Threads of ONNX Runtime; its own choice by default.")
+    custom_ops: tuple[str, ...] = _option(
+        (),
+        "A library of custom operators, or onnxruntime_extensions for that package's; runs its code; repeatable.",
+        "Sessions of this process know its operators from then on.",
+    )
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = _option(
         (),
         "Sizes of a dynamic input, such as x:1,3,224,224; repeatable.",
@@ -228,17 +257,18 @@ class Options(RecoveryOptions):
 
     @property
     def recovery_options(self) -> RecoveryOptions:
-        """How units are ranked and recovered: what a plan keeps."""
+        """How units are ranked, recovered and compared: what a plan keeps."""
         return RecoveryOptions(**{option.name: getattr(self, option.name) for option in fields(RecoveryOptions)})
 
     def with_recovery(self, recovery: RecoveryOptions) -> Options:
         """Return these options with the ranking and the recovery of a plan.
 
         Args:
-            recovery: the options that a plan was made with and that its replay needs; all others stay.
+            recovery: the options that a plan was made with and that its replay needs; all others stay, and tensors to
+                compare networks at where there are any.
 
         """
-        return replace(self, **asdict(recovery))
+        return replace(self, **asdict(recovery) | {"outputs_at": self.outputs_at or recovery.outputs_at})
 
     @property
     def runtime(self) -> Runtime:
@@ -302,8 +332,10 @@ _REPORTED = (
     "prune_normalised",
     "providers",
     "threads",
+    "custom_ops",
     "input_shapes",
     "strip_initializer_inputs",
+    "outputs_at",
     "rows",
     "probes",
     "levels",

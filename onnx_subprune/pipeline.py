@@ -12,11 +12,14 @@ from typing import Any
 
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import PlanError
+from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.model.compared_models import restore_draws
 from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.finishing import finish
+from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
@@ -31,7 +34,7 @@ from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.recovery import Recovered, recover, resume
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume
 from onnx_subprune.result import Result
 
 _logger = logging.getLogger(__name__)
@@ -72,14 +75,17 @@ def prune(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, cautions = checked_inputs(analysis, dataset, options)
     # A batch that the model cannot take is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
-    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+    with made_up(made=dataset is None):
+        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
     statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
+    warnings = [*cautions, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
         Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance)
@@ -87,7 +93,9 @@ def prune(
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
         # The result is the network that was measured.
-        result = _finish(study, smallest.plan, smallest.network, [*warnings, *smallest.warnings])
+        result = _finish(
+            study, smallest.plan, smallest.network, [*warnings, *smallest.warnings], smallest.output_errors
+        )
         result = _with_latency(study, replace(result, drop=smallest.drop))
     else:
         result = _with_latency(study, _carry_out(study, choose(study), warnings))
@@ -131,6 +139,7 @@ def apply(
     options = (options or Options()).with_recovery(plan.options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, warnings = checked_inputs(analysis, dataset, options)
     if plan.fingerprint != analysis.fingerprint:
         raise PlanError(
             f"expected the model that the plan was made for ({plan.fingerprint[:12]}), "
@@ -150,10 +159,11 @@ def apply(
         statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
-    tolerance = check_normalised(analysis, probe(analysis, dataset, options))
+    with made_up(made=dataset is None):
+        tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     distance = output_distance(analysis, dataset, options)
     calibrated = Calibrated(analysis, statistics, dataset, options, distance, progress, tolerance=tolerance)
-    return _carry_out(calibrated, Choice(plan, []))
+    return _carry_out(calibrated, Choice(plan, []), warnings)
 
 
 def calibrate(
@@ -174,12 +184,15 @@ def calibrate(
     options = options or Options()
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options)
+    options, warnings = checked_inputs(analysis, dataset, options)
+    for line in warnings:
+        _logger.warning("%s", line)
     return pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
 
 
 def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] = ()) -> Result:
     """Recover and shrink by a choice, from the network after one sweep where that was made already, and verify."""
-    network = None
+    network, errors = None, None
     # A model whose cost cannot be counted is refused before the long work.
     _logger.info("the dense network: %s", calibrated.analysis.cost)
     if choice.plan.removes:
@@ -188,16 +201,24 @@ def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] =
             network = recover(calibrated, choice.plan)
         else:
             network = resume(choice.begun, calibrated, choice.plan)
-    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings])
+        network, errors = better_than_none(calibrated, choice.plan, network)
+    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings], errors)
 
 
-def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warnings: Sequence[str]) -> Result:
+def _finish(
+    calibrated: Calibrated,
+    plan: Plan,
+    network: Recovered | None,
+    warnings: Sequence[str],
+    output_errors: OutputErrors | None = None,
+) -> Result:
     """Stamp and verify a network; without one, or where no unit goes, the result is the model as it was given."""
     analysis, options = calibrated.analysis, calibrated.options
     feeds = probe(analysis, calibrated.dataset, options)
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
     else:
+        drop_unread(network.model, analysis.outputs_at)
         finished = finish(network.model, analysis)
         check_sunk(finished, network.model, analysis, feeds)
         network = replace(network, model=finished)
@@ -208,6 +229,7 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
         begin(calibrated.progress, "verifying")
         check_structure(analysis, plan, feeds, calibrated.tolerance)
         verify(network.model, analysis.model, feeds)
+    of_samples = () if calibrated.statistics is None else calibrated.statistics.warnings
     return Result(
         model=network.model,
         plan=plan,
@@ -216,9 +238,10 @@ def _finish(calibrated: Calibrated, plan: Plan, network: Recovered | None, warni
         statistics=calibrated.statistics,
         analysis=analysis,
         errors=dict(network.errors),
-        warnings=(*warnings, *network.warnings),
+        warnings=(*of_samples, *warnings, *network.warnings),
         options=options,
         fit=network.fit,
+        output_errors=output_errors,
     )
 
 

@@ -23,6 +23,8 @@ __all__ = ["Plan", "PlannedGroup"]
 _FORMAT = "onnx_subprune.plan/1"
 _FIRST_DEFAULTS = {"prune_normalised": False, "one_pass": True, "rows": 32, "probes": 16, "sweeps": 1}
 """Recovery of the plans that were written before these options entered them."""
+_OPTIONAL = ("outputs_at",)
+"""Options that a plan holds only where they say something."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ class Plan:
         for group in self.groups:
             atom = atoms.get(group.name)
             if atom is None or atom.size != group.size:
-                present = "no such prunable group" if atom is None else f"{atom.size} units"
+                frozen = (other.reasons[0] for other in structure.frozen if other.name == group.name)
+                absent = next((f"it frozen ({reason})" for reason in frozen), "no such prunable group")
+                present = absent if atom is None else f"{atom.size} units"
                 raise PlanError(
                     f"expected group '{group.name}' with {group.size} units as in the plan, found {present}; "
                     "make a plan for this model"
@@ -116,7 +120,8 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as JSON text, a line per group, with a checksum of all the rest."""
-        head = {"format": _FORMAT, "fingerprint": self.fingerprint, "target": self.target, **asdict(self.options)}
+        head: dict[str, Any] = {"format": _FORMAT, "fingerprint": self.fingerprint, "target": self.target}
+        head |= {name: value for name, value in asdict(self.options).items() if name not in _OPTIONAL or value}
         groups = [{"name": g.name, "size": g.size, "kept": list(g.kept)} for g in self.groups]
         head["checksum"] = _checksum({**head, "groups": groups})
         body = ",\n    ".join(map(json.dumps, groups))
@@ -157,7 +162,7 @@ class Plan:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"expected a plan at '{path}', found: {error.strerror}; give a file from --plan") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(
                 f"expected a plan in JSON at '{path}', found other content; give a file from --plan"
             ) from error
@@ -176,7 +181,7 @@ class Plan:
         try:
             groups = tuple(_group(entry) for entry in data["groups"])
             return cls(str(data["fingerprint"]), str(data["target"]), groups, _options(data))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise PlanError(
                 f"expected a whole plan at '{path}', found a damaged entry ({error}); make it anew"
             ) from error
@@ -206,4 +211,11 @@ def _options(data: Mapping[str, Any]) -> RecoveryOptions:
         rows=int(entries["rows"]),
         probes=int(entries["probes"]),
         sweeps=int(entries["sweeps"]),
+        outputs_at=_names(entries.get("outputs_at", [])),
     )
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    if not isinstance(entry, list):
+        raise TypeError(f"'outputs_at' is {entry!r} and no list")
+    return tuple(map(str, entry))

@@ -28,6 +28,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.progress import Watch
+from onnx_subprune.recovery import OutputErrors
 from onnx_subprune.recovery.exact import Refit
 from onnx_subprune.report import Document
 
@@ -58,6 +59,8 @@ class Result:
         curves: what every group loses as units go, what the widths were chosen by; empty where a plan was applied.
         losses_at: where these losses are errors: at the network's `outputs`, or at the `consumers` of each group.
         fit: what came of the layers that were fitted to the dense network; None where none were.
+        output_errors: how far the outputs are from the dense ones, with and without recovery; None where none was asked
+            for, or without samples.
         latency: what the network takes of the dense one's time, where the target was one of latency.
         drop: the measurements for a target `drop`; None for other targets.
 
@@ -75,6 +78,7 @@ class Result:
     curves: tuple[Curve, ...] = ()
     losses_at: str = "consumers"
     fit: Refit | None = None
+    output_errors: OutputErrors | None = None
     latency: LatencyMet | None = None
     drop: Drop | None = None
 
@@ -82,7 +86,7 @@ class Result:
         """Write the pruned model, whole or not at all.
 
         Args:
-            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.data` beside it.
+            path: of the `.onnx` file; the weights of a model beyond 2 GB go to `<name>.<digits>.data` beside it.
 
         Raises:
             OutputError: the file cannot be written there.
@@ -115,6 +119,7 @@ class Result:
             runtime=options.runtime,
             timed_samples=options.latency_batch or 1,
             seed=options.seed,
+            outputs_at=self.analysis.outputs_at,
         )
         return measure(
             self.analysis.model,
@@ -162,10 +167,11 @@ class Result:
             "groups": list(self._groups()),
             "frozen": [frozen_document(group) for group in analysis.structure.frozen],
             **comparisons_document(analysis.comparisons),
-            **notices_document(analysis.structure, analysis.refusals),
+            **notices_document(analysis.structure, analysis.refusals, analysis.forms),
             "calibration": self._calibration(source),
             "errors": dict(self.errors),
             "fit": _fit(self.fit),
+            "output_errors": None if self.output_errors is None else asdict(self.output_errors),
             "latency": None if self.latency is None else asdict(self.latency),
             **({} if self.drop is None else {"drop": asdict(self.drop)}),
             "warnings": list(self.warnings),

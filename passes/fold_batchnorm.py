@@ -94,12 +94,13 @@ class FoldBatchNorm(Pass):
         linear = _linear_before(norm, protected)
         if linear is None or not _is_inference(norm, opset) or not self._parameters_are_ours(linear, fixed):
             return None
-        affine = self._affine(norm)
-        parameters = None if affine is None else _LINEAR[linear.op](linear, affine)
-        if parameters is None:
-            return None
         dtype = linear.inputs[1].dtype
-        with np.errstate(over="ignore"):
+        # What is not finite, here or in the end, is looked at below.
+        with np.errstate(all="ignore"):
+            affine = self._affine(norm)
+            parameters = None if affine is None else _LINEAR[linear.op](linear, affine)
+            if parameters is None:
+                return None
             weight, bias = (array.astype(dtype) for array in parameters)
         finite = np.isfinite(weight).all() and np.isfinite(bias).all()
         return _Fold(linear, norm, weight, bias) if finite else None
@@ -119,8 +120,7 @@ class FoldBatchNorm(Pass):
         scale, shift, mean, variance = (_float64(tensor) for tensor in tensors)
         if len({array.shape for array in (scale, shift, mean, variance)}) != 1 or scale.ndim != 1:
             return None
-        with np.errstate(all="ignore"):
-            factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", _EPSILON))
+        factor = scale / np.sqrt(variance + norm.attrs.get("epsilon", _EPSILON))
         return _Affine(factor, shift - factor * mean)
 
 

@@ -23,6 +23,8 @@ from onnx_subprune.subspace import Correction, Fit
 __all__ = ["FoldCorrections", "GiveBiases", "shift_bias"]
 
 _RECURRENT_BIAS = 3
+# The input that holds the bias of a linear map, where it is not the third.
+_BIASES = {"DeformConv": 3}
 
 
 class FoldCorrections(Pass):
@@ -115,30 +117,30 @@ def shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift:
 def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """Conv, ConvTranspose, Gemm: the third input; Gemm scales its product by alpha and its bias by beta."""
     node = consumer.node
-    delta = shift
+    index, delta = _BIASES.get(node.op, 2), shift
     if consumer.kind == "Gemm":
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         if beta == 0 or not _has_input(node, 2):
             node.attrs["beta"] = beta = 1.0
             _set_input(node, 2, gs.Variable.empty())
         delta = shift * alpha / beta
-    if not _has_input(node, 2):
+    if not _has_input(node, index):
         name = fresh_name(graph, f"{node.name}_bias")
-        _set_input(node, 2, gs.Constant(name, delta.astype(consumer.weight.dtype)))
-        structure.records.give_own_axes(node, 2, (consumer.outputs,))
-    elif structure.records.own_axes(node, 2) is not None:
-        _add_to_constant(graph, structure, node, 2, delta)
+        _set_input(node, index, gs.Constant(name, delta.astype(consumer.weight.dtype)))
+        structure.records.give_own_axes(node, index, (consumer.outputs,))
+    elif structure.records.own_axes(node, index) is not None:
+        _add_to_constant(graph, structure, node, index, delta)
     else:
-        _add_to_computed(graph, structure, consumer, delta)
+        _add_to_computed(graph, structure, consumer, index, delta)
 
 
-def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray) -> None:
+def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, index: int, delta: np.ndarray) -> None:
     """The bias is computed, or reaches the node through others: put an Add before the node."""
-    node, bias = consumer.node, consumer.node.inputs[2]
+    node, bias = consumer.node, consumer.node.inputs[index]
     name = fresh_name(graph, f"{bias.name}_corrected")
     constant = gs.Constant(fresh_name(graph, f"{name}_shift"), delta.astype(consumer.weight.dtype))
     corrected = gs.Variable(name, dtype=bias.dtype)
-    node.inputs[2] = corrected
+    node.inputs[index] = corrected
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[corrected])
     graph.nodes.insert(place_of(graph, node), add)
     structure.records.give_own_axes(add, 1, (consumer.outputs,))

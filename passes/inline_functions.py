@@ -46,10 +46,29 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"expected functions that can be inlined, found: {reason}; export without them") from error
     del inlined.graph.initializer[:]
     inlined.graph.initializer.extend(model.graph.initializer)
+    _keep_called(inlined, light)
     _import_operator_sets(inlined, model)
     for function in inlined.functions:
         _logger.warning("function '%s.%s' cannot be inlined: nothing in it is pruned", function.domain, function.name)
     return inlined
+
+
+def _keep_called(inlined: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Put back the functions that those which stay still call: the inliner takes them for done with."""
+    originals = {_key(function): function for function in model.functions}
+    present = {_key(function) for function in inlined.functions}
+    pending = list(inlined.functions)
+    while pending:
+        for node in _with_bodies(pending.pop().node):
+            called = (node.domain, node.op_type, node.overload)
+            if called in originals and called not in present:
+                present.add(called)
+                inlined.functions.append(originals[called])
+                pending.append(originals[called])
+
+
+def _key(function: onnx.FunctionProto) -> tuple[str, str, str]:
+    return function.domain, function.name, function.overload
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -64,10 +83,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _write_out_defaults(model: onnx.ModelProto) -> None:
     """Give every call the attributes it leaves to the function's defaults."""
-    defaults = {
-        (function.domain, function.name, function.overload): list(function.attribute_proto)
-        for function in model.functions
-    }
+    defaults = {_key(function): list(function.attribute_proto) for function in model.functions}
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in _with_bodies(nodes):
             given = {attribute.name for attribute in node.attribute}

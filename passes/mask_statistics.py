@@ -1,8 +1,9 @@
 """Take the statistics of normalisations over the units that stay: the oracle for normalised axes that shrink.
 
 What the shrunk network computes is written with the whole tensors. A reduction reads its input with the removed units
-set to zero, and a mean is multiplied by (all units) / (units that stay). An operator that takes its statistics inside
-is replaced by the same formula written out. Only the network that others are compared with is edited so.
+set to zero, and a mean is multiplied by (all units) / (units that stay); one that takes the largest or the smallest
+reads them as what is neither. An operator that takes its statistics inside is replaced by the same formula written out.
+Only the network that others are compared with is edited so.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
@@ -23,6 +25,8 @@ _REDUCE_TAKES_AXES_AS_INPUT = 18
 _UNCENTRED = (
     "LpNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
 )  # fmt: skip
+# What is never the largest, or the smallest, entry.
+_EXTREMES = {"ReduceMax": -np.inf, "ReduceMin": np.inf}
 # The sums that ONNX Runtime normalises in one operator, and their inputs that are summed.
 _SUMMED = {"SkipLayerNormalization": (0, 1, 4), "SkipSimplifiedLayerNormalization": (0, 1, 3)}
 
@@ -80,7 +84,12 @@ class _Rewriter:
         node = self._node
         place = place_of(self._graph, node)
         if node.op.startswith("Reduce"):
-            node.inputs[0] = self._add("Mul", self._x, self._mask)
+            extreme = _EXTREMES.get(node.op)
+            if extreme is None:
+                node.inputs[0] = self._add("Mul", self._x, self._mask)
+            else:
+                stays = self._add("Cast", self._mask, dtype=np.bool_, to=onnx.TensorProto.BOOL)
+                node.inputs[0] = self._add("Where", stays, self._x, self._constant(np.array(extreme)))
             self._graph.nodes[place:place] = self._made
             if node.op == "ReduceMean":
                 self._scale_behind(place + len(self._made) + 1)
@@ -182,7 +191,7 @@ class _Rewriter:
             return self._add(op, x, axes=axes, keepdims=1)
         return self._add(op, x, self._integers(*axes))
 
-    def _add(self, op: str, *inputs: gs.Tensor, dtype: type[np.int64] | None = None, **attrs: object) -> gs.Variable:
+    def _add(self, op: str, *inputs: gs.Tensor, dtype: type[np.generic] | None = None, **attrs: object) -> gs.Variable:
         output = gs.Variable(self._name(op.lower()), dtype=dtype or self._dtype)
         self._made.append(gs.Node(op, name=output.name, attrs=dict(attrs), inputs=list(inputs), outputs=[output]))
         return output

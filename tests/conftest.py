@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -14,7 +17,7 @@ import onnx
 import pytest
 
 from onnx_subprune.evaluate import Pace, random_feeds
-from onnx_subprune.model import input_specs, open_session, run
+from onnx_subprune.model import custom_operators, input_specs, open_session, run
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
@@ -58,6 +61,46 @@ def data_dir() -> Path:
             warnings.warn(message, stacklevel=2)
         pytest.skip(message)
     return folder
+
+
+_LIBRARY = """
+int calls;
+void *RegisterCustomOps(void *options, const void *api) { ++calls; return 0; }
+"""
+
+
+@pytest.fixture(scope="session")
+def built_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a library that registers no operator, and counts in `calls` how often ONNX Runtime asks it to."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("NO C COMPILER: libraries of custom operators were not registered", stacklevel=2)
+        pytest.skip("no C compiler to build a library of custom operators with")
+    folder = tmp_path_factory.mktemp("library")
+    (folder / "ops.c").write_text(_LIBRARY, encoding="ascii")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "ops.so", "ops.c"], cwd=folder, check=True)
+    return folder / "ops.so"
+
+
+@pytest.fixture
+def custom_library(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the library where no library is registered, and none stays registered after the test."""
+    monkeypatch.setattr(custom_operators, "_registered", [])
+    calls_of(built_library).value = 0
+    return built_library
+
+
+def calls_of(library: Path) -> ctypes.c_int:
+    """Return the counter of `built_library`."""
+    return ctypes.c_int.in_dll(ctypes.CDLL(str(library)), "calls")
+
+
+@pytest.fixture
+def registrations(custom_library: Path) -> Callable[[], int]:
+    """`registrations()`: how often ONNX Runtime has asked the library for its operators."""
+    return lambda: calls_of(custom_library).value
 
 
 def is_valid(model: onnx.ModelProto) -> bool:

@@ -67,6 +67,13 @@ def test_a_plan_takes_over_the_recovery_and_nothing_else() -> None:
     assert (replayed.target, replayed.seed) == (options.target, 3)
 
 
+def test_tensors_to_compare_at_that_are_given_go_before_those_of_a_plan() -> None:
+    planned = RecoveryOptions(outputs_at=("a", "b"))
+    assert Options().with_recovery(planned).outputs_at == ("a", "b")
+    assert Options(outputs_at=("c",)).with_recovery(planned).outputs_at == ("c",)
+    assert Options(outputs_at=("c",)).with_recovery(RecoveryOptions()).outputs_at == ("c",)
+
+
 def test_where_networks_run_is_one_value() -> None:
     assert Options(providers=("cuda", "cpu"), threads=2, batch_size=8).runtime == Runtime(("cuda", "cpu"), 2, 8)
 
@@ -75,3 +82,12 @@ def test_as_data_no_option_is_missing() -> None:
     document = Options().document()
     assert {**document, "target": Options().target} == {**asdict(Options()), "target": Options().target}
     assert (next(iter(document)), document["target"]) == ("target", "macs=0.5")
+
+
+def test_a_target_out_of_reach_names_the_nearest_and_never_more_than_all() -> None:
+    error = Target("macs", 0.5).out_of_reach("the smallest widths", 0.61231)
+    assert error.nearest == 0.6124
+    assert str(error).endswith("leave 0.6124 of the macs; ask for macs=0.6124 or more")
+    assert Target.parse("macs=0.6124").value >= 0.61231
+    beyond = Target("params", 0.5).out_of_reach("layers of rank 1", 1.5)
+    assert str(beyond).endswith("leave 1.5000 of the params; leave the network as it is")

@@ -324,9 +324,9 @@ def test_however_many_networks_are_tried_the_structure_is_inferred_once(
 ) -> None:
     inferences: list[object] = []
     imports: list[object] = []
-    infer, to_graph = normalise.infer, normalise.to_graph
+    infer, opened = normalise.infer, normalise.opened
     monkeypatch.setattr(normalise, "infer", lambda *given, **more: inferences.append(1) or infer(*given, **more))
-    monkeypatch.setattr(normalise, "to_graph", lambda *given: imports.append(1) or to_graph(*given))
+    monkeypatch.setattr(normalise, "opened", lambda *given: imports.append(1) or opened(*given))
     calib = {name: values[:64] for name, values in demo.calibration.items()}
     prune(dense, calib, Options.of_effort("fast", threads=1, **options))
     # The model as it was given becomes a graph, and the normalised one.

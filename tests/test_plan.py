@@ -89,6 +89,18 @@ def test_the_file_is_flat_and_its_entries_keep_their_order() -> None:
     ]
 
 
+def test_tensors_to_compare_at_are_in_a_plan_where_there_are_any(tmp_path: Path) -> None:
+    assert "outputs_at" not in PLAN.to_json()
+    named = replace(PLAN, options=replace(PLAN.options, outputs_at=("logits", "boxes")))
+    named.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == named
+    data = json.loads(named.to_json())
+    del data["checksum"]
+    (tmp_path / "plan.json").write_text(json.dumps({**data, "outputs_at": "logits"}))
+    with pytest.raises(PlanError, match=r"found a damaged entry \('outputs_at' is 'logits' and no list\)"):
+        Plan.load(tmp_path / "plan.json")
+
+
 def test_every_bit_of_a_plan_counts(tmp_path: Path) -> None:
     """A flipped bit is an error, or changes nothing that a plan says."""
     path, text = tmp_path / "plan.json", PLAN.to_json().encode()

@@ -34,8 +34,10 @@ WORDS = {
     "structure": "groups of units: axes/ is the algebra, rules/ the operators",
     "demo": "the model in the package",
     "model": "files, graphs, sessions, costs",
+    "noise": "what libraries print by themselves goes to the log",
+    "cleanup": "what must not stay",
     "errors": "one line each",
-    "formatting": "numbers",
+    "formatting": "numbers, names",
     "progress": "phases",
     "threads": "cores",
 }

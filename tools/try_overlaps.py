@@ -36,6 +36,8 @@ tiny (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, w)  b = Relu(a)  y = Mat
 SCRIPT = "import numpy\ndef load():\n    yield {'x': numpy.ones((32, 4), numpy.float32)}\n"
 WAYS = ("plain", "spelling", "symlink", "hardlink")
 COMMANDS = ("prune", "apply", "factorise")
+WEIGHTS = ".0123456789ab.data"
+"""The end of a name that the weights of a large OUT may have."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def _takes(command: str, name: str) -> bool:
 
 def _ending(*outputs: str) -> str:
     # The weights of OUT have their name from OUT, and a report has its kind.
-    return ".data" if "the weights of OUT" in outputs else ".json" if "--report" in outputs else ".out"
+    return WEIGHTS if "the weights of OUT" in outputs else ".json" if "--report" in outputs else ".out"
 
 
 def _words(
@@ -160,13 +162,13 @@ def _named(output: str, place: Path, folder: Path) -> tuple[str, ...]:
     if output == "OUT":
         return (str(place),)
     if output == "the weights of OUT":
-        # OUT.data is the place; what does not end so is linked under such a name.
-        if place.suffix != ".data":
-            link = folder / "large.onnx.data"
+        # OUT.<digits>.data is the place; what does not end so is linked under such a name.
+        if not place.name.endswith(WEIGHTS):
+            link = folder / f"large.onnx{WEIGHTS}"
             link.unlink(missing_ok=True)
             link.symlink_to(place)
             place = link
-        return (str(place.with_suffix("")),)
+        return (str(place).removesuffix(WEIGHTS),)
     return (output, str(place))
 
 

@@ -1,8 +1,9 @@
 """What is prunable in every network of the zoo, and what is in the way: docs/zoo.md.
 
     python tools/zoo_table.py --out docs/zoo.md
+    python tools/zoo_table.py --commands-only       # after tools/try_commands.py; all else stays as the page has it
 
-Only the structure is inferred: nothing is pruned and nothing runs.
+Only the structure is inferred: nothing is pruned and nothing runs. How commands end was found by tools/try_commands.py.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
 import onnx
-from zoo import Entry, read_entries, read_skeleton, refill
+from try_commands import COMMANDS, OUT, TARGET, Attempt, read_attempts
+from zoo import Entry, count_parameters, read_entries, read_skeleton, refill
 
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.structure import Atom, Structure
@@ -28,7 +30,10 @@ ZOO = ROOT / "tests" / "zoo"
 HEADER = (
     "network", "family", "exporter", "parameters", "prunable", "on request", "allowed", "groups", "why not the rest"
 )  # fmt: skip
-RIGHT = {"parameters", "prunable", "on request", "allowed", "groups"}
+RIGHT = {
+    "parameters", "prunable", "on request", "allowed", "groups",
+    "runs", "done", "refused", "out of reach", "faults", "half take, s", "longest, s",
+}  # fmt: skip
 REASONS = 3
 # Shares that differ by less than this many points are the same to the reader.
 VISIBLE = 1.0
@@ -62,7 +67,21 @@ request all that is allowed; the gaps of the others: {gaps}.
 {exported} architectures are here from two exporters or more. The same network should be prunable alike whoever wrote
 it; where the shares differ by more than a point: {unlike}.
 
+## Commands
+
+Every command runs on every network, with inputs made up by their names and types: `{commands}`. `prune` and `factorise`
+are asked for {target}, or for the nearest that they say is in reach; `eval --metric fidelity` and `bench` compare what
+was pruned with the network, `apply` must write the bytes that `prune` wrote. Each runs with tables and a report as a
+page, and with `--json` and a report as data. Seconds are of one processor; `docs/zoo_commands.csv` has all of them, and
+`python tools/try_commands.py` takes them.
+
+{table_of_commands}
+{refusals}
+
+## Networks
+
 """
+COMMANDS_HEADER = ("command", "runs", "done", "refused", "out of reach", "faults", "half take, s", "longest, s")
 
 
 @dataclass(frozen=True)
@@ -103,7 +122,7 @@ def cheap(entry: Entry) -> tuple[str, str, str, str]:
     """Return the cells that are known without inferring the structure."""
     source = entry.source
     exporter = f"{source['exporter']}, opset {source['opset']}"
-    return entry.name, entry.family, exporter, f"{_parameters(load(entry)):,}"
+    return entry.name, entry.family, exporter, f"{count_parameters(load(entry)):,}"
 
 
 def share(structure: Structure) -> float:
@@ -151,12 +170,13 @@ def rows(entries: Iterable[Entry]) -> Iterator[Row]:
 
 def read_rows(page: str) -> dict[str, Row]:
     """Return the lines of a written page, by network."""
-    lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
+    _, _, below = page.partition(_line(HEADER))
+    lines = [line for line in below.splitlines() if line.startswith("| ")][1:]
     found = (Row(*(cell.strip() for cell in line.strip("| ").split(" | "))) for line in lines)
     return {row.network: row for row in found}
 
 
-def write(entries: list[Entry], table: Iterable[Row]) -> str:
+def write(entries: list[Entry], table: Iterable[Row], attempts: Sequence[Attempt]) -> str:
     """Return the page."""
     table = list(table)
     size = sum(path.stat().st_size for path in (ZOO / "skeletons").glob("*.xz")) / 1e6
@@ -172,10 +192,49 @@ def write(entries: list[Entry], table: Iterable[Row]) -> str:
         whole=sum(row.gap < VISIBLE for row in table),
         gaps=_listed(f"{row.network} {row.gap:.0f}" for row in table if row.gap >= VISIBLE),
         **_exporters_apart(entries, table),
+        commands="`, `".join(COMMANDS),
+        target=f"`{TARGET}`",
+        table_of_commands=command_table(attempts),
+        refusals=refusals(attempts),
     )
-    rule = ["---:" if column in RIGHT else "---" for column in HEADER]
-    lines = [HEADER, rule, *(row.cells for row in table)]
-    return head + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return head + _table(HEADER, (row.cells for row in table))
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rule = ["---:" if column in RIGHT else "---" for column in header]
+    return "".join(map(_line, (header, rule, *lines)))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def command_table(attempts: Sequence[Attempt]) -> str:
+    """Return how often every command ends in which way, and how long it takes."""
+    lines = []
+    for command in COMMANDS:
+        own = [attempt for attempt in attempts if attempt.command == command]
+        if own:
+            ends = [str(sum(attempt.code == code for attempt in own)) for code in (0, 1, 3)]
+            seconds = [attempt.seconds for attempt in own]
+            faults = str(sum(bool(attempt.fault) for attempt in own))
+            times = (f"{median(seconds):.1f}", f"{max(seconds):.0f}")
+            lines.append((f"`{command}`", str(len(own)), *ends, faults, *times))
+    return _table(COMMANDS_HEADER, lines)
+
+
+def refusals(attempts: Iterable[Attempt]) -> str:
+    """Return for each kind of refusal the commands and networks that it ends."""
+    ended: dict[str, dict[str, list[str]]] = {}
+    for attempt in attempts:
+        if attempt.said and not attempt.fault:
+            networks = ended.setdefault(kind(attempt.said.removeprefix("error: ")), {}).setdefault(attempt.command, [])
+            networks.extend([attempt.network] if attempt.network not in networks else [])
+    lines = [
+        f"- {said}: " + "; ".join(f"`{command}` of {_listed(networks)}" for command, networks in commands.items())
+        for said, commands in sorted(ended.items())
+    ]
+    return "\n".join(["Refusals:", "", *lines] if lines else ["Nothing is refused."])
 
 
 def _exporters_apart(entries: list[Entry], table: Iterable[Row]) -> dict[str, object]:
@@ -194,20 +253,6 @@ def _listed(items: Iterable[str]) -> str:
     return ", ".join(items) or "none"
 
 
-def _parameters(skeleton: onnx.ModelProto) -> int:
-    """Return the number of floating-point values of one axis or more that a skeleton stores."""
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
-    constants = [a.t for n in skeleton.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
-    total = 0
-    for tensor in (*skeleton.graph.initializer, *constants):
-        if tensor.data_type in floats and tensor.dims:
-            count = 1
-            for size in tensor.dims:
-                count *= size
-            total += count
-    return total
-
-
 def _why(structure: Structure, outputs: set[str]) -> str:
     counts = Counter(kind(group.reasons[0]) for group in structure.frozen if group.name not in outputs)
     said = [f"{text} ({count})".replace("|", "/") for text, count in counts.most_common(REASONS)]
@@ -220,9 +265,12 @@ def main() -> int:
     logging.getLogger("onnx_subprune").setLevel(logging.ERROR)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "zoo.md")
+    parser.add_argument("--commands-only", action="store_true", help="infer nothing; take the shares from the page")
     arguments = parser.parse_args()
     entries = list(read_entries(ZOO / "zoo.json"))
-    arguments.out.write_text(write(entries, rows(entries)), encoding="utf-8")
+    page = arguments.out.read_text(encoding="utf-8") if arguments.commands_only else ""
+    table = read_rows(page).values() if page else rows(entries)
+    arguments.out.write_text(write(entries, table, read_attempts(OUT)), encoding="utf-8")
     return 0
 
 

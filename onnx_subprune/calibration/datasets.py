@@ -1,20 +1,28 @@
-"""Data sets: batches of model inputs that can be read again and again, from arrays or from a stream."""
+"""Data sets: batches of model inputs that can be read again and again, and those whose samples lie in arrays."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from onnx_subprune.calibration.layout import Array, Feeds, Layout, check_array, check_finite, conform, converted
-from onnx_subprune.errors import DataError, SubpruneError
+from onnx_subprune.calibration.grouping import PlacedBatch
+from onnx_subprune.calibration.layout import Array, Feeds, Layout, check_array, check_finite, converted
+from onnx_subprune.errors import DataError
 from onnx_subprune.progress import Progress, Watch, phase
 
-__all__ = ["ArrayDataset", "Column", "Dataset", "StreamDataset", "WatchedDataset", "regroup", "watched"]
+__all__ = [
+    "ArrayDataset",
+    "Column",
+    "Dataset",
+    "WatchedDataset",
+    "report_dropped",
+    "usable_samples",
+    "watched",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +42,8 @@ class Dataset(ABC):
     labels: Array | None
     _layout: Layout
 
-    @abstractmethod
     def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """Yield dicts of contiguous arrays by input name, from the first sample.
+        """Yield dicts of contiguous arrays by input name, from the first sample; all samples of one have equal shapes.
 
         They may be taken on another thread than the one that asks for them.
 
@@ -47,10 +54,27 @@ class Dataset(ABC):
             DataError: a sample does not fit the model.
 
         """
+        return (batch.feeds for batch in self.placed(batch_size))
+
+    @abstractmethod
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """Yield the same as `batches`, with the places of the samples: where their labels stand.
+
+        Args:
+            batch_size: as for `batches`.
+
+        Raises:
+            DataError: a sample does not fit the model.
+
+        """
+
+    def numbers_of(self, places: Array) -> Array:
+        """Return the numbers in the source, from 0, of the samples at these places."""
+        return places
 
     @property
     def divisible(self) -> bool:
-        """Whether a batch may be cut into samples: the first axis of every input counts them, and may have any size."""
+        """Whether a batch may be cut into samples: the first axis of the inputs counts them, and may have any size."""
         return not self._layout.whole and self._layout.batch is None
 
     def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
@@ -61,7 +85,7 @@ class Dataset(ABC):
             rows: numbers of its samples.
 
         """
-        return {name: array[rows] for name, array in feeds.items()}
+        return self._layout.rows_of(feeds, rows)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """Return how many samples a batch holds: its first axis, or one where the inputs share no batch axis.
@@ -70,7 +94,7 @@ class Dataset(ABC):
             feeds: a batch, by input name.
 
         """
-        return 1 if self._layout.whole else len(next(iter(feeds.values())))
+        return self._layout.samples_in(feeds)
 
 
 @dataclass(frozen=True)
@@ -87,31 +111,56 @@ class Column:
 
 
 class ArrayDataset(Dataset):
-    """Samples held in arrays, in memory or mapped from files."""
+    """Samples held in arrays, in memory or mapped from files.
+
+    Args:
+        columns: an array with samples on its first axis for each input that holds samples.
+        layout: of the inputs.
+        source: what the arrays came from, for messages.
+        numbers: of the samples, in the source.
+        labels: one for each sample.
+        values: of the inputs that hold one for every run.
+
+    """
 
     def __init__(
-        self, columns: Mapping[str, Column], layout: Layout, source: str, numbers: Array, labels: Array | None
+        self,
+        columns: Mapping[str, Column],
+        layout: Layout,
+        source: str,
+        numbers: Array,
+        labels: Array | None,
+        *,
+        values: Mapping[str, Array] | None = None,
     ) -> None:
-        self._columns = dict(columns)
+        self._columns, self._values = dict(columns), dict(values or {})
         self._layout = layout
         self._numbers = numbers
         self.source = source
         self.labels = labels
-        for spec in layout.specs:
+        for spec in layout.sampled:
             array = self._columns[spec.name].array
             check_array(spec, layout.stacked(spec), array.shape, array.dtype, source)
-        self.samples = _usable_samples(len(numbers), layout.batch, source)
+        self.samples = usable_samples(len(numbers), layout.batch, source)
 
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """See `Dataset.batches`."""
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """See `Dataset.placed`."""
         assert self.samples is not None
         step = 1 if self._layout.whole else self._layout.batch or batch_size
         for start in range(0, self.samples, step):
-            yield self._batch(start, min(start + step, self.samples))
+            stop = min(start + step, self.samples)
+            yield PlacedBatch(self._batch(start, stop), np.arange(start, stop))
+
+    def numbers_of(self, places: Array) -> Array:
+        """See `Dataset.numbers_of`."""
+        return self._numbers[places]
 
     def _batch(self, start: int, stop: int) -> Feeds:
         feeds: Feeds = {}
         for spec in self._layout.specs:
+            if spec.name in self._values:
+                feeds[spec.name] = self._values[spec.name]
+                continue
             array = converted(self._columns[spec.name].take(start, stop), spec.dtype)
             check_finite(spec, array, self.source, self._numbers[start:stop])
             feeds[spec.name] = array.reshape(array.shape[1:]) if self._layout.whole else array
@@ -129,12 +178,13 @@ class WatchedDataset(Dataset):
 
     def __init__(self, data: Dataset, progress: Progress) -> None:
         self._data = data
+        self._layout = data._layout
         self._progress = progress
         self.source = data.source
         self.samples = data.samples
         self.labels = data.labels
 
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
         """Yield the batches of the other data set, and report the samples after each.
 
         Args:
@@ -142,11 +192,19 @@ class WatchedDataset(Dataset):
 
         """
         done = 0
-        for feeds in self._data.batches(batch_size):
+        for batch in self._data.placed(batch_size):
             self._progress(done, self._data.samples)
-            yield feeds
-            done += self.samples_in(feeds)
+            yield batch
+            done += len(batch.places)
         self._progress(done, done)
+
+    def numbers_of(self, places: Array) -> Array:
+        """See `Dataset.numbers_of`."""
+        return self._data.numbers_of(places)
+
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
+        """See `Dataset.rows_of`."""
+        return self._data.rows_of(feeds, rows)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """Return the number of samples in a batch, as the other data set counts them.
@@ -171,153 +229,18 @@ def watched(data: Dataset, watch: Watch | None, name: str) -> Dataset:
     return data if progress is None else WatchedDataset(data, progress)
 
 
-class StreamDataset(Dataset):
-    """Samples that come as dicts, one sample or a batch each, from something that can be opened anew."""
-
-    def __init__(
-        self,
-        items: Callable[[], Iterable[Mapping[str, Any]]],
-        layout: Layout,
-        source: str,
-        limit: int | None = None,
-        labels: Array | None = None,
-    ) -> None:
-        self._items = items
-        self._layout = layout
-        self._limit = limit
-        self._labels = labels
-        self.source = source
-        self.samples = None
-        self.labels = labels if labels is None or limit is None else labels[:limit]
-
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """See `Dataset.batches`."""
-        items = self._limited()
-        if self._layout.whole:
-            yield from items
-        else:
-            fixed = self._layout.batch
-            groups = regroup(items, fixed or batch_size)
-            yield from groups if fixed is None else _exactly(groups, fixed, self.source)
-
-    def _limited(self) -> Iterator[Feeds]:
-        """Conforming items up to the limit; an item that holds more samples than are left is cut."""
-        seen = 0
-        for item in self._guarded():
-            feeds = self._checked_sample(item, seen)
-            count = self.samples_in(feeds)
-            if self._limit is not None and seen + count >= self._limit:
-                yield feeds if self._layout.whole else {k: v[: self._limit - seen] for k, v in feeds.items()}
-                self._check_labels(self._limit, exhausted=False)
-                return
-            yield feeds
-            seen += count
-        if not seen:
-            raise DataError(f"{self.source}: at least one sample expected, found none; check what it yields")
-        self._check_labels(seen, exhausted=True)
-
-    def _guarded(self) -> Iterator[Mapping[str, Any]]:
-        """The items, with any exception of the user's code turned into a DataError that names the source."""
-        try:
-            yield from self._items()
-        except SubpruneError:
-            raise
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise DataError(
-                f"{self.source}: a dict of inputs expected, it raised {type(error).__name__}: {reason}; mend the source"
-            ) from error
-
-    def _checked_sample(self, item: Mapping[str, Any], seen: int) -> Feeds:
-        if not isinstance(item, Mapping):
-            raise DataError(
-                f"{self.source}: dicts of arrays by input name expected, found {type(item).__name__}; yield dicts"
-            )
-        feeds = conform(self._with_batch_axis(item), self._layout, self._layout.fed, self.source, seen)
-        if not self._layout.whole and len({len(array) for array in feeds.values()}) > 1:
-            sizes = ", ".join(f"'{name}' {len(array)}" for name, array in feeds.items())
-            raise DataError(
-                f"{self.source}: the same number of samples expected in every input, found {sizes}; "
-                "make the first axes equal"
-            )
-        return feeds
-
-    def _with_batch_axis(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A single sample, one rank short in every input, as a batch of one."""
-        ranks = {spec.name: len(spec.shape) for spec in self._layout.specs}
-        if self._layout.whole or any(_rank(item.get(name)) != rank - 1 for name, rank in ranks.items()):
-            return item
-        return {name: np.asarray(value)[None] for name, value in item.items()}
-
-    def _check_labels(self, seen: int, *, exhausted: bool) -> None:
-        if self._labels is None:
-            return
-        count = len(self._labels)
-        if count < seen or (exhausted and count != seen):
-            raise DataError(
-                f"{self.source}: a label for each of {seen} samples expected, found {count}; "
-                "give as many labels as samples"
-            )
-
-
-def _rank(value: Any) -> int:
-    return np.asarray(value).ndim
-
-
-def regroup(items: Iterable[Feeds], size: int) -> Iterator[Feeds]:
-    """Cut and join batches to one size; samples whose shapes differ past the first axis are never joined.
-
-    Args:
-        items: batches of any size.
-        size: samples in each; fewer only where the shapes change and at the end.
-
-    >>> batches = [{"x": np.arange(2)}, {"x": np.arange(2, 5)}]
-    >>> [batch["x"].tolist() for batch in regroup(batches, 3)]
-    [[0, 1, 2], [3, 4]]
-
-    """
-    parts: list[Feeds] = []
-    count = 0
-    for feeds in items:
-        if parts and _trailing_shapes(parts[0]) != _trailing_shapes(feeds):
-            yield _concatenated(parts)
-            parts, count = [], 0
-        start, stop = 0, len(next(iter(feeds.values())))
-        while start < stop:
-            taken = min(size - count, stop - start)
-            parts.append({name: array[start : start + taken] for name, array in feeds.items()})
-            start, count = start + taken, count + taken
-            if count == size:
-                yield _concatenated(parts)
-                parts, count = [], 0
-    if parts:
-        yield _concatenated(parts)
-
-
-def _exactly(batches: Iterable[Feeds], size: int, source: str) -> Iterator[Feeds]:
-    """The batches of `size` samples; the others are dropped with a warning, DataError if none is left."""
-    kept = dropped = 0
-    for feeds in batches:
-        count = len(next(iter(feeds.values())))
-        if count == size:
-            kept += 1
-            yield feeds
-        else:
-            dropped += count
-    _report_dropped(kept, dropped, size, source)
-
-
-def _usable_samples(samples: int, batch: int | None, source: str) -> int:
+def usable_samples(samples: int, batch: int | None, source: str) -> int:
     """Return how many samples can be fed to a model whose batch is fixed at `batch` (None: all)."""
     if not samples:
         raise DataError(f"{source}: at least one sample expected, found none; give some calibration data")
     if batch is None:
         return samples
-    _report_dropped(samples // batch, samples % batch, batch, source)
+    report_dropped(samples // batch, samples % batch, batch, source)
     return samples - samples % batch
 
 
-def _report_dropped(kept: int, dropped: int, size: int, source: str) -> None:
+def report_dropped(kept: int, dropped: int, size: int, source: str) -> None:
+    """Warn of samples that do not fill a batch of the size that the model fixes; DataError if none is left."""
     if dropped and not kept:
         raise DataError(
             f"{source}: at least {size} samples expected, the batch size fixed in the model, found {dropped}; "
@@ -325,13 +248,3 @@ def _report_dropped(kept: int, dropped: int, size: int, source: str) -> None:
         )
     if dropped:
         logger.warning("%s: %d samples dropped, the model's batch size is fixed at %d", source, dropped, size)
-
-
-def _trailing_shapes(feeds: Feeds) -> list[tuple[int, ...]]:
-    return [array.shape[1:] for array in feeds.values()]
-
-
-def _concatenated(parts: list[Feeds]) -> Feeds:
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

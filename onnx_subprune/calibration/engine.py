@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 
@@ -21,9 +22,10 @@ import onnxruntime as ort
 from onnx_subprune.calibration.accumulate import Accumulator
 from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.layout import Feeds
+from onnx_subprune.calibration.outliers import Magnitudes, Outliers, PickedDataset
 from onnx_subprune.calibration.statistics import Gram, Statistics, thin_taps
 from onnx_subprune.calibration.taps import Tap, expose, probe_shapes
-from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
 from onnx_subprune.progress import Progress
 from onnx_subprune.threads import ahead, shared, side_by_side
@@ -38,13 +40,23 @@ DEFAULT_MAX_BYTES = 1 << 27
 _ITEM_BYTES = 4
 # One sample may take so many times more before it is run again for the rest: a pass costs a whole inference.
 _FEW_PASSES = 4
+# Of the second moments of a tap, by a few outlying samples: what decides, and what the user should know.
+_DECIDING_SHARE, _LARGE_SHARE = 0.5, 0.1
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How the memory limit is kept: a batch size, and the tensors to fetch in each pass."""
+    """How the memory limit is kept.
+
+    Attributes:
+        batch_size: of samples as large as the first one.
+        entries: of the inputs of one run, at most.
+        passes: the tensors to fetch in each pass.
+
+    """
 
     batch_size: int
+    entries: int
     passes: tuple[tuple[str, ...], ...]
 
 
@@ -65,9 +77,10 @@ class _Job:
         single = self._sizes(sorted({name for needed in tensors.values() for name in needed}), feeds)
         sizes = {tensor: sum(single[name] for name in needed) for tensor, needed in tensors.items()}
         total, samples = sum(sizes.values()), self.data.samples_in(feeds)
+        entries = max_bytes * _entries(feeds) // max(total, 1)
         if total > _FEW_PASSES * max_bytes:
-            return _Plan(1, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
-        return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), (tuple(tensors),))
+            return _Plan(1, entries, tuple(_packed(sizes, _FEW_PASSES * max_bytes)))
+        return _Plan(min(batch_size, max(1, max_bytes * samples // max(total, 1))), entries, (tuple(tensors),))
 
     def _sizes(self, tensors: Sequence[str], feeds: Feeds) -> dict[str, int]:
         """Bytes that each tensor costs to fetch when the model runs on `feeds`."""
@@ -80,7 +93,11 @@ class _Job:
         return sizes
 
     def accumulate(
-        self, users: Mapping[str, Sequence[Accumulator]], batch_size: int, tell: Callable[[int], None]
+        self,
+        users: Mapping[str, Sequence[Accumulator]],
+        plan: _Plan,
+        tell: Callable[[int], None],
+        magnitudes: Magnitudes | None = None,
     ) -> int:
         """Pass over the data, feeding each tensor to its accumulators; return the number of samples seen."""
         accumulators = list(chain.from_iterable(users.values()))
@@ -88,17 +105,46 @@ class _Job:
         fetched = self._computed(dict.fromkeys([*users, *sorted(relative)]))
         session = self._fetching(fetched)
         seen = 0
-        for feeds, values in ahead(self._runs(session, fetched, batch_size)):
+        for feeds, values in ahead(self._runs(session, fetched, plan, magnitudes)):
             shared(partial(_add, {**feeds, **values}), accumulators)
             seen += self.data.samples_in(feeds)
             tell(self.data.samples_in(feeds))
         return seen
 
+    def picked(self, places: Sequence[int]) -> _Job:
+        """Return the same job on some samples alone."""
+        return replace(self, data=PickedDataset(self.data, places))
+
+    def largest_share(self, plan: _Plan, grams: Mapping[Tap, Gram]) -> tuple[float, str]:
+        """Return the largest share that these samples have in the second moments of a tap, and its tensor."""
+        accumulators = [Accumulator(tap) for tap in grams]
+        users = _by_tensor(accumulators)
+        for names in plan.passes:
+            self.accumulate({name: users[name] for name in names}, plan, lambda _: None)
+        shares = []
+        for tap, accumulator in zip(grams, accumulators, strict=True):
+            whole = _trace(grams[tap].matrix)
+            shares.append((_trace(accumulator.finish()) / whole if whole > 0 else 0.0, accumulator.tap.tensor))
+        return max(shares, key=lambda pair: pair[0])
+
     def _runs(
-        self, session: ort.InferenceSession, fetched: Sequence[str], batch_size: int
+        self, session: ort.InferenceSession, fetched: Sequence[str], plan: _Plan, magnitudes: Magnitudes | None
     ) -> Iterator[tuple[Feeds, dict[str, np.ndarray]]]:
-        for feeds in self.data.batches(batch_size):
-            yield feeds, run(session, feeds, fetched) if fetched else {}
+        for batch in self.data.placed(plan.batch_size):
+            if magnitudes is not None:
+                magnitudes.add(*batch)
+            for feeds in self._pieces(batch.feeds, plan.entries):
+                yield feeds, run(session, feeds, fetched) if fetched else {}
+
+    def _pieces(self, batch: Feeds, entries: int) -> Iterator[Feeds]:
+        """Cut a batch whose samples are larger than the first one was."""
+        samples = self.data.samples_in(batch)
+        size = max(1, entries * samples // max(_entries(batch), 1))
+        if size >= samples or not self.data.divisible:
+            yield batch
+            return
+        for start in range(0, samples, size):
+            yield self.data.rows_of(batch, np.arange(start, min(start + size, samples)))
 
     def _fetching(self, fetched: Sequence[str]) -> ort.InferenceSession:
         exposed = expose(self.model, fetched)
@@ -106,14 +152,7 @@ class _Job:
         wanted = [output for output in exposed.graph.output if output.name in fetched]
         del exposed.graph.output[:]
         exposed.graph.output.extend(wanted)
-        session = open_session(exposed, self.providers, threads=self.threads)
-        for output in session.get_outputs():
-            if output.name in fetched and output.type == "tensor(bfloat16)":
-                raise ModelError(
-                    f"tensor '{output.name}' expected of a type that NumPy knows, found bfloat16; "
-                    "convert the model to float16 or float32 first"
-                )
-        return session
+        return open_session(exposed, self.providers, threads=self.threads)
 
     def _computed(self, tensors: Iterable[str]) -> list[str]:
         """The tensors that a run must return: all but the inputs that are fed."""
@@ -159,17 +198,60 @@ def calibrate(
     job = _Job(model, data, providers, threads)
     accumulators = {tap: Accumulator(tap) for tap in sorted(set(taps))}
     users = _by_tensor(accumulators.values())
+    magnitudes = Magnitudes()
     plan = job.plan({tensor: _needed_tensors(readers) for tensor, readers in users.items()}, batch_size, max_bytes)
     logger.debug("calibration: batches of %d in %d passes", plan.batch_size, len(plan.passes))
     tell = _counter(progress, data.samples, len(plan.passes))
-    with side_by_side(threads):
-        seen = {job.accumulate({name: users[name] for name in names}, plan.batch_size, tell) for names in plan.passes}
+    seen = set()
+    with side_by_side(threads), _named_outliers(magnitudes, data):
+        for number, names in enumerate(plan.passes):
+            looked_at = None if number else magnitudes
+            seen.add(job.accumulate({name: users[name] for name in names}, plan, tell, looked_at))
     if len(seen) > 1:
         raise DataError(f"{data.source}: equal passes expected, found {sorted(seen)} samples; make it repeatable")
-    grams = {tap.key: Gram(accumulator.count, accumulator.finish()) for tap, accumulator in accumulators.items()}
-    statistics = Statistics(grams, seen.pop(), fingerprint(model))
+    grams = {tap: Gram(accumulator.count, accumulator.finish()) for tap, accumulator in accumulators.items()}
+    warnings = _weighed_outliers(job, plan, grams, magnitudes.outliers())
+    by_key = {tap.key: gram for tap, gram in grams.items()}
+    statistics = Statistics(by_key, seen.pop(), fingerprint(model), warnings=tuple(warnings))
     _warn_thin(statistics)
     return statistics
+
+
+@contextmanager
+def _named_outliers(magnitudes: Magnitudes, data: Dataset) -> Iterator[None]:
+    """Name the outlying samples in an error of the sums, which they are likely the cause of."""
+    try:
+        yield
+    except DataError as error:
+        if outliers := magnitudes.outliers():
+            raise DataError(f"{outliers[0].describe(data)}; take it out ({error})") from error
+        raise
+
+
+def _weighed_outliers(job: _Job, plan: _Plan, grams: Mapping[Tap, Gram], outliers: Sequence[Outliers]) -> Iterator[str]:
+    """Yield a warning for outlying samples that have a large share in the moments of a tap.
+
+    Raises:
+        DataError: they decide the moments of a tap.
+
+    """
+    for few in outliers:
+        share, tensor = job.picked(few.places).largest_share(plan, grams)
+        weight = f"which makes {share:.0%} of the second moments of '{tensor}'"
+        if share > _DECIDING_SHARE:
+            raise DataError(f"{few.describe(job.data)}, {weight}; take it out")
+        if share > _LARGE_SHARE:
+            line = f"{few.describe(job.data)}, {weight}; look at it"
+            yield line
+
+
+def _trace(matrix: np.ndarray) -> float:
+    """Return the sum of squares in a Gram matrix [blocks, d + 1, d + 1]."""
+    return float(np.einsum("bii->", matrix[:, :-1, :-1]))
+
+
+def _entries(feeds: Feeds) -> int:
+    return sum(array.size for array in feeds.values())
 
 
 def _by_tensor(accumulators: Iterable[Accumulator]) -> dict[str, list[Accumulator]]:

@@ -133,7 +133,10 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Memb
         shape, fortran, dtype = _header(file)
         data = file.tell()
     if dtype.hasobject:
-        raise ValueError(f"array '{info.filename[:-4]}' holds Python objects")
+        raise DataError(
+            f"plain arrays expected in '{path}', found: array '{info.filename[:-4]}' holds Python objects; save it "
+            "again, samples of several sizes one by one in a folder of .npz files"
+        )
     stored = info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1
     return Member(path, info.filename[:-4], shape, dtype, fortran, data, stored)
 
@@ -175,6 +178,8 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         check_regular(path)
         yield
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"a data file expected at '{path}', found none; check the path") from error
     except OSError as error:

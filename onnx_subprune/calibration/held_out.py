@@ -6,15 +6,16 @@ one, so that of a run with both kinds of samples nobody could tell which rows of
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_subprune.calibration.datasets import Dataset
-from onnx_subprune.calibration.layout import Feeds
+from onnx_subprune.calibration.grouping import PlacedBatch
+from onnx_subprune.calibration.layout import Array, Feeds
 
-__all__ = ["HELD", "Portion", "portions"]
+__all__ = ["HELD", "FittedDataset", "Portion", "portions"]
 
 HELD = 5
 """One calibration sample in so many is held out where fits are chosen between."""
@@ -61,3 +62,45 @@ def portions(data: Dataset, batch_size: int, every: int = HELD) -> Iterator[Port
         for held in (False, True):
             rows = np.flatnonzero(away == held)
             yield Portion(data.rows_of(feeds, rows), len(rows), len(rows), held)
+
+
+class FittedDataset(Dataset):
+    """The samples of another data set that are not held out, without their labels.
+
+    Args:
+        data: all samples.
+
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self._data = data
+        self._layout = data._layout
+        self.source = data.source
+        self.samples = None
+        self.labels = None
+
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """Yield the batches of the other data set without the samples that are held out; places count those that stay.
+
+        Args:
+            batch_size: the most samples of a batch.
+
+        """
+        place = 0
+        for portion in portions(self._data, batch_size):
+            if not portion.held:
+                yield PlacedBatch(portion.feeds, np.arange(place, place + portion.samples))
+                place += portion.samples
+
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
+        """See `Dataset.rows_of`."""
+        return self._data.rows_of(feeds, rows)
+
+    def samples_in(self, feeds: Mapping[str, Array]) -> int:
+        """Return the number of samples in a batch, as the other data set counts them.
+
+        Args:
+            feeds: arrays of a batch by input name.
+
+        """
+        return self._data.samples_in(feeds)

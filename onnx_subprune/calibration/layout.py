@@ -2,7 +2,8 @@
 
 Three layouts cover the models there are: the first axis of every input is the batch and may have any size; it is the
 batch with one size fixed in the model; or the inputs do not share a batch axis there (a scalar, a recurrent state, a
-sequence whose batch is another axis by name), and then one sample is one whole set of inputs.
+sequence whose batch is another axis by name), and then one sample is one whole set of inputs. Beside inputs whose batch
+may have any size, one of shape [] or [1] (a switch, a ratio, a time step) holds a value for a whole run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import DataError
 from onnx_subprune.model import InputSpec
 
-__all__ = ["Array", "Feeds", "Layout", "check_names", "conform", "layout_of"]
+__all__ = ["Array", "Feeds", "Layout", "check_names", "conform", "layout_of", "names_batch"]
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -32,12 +33,19 @@ class Layout:
         specs: the inputs, in the model's order.
         batch: the batch size fixed in the model, or None if any will do.
         whole: True if the inputs share no batch axis: a sample is a whole set of inputs.
+        per_run: names of the inputs that hold one value for a run, whatever its number of samples.
 
     """
 
     specs: tuple[InputSpec, ...]
     batch: int | None = None
     whole: bool = False
+    per_run: frozenset[str] = frozenset()
+
+    @property
+    def sampled(self) -> tuple[InputSpec, ...]:
+        """The inputs that hold samples."""
+        return tuple(spec for spec in self.specs if spec.name not in self.per_run)
 
     def stacked(self, spec: InputSpec) -> Shape:
         """Shape of an array that holds many samples of `spec`, samples first."""
@@ -45,7 +53,15 @@ class Layout:
 
     def fed(self, spec: InputSpec) -> Shape:
         """Shape of an array that is fed to `spec` after regrouping into batches."""
-        return spec.shape if self.whole else (None, *spec.shape[1:])
+        return spec.shape if self.whole or spec.name in self.per_run else (None, *spec.shape[1:])
+
+    def samples_in(self, feeds: Mapping[str, Array]) -> int:
+        """Return how many samples a batch holds: its first axis, or one where the inputs share no batch axis."""
+        return 1 if self.whole else len(feeds[self.sampled[0].name])
+
+    def rows_of(self, feeds: Mapping[str, Array], rows: Array | slice) -> Feeds:
+        """Return some samples of a batch whose first axis counts them."""
+        return {name: array if name in self.per_run else array[rows] for name, array in feeds.items()}
 
 
 def layout_of(specs: Sequence[InputSpec]) -> Layout:
@@ -63,14 +79,14 @@ def layout_of(specs: Sequence[InputSpec]) -> Layout:
     first = {spec.shape[0] for spec in specs}
     elsewhere = {dim for spec in specs for dim in spec.shape[1:] if isinstance(dim, str)}
     if all(not isinstance(dim, int) for dim in first):
-        return Layout(specs, whole=bool(first & elsewhere) or (_names_batch(elsewhere) and not _names_batch(first)))
+        return Layout(specs, whole=bool(first & elsewhere) or (names_batch(elsewhere) and not names_batch(first)))
     if len(first) == 1:
         (size,) = first
         return Layout(specs, batch=size if isinstance(size, int) else None)
     return Layout(specs, whole=True)
 
 
-def _names_batch(dims: Iterable[int | str | None]) -> bool:
+def names_batch(dims: Iterable[int | str | None]) -> bool:
     """Whether one of the sizes of axes bears a name that exporters give to the batch."""
     return any(isinstance(dim, str) and ("batch" in dim.lower() or dim in ("N", "B")) for dim in dims)
 
@@ -111,7 +127,7 @@ def conform(
         array = np.asarray(feeds[spec.name])
         check_array(spec, shape_of(spec), array.shape, array.dtype, source)
         result[spec.name] = converted(array, spec.dtype)
-        check_finite(spec, result[spec.name], source, first, rows=not layout.whole)
+        check_finite(spec, result[spec.name], source, first, rows=not layout.whole and spec.name not in layout.per_run)
     return result
 
 

@@ -2,94 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
-
-from onnx_subprune.calibration.datasets import Dataset
-from onnx_subprune.calibration.layout import Array, Feeds, check_array, check_finite, converted, layout_of
+from onnx_subprune.calibration.layout import Array, Layout, check_array, check_finite, converted, layout_of, names_batch
 from onnx_subprune.errors import DataError
 from onnx_subprune.model import InputSpec
 
-__all__ = ["PerRunDataset", "per_run_specs", "per_run_value"]
+__all__ = ["data_layout", "per_run_values"]
 
 
-def per_run_specs(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputSpec, ...]:
-    """Return the inputs of shape [] or [1] beside inputs whose first axis is an open batch.
+def data_layout(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]], *, stacked: bool = True) -> Layout:
+    """Return how samples lie in the inputs, those of shape [] or [1] beside an open batch held to be per run.
 
-    None where arrays of these shapes hold whole sets of inputs instead: one axis more than the inputs have.
+    Not where the arrays hold whole sets of inputs instead. An array of all samples then has one axis more than its
+    input. Where samples come one by one, the first axis of an input may be anything, as the steps of a sequence: it
+    counts samples if its name says so, or if the first sample lacks it.
 
     Args:
         specs: the inputs of the model that the data holds.
-        shapes: of the arrays, by name.
+        shapes: of the arrays by name.
+        stacked: whether these hold all samples; otherwise they are those of the first sample.
+
+    Raises:
+        DataError: the model has no inputs to feed.
 
     """
-    single = tuple(spec for spec in specs if spec.shape in ((), (1,)))
-    sampled = [spec for spec in specs if spec not in single]
-    if not single or not sampled or any(spec.name not in shapes for spec in specs):
-        return ()
+    plain = layout_of(specs)
+    per_run = frozenset(spec.name for spec in specs if spec.shape in ((), (1,)))
+    sampled = tuple(spec for spec in specs if spec.name not in per_run)
+    if not per_run or not sampled:
+        return plain
     layout = layout_of(sampled)
-    if layout.whole or layout.batch is not None:
-        return ()
-    return single if all(len(shapes[spec.name]) == len(spec.shape) for spec in sampled) else ()
+    if layout.whole or layout.batch is not None or not _counts_samples(sampled, shapes, stacked=stacked):
+        return plain
+    return replace(layout, specs=plain.specs, per_run=per_run)
 
 
-def per_run_value(spec: InputSpec, array: Array, source: str) -> Array:
-    """Return the value of an input for every run, from one value or from equal ones for all samples.
+def _counts_samples(specs: Sequence[InputSpec], shapes: Mapping[str, tuple[int, ...]], *, stacked: bool) -> bool:
+    """Whether the first axis of the inputs counts samples, as far as the shapes of arrays tell."""
+    axes = [len(shapes[spec.name]) - len(spec.shape) for spec in specs if spec.name in shapes]
+    if len(axes) < len(specs):
+        return False
+    if stacked:
+        return not any(axes)
+    return set(axes) == {-1} or (not any(axes) and all(names_batch(spec.shape[:1]) for spec in specs))
+
+
+def per_run_values(spec: InputSpec, array: Array, samples: int, source: str) -> Array:
+    """Return the values of an input that holds one for a run: [] or [1] for all samples alike, else a row for each.
 
     Args:
         spec: of the input, [] or [1].
         array: one value, or one for each sample.
+        samples: how many there are.
         source: of the array, for messages.
 
+    Returns:
+        An array of the input's own shape, or one with `samples` rows of that shape where the values differ.
+
     Raises:
-        DataError: the values differ, or do not suit the input.
+        DataError: the number of values is neither one nor that of the samples, or they do not suit the input.
 
     """
-    values = array.reshape(-1)
-    if not values.size or (values != values[0]).any():
+    if array.size not in (1, samples):
         raise DataError(
-            f"{source}: one value for all samples expected for input '{spec.name}', found {len(np.unique(values))}; "
-            "give a file for each value"
+            f"{source}: one value for input '{spec.name}' expected, or one for each of {samples} samples, found "
+            f"{array.size}; give as many values as samples"
         )
-    value = values[0].reshape(spec.shape)
-    check_array(spec, spec.shape, value.shape, value.dtype, source)
-    result = converted(value, spec.dtype)
-    check_finite(spec, result, source, 0, rows=False)
-    return result
-
-
-class PerRunDataset(Dataset):
-    """A data set of the inputs that hold samples, with the others added to every batch.
-
-    Args:
-        inner: the samples.
-        specs: all inputs that the data holds, in the model's order.
-        values: of the others, by name.
-
-    """
-
-    def __init__(self, inner: Dataset, specs: Sequence[InputSpec], values: Mapping[str, Array]) -> None:
-        self._inner, self._specs, self._values = inner, tuple(specs), dict(values)
-        self._layout = inner._layout
-        self.source, self.samples, self.labels = inner.source, inner.samples, inner.labels
-
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """See `Dataset.batches`."""
-        for feeds in self._inner.batches(batch_size):
-            yield self._joined(feeds)
-
-    def samples_in(self, feeds: Mapping[str, Array]) -> int:
-        """See `Dataset.samples_in`."""
-        return self._inner.samples_in(self._sampled(feeds))
-
-    def rows_of(self, feeds: Mapping[str, Array], rows: Array) -> Feeds:
-        """See `Dataset.rows_of`."""
-        return self._joined(self._inner.rows_of(self._sampled(feeds), rows))
-
-    def _sampled(self, feeds: Mapping[str, Array]) -> Feeds:
-        return {name: array for name, array in feeds.items() if name not in self._values}
-
-    def _joined(self, feeds: Mapping[str, Array]) -> Feeds:
-        merged = {**feeds, **self._values}
-        return {spec.name: merged[spec.name] for spec in self._specs}
+    values = array.reshape(-1, *spec.shape)
+    check_array(spec, (None, *spec.shape), values.shape, values.dtype, source)
+    result = converted(values, spec.dtype)
+    check_finite(spec, result, source, 0)
+    return result if (result != result[:1]).any() else result[0]

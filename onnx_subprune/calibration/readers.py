@@ -3,13 +3,15 @@
 | source                                    | read as                                                       |
 |-------------------------------------------|---------------------------------------------------------------|
 | `.npz`, `.npy`, a dict of arrays           | arrays: samples on the first axis, `labels` optional          |
+| a dict of lists, or of arrays of objects  | a stream, where the samples differ in size                    |
 | a folder of `.npy` / `.npz`               | a stream: a file holds one sample or a batch; `labels.npy`    |
 | a folder with `test_data_set_*`           | a stream: an ONNX test data set is one batch                  |
 | `file.py:function`                        | a stream: the dicts that the function yields                  |
 | an object with `get_next()`               | a stream: onnxruntime's CalibrationDataReader, by duck type   |
 | a callable or an iterable                 | a stream: the dicts that it yields                            |
 
-An array for an input of shape [] or [1] beside samples holds one value for every run, or equal ones for all samples.
+Samples of one size run together; those of other sizes run with others of theirs. An array for an input of shape [] or
+[1] beside samples holds one value for every run, or one for each sample: samples of one value run together.
 Inputs of language models that follow from the token ids may be left out (see `filling`).
 """
 
@@ -22,11 +24,13 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset, StreamDataset
+from onnx_subprune.calibration.datasets import ArrayDataset, Column, Dataset
 from onnx_subprune.calibration.files import Member, open_npy, open_npz
 from onnx_subprune.calibration.layout import Array, Layout, check_array, check_names, layout_of
-from onnx_subprune.calibration.per_run import PerRunDataset, per_run_specs, per_run_value
-from onnx_subprune.calibration.streams import Items, from_folder, from_iterable, from_reader, from_script
+from onnx_subprune.calibration.per_run import data_layout, per_run_values
+from onnx_subprune.calibration.ragged import Samples, as_samples, row_items
+from onnx_subprune.calibration.stream_datasets import StreamDataset
+from onnx_subprune.calibration.streams import UNNAMED, Items, from_folder, from_iterable, from_reader, from_script
 from onnx_subprune.calibration.token_inputs import FilledDataset, given_specs, is_fillable
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import InputSpec
@@ -35,8 +39,6 @@ __all__ = ["open_arrays", "open_data"]
 
 T = TypeVar("T")
 _LABELS = "labels"
-# The name numpy.savez gives an array that was given none.
-_UNNAMED = "arr_0"
 _KINDS = "an .npz or .npy file, a folder of them, a folder with test_data_set_*, or file.py:function"
 
 
@@ -74,13 +76,54 @@ def open_arrays(
     source: str = "dict",
 ) -> Dataset:
     """Return a data set of arrays by input name, samples first; see `open_data`."""
-    named = _by_input({name: np.asarray(array) for name, array in arrays.items()}, specs)
+    kinds = {spec.name: spec.dtype.kind for spec in specs}
+    columns = {name: as_samples(array, name, source, text=kinds.get(name) == "O") for name, array in arrays.items()}
+    named = _by_input(columns, specs)
     given = given_specs(specs, named)
-    single = per_run_specs(given, {name: array.shape for name, array in named.items()})
-    values = {spec.name: per_run_value(spec, named.pop(spec.name), source) for spec in single}
-    sampled = tuple(spec for spec in given if spec.name not in values)
-    dataset: Dataset = _from_mapping(named, layout_of(sampled), samples, seed, source)
-    return _completed(PerRunDataset(dataset, given, values) if values else dataset, specs, given)
+    whole = {name: column for name, column in named.items() if not isinstance(column, list)}
+    dataset = _of_arrays(whole, given, samples, seed, source) if len(whole) == len(named) else None
+    dataset = dataset or _of_rows(named, given, samples, seed, source)
+    return _completed(dataset, specs, given)
+
+
+def _of_arrays(
+    arrays: Mapping[str, Array], specs: Sequence[InputSpec], samples: int | None, seed: int, source: str
+) -> Dataset | None:
+    """Return a data set of arrays; None where what holds for a run differs between samples."""
+    layout = data_layout(specs, {name: array.shape for name, array in arrays.items()})
+    named, labels = _arrays_by_name(arrays, layout, source)
+    total = _common_length({spec.name: named[spec.name].shape for spec in layout.sampled}, source)
+    values = _values(named, layout, total, source)
+    if values is None:
+        return None
+    rows = _sampled_rows(total, samples, seed)
+    columns = {spec.name: Column(named[spec.name], rows) for spec in layout.sampled}
+    chosen = _labels_of_rows(labels, rows, total, source)
+    return ArrayDataset(columns, layout, source, _numbers(rows, total), chosen, values=values)
+
+
+def _values(named: Mapping[str, Array], layout: Layout, total: int, source: str) -> dict[str, Array] | None:
+    """Return the values of inputs that hold one for every run; None where they differ between samples."""
+    values = {}
+    for spec in layout.specs:
+        if spec.name in layout.per_run:
+            values[spec.name] = per_run_values(spec, named[spec.name], total, source)
+            if values[spec.name].shape != spec.shape:
+                return None
+    return values
+
+
+def _of_rows(
+    columns: Mapping[str, Samples], specs: Sequence[InputSpec], samples: int | None, seed: int, source: str
+) -> Dataset:
+    """Return a data set of samples that are read one by one: of several sizes, or with values per run that differ."""
+    layout = data_layout(specs, {name: _sample_shape(column) for name, column in columns.items()}, stacked=False)
+    named, labels = _arrays_by_name(columns, layout, source)
+    total = _common_length({spec.name: _shape(named[spec.name]) for spec in layout.sampled}, source)
+    rows = _sampled_rows(total, samples, seed)
+    numbers = _numbers(rows, total)
+    chosen = _labels_of_rows(None if labels is None else np.asarray(labels), rows, total, source)
+    return StreamDataset(row_items(named, layout.per_run, numbers), layout, source, labels=chosen, numbers=numbers)
 
 
 def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Dataset:
@@ -91,36 +134,33 @@ def _from_path(text: str, specs: tuple[InputSpec, ...], samples: int | None, see
     if not path.exists():
         raise DataError(f"data expected at '{text}', found nothing there; give {_KINDS}")
     if path.is_dir():
-        items, labels = from_folder(path, layout_of(specs))
+        items, labels = from_folder(path, specs, _sole_input(specs))
         return _stream(items, specs, text, samples, labels)
     if path.suffix == ".npz":
-        members = _by_input(open_npz(path), specs)
-        given = given_specs(specs, members)
-        single = per_run_specs(given, {name: member.shape for name, member in members.items()})
-        values = {spec.name: per_run_value(spec, members.pop(spec.name).load(), text) for spec in single}
-        sampled = tuple(spec for spec in given if spec.name not in values)
-        dataset: Dataset = _from_npz(path, members, layout_of(sampled), samples, seed)
-        return _completed(PerRunDataset(dataset, given, values) if values else dataset, specs, given)
+        return _of_npz(path, specs, samples, seed)
     if path.suffix == ".npy":
-        return open_arrays({_UNNAMED: open_npy(path)}, specs, samples=samples, seed=seed, source=text)
+        return open_arrays({UNNAMED: open_npy(path)}, specs, samples=samples, seed=seed, source=text)
     raise DataError(f"data expected as {_KINDS}, found '{text}'; convert it to one of these")
 
 
 def _stream(
     items: Items, specs: tuple[InputSpec, ...], source: str, samples: int | None, labels: Array | None = None
 ) -> Dataset:
-    """Return a data set over a stream; its first item tells which inputs it holds, where some may be left out."""
-    given = given_specs(specs, _first_names(items)) if any(is_fillable(spec) for spec in specs) else specs
-    return _completed(StreamDataset(items, layout_of(given), source, samples, labels), specs, given)
+    """Return a data set over a stream; its first item tells which inputs it holds, and how."""
+    shapes = _first_shapes(items) if any(is_fillable(spec) or spec.shape in ((), (1,)) for spec in specs) else {}
+    given = given_specs(specs, shapes)
+    layout = data_layout(given, shapes, stacked=False)
+    return _completed(StreamDataset(items, layout, source, samples, labels), specs, given)
 
 
-def _first_names(items: Items) -> tuple[str, ...]:
+def _first_shapes(items: Items) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of the first item by name."""
     # What is wrong with the source is said when it is read.
     try:
         first = next(iter(items()), None)
+        return {name: np.shape(value) for name, value in first.items()} if isinstance(first, Mapping) else {}
     except Exception:
-        return ()
-    return tuple(first) if isinstance(first, Mapping) else ()
+        return {}
 
 
 def _completed(dataset: Dataset, specs: Sequence[InputSpec], given: Sequence[InputSpec]) -> Dataset:
@@ -144,30 +184,34 @@ def _described(source: Any) -> str:
     return str(getattr(source, "__name__", None) or type(source).__name__)
 
 
-def _from_mapping(
-    arrays: Mapping[str, Array], layout: Layout, samples: int | None, seed: int, source: str
-) -> ArrayDataset:
-    named, labels = _arrays_by_name(arrays, layout, source)
-    total = _common_length({name: array.shape for name, array in named.items()}, source)
-    rows = _sampled_rows(total, samples, seed)
-    columns = {name: Column(array, rows) for name, array in named.items()}
-    return ArrayDataset(columns, layout, source, _numbers(rows, total), _labels_of_rows(labels, rows, total, source))
+def _of_npz(path: Path, specs: tuple[InputSpec, ...], samples: int | None, seed: int) -> Dataset:
+    members = _by_input(open_npz(path), specs)
+    given = given_specs(specs, members)
+    layout = data_layout(given, {name: member.shape for name, member in members.items()})
+    dataset = _from_npz(path, members, layout, samples, seed)
+    if dataset is None:
+        loaded = {name: member.load() for name, member in members.items()}
+        return open_arrays(loaded, specs, samples=samples, seed=seed, source=str(path))
+    return _completed(dataset, specs, given)
 
 
 def _from_npz(
     path: Path, members: Mapping[str, Member], layout: Layout, samples: int | None, seed: int
-) -> ArrayDataset:
-    named, labels = _arrays_by_name(members, layout, str(path))
-    for spec in layout.specs:
+) -> ArrayDataset | None:
+    """Return a data set of the members of an archive; None where what holds for a run differs between samples."""
+    source = str(path)
+    named, labels = _arrays_by_name(members, layout, source)
+    for spec in layout.sampled:
         # Before the rows are read: a large array of the wrong shape should fail at once.
-        check_array(spec, layout.stacked(spec), named[spec.name].shape, named[spec.name].dtype, str(path))
-    total = _common_length({name: member.shape for name, member in named.items()}, str(path))
+        check_array(spec, layout.stacked(spec), named[spec.name].shape, named[spec.name].dtype, source)
+    total = _common_length({spec.name: named[spec.name].shape for spec in layout.sampled}, source)
+    values = _values({name: named[name].load() for name in layout.per_run}, layout, total, source)
+    if values is None:
+        return None
     rows = _sampled_rows(total, samples, seed)
-    columns = {name: _column(member, rows) for name, member in named.items()}
-    label_array = None if labels is None else labels.load()
-    return ArrayDataset(
-        columns, layout, str(path), _numbers(rows, total), _labels_of_rows(label_array, rows, total, str(path))
-    )
+    columns = {spec.name: _column(named[spec.name], rows) for spec in layout.sampled}
+    chosen = _labels_of_rows(None if labels is None else labels.load(), rows, total, source)
+    return ArrayDataset(columns, layout, source, _numbers(rows, total), chosen, values=values)
 
 
 def _column(member: Member, rows: Array | None) -> Column:
@@ -177,11 +221,16 @@ def _column(member: Member, rows: Array | None) -> Column:
 
 def _by_input(arrays: Mapping[str, T], specs: Sequence[InputSpec]) -> dict[str, T]:
     """Arrays under their names; one that has none is for the only input that cannot be filled in."""
-    needed = [spec.name for spec in specs if len(specs) == 1 or not is_fillable(spec)]
-    others = set(arrays) - {_LABELS}
-    if others == {_UNNAMED} and len(needed) == 1:
-        return {needed[0] if name == _UNNAMED else name: array for name, array in arrays.items()}
+    sole = _sole_input(specs)
+    if sole is not None and set(arrays) - {_LABELS} == {UNNAMED}:
+        return {sole if name == UNNAMED else name: array for name, array in arrays.items()}
     return dict(arrays)
+
+
+def _sole_input(specs: Sequence[InputSpec]) -> str | None:
+    """Return the only input, or the only one that cannot be filled in; None where there are several."""
+    needed = [spec.name for spec in specs if len(specs) == 1 or not is_fillable(spec)]
+    return needed[0] if len(needed) == 1 else None
 
 
 def _arrays_by_name(arrays: Mapping[str, T], layout: Layout, source: str) -> tuple[dict[str, T], T | None]:
@@ -201,6 +250,14 @@ def _common_length(shapes: Mapping[str, tuple[int, ...]], source: str) -> int:
             f"{source}: the same number of samples expected in every array, found {listing}; make the first axes equal"
         )
     return next(iter(lengths.values()))
+
+
+def _shape(column: Samples) -> tuple[int, ...]:
+    return (len(column),) if isinstance(column, list) else column.shape
+
+
+def _sample_shape(column: Samples) -> tuple[int, ...]:
+    return column[0].shape if isinstance(column, list) else column.shape[1:]
 
 
 def _sampled_rows(total: int, samples: int | None, seed: int) -> Array | None:

@@ -23,6 +23,7 @@ from onnx_subprune.calibration.integrity import checksum, is_gram
 from onnx_subprune.calibration.taps import RELATIVE, Tap
 from onnx_subprune.errors import DataError, OutputError
 from onnx_subprune.model import atomic_write, check_regular
+from onnx_subprune.model.protos import one_line
 
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
@@ -30,6 +31,12 @@ ROWS_PER_FEATURE = 16
 _FORMAT = "onnx_subprune.statistics/1"
 # One key only: safetensors writes several in an order that changes from run to run.
 _METADATA = "onnx_subprune"
+
+# What reading and believing the content of a file ends in that is not one of ours.
+_UNREADABLE = (
+    *(OSError, SafetensorError, LookupError, TypeError, ValueError),
+    *(ArithmeticError, AttributeError, RecursionError),
+)
 
 Matrix = NDArray[np.float64]
 
@@ -99,6 +106,7 @@ class Statistics:
         samples: number of samples seen.
         fingerprint: of the model they were taken on (`onnx_subprune.model.fingerprint`).
         input_shapes: of one sample by input name, to count multiply-accumulates with; empty where not known.
+        warnings: what the user should know of the samples.
 
     """
 
@@ -106,6 +114,7 @@ class Statistics:
     samples: int
     fingerprint: str
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def merge(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples.
@@ -128,7 +137,8 @@ class Statistics:
                 "calibrate both parts with the same taps"
             )
         grams = {key: gram + other.grams[key] for key, gram in self.grams.items()}
-        return Statistics(grams, self.samples + other.samples, self.fingerprint, self.input_shapes)
+        samples, warnings = self.samples + other.samples, (*self.warnings, *other.warnings)
+        return Statistics(grams, samples, self.fingerprint, self.input_shapes, warnings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all.
@@ -146,6 +156,7 @@ class Statistics:
             "samples": self.samples,
             "counts": {key: gram.count for key, gram in self.grams.items()},
             "input_shapes": self.input_shapes,
+            **({"warnings": self.warnings} if self.warnings else {}),
         }
         tensors = {key: np.ascontiguousarray(gram.matrix) for key, gram in self.grams.items()}
         header["checksum"] = checksum(json.loads(json.dumps(header)), tensors)
@@ -169,9 +180,10 @@ class Statistics:
             if "checksum" in header and header["checksum"] != checksum(header, tensors):
                 raise ValueError("content that does not fit its checksum")
             shapes = {str(name): tuple(int(n) for n in shape) for name, shape in header["input_shapes"].items()}
-            return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{error}".splitlines()[0]
+            warnings = tuple(str(line) for line in header.get("warnings", ()))
+            return cls(grams, int(header["samples"]), str(header["fingerprint"]), shapes, warnings)
+        except _UNREADABLE as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
             raise DataError(
                 f"statistics saved by onnx-subprune expected in '{path}', found something else ({reason}); "
                 "calibrate again"

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from onnx_subprune.calibration.files import open_npy, open_npz, read_tensor
-from onnx_subprune.calibration.layout import Array, Layout
-from onnx_subprune.errors import DataError
+from onnx_subprune.calibration.layout import Array
+from onnx_subprune.errors import DataError, SubpruneError
+from onnx_subprune.model import InputSpec
 
-__all__ = ["Items", "from_folder", "from_iterable", "from_reader", "from_script"]
+__all__ = ["UNNAMED", "Items", "from_folder", "from_iterable", "from_reader", "from_script"]
 
 Items = Callable[[], Iterable[Mapping[str, Any]]]
 _LABELS = "labels"
+UNNAMED = "arr_0"
+"""The name that numpy.savez gives an array that was given none."""
 
 
 def from_iterable(source: Iterable[Mapping[str, Any]]) -> Items:
@@ -73,14 +79,43 @@ def from_script(path: Path, function: str) -> Items:
     """
     if not path.is_file():
         raise DataError(f"a Python file expected at '{path}', found none; check the path")
-    module = _imported(path)
+    with _running(path):
+        module = _imported(path)
     items = getattr(module, function, None)
     if not callable(items):
         raise DataError(f"a function '{function}' expected in '{path}', found none; define it or name another")
-    return cast("Items", items)
+
+    def guarded() -> Iterator[Mapping[str, Any]]:
+        with _running(path):
+            yield from items()
+
+    return guarded
+
+
+@contextmanager
+def _running(path: Path) -> Iterator[None]:
+    """Turn what the user's file raises, and its wish to exit, into a DataError that names the line."""
+    try:
+        yield
+    except SubpruneError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        raised = f"{type(error).__name__}{_line_of(path, error)}{reason}"
+        raise DataError(f"'{path}' expected to give dicts of inputs, it raised {raised}; mend the script") from error
+
+
+def _line_of(path: Path, error: BaseException) -> str:
+    """Say where in the user's file an error came up; nothing where it never got there."""
+    file = os.path.abspath(path)
+    if isinstance(error, SyntaxError) and error.filename == file:
+        return f" in line {error.lineno}"
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _imported(path: Path) -> Any:
+    """Run the file as a module; no bytecode is written beside it."""
     name = f"onnx_subprune_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -88,40 +123,44 @@ def _imported(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look their module up by name.
     sys.modules[name] = module
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise DataError(
-            f"'{path}' expected to import, it raised {type(error).__name__}: {reason}; mend the script"
-        ) from error
+    finally:
+        sys.dont_write_bytecode = before
     return module
 
 
-def from_folder(folder: Path, layout: Layout) -> tuple[Items, Array | None]:
+def from_folder(folder: Path, specs: Sequence[InputSpec], sole: str | None) -> tuple[Items, Array | None]:
     """Return a stream over the files of `folder`, sorted by name, and the labels if there are any.
+
+    Args:
+        folder: holds arrays, or ONNX test data sets.
+        specs: the inputs of the model.
+        sole: the only input that the data must hold, for arrays without a name; None where there are several.
 
     Raises:
         DataError: the folder holds no data, or files that do not suit the model.
 
     """
+    names = [spec.name for spec in specs]
     sets = sorted((path for path in folder.glob("test_data_set_*") if path.is_dir()), key=_natural)
     if not sets and any(folder.glob("input_*.pb")):
         sets = [folder]
     if sets:
-        return (lambda: (_test_data_set(path, layout) for path in sets)), None
+        return (lambda: (_test_data_set(path, names) for path in sets)), None
     files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"} and path.stem != _LABELS)
     if not files:
         raise DataError(
             f".npy or .npz files, or test_data_set_* folders, expected in '{folder}', found none; "
             "save the inputs as one of these"
         )
-    if len(layout.specs) > 1 and any(path.suffix == ".npy" for path in files):
+    if sole is None and any(path.suffix == ".npy" for path in files):
         raise DataError(
-            f".npz files expected in '{folder}' for a model with {len(layout.specs)} inputs, found .npy; "
+            f".npz files expected in '{folder}' for a model with {len(specs)} inputs, found .npy; "
             "save a dict of arrays with numpy.savez"
         )
-    return (lambda: (_file(path, layout) for path in files)), _labels(folder, files, layout)
+    return (lambda: (_file(path, names, sole) for path in files)), _labels(folder, files, names)
 
 
 def _natural(path: Path) -> list[int | str]:
@@ -129,20 +168,21 @@ def _natural(path: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def _file(path: Path, layout: Layout) -> dict[str, Array]:
+def _file(path: Path, inputs: Sequence[str], sole: str | None) -> dict[str, Array]:
     """The arrays of one file by input name, without the labels."""
-    inputs = [spec.name for spec in layout.specs]
-    if path.suffix == ".npy":
-        return {inputs[0]: open_npy(path)}
-    members = open_npz(path)
-    return {name: member.load() for name, member in members.items() if name != _LABELS or name in inputs}
+    if path.suffix == ".npy" and sole is not None:
+        return {sole: open_npy(path)}
+    arrays = {name: member.load() for name, member in open_npz(path).items() if name != _LABELS or name in inputs}
+    if sole is not None and set(arrays) == {UNNAMED}:
+        return {sole: arrays[UNNAMED]}
+    return arrays
 
 
-def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
+def _labels(folder: Path, files: list[Path], inputs: Sequence[str]) -> Array | None:
     """Labels from `labels.npy`, else from the member `labels` that every .npz file must then hold."""
     if (folder / f"{_LABELS}.npy").exists():
         return open_npy(folder / f"{_LABELS}.npy")
-    if any(spec.name == _LABELS for spec in layout.specs):
+    if _LABELS in inputs:
         return None
     members = {path: open_npz(path).get(_LABELS) for path in files if path.suffix == ".npz"}
     labels = [member for member in members.values() if member is not None]
@@ -154,9 +194,8 @@ def _labels(folder: Path, files: list[Path], layout: Layout) -> Array | None:
     return np.concatenate([np.atleast_1d(member.load()) for member in labels]) if labels else None
 
 
-def _test_data_set(folder: Path, layout: Layout) -> dict[str, Array]:
+def _test_data_set(folder: Path, names: Sequence[str]) -> dict[str, Array]:
     """One ONNX test data set: `input_<i>.pb` by the name it holds, else the i-th input."""
-    names = [spec.name for spec in layout.specs]
     feeds: dict[str, Array] = {}
     for place, path in enumerate(sorted(folder.glob("input_*.pb"), key=_natural)):
         name, value = read_tensor(path)

@@ -10,33 +10,42 @@ ids, [n, t].
 | `token_type_ids`      | [n, t]            | zeros                                                       |
 | `past_key_values.*`   | of the model      | empty: n on the batch axis, 0 on the other dynamic axis     |
 | `use_cache_branch`    | of the model      | false                                                       |
+| `cache_position`      | [t]               | 0 .. t - 1                                                  |
+| `seqlens_k`, `past_sequence_length`, `total_seq_len` and their like | [n], [1], [] | t - 1, 0, t        |
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from onnx_subprune.calibration.datasets import Dataset
+from onnx_subprune.calibration.grouping import PlacedBatch
 from onnx_subprune.calibration.layout import Array, Feeds
 from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.model import InputSpec
-from onnx_subprune.model.made_inputs import is_past, known_value
+from onnx_subprune.model.made_inputs import counted_length, counts_lengths, is_past, known_value
 
 __all__ = ["FilledDataset", "fill", "given_specs", "is_fillable", "token_input"]
 
 _logger = logging.getLogger(__name__)
 
 _TOKENS = "input_ids"
-_NAMES = frozenset({"attention_mask", "position_ids", "token_type_ids", "use_cache_branch"})
+_NAMES = frozenset({"attention_mask", "cache_position", "position_ids", "token_type_ids", "use_cache_branch"})
+_COUNTED = re.compile(r"seqlens_k|(past|total)_(seq|sequence)_(len|length)s?")
 _Sizes = Mapping[str, int]
 
 
 def is_fillable(spec: InputSpec) -> bool:
     """Whether the input has a name whose value is known where only token ids are given."""
-    return spec.name in _NAMES or is_past(spec.name)
+    return spec.name in _NAMES or is_past(spec.name) or _is_count(spec)
+
+
+def _is_count(spec: InputSpec) -> bool:
+    return _COUNTED.fullmatch(spec.name) is not None and counts_lengths(spec)
 
 
 def token_input(specs: Sequence[InputSpec]) -> InputSpec:
@@ -97,10 +106,14 @@ class FilledDataset(Dataset):
             level, "%s: not in the data and filled in for whole sequences: %s", self.source, _input_list(missing)
         )
 
-    def batches(self, batch_size: int) -> Iterator[Feeds]:
-        """See `Dataset.batches`."""
-        for feeds in self._inner.batches(batch_size):
-            yield fill(self._specs, feeds)
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        """See `Dataset.placed`."""
+        for feeds, places in self._inner.placed(batch_size):
+            yield PlacedBatch(fill(self._specs, feeds), places)
+
+    def numbers_of(self, places: Array) -> Array:
+        """See `Dataset.numbers_of`."""
+        return self._inner.numbers_of(places)
 
     def samples_in(self, feeds: Mapping[str, Array]) -> int:
         """See `Dataset.samples_in`."""
@@ -134,6 +147,12 @@ def _value(spec: InputSpec, ids: Array, sizes: _Sizes) -> Array | None:
     shape = ids.shape
     if spec.name == "use_cache_branch":
         shape = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape)
+    elif _is_count(spec):
+        shape = tuple(dim if isinstance(dim, int) else len(ids) for dim in spec.shape)
+        tokens = InputSpec(_TOKENS, (None, None), ids.dtype)
+        return np.full(shape, counted_length(spec, (tokens,), {_TOKENS: ids.shape}))
+    elif spec.name == "cache_position":
+        shape = ids.shape[-1:]
     elif spec.name == "position_ids":
         # A row of its own for each sequence, unless the model has one row for all.
         rows = () if len(spec.shape) == 1 else (1 if spec.shape[:1] == (1,) else len(ids),)

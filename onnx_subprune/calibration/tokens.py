@@ -1,4 +1,4 @@
-"""Token ids as windows of one length: from arrays or lists of windows, or one long stream that is cut.
+"""Token ids as windows: from arrays or lists of windows, or one long stream that is cut.
 
 Files hold integers: `.npy` and `.json` the ids alone, `.npz` also other inputs of the model, a row per window. Whatever
 else `open_data` reads (a folder, a script) is read as it reads it.
@@ -17,14 +17,14 @@ import numpy as np
 from onnx_subprune.calibration.datasets import Dataset
 from onnx_subprune.calibration.files import open_npy, open_npz
 from onnx_subprune.calibration.layout import Array
+from onnx_subprune.calibration.ragged import Samples, as_samples
 from onnx_subprune.calibration.readers import open_arrays, open_data
+from onnx_subprune.calibration.streams import UNNAMED
 from onnx_subprune.calibration.token_inputs import token_input
 from onnx_subprune.errors import DataError, OptionError
 from onnx_subprune.model import InputSpec
 
 __all__ = ["open_tokens"]
-
-_UNNAMED = "arr_0"
 
 
 def open_tokens(
@@ -57,55 +57,63 @@ def open_tokens(
     arrays, name = _arrays(source)
     if arrays is None:
         return open_data(source, specs, samples=samples, seed=seed)
-    if set(arrays) == {_UNNAMED}:
-        arrays = {ids.name: arrays[_UNNAMED]}
+    if set(arrays) == {UNNAMED}:
+        arrays = {ids.name: arrays[UNNAMED]}
     if ids.name in arrays:
         arrays = {**arrays, ids.name: _windows(arrays[ids.name], ids, window, name)}
     return open_arrays(arrays, specs, samples=samples, seed=seed, source=name)
 
 
-def _arrays(source: Any) -> tuple[dict[str, Array] | None, str]:
+def _arrays(source: Any) -> tuple[dict[str, Samples] | None, str]:
     """Return the arrays by name and what they came from; None for what `open_data` is to read."""
     if isinstance(source, Mapping):
-        return {name: np.asarray(value) for name, value in source.items()}, "dict"
-    if isinstance(source, np.ndarray | list):
-        return {_UNNAMED: _from_lists(source, type(source).__name__)}, type(source).__name__
+        return {name: as_samples(value, name, "dict") for name, value in source.items()}, "dict"
+    if isinstance(source, np.ndarray | list) and not _holds_dicts(source):
+        return {UNNAMED: as_samples(source, "ids", type(source).__name__)}, type(source).__name__
     path = Path(source) if isinstance(source, str | os.PathLike) else None
     if path is None or not path.is_file() or path.suffix not in _FILES:
         return None, ""
     return _FILES[path.suffix](path), str(path)
 
 
-def _from_npz(path: Path) -> dict[str, Array]:
+def _holds_dicts(source: Any) -> bool:
+    return len(source) > 0 and isinstance(source[0], Mapping)
+
+
+def _from_npz(path: Path) -> dict[str, Samples]:
     return {name: member.load() for name, member in open_npz(path).items()}
 
 
-def _from_npy(path: Path) -> dict[str, Array]:
-    return {_UNNAMED: open_npy(path)}
+def _from_npy(path: Path) -> dict[str, Samples]:
+    return {UNNAMED: open_npy(path)}
 
 
-def _from_json(path: Path) -> dict[str, Array]:
+def _from_json(path: Path) -> dict[str, Samples]:
     try:
         windows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"'{path}' expected to hold lists of token ids as JSON, found: {error}; save it again"
         ) from error
-    return {_UNNAMED: _from_lists(windows, str(path))}
+    return {UNNAMED: as_samples(windows, "ids", str(path))}
 
 
 _FILES = {".npz": _from_npz, ".npy": _from_npy, ".json": _from_json}
 
 
-def _from_lists(lists: Any, source: str) -> Array:
-    try:
-        return np.asarray(lists)
-    except ValueError as error:
-        raise DataError(f"{source}: windows of one length expected, found several; cut or join them") from error
+def _windows(column: Samples, ids: InputSpec, window: int | None, source: str) -> Samples:
+    """Return the ids as [windows, tokens], or a list of windows of several lengths, in the model's integer type."""
+    if not isinstance(column, list):
+        return _equal_windows(column, ids, window, source)
+    if window is not None:
+        raise OptionError(
+            f"{source}: one stream of token ids to cut expected with a window of {window}, found windows of several "
+            "lengths; leave the window out"
+        )
+    return [_equal_windows(np.atleast_2d(sample), ids, None, source) for sample in column]
 
 
-def _windows(array: Array, ids: InputSpec, window: int | None, source: str) -> Array:
-    """Return the ids as [windows, tokens] in the model's integer type."""
+def _equal_windows(array: Array, ids: InputSpec, window: int | None, source: str) -> Array:
     if array.dtype.kind not in "iu":
         raise DataError(
             f"{source}: integer token ids expected for input '{ids.name}', found {array.dtype}; store the ids as "

@@ -9,12 +9,12 @@ import typer
 import onnx_subprune
 from onnx_subprune.cli.apply import apply
 from onnx_subprune.cli.bench import bench
+from onnx_subprune.cli.command_group import CommandGroup
 from onnx_subprune.cli.demo import demo
 from onnx_subprune.cli.doctor import doctor
 from onnx_subprune.cli.eval import evaluate
 from onnx_subprune.cli.factorise import factorise
 from onnx_subprune.cli.inspect import inspect
-from onnx_subprune.cli.interrupt import CommandGroup
 from onnx_subprune.cli.prune import prune
 
 __all__ = ["app"]

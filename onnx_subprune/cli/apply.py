@@ -10,10 +10,12 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
+    CustomOps,
     InputShapes,
     Json,
     Model,
     Out,
+    OutputsAt,
     PlanArgument,
     Providers,
     Quiet,
@@ -25,6 +27,7 @@ from onnx_subprune.cli.parameters import (
     Threads,
     Timed,
     Verbose,
+    libraries,
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
@@ -47,8 +50,10 @@ def apply(
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
     strip_initializer_inputs: StripInitializerInputs = False,
+    outputs_at: OutputsAt = None,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report_file: ReportFile = None,
     latency: Timed = None,
     json: Json = False,
@@ -64,18 +69,20 @@ def apply(
                 batch_size=batch_size,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
                 strip_initializer_inputs=strip_initializer_inputs,
+                outputs_at=outputs_at,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "PLAN": plan, "--calib": calib, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         check_outputs(read, written)
         saved = Plan.load(plan)
         loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())
-            ending.save(result)
             measured = ending.measure(result, progress)
-        ending.tell(result, measured, screen)
+        ending.finish(result, measured, screen)

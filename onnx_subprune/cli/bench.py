@@ -15,6 +15,7 @@ from onnx_subprune import evaluate, report
 from onnx_subprune.calibration import open_data
 from onnx_subprune.cli.parameters import (
     RUNTIME,
+    CustomOps,
     InputShapes,
     Json,
     Models,
@@ -28,9 +29,19 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.sizes import assumed, batched
 from onnx_subprune.cli.terminal import terminal
-from onnx_subprune.errors import DataError, OptionError
+from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import Latency, Memory, Pace, Profile
-from onnx_subprune.model import InputSpec, input_specs, load_model, runnable_shapes
+from onnx_subprune.evaluate.feeds import made_up, sizes_that_run
+from onnx_subprune.model import (
+    InputSpec,
+    Runtime,
+    input_specs,
+    is_failed_run,
+    load_model,
+    register_custom_ops,
+    runtime_reason,
+)
+from onnx_subprune.model.made_inputs import BETTER_INPUTS
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch, begin, phase
 
@@ -124,6 +135,7 @@ def bench(
     providers: Providers = None,
     io_binding: IoBinding = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     seed: Seed = Options.seed,
     json: Json = False,
     verbose: Verbose = 0,
@@ -131,16 +143,17 @@ def bench(
 ) -> None:
     """Time models on the same inputs, taking turns; the speed-up is the median of paired ratios."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        register_custom_ops(custom_ops or ())
         protos = [load_model(path, resident=False) for path in models]
         given = dict(shapes(input_shapes or ()))
-        made = {} if data is not None else runnable_shapes(protos[0], given)
+        where = _Where(names(providers or ()), threads)
+        made = {} if data is not None else sizes_that_run(protos[0], given, Runtime(where.providers, where.threads))
         inputs = _Inputs(tuple(input_specs(protos[0])), given, made, data, seed)
         screen.warn(inputs.warnings())
-        where = _Where(names(providers or ()), threads)
         measurement = _Measurement(runs, Pace(precision, most_seconds=max_seconds), io_binding, profile, memory)
         sizes: list[int | None] = [*(batch or [])] or [None]
         with screen.progress() as progress:
-            batches = [measurement.run(protos, inputs.feeds(size), where, progress) for size in sizes]
+            batches = [inputs.measured(size, measurement, protos, where, progress) for size in sizes]
         paths = [str(path) for path in models]
         document = {
             "format": "onnx_subprune.bench/1",
@@ -205,6 +218,28 @@ class _Inputs:
         if self.data is not None and self.given:
             raise OptionError("expected --input-shapes or --data, found both; data brings its shapes, give one of them")
         return [] if self.data is not None else assumed(self.specs, self.given, self.made)
+
+    def measured(
+        self,
+        size: int | None,
+        measurement: _Measurement,
+        models: Sequence[onnx.ModelProto],
+        where: _Where,
+        progress: Watch | None,
+    ) -> _Batch:
+        """Measure the models on one batch of `size` samples; see `feeds`."""
+        feeds = self.feeds(size)
+        try:
+            with made_up(made=self.data is None and size is None):
+                return measurement.run(models, feeds, where, progress)
+        except (DataError, ModelError) as error:
+            if size is None or not is_failed_run(error):
+                raise
+            advice = "" if self.data is not None else f", or {BETTER_INPUTS}"
+            raise ModelError(
+                f"a batch of {size} expected to run, the model refuses it: {runtime_reason(error)}; "
+                f"leave --batch out{advice}"
+            ) from error
 
     def feeds(self, size: int | None) -> Feeds:
         """Return one batch of `size` samples; of one, or of the model's own size, where it is None."""

@@ -20,7 +20,7 @@ from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.demo import Demo, load_demo
 from onnx_subprune.errors import OutputError
 from onnx_subprune.evaluate.comparison import Measured
-from onnx_subprune.model import atomic_write, input_specs, save_model
+from onnx_subprune.model import atomic_write, input_specs, save_model, together
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
@@ -53,18 +53,14 @@ def demo(
         material = load_demo()
         with screen.progress() as progress:
             result = pipeline.prune(material.model_path, material.calibration, options, progress=progress)
-            save_model(result.analysis.model, paths["dense.onnx"])
-            result.save(paths["pruned.onnx"])
-            _save_arrays(paths["calibration.npz"], material.calibration)
-            _save_arrays(paths["test.npz"], {**material.test, "labels": material.labels})
             measured = _measured(result, material, threads or 1, progress)
         screen.warn(result.warnings)
         command = context.obj or ()
         document = result.document(measured=measured, command=command, source=_SOURCE)
-        report.write_report(document, paths["report.html"])
-        report.write_json({name: value for name, value in document.items() if name != "timing"}, paths["report.json"])
         table = report.cost_table(document, f"Fashion-MNIST classifier pruned to {result.plan.target}")
-        screen.show(document, table, f"written to {out}: {', '.join(paths)}")
+        with together():
+            _save(result, document, material, paths)
+            screen.show(document, table, f"written to {out}: {', '.join(paths)}")
 
 
 def _paths(folder: Path) -> dict[str, Path]:
@@ -78,6 +74,16 @@ def _paths(folder: Path) -> dict[str, Path]:
     paths = {name: folder / name for name in _FILES}
     check_outputs({"the package": Path(str(resources.files("onnx_subprune.demo")))}, dict(paths))
     return paths
+
+
+def _save(result: pipeline.Result, document: report.Document, material: Demo, paths: Mapping[str, Path]) -> None:
+    """Write all files, the pruned model last."""
+    save_model(result.analysis.model, paths["dense.onnx"])
+    _save_arrays(paths["calibration.npz"], material.calibration)
+    _save_arrays(paths["test.npz"], {**material.test, "labels": material.labels})
+    report.write_report(document, paths["report.html"])
+    report.write_json({name: value for name, value in document.items() if name != "timing"}, paths["report.json"])
+    result.save(paths["pruned.onnx"])
 
 
 def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

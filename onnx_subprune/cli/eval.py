@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -16,9 +16,11 @@ from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data, open_tokens, watched
 from onnx_subprune.cli.parameters import (
     BatchSize,
+    CustomOps,
     Data,
     Json,
     Models,
+    OutputsAt,
     Providers,
     Quiet,
     Samples,
@@ -29,7 +31,7 @@ from onnx_subprune.cli.parameters import (
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
-from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.model import input_specs, load_model, register_custom_ops
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
 
@@ -62,24 +64,31 @@ def evaluate(
     data: Data,
     metric: Metric = "top1",
     window: Window = None,
+    outputs_at: OutputsAt = None,
     samples: Samples = None,
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
     """Measure models on the same data."""
     with terminal(json=json, verbose=verbose, quiet=quiet) as screen:
+        register_custom_ops(custom_ops or ())
         options = Options(
-            **parsed(samples=samples, seed=seed, batch_size=batch_size, providers=providers, threads=threads)
+            **parsed(
+                outputs_at=outputs_at,
+                samples=samples,
+                seed=seed,
+                batch_size=batch_size,
+                providers=providers,
+                threads=threads,
+            )
         )
-        if metric not in _METRICS:
-            raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
-        if window is not None and metric != "perplexity":
-            raise OptionError(f"expected --window with the metric perplexity only, found '{metric}'; leave it out")
+        _check(metric, {"--window": window, "--outputs-at": outputs_at})
         with screen.progress() as progress:
             measured, values, table = _METRICS[metric](models, _Source(data, window, progress), options)
         entries = [
@@ -87,6 +96,18 @@ def evaluate(
         ]
         document = {"format": "onnx_subprune.eval/1", "metric": metric, "data": data, "models": entries}
         screen.show(document, table)
+
+
+_ONLY = {"--window": "perplexity", "--outputs-at": "fidelity"}
+"""Options that belong to one metric."""
+
+
+def _check(metric: str, given: Mapping[str, object]) -> None:
+    if metric not in _METRICS:
+        raise OptionError(f"expected a metric among {', '.join(_METRICS)}, found '{metric}'; choose one of them")
+    for flag, value in given.items():
+        if value not in (None, []) and metric != _ONLY[flag]:
+            raise OptionError(f"expected {flag} with the metric {_ONLY[flag]} only, found '{metric}'; leave it out")
 
 
 def _entry(value: Any, first: Any) -> dict[str, Any]:
@@ -132,8 +153,9 @@ def _fidelity(models: Sequence[Path], source: _Source, options: Options) -> Outc
             "give the dense model first, then the pruned one"
         )
     dense = load_model(models[0], resident=False)
+    how = {**vars(options.runtime), "outputs_at": options.outputs_at}
     values = [
-        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **vars(options.runtime))
+        metrics.fidelity(dense, load_model(path, resident=False), source.open(dense, options), **how)
         for path in models[1:]
     ]
     return models[1:], values, report.fidelity_table([str(path) for path in models[1:]], values)

@@ -12,22 +12,27 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
+    CustomOps,
     InputShapes,
     Json,
     Model,
+    OutputsAt,
     Providers,
     Quiet,
     ReportFile,
     Samples,
     Seed,
     StatisticsFile,
+    StripInitializerInputs,
     Threads,
     Verbose,
+    libraries,
     option,
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.factorisation import TARGETS
+from onnx_subprune.model import together
 from onnx_subprune.options import Options
 
 __all__ = ["factorise"]
@@ -73,13 +78,16 @@ def factorise(
     round_to: RankMultiple = 1,
     ignore: IgnoredLayers = None,
     only: OnlyLayers = None,
+    outputs_at: OutputsAt = None,
     statistics: StatisticsFile = None,
     samples: Samples = None,
     seed: Seed = Options.seed,
     batch_size: BatchSize = Options.batch_size,
     input_shapes: InputShapes = None,
+    strip_initializer_inputs: StripInitializerInputs = False,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     report_file: ReportFile = None,
     json: Json = False,
     verbose: Verbose = 0,
@@ -96,16 +104,20 @@ def factorise(
                 round_to=round_to,
                 ignore=ignore,
                 only=only,
+                outputs_at=outputs_at,
                 samples=samples,
                 seed=seed,
                 batch_size=batch_size,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
+                strip_initializer_inputs=strip_initializer_inputs,
             )
         )
         written = {"OUT": out, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "--calib": calib, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         check_outputs(read, written, pages=False)
         loaded = saved_statistics(calib, statistics)
         with screen.progress() as progress:
@@ -115,7 +127,9 @@ def factorise(
             result = factorisation.factorise(model, calib, options, statistics=loaded, progress=progress)
         screen.warn(result.warnings)
         document = result.document(command=context.obj or (), source=calib or str(statistics))
-        result.save(out)
-        if report_file is not None:
-            report.write_json(document, report_file)
-        screen.show(document, report.cost_table(document), report.rank_table(document))
+        tables = (report.cost_table(document), report.rank_table(document))
+        with together():
+            if report_file is not None:
+                report.write_json(document, report_file)
+            result.save(out)
+            screen.show(document, *tables, *report.comparison_lines(document))

@@ -1,10 +1,12 @@
-"""How `prune` and `apply` end: the outputs are written, both models measured if that was asked for, and all is told."""
+"""How `prune` and `apply` end: both models are measured if that was asked for, the outputs written, and all is told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from rich.console import RenderableType
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data
@@ -12,7 +14,7 @@ from onnx_subprune.cli.outputs import save_outputs
 from onnx_subprune.cli.terminal import Terminal
 from onnx_subprune.errors import DataError
 from onnx_subprune.evaluate.comparison import Measured
-from onnx_subprune.model import input_specs, load_model
+from onnx_subprune.model import input_specs, load_model, together
 from onnx_subprune.pipeline import Result
 from onnx_subprune.progress import Watch
 
@@ -42,11 +44,6 @@ class Ending:
     command: Sequence[str] = ()
     dry: bool = False
 
-    def save(self, result: Result) -> None:
-        """Write all outputs but the report."""
-        if not self.dry:
-            save_outputs(result, self.written)
-
     def measure(self, result: Result, progress: Watch | None) -> Measured | None:
         """Measure both models as far as asked for; None if nothing was."""
         path = self.written.get("--report")
@@ -57,24 +54,40 @@ class Ending:
         calib = self.calib if page or latency else None
         return result.measure(calib, labelled=self.labelled, latency=latency, progress=progress)
 
-    def tell(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
-        """Write the report and print the result."""
+    def finish(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
+        """Write all outputs and print the result: what fails on the way leaves every file as it was.
+
+        Raises:
+            OutputError: an output cannot be written, or the result not printed.
+
+        """
+        self._warn(result, measured, screen)
+        document = result.document(measured=measured, command=self.command, source=self.source)
+        with together():
+            if not self.dry:
+                save_outputs(result, document, self.written)
+            screen.show(document, *self._parts(document, measured))
+
+    @staticmethod
+    def _warn(result: Result, measured: Measured | None, screen: Terminal) -> None:
         failures = {} if measured is None else measured.left
         unmeasured = [f"{metric} was not measured: {reason}" for metric, reason in failures.items()]
         screen.warn([*result.warnings, *(() if measured is None else measured.warnings), *unmeasured])
-        document = result.document(measured=measured, command=self.command, source=self.source)
-        if not self.dry and (path := self.written.get("--report")) is not None:
-            report.write_report(document, path)
-        tables = [report.cost_table(document), report.width_table(document)]
+
+    def _parts(self, document: report.Document, measured: Measured | None) -> Iterator[RenderableType]:
+        """Yield the tables and lines that tell the result."""
+        yield report.cost_table(document)
+        yield report.width_table(document)
         if self.latency and measured is not None and measured.timing is not None:
-            tables.append(report.operator_table(("dense", "pruned"), measured.timing.profiles))
+            yield report.operator_table(("dense", "pruned"), measured.timing.profiles)
         lines = (
             *report.notice_lines(document),
             *report.comparison_lines(document),
+            report.output_error_line(document),
             report.drop_line(document),
             report.odd_widths_line(document),
         )
-        screen.show(document, *tables, *filter(None, lines))
+        yield from filter(None, lines)
 
 
 def labelled_data(data: str | None, model: Path) -> Dataset | None:

@@ -1,18 +1,19 @@
-"""Files that a command reads and writes, checked before the long work starts."""
+"""Files that a command reads and writes: checked before the long work starts, and written together at its end."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
 from onnx_subprune.errors import OptionError
-from onnx_subprune.model import check_writable, external_files
+from onnx_subprune.model import check_writable, external_files, is_data_name, sweep
 from onnx_subprune.pipeline import Result
 
 __all__ = ["check_outputs", "save_outputs", "saved_statistics"]
@@ -27,12 +28,13 @@ def check_outputs(
 ) -> None:
     """Check that the outputs can be written and do not overwrite an input or each other.
 
-    One file may have several names: links, hard links and other spellings count as the file that they name.
+    One file may have several names: links, hard links and other spellings count as the file that they name. What killed
+    runs left in the folders of the outputs and in that of temporary files is removed.
 
     Args:
         inputs: by the name the user knows them by, such as MODEL; None where not given. A model stands for its external
             data too, a folder for all files in it, and `file.py:function` for the script.
-        outputs: likewise. OUT stands for `<OUT>.data` too, where the weights of a large model go.
+        outputs: likewise. OUT stands for `<OUT>.<digits>.data` too, where the weights of a large model go.
         pages: whether the report may be a page.
 
     Raises:
@@ -42,7 +44,7 @@ def check_outputs(
     """
     given = {name: path for name, path in outputs.items() if path is not None}
     written = list(given.items())
-    written += [(_WEIGHTS_OF_OUT, _data_beside(path)) for name, path in given.items() if name == "OUT"]
+    written += [(_WEIGHTS_OF_OUT, path) for path in _weights_of(given)]
     # What is not there yet cannot be a file that is read: only then are folders and models looked into.
     thorough = any(os.path.exists(path) for _, path in written)
     taken: dict[_Identity, str] = {}
@@ -55,17 +57,24 @@ def check_outputs(
         other = next((taken[identity] for identity in identities if identity in taken), None)
         if other is not None:
             raise OptionError(_overlap(name, path, other))
-        taken.update(dict.fromkeys(identities, name))
+        if name != _WEIGHTS_OF_OUT:
+            taken.update(dict.fromkeys(identities, name))
     for name, path in given.items():
         if name == "--report":
             report.check_name(path, pages=pages)
         check_writable(path)
+    sweep(Path(tempfile.gettempdir()))
 
 
-def _data_beside(out: Path) -> Path:
-    """Return where saving puts the weights of a large model: beside the file that `out` names."""
-    target = Path(os.path.realpath(out))
-    return target.with_name(target.name + ".data")
+def _weights_of(outputs: Mapping[str, Path]) -> list[Path]:
+    """Return the files beside OUT, there or to be written, with a name that the weights of a large OUT may have."""
+    if "OUT" not in outputs:
+        return []
+    target = Path(os.path.realpath(outputs["OUT"]))
+    beside = [target.with_name(os.path.basename(os.path.realpath(path))) for path in outputs.values()]
+    with contextlib.suppress(OSError):
+        beside += sorted(target.parent.iterdir())
+    return [path for path in beside if is_data_name(path.name, target.name)]
 
 
 def _files_read(name: str, source: Path | str | None, *, thorough: bool) -> Iterator[tuple[Path, str]]:
@@ -109,8 +118,13 @@ def _overlap(name: str, path: Path, other: str) -> str:
     return f"expected {name} to be another file than {other}, found '{path}' for both; rename one"
 
 
-def save_outputs(result: Result, outputs: Mapping[str, Path | None]) -> None:
-    """Write the `outputs` that were asked for, each whole or not at all; the report comes after them.
+def save_outputs(result: Result, document: Mapping[str, Any], outputs: Mapping[str, Path | None]) -> None:
+    """Write the `outputs` that were asked for, OUT last.
+
+    Args:
+        result: of a pruning.
+        document: what the report tells.
+        outputs: by the names of their options.
 
     Raises:
         OutputError: a file cannot be written.
@@ -120,6 +134,8 @@ def save_outputs(result: Result, outputs: Mapping[str, Path | None]) -> None:
         result.statistics.save(path)
     if (path := outputs.get("--plan")) is not None:
         result.plan.save(path)
+    if (path := outputs.get("--report")) is not None:
+        report.write_report(document, path)
     if (path := outputs.get("OUT")) is not None:
         result.save(path)
 

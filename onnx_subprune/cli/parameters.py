@@ -24,6 +24,7 @@ __all__ = [
     "BatchSize",
     "Calib",
     "CostName",
+    "CustomOps",
     "Data",
     "DryRun",
     "Effort",
@@ -38,6 +39,7 @@ __all__ = [
     "Only",
     "Out",
     "OutOrNothing",
+    "OutputsAt",
     "PlanArgument",
     "PlanFile",
     "Providers",
@@ -57,6 +59,7 @@ __all__ = [
     "Threads",
     "Timed",
     "Verbose",
+    "libraries",
     "names",
     "option",
     "parsed",
@@ -133,6 +136,8 @@ Ridge = Annotated[float, option("ridge", "F", PRUNING)]
 PruneNormalised = Annotated[bool, option("prune_normalised", None, PRUNING)]
 StripInitializerInputs = Annotated[bool, option("strip_initializer_inputs", None, PRUNING)]
 
+OutputsAt = Annotated[list[str] | None, option("outputs_at", "TENSOR", PRUNING, show_default=False)]
+
 # On which data.
 Calib = Annotated[
     str | None,
@@ -167,6 +172,7 @@ BatchSize = Annotated[int, option("batch_size", "N", CALIBRATION)]
 InputShapes = Annotated[list[str] | None, option("input_shapes", "NAME:DIMS", RUNTIME, show_default=False)]
 Providers = Annotated[list[str] | None, option("providers", "NAME", RUNTIME, show_default="cpu")]
 Threads = Annotated[int | None, option("threads", "N", RUNTIME, show_default=False)]
+CustomOps = Annotated[list[str] | None, option("custom_ops", "LIB", RUNTIME, show_default=False)]
 LatencyBatch = Annotated[int | None, option("latency_batch", "N", RUNTIME, show_default="1")]
 Remeasure = Annotated[bool, option("remeasure", None, RUNTIME)]
 
@@ -240,6 +246,16 @@ def shapes(texts: Sequence[str]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(parse_input_shapes(texts).items())
 
 
+def libraries(custom_ops: Sequence[str] | None) -> dict[str, str]:
+    """Return the files that `--custom-ops` names, by the name that the user knows them by.
+
+    >>> libraries(["ops.so"]), libraries(None)
+    ({"--custom-ops 'ops.so'": 'ops.so'}, {})
+
+    """
+    return {f"--custom-ops '{library}'": library for library in custom_ops or ()}
+
+
 def _multiple(round_to: str | int) -> int | str:
     """Return a number, or a word that `Options` knows or refuses."""
     text = str(round_to).strip()
@@ -251,6 +267,8 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "round_to": _multiple,
     "ignore": tuple,
     "only": tuple,
+    "outputs_at": tuple,
     "providers": names,
+    "custom_ops": tuple,
     "input_shapes": shapes,
 }

@@ -15,6 +15,7 @@ from onnx_subprune.cli.parameters import (
     BatchSize,
     Calib,
     CostName,
+    CustomOps,
     DryRun,
     Effort,
     Ignore,
@@ -26,6 +27,7 @@ from onnx_subprune.cli.parameters import (
     OnePass,
     Only,
     OutOrNothing,
+    OutputsAt,
     PlanFile,
     Providers,
     PruneNormalised,
@@ -45,10 +47,12 @@ from onnx_subprune.cli.parameters import (
     Threads,
     Timed,
     Verbose,
+    libraries,
     parsed,
 )
 from onnx_subprune.cli.terminal import terminal
 from onnx_subprune.errors import OptionError
+from onnx_subprune.model import register_custom_ops
 from onnx_subprune.options import Options
 
 __all__ = ["prune"]
@@ -75,6 +79,7 @@ def prune(
     ridge: Ridge = Options.ridge,
     prune_normalised: PruneNormalised = False,
     strip_initializer_inputs: StripInitializerInputs = False,
+    outputs_at: OutputsAt = None,
     statistics: StatisticsFile = None,
     samples: Samples = None,
     seed: Seed = Options.seed,
@@ -82,6 +87,7 @@ def prune(
     input_shapes: InputShapes = None,
     providers: Providers = None,
     threads: Threads = None,
+    custom_ops: CustomOps = None,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
     plan: PlanFile = None,
@@ -115,8 +121,10 @@ def prune(
                 ridge=ridge,
                 prune_normalised=prune_normalised,
                 strip_initializer_inputs=strip_initializer_inputs,
+                outputs_at=outputs_at,
                 providers=providers,
                 threads=threads,
+                custom_ops=custom_ops,
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
@@ -124,7 +132,9 @@ def prune(
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "--calib": calib, "--data": data, "--statistics": None if calib else statistics}
+        read |= libraries(custom_ops)
         _check(read, written, dry_run=dry_run)
+        register_custom_ops(options.custom_ops)
         loaded = saved_statistics(calib, statistics)
         labelled = labelled_data(data, model)
         with screen.progress() as progress:
@@ -135,9 +145,8 @@ def prune(
                 written["--statistics"] = None
             result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=labelled, progress=progress)
             ending = Ending(written, calib, calib or str(statistics), labelled, latency, context.obj or (), dry=dry_run)
-            ending.save(result)
             measured = ending.measure(result, progress)
-        ending.tell(result, measured, screen)
+        ending.finish(result, measured, screen)
 
 
 def _check(read: Mapping[str, Path | str | None], written: Mapping[str, Path | None], *, dry_run: bool) -> None:

@@ -27,12 +27,14 @@ class Answers:
     Args:
         name: of the output.
         classes: whether it may hold classes.
+        texts: whether sequences of them may be text, a class for each step.
 
     """
 
-    def __init__(self, name: str, *, classes: bool = True) -> None:
+    def __init__(self, name: str, *, classes: bool = True, texts: bool = True) -> None:
         self._name = name
         self._classes = classes
+        self._may_be_text = texts
         self._entries = self._agreed = self._rows = 0
         self._kl = 0.0
         self._both: Counter[int] = Counter()
@@ -48,7 +50,8 @@ class Answers:
         self._classes = self._classes and expected is not None
         if not self._classes or expected is None or found is None:
             return
-        if dense.dtype.kind == "f" and dense.ndim == pruned.ndim == 3 and len(dense) == len(pruned):
+        several = dense.ndim == pruned.ndim == 3 and len(dense) == len(pruned)
+        if self._may_be_text and several and dense.dtype.kind == "f":
             self._sequences += zip(expected, found, strict=True)
         if dense.shape == pruned.shape:
             self._add_classes(dense, expected, found)

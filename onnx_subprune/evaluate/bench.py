@@ -25,7 +25,7 @@ from onnx_subprune.evaluate.feeds import check_same_inputs
 from onnx_subprune.evaluate.intervals import median_interval
 from onnx_subprune.evaluate.rounds import Pace, Tell, Turn, fixed, paced, ratios
 from onnx_subprune.formatting import html_table, milliseconds
-from onnx_subprune.model import open_session
+from onnx_subprune.model import check_model, open_session
 
 __all__ = ["Latency", "Pace", "bench"]
 
@@ -96,6 +96,7 @@ def bench(
             seconds over and how many there may be.
 
     Raises:
+        ModelError: a model is broken.
         OptionError: no models, no rounds, inputs that differ between the models, or feeds that do not name them.
         DataError: the feeds do not fit.
 
@@ -106,11 +107,13 @@ def bench(
             "rounds; change these options"
         )
     check_same_inputs(models, feeds)
+    for model in models:
+        check_model(model)
     ran: dict[int, tuple[str, ...]] = {}
 
     def turn(place: int) -> Turn:
         # Packed, because that is how the model will run where it is used.
-        session = open_session(models[place], providers, threads=threads, packed=True)
+        session = open_session(models[place], providers, threads=threads, packed=True, widen=False)
         ran[place] = tuple(session.get_providers())
         return runner(session, feeds, bound=bound)
 

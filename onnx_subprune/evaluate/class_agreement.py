@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from onnx_subprune.calibration import Dataset
 from onnx_subprune.evaluate.agreement import largest_classes
 from onnx_subprune.evaluate.detections import DetectionLayout
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.compared_models import seeded
+from onnx_subprune.model.compared_models import opened_for_comparison, seeded
 
 __all__ = ["ClassAgreement"]
 
@@ -26,17 +26,18 @@ class ClassAgreement:
     """Compares the classes of networks with those of the dense one, on the same samples.
 
     Where the dense network has outputs [samples, classes], these alone count; otherwise the classes of every step of a
-    sequence, of every pixel of a map, and integers.
+    sequence, of every pixel of a map, and integers. Where tensors are named, all of them count.
 
     Args:
         dense: the reference.
         data: the samples; all of them are compared.
         runtime: where networks run, and with how many samples at once.
+        at: tensors that the networks have, whose classes are compared in the place of those of outputs.
 
     """
 
-    def __init__(self, dense: onnx.ModelProto, data: Dataset, runtime: Runtime) -> None:
-        self._dense, self._data, self._runtime = dense, data, runtime
+    def __init__(self, dense: onnx.ModelProto, data: Dataset, runtime: Runtime, at: Sequence[str] = ()) -> None:
+        self._dense, self._data, self._runtime, self._at = dense, data, runtime, at
 
     def __call__(self, model: onnx.ModelProto) -> float | None:
         """Return the share of samples, steps or pixels whose class is the same: the least of all outputs that count.
@@ -46,7 +47,7 @@ class ClassAgreement:
                 decides otherwise agrees nowhere in that run.
 
         Returns:
-            A share in [0, 1]; None where the dense network has no such output.
+            A share in [0, 1]; None where the dense network has no such output, or a named tensor holds no classes.
 
         """
         dense = self._dense_classes
@@ -75,8 +76,10 @@ class ClassAgreement:
                 if classes is None:
                     without.add(name)
                 else:
-                    rows = value.dtype.kind == "f" and value.ndim == 2
+                    rows = value.dtype.kind == "f" and value.ndim == 2 and not self._at
                     (scores if rows else others).setdefault(name, []).append(classes)
+        if without.intersection(self._at):
+            return {}
         for counted in (scores, others):
             kept = {name: runs for name, runs in counted.items() if name not in without and any(map(np.size, runs))}
             if kept:
@@ -84,6 +87,7 @@ class ClassAgreement:
         return {}
 
     def _outputs(self, model: onnx.ModelProto, names: list[str] | None = None) -> Iterator[dict[str, Array]]:
-        session = self._runtime.session(seeded(model))
+        opened = opened_for_comparison(model, self._at) if self._at else seeded(model)
+        session = self._runtime.session(opened)
         for feeds in self._data.batches(self._runtime.batch_size):
             yield run(session, feeds, names)

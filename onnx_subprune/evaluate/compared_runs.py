@@ -16,6 +16,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from onnx_subprune.errors import ModelError, OptionError
 from onnx_subprune.model import Runtime, run
 from onnx_subprune.model.compared_models import opened_for_comparison
 from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of
@@ -55,12 +56,16 @@ class ReferenceNetwork:
         runtime: where it runs.
         at: tensors to compare at, in the place of those that follow from its outputs.
 
+    Attributes:
+        named: those tensors.
+
     """
 
     def __init__(self, model: onnx.ModelProto, runtime: Runtime | None = None, at: Sequence[str] = ()) -> None:
         self._model = model
         self.runtime = runtime or Runtime()
         self.comparisons = comparisons_of(model, at)
+        self.named = tuple(at)
 
     @property
     def points(self) -> tuple[ComparisonPoint, ...]:
@@ -81,10 +86,10 @@ class ReferenceNetwork:
 
     @cached_property
     def decision_types(self) -> dict[str, int]:
-        """Element types (`TensorProto.DataType`) of the decisions by name."""
+        """Element types (`TensorProto.DataType`) of the decisions by name, those that are tensors."""
         decisions = {decision.tensor for decision in self.comparisons.decisions}
-        outputs = self._session.get_outputs()
-        return {value.name: _element_type(value.type) for value in outputs if value.name in decisions}
+        tensors = [value for value in self._session.get_outputs() if value.type.startswith("tensor(")]
+        return {value.name: _element_type(value.type) for value in tensors if value.name in decisions}
 
     def run(self, feeds: Mapping[str, Array]) -> ReferenceRun:
         """Run the network once.
@@ -92,12 +97,22 @@ class ReferenceNetwork:
         Raises:
             DataError: the feeds do not fit the network.
             ModelError: the network fails on them.
+            OptionError: a tensor to compare at holds no floats.
 
         """
         values = run(self._session, feeds)
         decisions = {name: values.pop(name) for name in self.decision_types}
         numbers = {name: value for name, value in values.items() if _is_numeric(value)}
+        self._check_named(values)
         return ReferenceRun(feeds, numbers, decisions)
+
+    def _check_named(self, values: Mapping[str, Any]) -> None:
+        """Refuse a tensor that was named and holds no floats: of some, only a run says what they hold."""
+        for name in self.named:
+            value = values.get(name)
+            if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+                kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+                raise OptionError(f"expected a tensor of floats to compare networks at, found '{name}' of {kind}")
 
 
 class ComparedNetwork:
@@ -109,6 +124,9 @@ class ComparedNetwork:
         at: outputs to compare at, in the place of the points of the reference.
         optimise: whether ONNX Runtime may fuse its operators.
 
+    Raises:
+        ModelError: it lacks a tensor that the reference is to be compared at.
+
     """
 
     def __init__(
@@ -116,7 +134,13 @@ class ComparedNetwork:
     ) -> None:
         there = {name for node in model.graph.node for name in node.output}
         there |= {value.name for value in model.graph.input}
-        self._outputs = frozenset(reference.outputs)
+        missing = next((name for name in reference.named if name not in there), None)
+        if missing is not None:
+            raise ModelError(
+                f"expected tensor '{missing}' in both networks to compare them at, found it in "
+                "one only; name one that both have"
+            )
+        self._whole = frozenset((*reference.outputs, *reference.named))
         self._decisions = {name for name in reference.decision_types if name in there}
         points = dict.fromkeys(at)
         for point in () if at else reference.points:
@@ -144,7 +168,7 @@ class ComparedNetwork:
         return {
             name: value
             for name, value in values.items()
-            if name in self._outputs or value.shape == reference.values[name].shape
+            if name in self._whole or value.shape == reference.values[name].shape
         }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import Dataset, watched
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.evaluate.bench import Latency, Pace, bench
-from onnx_subprune.evaluate.feeds import random_feeds
+from onnx_subprune.evaluate.feeds import made_up, random_feeds
 from onnx_subprune.evaluate.fidelity import Fidelity, fidelity
 from onnx_subprune.evaluate.runtime_profile import Profile, profile
 from onnx_subprune.evaluate.top1 import Top1, top1
@@ -30,6 +30,7 @@ _Feeds: TypeAlias = Mapping[str, NDArray[Any]]
 _Models: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
 
 # A few seconds: a report is no benchmark, `bench` is.
+_RANDOM = "random numbers"
 _PACE = Pace(precision=0.02, most_seconds=6.0)
 
 
@@ -42,6 +43,7 @@ class Conditions:
         runtime: where networks run, and with how many samples at once where outputs and accuracy are compared.
         timed_samples: samples per run that is timed, where there are data.
         seed: of random inputs.
+        outputs_at: tensors inside at which outputs are compared (`fidelity`).
 
     """
 
@@ -49,6 +51,7 @@ class Conditions:
     runtime: Runtime = field(default_factory=Runtime)
     timed_samples: int = 1
     seed: int = 0
+    outputs_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,7 +176,7 @@ def measure(
     closeness = accuracies = timing = None
     if data is not None:
         samples = watched(data, progress, "measuring fidelity")
-        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions.runtime))
+        closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions))
     if labelled is not None:
         examples = watched(labelled, progress, "measuring accuracy")
         accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions.runtime))
@@ -197,8 +200,8 @@ def not_faster(timing: Timing, macs: float) -> list[str]:
     ]
 
 
-def _fidelity(models: _Models, data: Dataset, runtime: Runtime) -> Fidelity:
-    return fidelity(*models, data, batch_size=runtime.batch_size, **_runtime_entries(runtime))
+def _fidelity(models: _Models, data: Dataset, conditions: Conditions) -> Fidelity:
+    return fidelity(*models, data, outputs_at=conditions.outputs_at, **vars(conditions.runtime))
 
 
 def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1, Top1]:
@@ -212,9 +215,10 @@ def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progr
     inputs = "the first of the calibration data"
     if feeds is None:
         feeds = random_feeds(input_specs(models[0]), conditions.shapes, conditions.seed)
-        inputs = "random numbers"
+        inputs = _RANDOM
     rounds = phase(progress, "timing both models, seconds at most")
-    dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
+    with made_up(made=inputs == _RANDOM):
+        dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
     begin(progress, "profiling")
     profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}

@@ -30,6 +30,14 @@ class _Image:
     scores: Array | None = None
     classes: Array | None = None
 
+    @property
+    def detected(self) -> _Image:
+        """The boxes that score enough to be shown; all where there are no scores."""
+        if self.scores is None:
+            return self
+        chosen = self.scores >= _LEAST_SCORE
+        return _Image(self.boxes[chosen], self.scores[chosen], None if self.classes is None else self.classes[chosen])
+
 
 _NOTHING = _Image(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
 
@@ -144,7 +152,11 @@ def _unpacked(rows: Array) -> _Image:
 
 
 class MatchedBoxes:
-    """Counts, over runs, how many boxes of the dense network the pruned one finds as well."""
+    """Counts, over runs, how many boxes of the dense network the pruned one finds as well.
+
+    Of both networks those count that score at least a quarter: a network that gives a box at every anchor finds none by
+    that.
+    """
 
     def __init__(self) -> None:
         self._boxes = self._matched = 0
@@ -154,16 +166,15 @@ class MatchedBoxes:
         expected, found = layout.images(dense), layout.images(pruned)
         centred = _are_centred([image.boxes for image in expected.values()])
         for index, image in expected.items():
-            other = found.get(index, _NOTHING)
-            chosen = np.ones(len(image.boxes), bool) if image.scores is None else image.scores >= _LEAST_SCORE
+            wanted, other = image.detected, found.get(index, _NOTHING).detected
             classes = None
-            if image.classes is not None and other.classes is not None:
-                classes = (image.classes[chosen], other.classes)
-            self._boxes += int(chosen.sum())
+            if wanted.classes is not None and other.classes is not None:
+                classes = (wanted.classes, other.classes)
+            self._boxes += len(wanted.boxes)
             self._matched += matched_boxes(
-                _corners(image.boxes[chosen], centred=centred),
+                _corners(wanted.boxes, centred=centred),
                 _corners(other.boxes, centred=centred),
-                scores=None if image.scores is None else image.scores[chosen],
+                scores=wanted.scores,
                 classes=classes,
             )
 

@@ -1,20 +1,22 @@
-"""Inputs to time models on where there are no real ones, and whether models take the same."""
+"""Inputs to run models on where there are no real ones, and whether models take the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from onnx_subprune.errors import OptionError
-from onnx_subprune.model import InputSpec, input_specs
-from onnx_subprune.model.made_inputs import made_inputs
+from onnx_subprune.errors import DataError, ModelError, OptionError
+from onnx_subprune.model import InputSpec, Runtime, input_specs, is_failed_run, run, runtime_reason
+from onnx_subprune.model.made_inputs import BETTER_INPUTS, made_inputs, plausible_shapes
 
-__all__ = ["check_same_inputs", "random_feeds"]
+__all__ = ["check_same_inputs", "made_up", "random_feeds", "sizes_that_run"]
 
 Array = NDArray[Any]
+Shape = tuple[int, ...]
 
 
 def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]], seed: int = 0) -> dict[str, Array]:
@@ -30,6 +32,52 @@ def random_feeds(specs: Sequence[InputSpec], shapes: Mapping[str, Sequence[int]]
 
     """
     return made_inputs(specs, shapes, seed)
+
+
+def sizes_that_run(
+    model: onnx.ModelProto, given: Mapping[str, Sequence[int]] | None = None, runtime: Runtime | None = None
+) -> dict[str, Shape]:
+    """Return the first plausible shapes of all inputs with which a model runs; the last if it runs with none.
+
+    Args:
+        model: whose inputs may have open axes.
+        given: shapes by input name, which stay.
+        runtime: where it runs.
+
+    Raises:
+        OptionError: a shape does not fit its input, or an input holds no numbers.
+        ModelError: ONNX Runtime refuses the model.
+
+    """
+    specs = input_specs(model)
+    candidates = list(plausible_shapes(specs, given))
+    if len(candidates) == 1:
+        return candidates[0]
+    session = (runtime or Runtime()).session(model, optimise=False)
+    for shapes in candidates:
+        try:
+            run(session, random_feeds(specs, shapes))
+        except (DataError, ModelError):
+            continue
+        return shapes
+    return candidates[-1]
+
+
+@contextmanager
+def made_up(*, made: bool = True) -> Iterator[None]:
+    """Say of inputs that are made up, where a network refuses them, how to give better ones.
+
+    Args:
+        made: whether they are; the errors of real inputs stay as they are.
+
+    """
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        if not made or not is_failed_run(error):
+            raise
+        reason = runtime_reason(error)
+        raise ModelError(f"the model refuses the inputs made up for it: {reason}; {BETTER_INPUTS}") from error
 
 
 def check_same_inputs(models: Sequence[onnx.ModelProto], feeds: Mapping[str, Array]) -> None:

@@ -5,6 +5,7 @@ Where a network decides (`model.decisions`), they are taken with the decisions o
 saturates or decides is compared before it as well.
 
 What the outputs say is compared as it is, without anything given: how often classes, regions, boxes and text agree.
+Hidden states and embeddings say none of these, and token by token is no text (`output_kinds`).
 Outputs [samples, classes] also take the mean Kullback-Leibler divergence KL(softmax d ‖ softmax p) in nats; an output
 that already holds probabilities is not normalised a second time.
 """
@@ -22,13 +23,15 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
-from onnx_subprune.errors import DataError, ModelError, SubpruneError
+from onnx_subprune.calibration.batch_trial import tried_batch_size
+from onnx_subprune.errors import DataError, ModelError
 from onnx_subprune.evaluate.answers import Answers
-from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
+from onnx_subprune.evaluate.decided_runs import DecidedRuns, DecidedValues
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
 from onnx_subprune.evaluate.distances import Distances
+from onnx_subprune.evaluate.output_kinds import OutputKinds
 from onnx_subprune.formatting import html_table
-from onnx_subprune.model import Runtime, run
+from onnx_subprune.model import Runtime, check_model, run
 from onnx_subprune.model.compared_models import seeded
 
 __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
@@ -36,9 +39,6 @@ __all__ = ["Fidelity", "OutputFidelity", "fidelity"]
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
-
-# Rounding to integers decides as well, but entry by entry: a quantised network is compared as it is.
-_QUANTISING = ("DynamicQuantizeLinear", "QuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class OutputFidelity:
         kl: mean KL(dense ‖ pruned) in nats, or None if the output is not [samples, classes].
         iou: mean intersection over union of the classes of a map.
         boxes: share of the dense model's boxes that the pruned one finds: of the same class, and with an intersection
-            over union of at least a half.
-        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out.
+            over union of at least a half. Of both models boxes count that score at least a quarter.
+        texts: share of the sequences of classes that say the same, with repeats merged and blanks taken out; None for
+            networks that read token ids.
         lengths: mean relative difference of the sizes that differ; None where none does.
         reason: why a tensor inside is compared; None for outputs.
 
@@ -187,6 +188,7 @@ def fidelity(
     providers: Sequence[str] = ("cpu",),
     batch_size: int = DEFAULT_BATCH_SIZE,
     threads: int | None = None,
+    outputs_at: Sequence[str] = (),
 ) -> Fidelity:
     """Compare the outputs of two models on the same samples.
 
@@ -197,15 +199,19 @@ def fidelity(
         providers: execution providers, most wanted first.
         batch_size: samples per run.
         threads: intra-op threads of the runtime; None for its own choice.
+        outputs_at: tensors that both models have; distances are taken there, and no others.
 
     Returns:
         Errors and cosines of every output that holds floats, and how often those that hold numbers say the same.
 
     Raises:
-        ModelError: the models' outputs differ in name, or none of them holds numbers.
+        ModelError: a model is broken, the models' outputs differ in name, or none of them holds numbers.
         DataError: a sample does not fit.
+        OptionError: models cannot be compared at one of `outputs_at`.
 
     """
+    for model in (dense, pruned):
+        check_model(model)
     runtime = Runtime(tuple(providers), threads, batch_size)
     # Operators that draw numbers draw the same ones in both.
     sessions = [runtime.session(seeded(model)) for model in (dense, pruned)]
@@ -214,8 +220,9 @@ def fidelity(
         raise ModelError(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
-    decided = _Decided(dense, pruned, runtime)
-    totals = _Totals(decided.decisions)
+    decided = DecidedRuns(dense, pruned, runtime, outputs_at)
+    totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at)
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(sessions[0], feeds))
     samples = 0
     for feeds in data.batches(batch_size):
         expected, given = (run(session, feeds) for session in sessions)
@@ -236,70 +243,26 @@ def _numeric(outputs: Mapping[str, Any]) -> dict[str, Array]:
     return numbers
 
 
-_Values = tuple[Mapping[str, Array], Mapping[str, Array]]
-
-
-class _Decided:
-    """Runs of both networks with the decisions of the dense one, where it decides or has points inside.
-
-    Attributes:
-        interior: the reasons of the points inside, by tensor.
-        decisions: names of the tensors that the dense network decides.
-
-    """
-
-    def __init__(self, dense: onnx.ModelProto, pruned: onnx.ModelProto, runtime: Runtime) -> None:
-        self._reference = ReferenceNetwork(dense, runtime)
-        comparisons = self._reference.comparisons
-        quantised = any(decision.operator in _QUANTISING for decision in comparisons.decisions)
-        self.decisions = frozenset(() if quantised else (decision.tensor for decision in comparisons.decisions))
-        outputs = {value.name for value in dense.graph.output}
-        made = {name for node in pruned.graph.node for name in node.output}
-        self.interior = {
-            point.tensor: point.reason
-            for point in (() if quantised else comparisons.points)
-            if point.reason is not None and point.tensor in made - outputs - self.decisions
-        }
-        self._compared: ComparedNetwork | None = None
-        if self.interior or self.decisions:
-            at = (*self.interior, *self._reference.outputs)
-            try:
-                self._compared = ComparedNetwork(pruned, self._reference, at=at)
-            except SubpruneError as error:
-                self._give_up(error)
-
-    def run(self, feeds: Mapping[str, Array]) -> _Values | None:
-        """Return the values of both networks at outputs and points; None where they are those of plain runs."""
-        if self._compared is None:
-            return None
-        try:
-            reference = self._reference.run(feeds)
-            return reference.values, self._compared.run(reference)
-        except SubpruneError as error:
-            self._give_up(error)
-            return None
-
-    def _give_up(self, error: SubpruneError) -> None:
-        logger.warning("the networks are compared without the dense one's decisions given: %s", error)
-        self._compared = None
-
-
 class _Totals:
     """The sums of all outputs and points.
 
     Args:
         decisions: tensors without distances.
+        kinds: what the outputs are not.
+        named: the only tensors with distances, where there are any.
 
     """
 
-    def __init__(self, decisions: frozenset[str]) -> None:
+    def __init__(self, decisions: frozenset[str], kinds: OutputKinds, named: Sequence[str]) -> None:
         self._decisions = decisions
+        self._kinds = kinds
+        self._named = frozenset(named)
         self.outputs: dict[str, _Sums] = {}
         self._points: dict[str, Distances] = {}
         self._layout: DetectionLayout | None = None
         self._boxes = MatchedBoxes()
 
-    def add(self, dense: Mapping[str, Any], pruned: Mapping[str, Any], decided: _Values | None) -> None:
+    def add(self, dense: Mapping[str, Any], pruned: Mapping[str, Any], decided: DecidedValues | None) -> None:
         """Add plain runs of both networks, and runs with the decisions of the dense one where there are any."""
         expected = _numeric(dense)
         if not self.outputs:
@@ -308,9 +271,10 @@ class _Totals:
             self._boxes.add(self._layout, expected, pruned)
         for name, value in expected.items():
             classes = self._layout is None or name not in self._layout.outputs
-            sums = self.outputs.setdefault(name, _Sums(name, classes=classes))
+            classes = classes and name not in self._kinds.activations
+            sums = self.outputs.setdefault(name, _Sums(name, classes=classes, texts=not self._kinds.tokens))
             sums.answers.add(value, pruned[name])
-            if name in self._decisions:
+            if name in self._decisions or (self._named and name not in self._named):
                 continue
             if decided is None or not self._decisions:
                 sums.distances.add(value, pruned[name])
@@ -318,6 +282,8 @@ class _Totals:
                 sums.distances.add(decided[0][name], decided[1][name])
         if decided is not None:
             for name in decided[1].keys() - self.outputs.keys():
+                if name in self._named:
+                    _check_shapes(name, decided[0][name], decided[1][name])
                 self._points.setdefault(name, Distances()).add(decided[0][name], decided[1][name])
 
     def result(self, samples: int, reasons: Mapping[str, str]) -> Fidelity:
@@ -334,12 +300,20 @@ class _Totals:
         return Fidelity(outputs, samples, points)
 
 
+def _check_shapes(name: str, dense: Array, pruned: Array) -> None:
+    if dense.shape != pruned.shape:
+        raise DataError(
+            f"tensor '{name}' expected of shape {dense.shape} as in the dense model, found {pruned.shape}; compare at "
+            "one that lost no units"
+        )
+
+
 class _Sums:
     """The distances and answers of one output."""
 
-    def __init__(self, name: str, *, classes: bool = True) -> None:
+    def __init__(self, name: str, *, classes: bool = True, texts: bool = True) -> None:
         self._name = name
-        self.distances, self.answers = Distances(), Answers(name, classes=classes)
+        self.distances, self.answers = Distances(), Answers(name, classes=classes, texts=texts)
 
     def add(self, dense: Array, pruned: Array) -> None:
         """Add one run in which both networks answer alike.

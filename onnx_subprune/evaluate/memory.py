@@ -4,17 +4,19 @@ Resident memory counts (`VmHWM` and `VmRSS` of Linux), above that of the process
 loaded and no model: the weights, the copies of them that kernels want, activations, and whatever loading takes in
 passing. It is memory of the host; what a provider holds on a GPU is not in it. Allocators give pages back late and keep
 some in store, and the code of kernels that run for the first time counts too: figures are good to a few MB.
+
+The process is isolated: it imports from where this one does, but never from the current folder, whatever lies there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,9 +25,10 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.cleanup import cleanup
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate.binding import runner
-from onnx_subprune.model import open_session, save_model
+from onnx_subprune.model import TemporaryFolder, custom_ops, open_session, register_custom_ops, save_model
 
 __all__ = ["Memory", "child", "peak_memory"]
 
@@ -81,18 +84,17 @@ def peak_memory(
     """
     if not (_PROC / "status").exists():
         raise OptionError(f"a system with {_PROC}/status expected to measure memory, found none; leave memory out")
-    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
-        save_model(model, Path(folder) / "model.onnx")
-        job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads}
-        (Path(folder) / "job.pickle").write_bytes(pickle.dumps(job))
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), folder]
-        process = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        path = Path(folder) / "answer.json"
+    with TemporaryFolder() as folder:
+        save_model(model, folder / "model.onnx")
+        job = {"feeds": dict(feeds), "providers": list(providers), "threads": threads, "custom_ops": custom_ops()}
+        (folder / "job.pickle").write_bytes(pickle.dumps(job))
+        code, complaint = _run_apart([json.dumps(_import_paths()), str(folder)])
+        path = folder / "answer.json"
         answer = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if answer is None:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (complaint.strip().splitlines() or ["it said nothing"])[-1]
         raise ModelError(
-            f"the process that measures memory expected to end well, found exit code {process.returncode}: {last}; "
+            f"the process that measures memory expected to end well, found exit code {code}: {last}; "
             "leave memory out, or free some"
         )
     if "error" in answer:
@@ -100,11 +102,28 @@ def peak_memory(
     return Memory(**answer)
 
 
+def _import_paths() -> list[str]:
+    """Return where this process imports from, without the current folder; this package is found in any case."""
+    package = str(Path(__file__).resolve().parents[2])
+    return [path for path in (*sys.path, package) if os.path.isabs(path)]
+
+
+def _run_apart(words: Sequence[str]) -> tuple[int, str]:
+    """Run the child with these arguments; return its exit code and what it complained of."""
+    # Isolated: before the path is set, no module of the current folder may be taken for one of Python's.
+    command = [sys.executable, "-I", "-c", _PROGRAM, *words]
+    nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+    with subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=pipe) as run, cleanup(run.kill):
+        _, complaint = run.communicate()
+    return run.returncode, complaint.decode("utf-8", "replace")
+
+
 def child(folder: str) -> None:
     """Do the job in `folder`, in the process that is measured: the answer is a file there."""
     where = Path(folder)
     job = pickle.loads((where / "job.pickle").read_bytes())
     try:
+        register_custom_ops(job["custom_ops"])
         answer = asdict(_resident_memory(where / "model.onnx", job["feeds"], job["providers"], job["threads"]))
     except tuple(_ERRORS.values()) as error:
         answer = {"error": type(error).__name__, "message": str(error)}

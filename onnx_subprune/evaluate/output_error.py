@@ -69,6 +69,12 @@ class OutputDistance:
         """Whether there are samples held out, by which fits are chosen (their last solutions have seen them too)."""
         return any(portion.held for portion in portions(self._dataset, self._runtime.batch_size))
 
+    @property
+    def judged(self) -> int:
+        """How many samples networks are judged by."""
+        _, _, references = self._references[0]
+        return sum(reference.samples for reference in references)
+
     def __call__(self, model: onnx.ModelProto, samples: int | None = None) -> float:
         """Return the error of a network's outputs; infinite where they are not finite.
 

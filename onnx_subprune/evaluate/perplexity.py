@@ -17,8 +17,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset, token_input
+from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.model import InputSpec, input_specs, open_session, run
+from onnx_subprune.model import InputSpec, check_model, input_specs, open_session, run
 
 __all__ = ["Perplexity", "perplexity"]
 
@@ -68,13 +69,15 @@ def perplexity(
         threads: intra-op threads of the runtime.
 
     Raises:
-        ModelError: the model takes no token ids, returns no logits, or returns NaN.
+        ModelError: the model is broken, takes no token ids, returns no logits, or returns NaN.
         DataError: windows of less than 2 tokens, ids beyond the vocabulary, or nothing to predict.
 
     """
+    check_model(model)
     ids = token_input(input_specs(model))
     session = open_session(model, providers, threads=threads)
     output = _logits_output(session)
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(session, feeds))
     first = next(iter(data.batches(1)))
     vocabulary = _vocabulary(session, output, ids, first)
     window_bytes = max(1, first[ids.name].size) * vocabulary * 4

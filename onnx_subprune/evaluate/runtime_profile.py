@@ -13,7 +13,6 @@ their work, unless every launch waits for them (CUDA_LAUNCH_BLOCKING=1 in the en
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import InternalError, OptionError
 from onnx_subprune.formatting import html_table, milliseconds
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import TemporaryFolder, open_session, run
 
 __all__ = ["NodeTime", "OperatorTime", "Profile", "profile"]
 
@@ -150,9 +149,9 @@ def profile(
         raise OptionError(
             f"at least one run expected, found {runs} runs and {warmup} for warm-up; change these options"
         )
-    with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
-        where = Path(folder) / "profile"
-        session = open_session(model, providers, threads=threads, packed=True, profile_to=where)
+    with TemporaryFolder() as folder:
+        where = folder / "profile"
+        session = open_session(model, providers, threads=threads, packed=True, profile_to=where, widen=False)
         try:
             for _ in range(warmup + runs):
                 run(session, feeds)

@@ -12,8 +12,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
+from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
-from onnx_subprune.model import open_session, run
+from onnx_subprune.model import check_model, open_session, run
 
 __all__ = ["Top1", "top1"]
 
@@ -56,16 +57,18 @@ def top1(
 
     Raises:
         DataError: the data has no labels, or labels that are not classes of this model.
-        ModelError: no output is [samples, classes].
+        ModelError: the model is broken, or no output is [samples, classes].
 
     """
+    check_model(model)
     labels = _class_numbers(data)
     session = open_session(model, providers, threads=threads)
     output = _class_output(session)
     correct = seen = 0
-    for feeds in data.batches(batch_size):
+    batch_size = tried_batch_size(data, batch_size, lambda feeds: run(session, feeds))
+    for feeds, places in data.placed(batch_size):
         scores = run(session, feeds, [output])[output]
-        expected = labels[seen : seen + len(scores)]
+        expected = labels[places[places < len(labels)]]
         _check_scores(scores, expected, data.samples_in(feeds), output)
         correct += int(np.sum(scores.argmax(axis=1) == expected))
         seen += len(scores)

@@ -7,6 +7,7 @@ It shares the targets, the budget and the checks of `pipeline`, but it removes n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -18,17 +19,20 @@ import onnx
 from onnx_subprune import subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import InternalError, OptionError
+from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.factorisation.ranks import TARGETS, RankedLayer, allocate_ranks, spectrum_of, tap_of_layer
 from onnx_subprune.factorisation.result import Factorisation
-from onnx_subprune.model import constant_values
-from onnx_subprune.network.analysis import Analysis, ModelSource
+from onnx_subprune.model import constant_values, has_half, in_float32, widened
+from onnx_subprune.network.analysis import Analysis, ModelSource, take_apart
 from onnx_subprune.network.finishing import finish
+from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import Feeds, check_statistics, prepare, probe, take_statistics
+from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
-from onnx_subprune.network.verify import agree, verify
+from onnx_subprune.network.verify import agree, check_normalised, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.progress import Watch, begin, phase
@@ -36,6 +40,8 @@ from onnx_subprune.structure import Layer, layers_of
 from onnx_subprune.subspace import Spectrum
 
 __all__ = ["calibrate_layers", "factorise"]
+
+_logger = logging.getLogger(__name__)
 
 _MISREAD = (
     "the network factorised at full rank was expected to equal the dense one, and does not: its structure was misread; "
@@ -71,6 +77,7 @@ def factorise(
     _check(options)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
+    options, cautions = checked_inputs(analysis, dataset, options)
     layers, skipped = _selected_layers(analysis, options)
     statistics = statistics or _calibrate(analysis, layers, dataset, options, progress)
     advice = "those that `prune` takes are others: calibrate for the factorisation"
@@ -80,8 +87,9 @@ def factorise(
     ranked = allocate_ranks(analysis, layers, spectra, options)
     taps = {layer.name: tap_of_layer(layer) for layer in layers}
     cut = ((f"'{layer.name}' was factorised", taps[layer.name]) for layer in ranked if layer.rank is not None)
-    warnings = few_row_warnings(statistics, cut)
-    factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
+    warnings = [*cautions, *few_row_warnings(statistics, cut)]
+    with made_up(made=dataset is None):
+        factorised_model = _carry_out(analysis, ranked, spectra, probe(analysis, dataset, options))
     pruned = stamp(factorised_model, analysis, f"low-rank {options.target}")
     check_reached(options.target, analysis.cost, pruned, removes=any(layer.rank is not None for layer in ranked))
     return Factorisation(
@@ -114,6 +122,9 @@ def calibrate_layers(
     """
     options = options or Options()
     analysis, dataset = prepare(model, data, options)
+    options, warnings = checked_inputs(analysis, dataset, options)
+    for line in warnings:
+        _logger.warning("%s", line)
     layers, _ = _selected_layers(analysis, replace(options, ignore=(), only=()))
     return _calibrate(analysis, layers, dataset, options, progress)
 
@@ -132,9 +143,12 @@ def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer],
     """Return the layers to factorise, and why all others are left as they are, by name."""
     layers, skipped = layers_of(analysis.structure)
     names = [layer.name for layer in layers]
+    scopes = {name: analysis.structure.scopes.get(name, ()) for name in names}
+    modules = [path for name in names for path in scopes[name][-2:-1]]
     kind = "a layer that can be factorised or its weight"
-    check_patterns(options, lambda pattern: any(_matches(layer, pattern) for layer in layers), kind, names)
-    asked_for = {layer.name for layer in layers if is_chosen(options, partial(_matches, layer))}
+    matches = {layer.name: partial(_matches, layer, scopes[layer.name]) for layer in layers}
+    check_patterns(options, lambda pattern: any(one(pattern) for one in matches.values()), kind, names, modules)
+    asked_for = {name for name in names if is_chosen(options, matches[name])}
     skipped |= {name: "--ignore or --only" for name in names if name not in asked_for}
     chosen = [layer for layer in layers if layer.name in asked_for]
     if not chosen:
@@ -144,8 +158,9 @@ def _selected_layers(analysis: Analysis, options: Options) -> tuple[list[Layer],
     return chosen, skipped
 
 
-def _matches(layer: Layer, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern) for name in (layer.name, layer.consumer.weight.constant.name))
+def _matches(layer: Layer, scopes: tuple[str, ...], pattern: str) -> bool:
+    names = (layer.name, layer.consumer.weight.constant.name, *scopes)
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def _calibrate(
@@ -158,16 +173,36 @@ def _calibrate(
 def _carry_out(
     analysis: Analysis, ranked: Sequence[RankedLayer], spectra: Mapping[str, Spectrum], feeds: Feeds
 ) -> onnx.ModelProto:
-    """Write the layers at their ranks and verify: at full rank the network must equal the dense one."""
+    """Write the layers at their ranks and verify: at full rank the network must equal the dense one.
+
+    Two factors in half precision round more than the layer that they stand for, and a deep network adds that up: for it
+    layers of full rank are written, and held to the dense ones, in float32.
+    """
     ranks = {layer.name: layer.rank for layer in ranked if layer.rank is not None}
     if not ranks:
         return dense_copy(analysis)
     full = {name: len(spectra[name].variances) for name in ranks}
-    if not agree(analysis, lambda: (_write(analysis, spectra, full), analysis.model), feeds):
+    tolerance = check_normalised(analysis, feeds)
+    exact = _in_float32(analysis)
+    if not agree(exact, lambda: (_write(exact, spectra, full), exact.model), widened(feeds), tolerance):
         raise InternalError(_MISREAD)
     model = finish(_write(analysis, spectra, ranks), analysis)
+    drop_unread(model, analysis.outputs_at)
     verify(model, analysis.model, feeds)
     return model
+
+
+def _in_float32(analysis: Analysis) -> Analysis:
+    """Return the analysis of the float32 twin of a network in half precision; any other analysis as it is."""
+    if not has_half(analysis.model):
+        return analysis
+    return take_apart(
+        in_float32(analysis.model),
+        analysis.input_shapes,
+        prune_normalised=analysis.prune_normalised,
+        sample=widened(analysis.sample),
+        outputs_at=analysis.outputs_at,
+    )
 
 
 def _write(analysis: Analysis, spectra: Mapping[str, Spectrum], ranks: Mapping[str, int]) -> onnx.ModelProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -140,12 +139,7 @@ def allocate_ranks(
     try:
         return ranked(budget.cheapest_cutoff(curves, cost, options.target.value).counts)
     except TargetError as error:
-        nearest = math.ceil(error.nearest * 1e4) / 1e4
-        raise TargetError(
-            f"expected to reach {options.target}, but layers of rank 1 leave {nearest:.4f} of the "
-            f"{options.target.kind}; ask for {options.target.kind}={nearest:.4f} or more",
-            nearest,
-        ) from None
+        raise options.target.out_of_reach("layers of rank 1", error.nearest) from None
 
 
 def _curve(layer: Layer, share: np.ndarray, round_to: int) -> budget.Curve:

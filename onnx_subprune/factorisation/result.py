@@ -13,6 +13,7 @@ from onnx_subprune.calibration import Statistics
 from onnx_subprune.factorisation.ranks import RankedLayer
 from onnx_subprune.model import Cost, operator_counts, save_model
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.group_documents import comparisons_document
 from onnx_subprune.options import Target
 
 __all__ = ["Factorisation"]
@@ -78,6 +79,7 @@ class Factorisation:
             "operators": {"dense": operator_counts(analysis.model), "pruned": operator_counts(self.model)},
             "layers": [{**asdict(layer), "macs_kept": layer.macs_kept} for layer in self.layers],
             "left": dict(self.left),
+            **comparisons_document(analysis.comparisons),
             "calibration": {"source": source, "samples": statistics.samples, "taps": len(statistics.grams)},
             "warnings": list(self.warnings),
         }

@@ -165,7 +165,7 @@ class Record:
             document = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self.forget(f"what cannot be read ({type(error).__name__})")
             return {}
         record = document if isinstance(document, dict) else {}

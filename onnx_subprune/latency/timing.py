@@ -185,7 +185,9 @@ def _time_sitting(
 ) -> Times:
     """Time models with sessions that live no longer, opened in one order or the other."""
     order = -1 if backwards else 1
-    sessions = [open_session(model, providers, threads=threads, packed=True) for model in models[::order]][::order]
+    sessions = [open_session(model, providers, threads=threads, packed=True, widen=False) for model in models[::order]][
+        ::order
+    ]
     turns = [runner(session, feeds) for session in sessions]
     if threads == 1 and all(session.get_providers() == [_CPU] for session in sessions):
         # All is computed by the calling thread.

@@ -74,7 +74,7 @@ def body_shapes(
     probe.graph.output.extend(_int_info(sizes.name) for sizes in handed_out)
     if not handed_out:
         return {}
-    values = run(open_session(probe, optimise=False, quiet=True), feeds, seconds=_SECONDS)
+    values = run(open_session(probe, optimise=False), feeds, seconds=_SECONDS)
     return _rows(handed_out, values)
 
 

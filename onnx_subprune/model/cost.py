@@ -9,6 +9,7 @@ that ONNX infers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections import Counter
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
 from onnx_subprune.model.body_shapes import BodyShapes, body_key, body_shapes, is_loop
-from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
+from onnx_subprune.model.made_inputs import BETTER_INPUTS, made_inputs, made_shapes, plausible_shapes
 from onnx_subprune.model.products import Shape, needed_tensors, product_of
 from onnx_subprune.model.protos import (
     assign,
@@ -33,7 +34,8 @@ from onnx_subprune.model.protos import (
     graphs,
     tensor_bytes,
 )
-from onnx_subprune.model.session import concrete_shapes, input_specs, open_session, run
+from onnx_subprune.model.runtime_errors import runtime_reason
+from onnx_subprune.model.session import concrete_shapes, input_specs, is_failed_run, open_session, run
 
 __all__ = ["Cost", "measure_cost", "node_macs", "operator_counts", "parameter_count", "runnable_shapes"]
 
@@ -137,19 +139,25 @@ def node_macs(
 
     """
     plain = onnx.inliner.inline_local_functions(model) if model.functions else model
-    specs = input_specs(plain)
-    fed = made_shapes(specs, input_shapes)
+    fed = made_shapes(input_specs(plain), input_shapes)
     skeleton = _skeleton(plain, fed)
     inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True).graph
     known = _known_shapes(inferred)
-    feeds = made_inputs(specs, fed, seed=None) | _first_steps(inferred, fed)
-    feeds |= {name: value for name, value in (values or {}).items() if value.shape == fed.get(name)}
+    feeds = _feeds(plain, fed, values)
     unknown = [name for node in inferred.node for name in needed_tensors(node) if name not in known]
     if unknown:
         known |= _observed_shapes(plain, skeleton, feeds, list(dict.fromkeys(unknown)))
     count = _Count(_observed_in_bodies(plain, feeds) if _asks_for_a_run(inferred, known) else {})
     macs = {node.output[0]: count.node(node, known) for node in inferred.node if node.output}
     return {name: count for name, count in macs.items() if count}
+
+
+def _feeds(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], values: Mapping[str, NDArray[Any]] | None
+) -> dict[str, NDArray[Any]]:
+    """Return the given inputs that are of these shapes, and others made up."""
+    given = {name: value for name, value in (values or {}).items() if value.shape == shapes.get(name)}
+    return made_inputs(input_specs(model), shapes, seed=None) | _first_steps(model.graph, shapes) | given
 
 
 def _skeleton(model: onnx.ModelProto, fed: Mapping[str, Shape]) -> onnx.ModelProto:
@@ -198,8 +206,8 @@ def _observed_shapes(
         return _shapes_in_run(model, feeds, names)
     except UserError as error:
         raise ModelError(
-            f"the shape of '{names[0]}' must be known to count MACs, a run failed: {error}; give sizes that suit the "
-            "model with --input-shapes, or real inputs with --calib or --data"
+            f"the shape of '{names[0]}' must be known to count MACs, a run failed: {runtime_reason(error)}; "
+            f"{BETTER_INPUTS}"
         ) from error
 
 
@@ -211,8 +219,9 @@ def _shapes_in_run(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]], na
     # Inputs that are not fed are the weights that the skeleton leaves out.
     weights = {spec.name: spec for spec in input_specs(probe) if spec.name not in feeds}
     zeros = {name: np.zeros(shape, weights[name].dtype) for name, shape in concrete_shapes(weights.values()).items()}
-    values = run(open_session(probe, optimise=False, quiet=True), {**feeds, **zeros})
-    return {name: tuple(value.shape) for name, value in values.items()}
+    values = run(open_session(probe, optimise=False), {**feeds, **zeros})
+    # An output may be a sequence, which has no shape.
+    return {name: np.shape(value) if isinstance(value, np.ndarray) else () for name, value in values.items()}
 
 
 def _asks_for_a_run(graph: onnx.GraphProto, known: Mapping[str, Shape], *, repeated: bool = False) -> bool:
@@ -291,7 +300,10 @@ def runnable_shapes(
     given: Mapping[str, Sequence[int]] | None = None,
     values: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, Shape]:
-    """Return the first plausible shapes of all inputs with which MACs can be counted; the very first if none is.
+    """Return the first plausible shapes of all inputs with which the model runs.
+
+    Where it runs with none, as one with operators that ONNX Runtime does not know, they are the first with which MACs
+    can be counted; the last where there are none either.
 
     Args:
         model: whose inputs may have open axes.
@@ -302,16 +314,34 @@ def runnable_shapes(
         OptionError: a shape does not fit its input.
 
     """
-    candidates = list(plausible_shapes(input_specs(model), given))
-    # Nothing to choose from, nothing to count.
+    plain = onnx.inliner.inline_local_functions(model) if model.functions else model
+    candidates = list(plausible_shapes(input_specs(plain), given))
+    # Nothing to choose from, nothing to run.
+    reason = None
     for shapes in candidates if len(candidates) > 1 else []:
         try:
-            node_macs(model, shapes, values)
+            _observed_shapes(plain, _skeleton(plain, shapes), _feeds(plain, shapes, values), _made_outputs(plain))
         except ModelError as error:
             logger.info("the model does not run with inputs of shapes %s: %s", shapes, error)
+            if error.__cause__ is None or not is_failed_run(error.__cause__):
+                break  # it does not open, whatever the shapes
+            reason = runtime_reason(error.__cause__)
         else:
             return shapes
-    return candidates[0]
+    for shapes in candidates[:-1]:
+        with contextlib.suppress(ModelError):
+            node_macs(plain, shapes, values)
+            if reason is not None:
+                logger.warning("the model refuses the inputs made up for it: %s; %s", reason, BETTER_INPUTS)
+            return shapes
+    # What a network says of large inputs tells more than that others are too small.
+    return candidates[-1]
+
+
+def _made_outputs(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the outputs, which nodes make."""
+    made = {name for node in model.graph.node for name in node.output}
+    return [value.name for value in model.graph.output if value.name in made]
 
 
 def operator_counts(model: onnx.ModelProto) -> dict[str, int]:

@@ -24,7 +24,7 @@ import onnx
 
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, references
 
-__all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of"]
+__all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of", "varying_tensors"]
 
 _FLOATS = (
     onnx.TensorProto.FLOAT,
@@ -170,6 +170,16 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
             listed += [ComparisonPoint(tensor, (name,), reason) for tensor, reason in before.items()]
             listed += [] if before else [ComparisonPoint(name, (name,))]
     return Comparisons(tuple(listed), tuple(scope.decisions))
+
+
+def varying_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors of the main graph that depend on weights and inputs without a jump: no decisions.
+
+    Args:
+        model: the network.
+
+    """
+    return frozenset(_Scope.of_model(model).varying)
 
 
 @dataclass

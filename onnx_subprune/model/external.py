@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import onnx
 
@@ -22,6 +22,16 @@ _SMALLEST_EXTERNAL = 1024  # bytes; shape constants stay in the model, where sha
 _PAGE = 4096  # runtimes map large weights into memory page by page
 _LINE = 64
 _LONGEST_SHOWN = 40  # characters of a place in a message
+
+
+class _Sink(Protocol):
+    """What bytes can be written to, and knows how many were."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Take more bytes."""
+
+    def tell(self) -> int:
+        """Return the number of bytes so far."""
 
 
 SMALLEST_LEFT = 1 << 28
@@ -120,7 +130,7 @@ def _is_inside(location: str, file: Path, folder: Path) -> bool:
     return not rooted and ".." not in parts and file.resolve().is_relative_to(folder.resolve())
 
 
-def write_external_data(model: onnx.ModelProto, data: BinaryIO, location: str) -> onnx.ModelProto:
+def write_external_data(model: onnx.ModelProto, data: _Sink, location: str) -> onnx.ModelProto:
     """Write the larger weights of `model` to `data`; return a copy that looks for them in the file `location`."""
     light = onnx.ModelProto()
     _copy_fields(model, light, without=("graph",))
@@ -151,7 +161,7 @@ def _is_large(tensor: onnx.TensorProto) -> bool:
     return tensor.data_type != onnx.TensorProto.STRING and tensor_bytes(tensor) >= _SMALLEST_EXTERNAL
 
 
-def _move(tensor: onnx.TensorProto, target: onnx.TensorProto, data: BinaryIO, location: str) -> None:
+def _move(tensor: onnx.TensorProto, target: onnx.TensorProto, data: _Sink, location: str) -> None:
     raw = raw_bytes(tensor)
     step = _PAGE if len(raw) >= _PAGE else _LINE
     data.write(bytes(-data.tell() % step))

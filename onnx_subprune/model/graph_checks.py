@@ -9,8 +9,9 @@ import onnx
 
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies
 
-__all__ = ["NODE_CHECKS", "free_names", "label", "names_error", "order_error"]
+__all__ = ["NODE_CHECKS", "free_names", "idle_error", "label", "names_error", "order_error"]
 
+_DRAWING = ("Bernoulli", "Multinomial", "Random")
 _OLDEST_HELD = 7  # older operators lost and gained inputs; ONNX Runtime promises nothing for them
 
 
@@ -83,6 +84,28 @@ def order_error(graph: onnx.GraphProto) -> str | None:
     if stuck is None:
         return None
     return f"a graph must have no cycles, found {label(graph.node[stuck])} waiting for its own result: export it anew"
+
+
+def idle_error(graph: onnx.GraphProto) -> str | None:
+    """Return that all outputs are constants, in the words of a message; None where one may depend on something."""
+    maker = {name: node for node in graph.node for name in node.output if name}
+    stored = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+    pending = [value.name for value in graph.output]
+    seen = set(pending)
+    while pending:
+        name = pending.pop()
+        node = maker.get(name)
+        if name not in stored if node is None else _may_vary(node):
+            return None
+        reads = {read for read in (() if node is None else node.input) if read} - seen
+        seen |= reads
+        pending += reads
+    return "an output must be computed from an input, found constants alone: export it anew" if graph.output else None
+
+
+def _may_vary(node: onnx.NodeProto) -> bool:
+    """Whether a node may give something else in every run, whatever it reads."""
+    return not _is_standard(node) or node.op_type.startswith(_DRAWING) or any(True for _ in bodies(node))
 
 
 def _is_standard(node: onnx.NodeProto) -> bool:

@@ -6,7 +6,7 @@ language models that calibration data leaves out.
 | input                                            | value                                             |
 |--------------------------------------------------|---------------------------------------------------|
 | integer or bool `*mask*`, any `attention_mask`    | ones                                              |
-| `position_ids`                                   | 0 .. t - 1                                        |
+| `position_ids`, `cache_position`                 | 0 .. t - 1                                        |
 | `token_type_ids`, `use_cache_branch`             | zeros                                             |
 | integer `*length*`, `*lens*`                     | the length that they count                        |
 | `seqlens_k`, as ONNX Runtime's attention reads it | the length less one                               |
@@ -29,7 +29,19 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model.session import InputSpec, concrete_shapes
 
-__all__ = ["is_past", "known_value", "made_inputs", "made_shapes", "plausible_shapes"]
+__all__ = [
+    "BETTER_INPUTS",
+    "counted_length",
+    "counts_lengths",
+    "is_past",
+    "known_value",
+    "made_inputs",
+    "made_shapes",
+    "plausible_shapes",
+]
+
+BETTER_INPUTS = "give sizes that suit the model with --input-shapes, or real inputs with --data or --calib"
+"""What a user can do where a network refuses inputs that are made up."""
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -41,6 +53,8 @@ _LENGTH = re.compile(r"(^|_)(seq)?(len|lens|length|lengths)(_|$)")
 _FACTOR = re.compile(r"scale|ratio|temperature")
 _IMAGE_SIZES = (1, 32, 64, 224)
 _LENGTHS = (1, 8, 16)
+# A frame of speech, and a second of it at 16 kHz: networks that take waves cut them short many times over.
+_WAVES = (512, 16_000)
 _IMAGE_RANK = 4
 _MOST_CHANNELS_LAST = 4
 
@@ -56,7 +70,13 @@ def is_past(name: str) -> bool:
 
 
 def made_shapes(
-    specs: Sequence[InputSpec], given: Shapes | None = None, *, image: int = 1, length: int = 1, empty: bool = True
+    specs: Sequence[InputSpec],
+    given: Shapes | None = None,
+    *,
+    image: int = 1,
+    length: int = 1,
+    wave: int | None = None,
+    empty: bool = True,
 ) -> dict[str, Shape]:
     """Return a shape for every input; axes of one name agree, and an attention mask covers the past and the tokens.
 
@@ -65,6 +85,7 @@ def made_shapes(
         given: shapes by input name.
         image: the size of open heights and widths.
         length: the size of other open axes past the first, channels and states left out: these are 1.
+        wave: the length of waves, floats [batch, length] or [batch, 1, length]; `length` where it is None.
         empty: whether keys and values of the past are empty; otherwise their open axis counts 1.
 
     Raises:
@@ -85,7 +106,7 @@ def made_shapes(
     free = [spec for spec in specs if spec.name not in given]
     # The mask comes last: its length is the sum of others.
     for spec in sorted(free, key=_is_attention_mask):
-        own = _open_sizes(spec, image, length, empty=empty)
+        own = _open_sizes(spec, image, length if wave is None or not _is_wave(spec) else wave, empty=empty)
         if _is_attention_mask(spec) and empty:
             own[-1] = _attended(specs, shapes, own[-1])
         axes = list(zip(spec.shape, own, strict=True))
@@ -112,6 +133,11 @@ def _open_sizes(spec: InputSpec, image: int, length: int, *, empty: bool) -> lis
     return [1] + [length] * (rank - 1) if rank else []
 
 
+def _is_wave(spec: InputSpec) -> bool:
+    one_channel = len(spec.shape) == 2 or (len(spec.shape) == 3 and spec.shape[1] == 1)
+    return one_channel and not isinstance(spec.shape[-1], int) and spec.dtype.kind == "f"
+
+
 def _is_attention_mask(spec: InputSpec) -> bool:
     return spec.name == "attention_mask" and len(spec.shape) > 1
 
@@ -131,7 +157,7 @@ def _past_length(specs: Sequence[InputSpec], shapes: Mapping[str, Shape]) -> int
 
 
 def plausible_shapes(specs: Sequence[InputSpec], given: Shapes | None = None) -> Iterator[dict[str, Shape]]:
-    """Yield shapes to try, each once: an empty past and 1 elsewhere, 1 everywhere, then larger images and lengths.
+    """Yield shapes to try, each once: an empty past and 1 elsewhere, 1 everywhere, larger sizes, then waves.
 
     Args:
         specs: the inputs of a model.
@@ -139,9 +165,11 @@ def plausible_shapes(specs: Sequence[InputSpec], given: Shapes | None = None) ->
 
     """
     seen = []
-    tries = [(1, 1, True), (1, 1, False), *((image, length, True) for image in _IMAGE_SIZES for length in _LENGTHS)]
-    for image, length, empty in tries:
-        shapes = made_shapes(specs, given, image=image, length=length, empty=empty)
+    tries: list[dict[str, Any]] = [{}, {"empty": False}]
+    tries += [{"image": image, "length": length} for image in _IMAGE_SIZES for length in _LENGTHS]
+    tries += [{"wave": wave} for wave in _WAVES]
+    for sizes in tries:
+        shapes = made_shapes(specs, given, **sizes)
         if shapes not in seen:
             seen.append(shapes)
             yield shapes
@@ -168,8 +196,8 @@ def made_inputs(specs: Sequence[InputSpec], shapes: Shapes, seed: int | None = 0
         # Drawn even where the value is known: what other inputs get must not depend on the table.
         plain = _zeros(shape, spec.dtype) if generator is None else _drawn(spec, shape, generator)
         known = known_value(spec, shape)
-        if known is None and _counts(spec):
-            known = np.full(shape, _counted(spec, specs, shapes))
+        if known is None and counts_lengths(spec):
+            known = np.full(shape, counted_length(spec, specs, shapes))
         made[spec.name] = plain if known is None else known.astype(spec.dtype)
     return made
 
@@ -202,14 +230,15 @@ def known_value(spec: InputSpec, shape: Shape) -> Array | None:
         return np.zeros(shape)
     if name == "attention_mask" or (spec.dtype.kind in "biu" and _MASK.search(name)):
         return np.ones(shape)
-    if name == "position_ids" and shape:
+    if name in ("position_ids", "cache_position") and shape:
         return np.broadcast_to(np.arange(shape[-1]), shape)
     if _is_float(spec.dtype) and (spec.shape in ((), (1,)) or (len(spec.shape) == 1 and _FACTOR.search(name))):
         return np.ones(shape)
     return None
 
 
-def _counts(spec: InputSpec) -> bool:
+def counts_lengths(spec: InputSpec) -> bool:
+    """Whether an input's name and type say that it counts the length of another."""
     return spec.dtype.kind in "iu" and len(spec.shape) <= 1 and _LENGTH.search(_snake(spec)) is not None
 
 
@@ -217,8 +246,15 @@ def _snake(spec: InputSpec) -> str:
     return spec.name.lower().replace("seqlens", "seq_lens")
 
 
-def _counted(spec: InputSpec, specs: Sequence[InputSpec], shapes: Shapes) -> int:
-    """Return the length that an input counts: of the input that its name starts with, else of the first sequence."""
+def counted_length(spec: InputSpec, specs: Sequence[InputSpec], shapes: Shapes) -> int:
+    """Return the length that an input counts: of the input that its name starts with, else of the first sequence.
+
+    Args:
+        spec: of the input.
+        specs: of all inputs.
+        shapes: of the inputs as far as they are known, by name.
+
+    """
     name = spec.name.lower()
     sized = {other.name: tuple(shapes[other.name]) for other in specs if other.name in shapes}
     past = _past_length(specs, sized)

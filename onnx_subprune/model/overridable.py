@@ -8,7 +8,13 @@ from __future__ import annotations
 
 import onnx
 
-__all__ = ["given_names", "list_initializers", "overridable_initializers", "without_overridable"]
+__all__ = [
+    "given_names",
+    "list_initializers",
+    "overridable_initializers",
+    "overridable_warnings",
+    "without_overridable",
+]
 
 _FIRST_IR_WITH_OVERRIDABLE_INITIALIZERS = 4
 
@@ -55,6 +61,22 @@ def without_overridable(model: onnx.ModelProto) -> onnx.ModelProto:
     del stripped.graph.input[:]
     stripped.graph.input.extend(kept)
     return stripped
+
+
+def overridable_warnings(model: onnx.ModelProto) -> list[str]:
+    """Return a sentence on initializers that stay whole because callers may replace them; none where there are none.
+
+    Args:
+        model: of any IR version.
+
+    """
+    names = sorted(overridable_initializers(model))
+    if not names:
+        return []
+    return [
+        f"{len(names)} weights are inputs with defaults ('{names[0]}'{', ...' if names[1:] else ''}), "
+        "which callers may replace, and what reads them is left whole; --strip-initializer-inputs makes them constants"
+    ]
 
 
 def list_initializers(model: onnx.ModelProto, before: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,8 @@
 """Reduced precision: the same network computed in float32.
 
 Weights in float16 and bfloat16 are corrected in float64 and stored in their own type. Whether a network was understood
-is another question than how it rounds, so that is checked on its float32 twin.
+is another question than how it rounds, so that is checked on its float32 twin. ONNX Runtime has next to no kernels for
+bfloat16, and NumPy has no such type to feed them with: a network that computes in it runs as its twin throughout.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from onnx import numpy_helper
 
 from onnx_subprune.model.protos import graphs, is_external, tensors
 
-__all__ = ["has_half", "in_float32", "rounded_once_more", "widened"]
+__all__ = ["computes_in_bfloat16", "has_half", "in_float32", "rounded_once_more", "widened"]
 
 _HALF = frozenset({onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16})
 # Attributes that name an element type: of Cast; of EyeLike, RandomNormal and their like.
@@ -39,6 +40,26 @@ def has_half(model: onnx.ModelProto) -> bool:
     """
     kinds = {tensor.data_type for tensor in tensors(model)}
     return bool(_HALF & (kinds | {value.type.tensor_type.elem_type for value in model.graph.input}))
+
+
+def computes_in_bfloat16(model: onnx.ModelProto) -> bool:
+    """Whether any value but a weight that is cast on its way is of bfloat16: an input, an output, what a node reads.
+
+    Args:
+        model: bodies and local functions are looked into.
+
+    """
+    kind = onnx.TensorProto.BFLOAT16
+    values = [value for graph in graphs(model.graph) for value in (*graph.input, *graph.output)]
+    if any(value.type.tensor_type.elem_type == kind for value in values):
+        return True
+    stored = {tensor.name for tensor in tensors(model) if tensor.data_type == kind}
+    for node in _nodes(model):
+        if any(attribute.name in _TYPE_ATTRIBUTES and attribute.i == kind for attribute in node.attribute):
+            return True
+        if node.op_type != "Cast" and not stored.isdisjoint(node.input):
+            return True
+    return False
 
 
 def in_float32(model: onnx.ModelProto) -> onnx.ModelProto:

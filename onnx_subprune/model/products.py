@@ -5,7 +5,7 @@ n elements, each a sum of k products, are n k MACs:
 - Conv, weight [M, C/g, k1, ..]: k = C/g k1 .. for each output element; ConvTranspose the same for each *input* element;
 - MatMul and Gemm, [.., M, K] by [.., K, N]: k = K for each output element;
 - LSTM, GRU and RNN: every entry of W and R once for each step of each sample;
-- Einsum of two tensors or more: every combination of its labels once.
+- Einsum as the products that it is made of.
 """
 
 from __future__ import annotations
@@ -75,9 +75,11 @@ _PACKED = PackedCost(4)
 _Counted: TypeAlias = _Product | _Recurrence | AttentionCost | EinsumCost
 _PRODUCTS: dict[str, _Counted] = {
     "Attention": AttentionCost(4),
+    "CausalConvWithState": _CONV,
     "Conv": _CONV,
     "ConvInteger": _CONV,
     "ConvTranspose": _Product(0, 1, _kernel),
+    "DeformConv": _CONV,
     "Einsum": EinsumCost(),
     "FusedConv": _CONV,
     "FusedGemm": _MATMUL,
@@ -87,8 +89,11 @@ _PRODUCTS: dict[str, _Counted] = {
     "MatMul": _MATMUL,
     "MatMulInteger": _MATMUL,
     "MultiHeadAttention": AttentionCost(6),
+    "NhwcConv": _CONV,
+    "NhwcFusedConv": _CONV,
     "QLinearConv": _Product(_OUTPUT, 3, _kernel),
     "QLinearMatMul": _MATMUL,
+    "TransposeMatMul": _MATMUL,
     **dict.fromkeys(("LSTM", "GRU", "RNN"), _Recurrence()),
 }
 

@@ -1,6 +1,7 @@
 """Write model files: whole or not at all.
 
-A file under the output's name is always complete, and never reads the weights of another model.
+A file under the output's name is always complete, and never reads the weights of another model: the file of weights is
+named by its content, and takes that name before the model takes its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 import onnx
 
 from onnx_subprune.errors import OutputError
-from onnx_subprune.model.atomic import atomic_write, probe_writable
+from onnx_subprune.model.atomic import atomic_write, probe_writable, together
+from onnx_subprune.model.data_files import Digest, data_name, older_data, remove_unread
 from onnx_subprune.model.external import write_external_data
 from onnx_subprune.model.protos import PROTOBUF_LIMIT, estimated_bytes, one_line, serialised
 from onnx_subprune.model.stored import has_placed
@@ -61,10 +63,15 @@ def _os_errors(path: _PathLike) -> Iterator[None]:
 def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROTOBUF_LIMIT) -> None:
     """Write a model, whole or not at all; the same model always gives the same bytes.
 
+    Weights in a file of their own are a part of it: the model finds its own weights there, and so does the one that
+    stood there before until the new one takes its name. Then the older one's weights go, if this program wrote them
+    and nothing else in the folder names them.
+
     Args:
         model: one whose weights stay in files is written with its weights beside it.
         path: of the file; a link is followed.
-        threshold: bytes above which the weights go to `<name>.data` beside the model.
+        threshold: bytes above which the weights go to `<name>.<digits>.data` beside the model; the digits are the start
+            of the SHA-256 of that file.
 
     Raises:
         OutputError: the file cannot be written; what stood there before still does.
@@ -74,25 +81,27 @@ def save_model(model: onnx.ModelProto, path: _PathLike, *, threshold: int = PROT
     target = Path(os.path.realpath(path))
     with _os_errors(path):
         _check_target(target)
-        data = None if has_placed(model) else serialised(model)
-        if data is None or len(data) > threshold:
-            _save_with_data(model, target)
-            return
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(data)
+        # Read now, and not once more at the end, when other processes wait.
+        older_data(target)
+        with together():
+            graph, own = None if has_placed(model) else serialised(model), ""
+            if graph is None or len(graph) > threshold:
+                graph, own = _save_data(model, target)
+            with atomic_write(target, after=partial(remove_unread, target, own)) as temporary:
+                temporary.write_bytes(graph)
 
 
-def _save_with_data(model: onnx.ModelProto, target: Path) -> None:
-    data = target.with_name(target.name + ".data")
+def _save_data(model: onnx.ModelProto, target: Path) -> tuple[bytes, str]:
+    """Write the weights to a file beside `target`; return the graph and the name of that file."""
+    digest = Digest()
+    write_external_data(model, digest, "")
+    data = target.with_name(data_name(target.name, digest.hexdigest()))
     _check_target(data)
-    with atomic_write(target) as temporary:
-        # An older model goes before its weights are replaced: a model with the weights of another must never stand.
-        forget = partial(target.unlink, missing_ok=True) if data.exists() else None
-        with atomic_write(data, before=forget) as heavy, heavy.open("wb") as weights:
-            light = serialised(write_external_data(model, weights, data.name))
-        if light is None:
-            raise OutputError(f"cannot write '{target}': the model is over 2 GB even without its weights")
-        temporary.write_bytes(light)
+    with atomic_write(data) as temporary, temporary.open("wb") as weights:
+        graph = serialised(write_external_data(model, weights, data.name))
+    if graph is None:
+        raise OutputError(f"cannot write '{target}': the model is over 2 GB even without its weights")
+    return graph, data.name
 
 
 def model_bytes(model: onnx.ModelProto) -> int:

@@ -7,11 +7,9 @@ runs on every provider that was named or is an error.
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +22,16 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from onnx_subprune.errors import DataError, ModelError, OptionError
-from onnx_subprune.model.protos import one_line, serialised
+from onnx_subprune.model.custom_operators import offer_custom_ops
+from onnx_subprune.model.precision import computes_in_bfloat16, in_float32
+from onnx_subprune.model.protos import serialised
+from onnx_subprune.model.runtime_errors import runtime_reason
 from onnx_subprune.model.save import save_model
+from onnx_subprune.model.starting import started
 from onnx_subprune.model.stored import has_placed, rooted
+from onnx_subprune.model.temporary import TemporaryFolder
 
-__all__ = ["InputSpec", "concrete_shapes", "input_specs", "open_session", "parse_input_shapes", "run"]
+__all__ = ["InputSpec", "concrete_shapes", "input_specs", "is_failed_run", "open_session", "parse_input_shapes", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +48,14 @@ _SHORT_NAMES = {
     "qnn": "QNNExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
-_SEVERITY_ERROR = 3
 _SEVERITY_FATAL = 4
-_CPU = "CPUExecutionProvider"
+_MISFIT = "the inputs do not fit the model: "
+_FAILED = "ONNX Runtime failed while running the model: "
 _FIRST_WITH_FOLDERS = (1, 21)
+
+# The package has told ONNX Runtime so in the environment; one that was imported before the package has not seen it.
+if os.environ.get("ORT_DISABLE_TELEMETRY", "").lower() not in ("", "0", "false"):
+    ort.disable_telemetry_events()
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,9 @@ def open_session(
     optimise: bool = True,
     profile_to: os.PathLike[str] | None = None,
     packed: bool = False,
-    quiet: bool = False,
+    widen: bool = True,
 ) -> ort.InferenceSession:
-    """Open a session of ONNX Runtime that runs on every provider that was named.
+    """Open a session of ONNX Runtime that runs on every provider that was named, and prints nothing.
 
     Args:
         model: a message, or the path of a file.
@@ -121,7 +128,7 @@ def open_session(
         profile_to: start of the name of a file for the time of every node, which `end_profiling` of the session writes.
         packed: whether weights that stay in files are laid out for the kernels, as those of other models are: a copy
             in memory, for operators that run faster. Otherwise the runtime maps the files.
-        quiet: whether the runtime keeps what goes wrong off stderr: for runs that may fail.
+        widen: whether a message that computes in bfloat16 runs as its float32 twin; otherwise as it is, to be timed.
 
     Raises:
         OptionError: a provider is unknown or did not load, or `threads` is below 1.
@@ -130,18 +137,45 @@ def open_session(
     """
     wanted = _full_names(providers)
     options = _session_options(threads, optimise=optimise, profile_to=profile_to)
-    if quiet:
-        options.log_severity_level = _SEVERITY_FATAL
     if not isinstance(model, onnx.ModelProto):
-        return _create(os.fspath(model), options, wanted)
+        return started(os.fspath(model), options, wanted)
+    if computes_in_bfloat16(model):
+        if not widen:
+            return _open_to_time(model, options, wanted, packed=packed)
+        model = in_float32(model)
+    return _open(model, options, wanted, packed=packed)
+
+
+def _open(
+    model: onnx.ModelProto, options: ort.SessionOptions, wanted: list[str], *, packed: bool
+) -> ort.InferenceSession:
     placed = has_placed(model)
     data = serialised(rooted(model) if placed else model)
     if data is None:
-        with tempfile.TemporaryDirectory(prefix="onnx-subprune-") as folder:
-            return _create(_spilled(model, Path(folder)), options, wanted)
+        with TemporaryFolder() as folder:
+            return started(_spilled(model, folder), options, wanted)
     if placed:
         _map_files(options, packed=packed)
-    return _create(data, options, wanted)
+    return started(data, options, wanted)
+
+
+def _open_to_time(
+    model: onnx.ModelProto, options: ort.SessionOptions, wanted: list[str], *, packed: bool
+) -> ort.InferenceSession:
+    """Open a network of bfloat16 as it is written: how long its twin takes says nothing about it."""
+    ends = (*model.graph.input, *model.graph.output)
+    if any(value.type.tensor_type.elem_type == onnx.TensorProto.BFLOAT16 for value in ends):
+        raise _untimed("NumPy, which feeds it, has no such type")
+    try:
+        return _open(model, options, wanted, packed=packed)
+    except ModelError as error:
+        raise _untimed(f"ONNX Runtime {ort.__version__} does not run that on {', '.join(wanted)}") from error
+
+
+def _untimed(reason: str) -> ModelError:
+    return ModelError(
+        f"expected a network that can be timed, found one that computes in bfloat16: {reason}; time it where it runs"
+    )
 
 
 def _map_files(options: ort.SessionOptions, *, packed: bool) -> None:
@@ -180,7 +214,10 @@ def _session_options(threads: int | None, *, optimise: bool, profile_to: os.Path
     options = ort.SessionOptions()
     # Spinning threads of an idle session slow every other session of the process, and with it any comparison.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = _SEVERITY_ERROR
+    # What goes wrong is raised as well. The second is for threads and providers, which belong to no session.
+    options.log_severity_level = _SEVERITY_FATAL
+    ort.set_default_logger_severity(_SEVERITY_FATAL)
+    offer_custom_ops(options)
     if profile_to is not None:
         options.enable_profiling = True
         options.profile_file_prefix = os.fspath(profile_to)
@@ -191,59 +228,6 @@ def _session_options(threads: int | None, *, optimise: bool, profile_to: os.Path
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
-
-
-def _create(source: bytes | str, options: ort.SessionOptions, wanted: list[str]) -> ort.InferenceSession:
-    accelerated = wanted != [_CPU]
-    try:
-        with _quiet_loading() if accelerated else contextlib.nullcontext():
-            session = ort.InferenceSession(source, options, providers=wanted, enable_fallback=0)
-    except ort_errors.NotImplemented as error:
-        names = ", ".join(wanted)
-        raise ModelError(
-            f"ONNX Runtime {ort.__version__} has no kernel on {names} for a node of the model: {_reason(error)}; if it "
-            "computes in float16 or bfloat16, convert it to float32 (bfloat16 weights behind a Cast may stay)"
-        ) from error
-    except Exception as error:
-        raise _refusal(error, wanted) from error
-    missing = [name for name in wanted if name not in session.get_providers()]
-    if missing:
-        loaded = ", ".join(session.get_providers())
-        raise OptionError(
-            f"provider '{missing[0]}' did not load on this machine, ONNX Runtime has: {loaded}; "
-            "install its driver and libraries, or ask for another"
-        )
-    return session
-
-
-def _refusal(error: Exception, wanted: list[str]) -> Exception:
-    reason = _reason(error)
-    stems = {name: name.removesuffix("ExecutionProvider").lower() for name in wanted if name != _CPU}
-    mentioned = [name for name, stem in stems.items() if stem in reason.lower()]
-    if mentioned:
-        return OptionError(f"provider '{mentioned[0]}' did not load on this machine: {reason}")
-    return ModelError(f"ONNX Runtime {ort.__version__} refuses the model: {reason}")
-
-
-def _reason(error: Exception) -> str:
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", one_line(error))
-    # Some reasons open with the C++ signature they were raised in.
-    return re.sub(r"^((?:[A-Z_]+ : )?)\S*/onnxruntime/\S+:\d+ .*?\([^()]*\) ", r"\1", text)
-
-
-@contextlib.contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Keep the noise of a provider that cannot be loaded off stdout and stderr: the error raised says it all."""
-    ort.set_default_logger_severity(_SEVERITY_FATAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()) as noise:
-            if hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # finds the CUDA libraries of NVIDIA's wheels, where installed
-            yield
-        if noise.getvalue():
-            logger.debug("onnxruntime: %s", noise.getvalue().strip())
-    finally:
-        ort.set_default_logger_severity(_SEVERITY_ERROR)
 
 
 def run(
@@ -267,13 +251,17 @@ def run(
 
     """
     names = [output.name for output in session.get_outputs()] if outputs is None else list(outputs)
+    # Sessions run networks of bfloat16 as their float32 twins.
+    # A scalar may have come as a number of NumPy, which the runtime does not take for an array.
+    arrays = {name: np.asarray(x) for name, x in feeds.items()}
+    given = {name: x.astype(np.float32) if x.dtype.name == "bfloat16" else x for name, x in arrays.items()}
     try:
         with _limited(seconds) as options:
-            values = session.run(names, dict(feeds), options)
+            values = session.run(names, given, options)
     except (ort_errors.InvalidArgument, ValueError) as error:
-        raise DataError(f"the inputs do not fit the model: {_reason(error)}") from error
+        raise DataError(f"{_MISFIT}{runtime_reason(error)}") from error
     except (ort_errors.Fail, ort_errors.RuntimeException, ort_errors.NotImplemented) as error:
-        raise ModelError(f"ONNX Runtime failed while running the model: {_reason(error)}") from error
+        raise ModelError(f"{_FAILED}{runtime_reason(error)}") from error
     except RuntimeError as error:
         # This comes from the way between NumPy and the runtime.
         _refuse_bfloat16(session, error)
@@ -282,20 +270,30 @@ def run(
 
 
 @contextlib.contextmanager
-def _limited(seconds: float | None) -> Iterator[ort.RunOptions | None]:
+def _limited(seconds: float | None) -> Iterator[ort.RunOptions]:
     """Give options of a run that ends, as a failure, after so many seconds."""
-    if seconds is None:
-        yield None
-        return
     options = ort.RunOptions()
+    # What goes wrong is raised, and need not be on stderr as well.
     options.log_severity_level = _SEVERITY_FATAL
-    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
-    timer.daemon = True
-    timer.start()
+    timer = None if seconds is None else threading.Timer(seconds, setattr, (options, "terminate", True))
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
     try:
         yield options
     finally:
-        timer.cancel()
+        if timer is not None:
+            timer.cancel()
+
+
+def is_failed_run(error: BaseException) -> bool:
+    """Whether an error is that of a run (`run`): the model was opened, and refused its inputs.
+
+    Args:
+        error: of this package.
+
+    """
+    return isinstance(error, DataError | ModelError) and str(error).startswith((_MISFIT, _FAILED))
 
 
 def _refuse_bfloat16(session: ort.InferenceSession, error: RuntimeError) -> None:

@@ -9,13 +9,9 @@ array. A message that comes from elsewhere cannot be mistaken for one: it lacks 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import tempfile
-import time
 import uuid
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,8 +25,8 @@ from numpy.typing import NDArray
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from onnx_subprune.errors import ModelError, OutputError
-from onnx_subprune.model.atomic import check_regular
 from onnx_subprune.model.protos import dense, is_external, tensor_bytes
+from onnx_subprune.model.temporary import TemporaryFolder
 
 __all__ = [
     "SMALLEST_PLACED",
@@ -53,7 +49,6 @@ SMALLEST_PLACED = 1 << 16
 # A key of the standard, because readers warn of any other.
 _MARK = "checksum"
 _PROCESS = uuid.uuid4().hex
-_PREFIX, _LOCK, _YOUNG = "onnx-subprune-weights-", "lock", 60.0
 
 
 @dataclass(frozen=True)
@@ -192,24 +187,6 @@ def constant_values(constant: gs.Constant) -> NDArray[Any]:
     return np.asarray(stored.load() if isinstance(stored, StoredValues) and stored.in_file else constant.values)
 
 
-def _sweep() -> None:
-    """Remove the folders of processes that were killed: those whose lock nobody holds."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        with contextlib.suppress(OSError):
-            # A folder is locked right after it is made; a young one may not be yet.
-            if time.time() - lock.stat().st_mtime > _YOUNG:
-                # The folder is shared with others: opening a pipe that one of them laid there would wait for ever.
-                check_regular(lock)
-                with lock.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(lock.parent, ignore_errors=True)
-
-
-def _remove(folder: Path, lock: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    os.close(lock)
-
-
 class Scratch:
     """Weights that passes make, one to a file of a temporary folder, until this object is gone."""
 
@@ -217,13 +194,8 @@ class Scratch:
         self._count = 0
 
     @cached_property
-    def _folder(self) -> Path:
-        _sweep()
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        lock = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        weakref.finalize(self, _remove, folder, lock)
-        return folder
+    def _folder(self) -> TemporaryFolder:
+        return TemporaryFolder()
 
     def keep(self, values: NDArray[Any]) -> NDArray[Any] | StoredValues:
         """Return what a constant is to hold: small values as they are, large ones moved to a file.
@@ -257,7 +229,7 @@ class Scratch:
             return onnx.numpy_helper.from_array(values, name)
         self._count += 1
         try:
-            file = self._folder / f"{self._count}.bin"
+            file = self._folder.path / f"{self._count}.bin"
             with file.open("xb") as stream:
                 np.ascontiguousarray(values).tofile(stream)
         except OSError as error:
@@ -277,7 +249,7 @@ class Scratch:
         finally:
             if self._count > before:
                 for number in range(before + 1, self._count + 1):
-                    (self._folder / f"{number}.bin").unlink(missing_ok=True)
+                    (self._folder.path / f"{number}.bin").unlink(missing_ok=True)
 
 
 def rooted(model: onnx.ModelProto) -> onnx.ModelProto:

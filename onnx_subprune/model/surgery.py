@@ -20,6 +20,7 @@ from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.model.domains import import_domains
 from onnx_subprune.model.export import export_graph
 from onnx_subprune.model.protos import (
     ONNX_DOMAINS,
@@ -90,18 +91,8 @@ def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = N
     model.opset_import.extend(like.opset_import)
     with quiet():
         export_graph(graph, model.graph, like, scratch)
-    _import_domains(model)
+    import_domains(model)
     return model
-
-
-def _import_domains(model: onnx.ModelProto) -> None:
-    known = {opset.domain for opset in model.opset_import}
-    known |= set(ONNX_DOMAINS) if known & set(ONNX_DOMAINS) else set()
-    for inner in graphs(model.graph):
-        for node in inner.node:
-            if node.domain not in known:
-                model.opset_import.append(onnx.helper.make_opsetid(node.domain, 1))
-                known.add(node.domain)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import onnx
 
 from onnx_subprune.model.protos import graphs, is_external, tensor_bytes
 
-__all__ = ["LARGEST_DENSE", "sparse_error", "sparse_tensors", "tensor_error", "type_error"]
+__all__ = ["LARGEST_DENSE", "size_error", "sparse_error", "sparse_tensors", "tensor_error", "type_error"]
 
 LARGEST_DENSE = 1 << 28
 """Elements that a sparse tensor, or a tensor computed from constants, may stand for: 1 GiB of float32."""
@@ -89,3 +89,19 @@ def type_error(value: onnx.ValueInfoProto) -> str | None:
     if value.type.HasField("tensor_type") and kind not in _TYPES:
         return f"'{value.name}' must have an element type of ONNX, found number {kind}: export it anew"
     return None
+
+
+def size_error(value: onnx.ValueInfoProto) -> str | None:
+    """Return what is wrong with the sizes of an input: nobody could feed what it asks for.
+
+    >>> x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 1 << 20, 1 << 20])
+    >>> size_error(x)
+    "input 'x' must take at most 268435456 values in a sample, found sizes [1048576, 1048576]: declare them open"
+    """
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
+    if math.prod(sizes) <= LARGEST_DENSE:
+        return None
+    return (
+        f"input '{value.name}' must take at most {LARGEST_DENSE} values in a sample, found sizes {sizes}: "
+        "declare them open"
+    )

@@ -6,20 +6,22 @@ line: the expectation, the finding, the remedy. What ONNX Runtime takes is not r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import onnx
 
 from onnx_subprune.errors import ModelError
+from onnx_subprune.model.custom_operators import custom_ops
 from onnx_subprune.model.expansion_checks import constants_error, functions_error
-from onnx_subprune.model.graph_checks import NODE_CHECKS, label, names_error, order_error
+from onnx_subprune.model.graph_checks import NODE_CHECKS, idle_error, label, names_error, order_error
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, graphs, tensors
-from onnx_subprune.model.tensor_checks import sparse_error, sparse_tensors, tensor_error, type_error
+from onnx_subprune.model.tensor_checks import size_error, sparse_error, sparse_tensors, tensor_error, type_error
 
 __all__ = ["validate"]
 
 # ONNX Runtime imports its own domains where a model forgets to.
+_NEWEST = 2**31 - 1
 _IMPORTED = ("ai.onnx.", "com.microsoft", "com.ms.", "org.pytorch.aten")
 
 
@@ -69,11 +71,12 @@ def _faults(model: onnx.ModelProto) -> Iterator[str]:
     yield from _each(map(tensor_error, tensors(model)))
     yield from _each(map(sparse_error, sparse_tensors(model)))
     yield from _each(map(type_error, (*model.graph.input, *model.graph.output)))
+    yield from _each(map(size_error, model.graph.input))
     yield from _domains(model)
     yield from _references_outside(model.graph)
     yield from _wiring(model.graph)
     yield from _nodes(model)
-    yield from _each([functions_error(model)])
+    yield from _each([functions_error(model), idle_error(model.graph)])
     yield from _each(constants_error(graph.node, graph.initializer) for graph in graphs(model.graph))
     yield from _each(constants_error(function.node) for function in model.functions)
 
@@ -83,12 +86,34 @@ def _each(faults: Iterable[str | None]) -> Iterator[str]:
 
 
 def _domains(model: onnx.ModelProto) -> Iterator[str]:
-    known = {entry.domain for entry in model.opset_import} | {function.domain for function in model.functions}
+    yield from _each(map(_version_error, model.opset_import))
+    if custom_ops():
+        # ONNX Runtime imports the domains of their libraries, and says itself which operators it does not know.
+        return
+    own = {function.domain for function in model.functions}
+    for function in model.functions:
+        yield from _each(map(_version_error, function.opset_import))
+        yield from _domain_faults(function.node, own.union(entry.domain for entry in function.opset_import))
+    imported = own.union(entry.domain for entry in model.opset_import)
     for graph in graphs(model.graph):
-        for node in graph.node:
-            domain = node.domain
-            if domain not in known and domain not in ONNX_DOMAINS and not domain.startswith(_IMPORTED):
-                yield f"{label(node)} must be of an imported operator set, found domain '{domain}': import its opset"
+        yield from _domain_faults(graph.node, imported)
+
+
+def _version_error(entry: onnx.OperatorSetIdProto) -> str | None:
+    # Of other sets than ONNX's, exporters leave the version out.
+    least = 1 if entry.domain in ONNX_DOMAINS else 0
+    if least <= entry.version <= _NEWEST:
+        return None
+    return f"operator set '{entry.domain}' must have a version from {least} on, found {entry.version}: export it anew"
+
+
+def _domain_faults(nodes: Iterable[onnx.NodeProto], imported: Collection[str]) -> Iterator[str]:
+    onnx_is_imported = any(domain in imported for domain in ONNX_DOMAINS)
+    for node in nodes:
+        domain = node.domain
+        foreign = domain not in imported and not domain.startswith(_IMPORTED)
+        if not onnx_is_imported if domain in ONNX_DOMAINS else foreign:
+            yield f"{label(node)} must be of an imported operator set, found domain '{domain}': import its opset"
 
 
 def _references_outside(graph: onnx.GraphProto) -> Iterator[str]:

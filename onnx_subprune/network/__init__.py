@@ -11,7 +11,7 @@ from onnx_subprune.network.inputs import (
     pruning_statistics,
     take_statistics,
 )
-from onnx_subprune.network.normalise import check_float, infer_structure
+from onnx_subprune.network.normalise import infer_structure
 from onnx_subprune.network.rewrite import dense_copy, factorised, references, restructured, shrink
 from onnx_subprune.network.selection import check_patterns, chosen_groups, is_chosen
 from onnx_subprune.network.stamping import stamp
@@ -33,7 +33,6 @@ __all__ = [
     "ModelSource",
     "agree",
     "analyse",
-    "check_float",
     "check_patterns",
     "check_pruning_statistics",
     "check_statistics",

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnx_subprune import report
+from onnx_subprune.calibration import Dataset, open_data
 from onnx_subprune.errors import OptionError
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import (
     Cost,
     InputSpec,
+    ModelSource,
     Scratch,
     fingerprint,
     has_placed,
     input_specs,
-    load_model,
     measure_cost,
+    open_model,
     runnable_shapes,
+    without_overridable,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
 from onnx_subprune.model.made_inputs import made_inputs
+from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.fixed_costs import with_fixed_costs
+from onnx_subprune.network.forms import forms_of
 from onnx_subprune.network.group_documents import (
     comparisons_document,
     frozen_document,
@@ -40,9 +44,7 @@ from onnx_subprune.network.hoisting import Hoisted, Trial
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
-__all__ = ["Analysis", "ModelSource", "analyse"]
-
-ModelSource: TypeAlias = str | os.PathLike[str] | onnx.ModelProto
+__all__ = ["Analysis", "ModelSource", "analyse", "first_sample", "take_apart"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +61,7 @@ class Analysis:
         scratch: where new weights of a model go whose weights stay in files; they are gone with this object.
         refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
         sample: values of inputs that MACs are counted with, by name; made up where missing.
+        outputs_at: tensors of the model to compare networks at, in the place of those that follow from its outputs.
         hoisted: branches that stand in the main graph of `normalised`; None where none do.
 
     """
@@ -72,6 +75,7 @@ class Analysis:
     scratch: Scratch | None = None
     refusals: tuple[str, ...] = ()
     sample: Mapping[str, np.ndarray] = field(default_factory=dict)
+    outputs_at: tuple[str, ...] = ()
     hoisted: Hoisted | None = None
 
     @cached_property
@@ -94,9 +98,14 @@ class Analysis:
         return measure_cost(model, self.input_shapes, self.sample)
 
     @cached_property
+    def forms(self) -> tuple[str, ...]:
+        """Forms of the model that keep layers from being pruned, a line each."""
+        return forms_of(self.model)
+
+    @cached_property
     def comparisons(self) -> Comparisons:
         """Where networks are compared with this one."""
-        return comparisons_of(self.normalised)
+        return comparisons_of(self.normalised, self.outputs_at)
 
     @property
     def prunable_share(self) -> dict[str, float]:
@@ -118,7 +127,7 @@ class Analysis:
             "groups": [group_document(group) for group in self.structure.prunable],
             "frozen": [frozen_document(group) for group in self.structure.frozen],
             **comparisons_document(self.comparisons),
-            **notices_document(self.structure, self.refusals),
+            **notices_document(self.structure, self.refusals, self.forms),
         }
 
     def __repr__(self) -> str:
@@ -149,8 +158,9 @@ def analyse(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     *,
     prune_normalised: bool = False,
-    sample: Mapping[str, np.ndarray] | None = None,
-    trials: Sequence[Trial] = (),
+    strip_initializer_inputs: bool = False,
+    data: Any = None,
+    outputs_at: Sequence[str] = (),
 ) -> Analysis:
     """Take a model apart.
 
@@ -159,21 +169,58 @@ def analyse(
         input_shapes: sizes of dynamic inputs to count multiply-accumulates with; where not given 1, an empty past, or
             others where the model does not run with these.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
-        sample: inputs of those shapes, whose values may steer sizes.
-        trials: more inputs, on which branches have to run where they are not taken for anything in them to be pruned.
+        strip_initializer_inputs: whether weights that the model lists among its inputs are constants.
+        data: inputs, anything that `calibration.open_data` takes: sizes that are not given are those of the first
+            sample, whose values may steer sizes as well.
+        outputs_at: tensors of the model to compare networks at; they stay whole, as outputs do.
 
     Raises:
-        ModelError: the model cannot be read.
-        OptionError: `input_shapes` does not fit the inputs.
+        ModelError: the model cannot be read, or is broken.
+        DataError: the data does not fit the model.
+        OptionError: `input_shapes` does not fit the inputs, or networks cannot be compared at one of `outputs_at`.
 
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
+    proto = open_model(model)
+    if strip_initializer_inputs:
+        proto = without_overridable(proto)
+    sample = {} if data is None else first_sample(open_data(data, input_specs(proto), samples=1))
+    shapes = {name: value.shape for name, value in sample.items()} | dict(input_shapes or {})
+    return take_apart(proto, shapes, prune_normalised=prune_normalised, sample=sample, outputs_at=outputs_at)
+
+
+def first_sample(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return the first sample of a data set, by input name."""
+    return dict(next(iter(dataset.batches(1))))
+
+
+def take_apart(
+    proto: onnx.ModelProto,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    *,
+    prune_normalised: bool = False,
+    sample: Mapping[str, np.ndarray] | None = None,
+    outputs_at: Sequence[str] = (),
+    trials: Sequence[Trial] = (),
+) -> Analysis:
+    """Take a model apart that was checked (`open_model`); see `analyse`.
+
+    Branches of Ifs are hoisted where they run on the sample and on all `trials`.
+    """
+    check_points(proto, outputs_at)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch, [_inputs(proto, shapes, sample), *trials])
-        inferred = infer_structure(normalised.model, shapes, prune_normalised=prune_normalised)
+        normalised = normalise(
+            proto,
+            shapes,
+            scratch,
+            sample,
+            compared_at=outputs_at,
+            trials=[_inputs(proto, shapes, sample), *trials],
+        )
+        known = {**normalised.observed, **shapes}
+        inferred = infer_structure(normalised.model, known, prune_normalised=prune_normalised, compared_at=outputs_at)
         origins = {} if normalised.hoisted is None else normalised.hoisted.origins
         structure = with_fixed_costs(replace(inferred, origins=origins), normalised.model, shapes, sample)
     return Analysis(
@@ -186,6 +233,7 @@ def analyse(
         scratch,
         normalised.refusals,
         sample,
+        tuple(dict.fromkeys(outputs_at)),
         normalised.hoisted,
     )
 

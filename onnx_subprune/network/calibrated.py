@@ -58,5 +58,10 @@ def output_distance(analysis: Analysis, dataset: Dataset | None, options: Option
         return None
     samples = _PORTION * options.probes
     return OutputDistance(
-        analysis.normalised, dataset, options.runtime, samples, versions=taken_branches(analysis.hoisted)
+        analysis.normalised,
+        dataset,
+        options.runtime,
+        samples,
+        at=analysis.outputs_at,
+        versions=taken_branches(analysis.hoisted),
     )

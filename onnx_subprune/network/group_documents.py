@@ -27,6 +27,7 @@ def group_document(group: Group) -> dict[str, Any]:
         "macs": group.macs,
         "removable": group.removable,
         "contractions": [contraction.name for contraction in group.contractions],
+        **_module(group),
     }
 
 
@@ -37,18 +38,30 @@ def frozen_document(group: Group) -> dict[str, Any]:
         group: that is frozen.
 
     """
-    return {"name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons)}
+    return {
+        "name": group.name, "units": group.size, "macs": group.macs, "reasons": list(group.reasons), **_module(group),
+    }  # fmt: skip
 
 
-def notices_document(structure: Structure, refusals: Sequence[str]) -> dict[str, Any]:
+def _module(group: Group) -> dict[str, str]:
+    """Return the `module` that a group comes from; nothing where the model does not say."""
+    return {} if group.module is None else {"module": group.module}
+
+
+def notices_document(structure: Structure, refusals: Sequence[str], forms: Sequence[str]) -> dict[str, Any]:
     """Return everything that may cost pruning and is no property of the network; nothing where there is nothing.
 
     Args:
         structure: its `rule_errors` are bugs in operator rules, which froze axes.
         refusals: of normalising passes that were left out, each with the reason.
+        forms: of the file that keep layers from being pruned, a line each.
 
     """
-    notices = {"rule_errors": [asdict(error) for error in structure.rule_errors], "refusals": list(refusals)}
+    notices = {
+        "forms": list(forms),
+        "rule_errors": [asdict(error) for error in structure.rule_errors],
+        "refusals": list(refusals),
+    }
     return {name: entries for name, entries in notices.items() if entries}
 
 

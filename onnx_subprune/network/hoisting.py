@@ -165,7 +165,7 @@ def _failure(flat: onnx.ModelProto, origins: Mapping[str, Place], trial: Trial) 
     known = {value.name for value in flat.graph.output}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in watched if name in made - known)
     try:
-        values = run(open_session(probe, optimise=False, quiet=True), trial)
+        values = run(open_session(probe, optimise=False), trial)
     except UserError as error:
         return f"does not run ({error})"
     infinite = [name for name in watched if name in values and not _is_finite(values[name])]
@@ -178,7 +178,7 @@ def _is_finite(value: np.ndarray) -> bool:
 
 def _runs(model: onnx.ModelProto, trial: Trial) -> bool:
     try:
-        run(open_session(model, optimise=False, quiet=True), trial)
+        run(open_session(model, optimise=False), trial)
     except UserError:
         return False
     return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,18 +15,21 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, load_model, without_overridable
-from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
+from onnx_subprune.model import input_specs, open_model, overridable_warnings, register_custom_ops, without_overridable
+from onnx_subprune.model.named_points import check_points
+from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
+from onnx_subprune.network.forms import check_forms
 from onnx_subprune.network.hoisting import fails_where_not_taken, taken_branches
-from onnx_subprune.network.normalise import check_float
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
+from onnx_subprune.structure import NORMALISED_OPTION
 
 __all__ = [
     "Feeds",
     "check_pruning_statistics",
     "check_statistics",
+    "feeds_of",
     "prepare",
     "probe",
     "pruning_statistics",
@@ -33,6 +37,9 @@ __all__ = [
 ]
 
 Feeds: TypeAlias = dict[str, np.ndarray]
+
+_SCARCE = 4
+"""With fewer rows per feature, errors on samples that weights were fitted to are under six tenths of the true ones."""
 
 
 def prepare(
@@ -50,10 +57,11 @@ def prepare(
         ModelError, DataError, OptionError: the input is at fault.
 
     """
-    proto = model if isinstance(model, onnx.ModelProto) else load_model(model, resident=False)
-    check_float(proto)
+    register_custom_ops(options.custom_ops)
+    proto = open_model(model)
     if options.strip_initializer_inputs:
         proto = without_overridable(proto)
+    check_points(proto, options.outputs_at)
     specs = input_specs(proto)
     shapes = dict(statistics.input_shapes) if statistics is not None else {}
     dataset: Dataset | None = None
@@ -64,16 +72,37 @@ def prepare(
             if isinstance(data, Dataset)
             else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
         )
-        sample = dict(next(iter(dataset.batches(1))))
+        sample = first_sample(dataset)
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    analysis = analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample)
+    analysis = _taken_apart(proto, shapes, sample, dataset, options)
+    check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
+    return analysis, dataset
+
+
+def _taken_apart(
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    sample: Feeds,
+    dataset: Dataset | None,
+    options: Options,
+) -> Analysis:
+    """Take a model apart with the branches hoisted that run on all samples."""
+    take = partial(
+        take_apart,
+        proto,
+        shapes,
+        prune_normalised=options.prune_normalised,
+        sample=sample,
+        outputs_at=options.outputs_at,
+    )
+    analysis = take()
     failing: list[Feeds] = []
     while dataset is not None and (trial := _failing_inputs(analysis, dataset, options.batch_size)) is not None:
         # Each time at least one branch less is hoisted.
         failing.append(trial)
-        analysis = analyse(proto, shapes, prune_normalised=options.prune_normalised, sample=sample, trials=failing)
-    return analysis, dataset
+        analysis = take(trials=failing)
+    return analysis
 
 
 def _failing_inputs(analysis: Analysis, dataset: Dataset, batch_size: int) -> Feeds | None:
@@ -97,6 +126,20 @@ def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feed
     if dataset is not None:
         return dict(next(iter(dataset.batches(min(4, options.batch_size)))))
     return random_feeds(analysis.inputs, analysis.input_shapes, options.seed)
+
+
+def feeds_of(analysis: Analysis, shapes: Mapping[str, tuple[int, ...]], seed: int) -> Feeds:
+    """Return inputs of the given shapes: those of the first sample where it has them, random numbers elsewhere.
+
+    Args:
+        analysis: of the dense network.
+        shapes: by input.
+        seed: of random numbers.
+
+    """
+    fitting = {name: value for name, value in analysis.sample.items() if value.shape == shapes.get(name)}
+    made = random_feeds(analysis.inputs, shapes, seed)
+    return {name: fitting.get(name, value) for name, value in made.items()}
 
 
 def take_statistics(
@@ -158,6 +201,8 @@ def pruning_statistics(
 ) -> Statistics:
     """Take the statistics that pruning needs: those of every layout in which a prunable group is read.
 
+    Where rows are scarce and recovery is exact, samples held out have no part in them.
+
     Args:
         analysis: of the dense network.
         dataset: calibration samples.
@@ -170,8 +215,24 @@ def pruning_statistics(
     """
     taps = taps_of(analysis.structure)
     if dataset is not None and not taps:
-        raise OptionError("expected at least one prunable group, found none; `onnx-subprune inspect` says why")
-    return take_statistics(analysis, taps, dataset, options, progress)
+        held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
+        ways_out = [f"{NORMALISED_OPTION} lets {len(held)} shrink"] * bool(held)
+        ways_out += [*overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
+        raise OptionError(f"expected at least one prunable group, found none; {'; '.join(ways_out)}")
+    statistics = take_statistics(analysis, taps, dataset, options, progress)
+    if dataset is None or not _seen_too_well(statistics, options):
+        return statistics
+    return take_statistics(analysis, taps, calibration.FittedDataset(dataset), options, progress)
+
+
+def _seen_too_well(statistics: Statistics, options: Options) -> bool:
+    """Return whether networks would be judged by samples that their weights were fitted to almost exactly.
+
+    With about as many rows as features, least squares return the very outputs of all samples they have seen. On those
+    held out, the removal of any group then looks free, and no exact fit looks better.
+    """
+    scarce = any(gram.count < _SCARCE * gram.features for gram in statistics.grams.values())
+    return options.recovery == "exact" and scarce
 
 
 def check_pruning_statistics(statistics: Statistics, analysis: Analysis, advice: str) -> None:

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 
 from onnx_subprune import passes
-from onnx_subprune.errors import ModelError
-from onnx_subprune.model import Scratch, to_graph, to_model
+from onnx_subprune.model import Scratch, scopes_of
 from onnx_subprune.model.compared_models import seeded
-from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 from onnx_subprune.network.hoisting import Hoisted, Trial, hoist
-from onnx_subprune.structure import QUANTISED, Structure, infer
+from onnx_subprune.network.named_outputs import opened, written
+from onnx_subprune.network.observed_shapes import observe
+from onnx_subprune.structure import Structure, infer
 
-__all__ = ["Normalised", "check_float", "infer_structure", "normalise"]
+__all__ = ["Normalised", "infer_structure", "normalise"]
 
 _logger = logging.getLogger(__name__)
 
 Shapes = Mapping[str, tuple[int, ...]]
-
-
-def check_float(model: onnx.ModelProto) -> None:
-    """Refuse a quantised model: its integer weights cannot be corrected, and their scales were fitted to all units.
-
-    Args:
-        model: as it was given.
-
-    Raises:
-        ModelError: a node of the model, of a body or of a function quantises, or computes with integers.
-
-    """
-    nodes = [node for graph in graphs(model.graph) for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
-    domains = [("" if node.domain in ONNX_DOMAINS else node.domain, node.op_type) for node in nodes]
-    quantised = Counter(op for domain, op in domains if (domain, op) in QUANTISED)
-    if quantised:
-        listed = ", ".join(f"{count} {op}" for op, count in quantised.most_common(3))
-        raise ModelError(f"expected a float model, found quantised nodes ({listed}); prune before quantising")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +29,27 @@ class Normalised:
     """A model with fewer spellings of the same function.
 
     Attributes:
-        model: of the same inputs and outputs.
+        model: with the same inputs and outputs.
         refusals: for each pass that was left out, and each branch that was not hoisted, its name and why.
+        observed: sizes in one run of what operators give that nobody knows, by tensor.
         hoisted: branches that stand in the main graph; None where none do.
 
     """
 
     model: onnx.ModelProto
     refusals: tuple[str, ...]
+    observed: Shapes = field(default_factory=dict)
     hoisted: Hoisted | None = None
 
 
 def normalise(
-    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None = None, trials: Sequence[Trial] = ()
+    model: onnx.ModelProto,
+    shapes: Shapes,
+    scratch: Scratch | None = None,
+    sample: Mapping[str, np.ndarray] | None = None,
+    *,
+    compared_at: Sequence[str] = (),
+    trials: Sequence[Trial] = (),
 ) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
@@ -71,20 +60,30 @@ def normalise(
         model: as it was given.
         shapes: the size of every input.
         scratch: where new weights go of a model whose weights stay in files.
+        sample: values of inputs, by name; made up where missing.
+        compared_at: names of tensors that the result has as well, with the same values.
         trials: inputs on which a branch has to run to be hoisted.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
     inlined = seeded(passes.inline_functions(model))
-    graph = to_graph(_with_inferred_shapes(inlined))
+    inferred = _with_inferred_shapes(inlined)
+    infos, observed = observe(inferred, shapes, sample or {})
+    if infos:
+        inlined = _declaring(inlined, infos)
+        inferred = _with_inferred_shapes(inlined)
+    graph = opened(inferred, compared_at)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
     inline = passes.InlineBranches(constant)
     known = passes.Sequence(fold, inline, fold)(graph)
     hoisted = None
     if passes.weighted_branches(graph):
-        hoisted = hoist(graph, to_model(graph, inlined, scratch), trials)
-        known = passes.Sequence(inline, fold)(graph)
+        outputs = list(graph.outputs)
+        whole = written(graph, inlined, scratch)
+        graph.outputs = outputs
+        hoisted = hoist(graph, whole, trials)
+        passes.Sequence(inline, fold)(graph)
     result = passes.Sequence(
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
@@ -93,33 +92,55 @@ def normalise(
         passes.Tidy(),
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
-    normalised = to_model(graph, inlined, scratch)
+    normalised = written(graph, inlined, scratch)
     left = () if hoisted is None else hoisted.left
     refusals = tuple(dict.fromkeys((*known.refusals, *left, *result.refusals)))
     if not may_be_stacked:
-        return Normalised(normalised, refusals, hoisted)
-    unpacked = _unpack_projections(normalised, shapes, scratch)
-    return Normalised(unpacked.model, (*refusals, *unpacked.refusals), hoisted)
+        return Normalised(normalised, refusals, observed, hoisted)
+    unpacked = _unpack_projections(normalised, {**shapes, **observed}, scratch, compared_at)
+    return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed, hoisted=hoisted)
 
 
-def _unpack_projections(model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None) -> Normalised:
+def _declaring(model: onnx.ModelProto, infos: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.value_info.extend(infos)
+    return copy
+
+
+def _unpack_projections(
+    model: onnx.ModelProto, shapes: Shapes, scratch: Scratch | None, compared_at: Sequence[str]
+) -> Normalised:
     """Cut stacked projections into their parts; the structure says which rows belong to which part."""
-    structure = infer_structure(model, shapes)
+    structure = infer_structure(model, shapes, compared_at=compared_at)
     result = passes.UnpackProjections(structure)(structure.graph)
-    return Normalised(to_model(structure.graph, model, scratch) if result.modified else model, result.refusals)
+    return Normalised(written(structure.graph, model, scratch) if result.modified else model, result.refusals)
 
 
-def infer_structure(model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False) -> Structure:
+def infer_structure(
+    model: onnx.ModelProto, shapes: Shapes, *, prune_normalised: bool = False, compared_at: Sequence[str] = ()
+) -> Structure:
     """Return the groups and consumers of a normalised model.
 
     Args:
         model: that `normalise` returned.
-        shapes: the size of every input.
+        shapes: the size of every input, and of what was observed.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        compared_at: names of tensors that networks are compared at; they are outputs of the structure's graph.
 
     """
     overridable = passes.overridable_initializers(model)
-    return infer(to_graph(_with_inferred_shapes(model)), dict(shapes), overridable, prune_normalised=prune_normalised)
+    inferred = _with_inferred_shapes(model)
+    graph = opened(inferred, compared_at)
+    scopes = scopes_of(model, graph)
+    return infer(
+        graph,
+        dict(shapes),
+        overridable,
+        prune_normalised=prune_normalised,
+        compared_at=compared_at,
+        scopes=scopes,
+    )
 
 
 def _with_inferred_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 
 from onnx_subprune import passes
-from onnx_subprune.model import Scratch, to_model
+from onnx_subprune.model import Scratch
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.named_outputs import written
 from onnx_subprune.plan import Plan
 from onnx_subprune.structure import Atom, Consumer, Layer, Normalisation, Removal, Structure, emptied
 from onnx_subprune.subspace import Correction, Factors, Rescaling, corrected
@@ -57,7 +58,7 @@ def shrink(
     if removal.gone:
         _drop_branches(normalised, structure, keeps, removal)
     passes.Mandatory(passes.Tidy())(structure.graph)
-    return to_model(structure.graph, normalised, scratch)
+    return written(structure.graph, normalised, scratch)
 
 
 def _drop_branches(normalised: onnx.ModelProto, structure: Structure, keeps: Keeps, removal: Removal) -> None:
@@ -108,7 +109,7 @@ def references(analysis: Analysis, plan: Plan) -> tuple[onnx.ModelProto, onnx.Mo
     shrunk = shrink(analysis.normalised, bare, plan.keeps(bare), scratch=analysis.scratch)
     keeps = plan.keeps(masked)
     passes.Mandatory(passes.MaskConsumers(masked, keeps), passes.MaskStatistics(masked, keeps))(masked.graph)
-    return shrunk, to_model(masked.graph, analysis.normalised, analysis.scratch)
+    return shrunk, written(masked.graph, analysis.normalised, analysis.scratch)
 
 
 def pruned_bare(analysis: Analysis, widths: Mapping[str, int], *, biased: bool) -> onnx.ModelProto:
@@ -141,4 +142,4 @@ def factorised(analysis: Analysis, factors: Mapping[str, Callable[[Layer], Facto
     structure = restructured(analysis)
     store = passes.in_memory if analysis.scratch is None else analysis.scratch.keep
     passes.Mandatory(passes.LowRank(structure, factors, store), passes.Tidy())(structure.graph)
-    return to_model(structure.graph, analysis.normalised, analysis.scratch)
+    return written(structure.graph, analysis.normalised, analysis.scratch)

@@ -21,14 +21,15 @@ def chosen_groups(structure: Structure, options: Options) -> list[Group]:
 
     Args:
         structure: of the dense network.
-        options: `ignore` and `only`, globs over group, node and weight names.
+        options: `ignore` and `only`, globs over names of groups, nodes and weights and paths of modules.
 
     Raises:
         OptionError: a glob matches no group.
 
     """
     names = [group.name for group in structure.prunable]
-    check_patterns(options, _any_matches(structure.groups), "a group, node or weight", names)
+    modules = [group.module for group in structure.prunable if group.module is not None]
+    check_patterns(options, _any_matches(structure.groups), "a group, node or weight", names, modules)
     return [group for group in structure.prunable if is_chosen(options, group.matches)]
 
 
@@ -36,7 +37,9 @@ def _any_matches(groups: Sequence[Group]) -> Matches:
     return lambda pattern: any(group.matches(pattern) for group in groups)
 
 
-def check_patterns(options: Options, matches: Matches, kind: str, names: Sequence[str]) -> None:
+def check_patterns(
+    options: Options, matches: Matches, kind: str, names: Sequence[str], modules: Sequence[str] = ()
+) -> None:
     """Refuse a glob that matches nothing: it is the user's mistake.
 
     Args:
@@ -44,6 +47,7 @@ def check_patterns(options: Options, matches: Matches, kind: str, names: Sequenc
         matches: whether a glob matches anything.
         kind: of things that globs match, in words.
         names: of some, as examples.
+        modules: of the exported program, where the model says which; as examples.
 
     Raises:
         OptionError: a glob matches nothing.
@@ -52,6 +56,9 @@ def check_patterns(options: Options, matches: Matches, kind: str, names: Sequenc
     for pattern in (*options.ignore, *options.only):
         if not matches(pattern):
             examples = ", ".join(names[:_EXAMPLES]) or "none"
+            if modules:
+                kind = f"{kind}, or a module"
+                examples += f"; modules like {', '.join(list(dict.fromkeys(modules))[:_EXAMPLES])}"
             raise OptionError(f"expected '{pattern}' to match {kind}, found none that does; names look like {examples}")
 
 

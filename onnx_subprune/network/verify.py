@@ -29,6 +29,7 @@ from onnx_subprune.model import (
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.hoisting import taken_branches
 from onnx_subprune.network.rewrite import references
+from onnx_subprune.noise import hushed
 from onnx_subprune.plan import Plan
 
 __all__ = [
@@ -82,7 +83,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     return worst / scale if np.isfinite(worst) else float("inf")
 
 
-def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe) -> float:
+def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return the largest relative error of `shrunk` against `masked` where the two can be compared.
 
     The oracle holds below 1e-3. The error is infinite where `shrunk` does not run. Networks in half precision are
@@ -93,11 +94,12 @@ def disagreement(shrunk: onnx.ModelProto, masked: onnx.ModelProto, probe: Probe)
         shrunk: units removed without recovery.
         masked: the dense model with the same units masked at their consumers.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if has_half(masked):
         shrunk, masked, probe = in_float32(shrunk), in_float32(masked), widened(probe)
-    reference = ReferenceNetwork(masked)
+    reference = ReferenceNetwork(masked, at=at)
     expected = reference.run(probe)
     try:
         values = ComparedNetwork(shrunk, reference).run(expected)
@@ -112,7 +114,7 @@ def _errors(values: Mapping[str, np.ndarray], expected: ReferenceRun) -> list[fl
     return [relative_error(value, expected.values[name]) for name, value in values.items()]
 
 
-def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+def rounding_of(model: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return how far a network moves by rounding alone, as `disagreement` measures it.
 
     The network runs once more, its operators unfused and its float inputs moved by one unit in the last place: what
@@ -121,11 +123,12 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     Args:
         model: the network.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if has_half(model):
         model, probe = in_float32(model), widened(probe)
-    reference = ReferenceNetwork(model)
+    reference = ReferenceNetwork(model, at=at)
     expected = reference.run(probe)
     moved = {name: np.nextafter(x, np.inf, dtype=x.dtype) if x.dtype.kind == "f" else x for name, x in probe.items()}
     unfused = ComparedNetwork(model, reference, optimise=False)
@@ -133,7 +136,7 @@ def rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     return max(_errors(values, expected), default=0.0)
 
 
-def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
+def storage_rounding_of(model: onnx.ModelProto, probe: Probe, at: Sequence[str] = ()) -> float:
     """Return how far a network moves when its half-precision weights are rounded once more, as `disagreement` measures.
 
     The passes work weights out in float64 and round them once, to the type that they are stored in. In float32 twins,
@@ -142,11 +145,12 @@ def storage_rounding_of(model: onnx.ModelProto, probe: Probe) -> float:
     Args:
         model: the network; without half precision it does not move.
         probe: a few inputs, the arrays by name.
+        at: tensors to compare at, in the place of those that follow from the outputs.
 
     """
     if not has_half(model):
         return 0.0
-    reference = ReferenceNetwork(in_float32(model))
+    reference = ReferenceNetwork(in_float32(model), at=at)
     expected = reference.run(widened(probe))
     values = ComparedNetwork(rounded_once_more(model), reference).run(expected)
     # What is not finite says nothing about roundings, and must not excuse everything.
@@ -168,14 +172,15 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
         InternalError: the two do not agree.
 
     """
-    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe))
-    errors = [disagreement(analysis.normalised, analysis.model, probe)]
+    at = analysis.outputs_at
+    tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe, at))
+    errors = [disagreement(analysis.normalised, analysis.model, probe, at)]
     for version in taken_branches(analysis.hoisted):
         if _runs(version(analysis.model), probe):
-            errors.append(disagreement(version(analysis.normalised), version(analysis.model), probe))
+            errors.append(disagreement(version(analysis.normalised), version(analysis.model), probe, at))
     error = max(errors)
     # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
-    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe):
+    if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at):
         raise InternalError(
             "the network with its spellings unified was expected to compute what the given one does, and does not; "
             "nothing was written, please report this"
@@ -249,10 +254,11 @@ def agree(
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
         first, second = networks()
-        if disagreement(first, second, probe) > tolerance:
+        at = analysis.outputs_at
+        if disagreement(first, second, probe, at) > tolerance:
             return False
         return all(
-            disagreement(version(first), version(second), probe) <= tolerance
+            disagreement(version(first), version(second), probe, at) <= tolerance
             for version in taken_branches(analysis.hoisted)
             if _runs(version(second), probe)
         )
@@ -281,7 +287,7 @@ def check_sunk(model: onnx.ModelProto, hoisted: onnx.ModelProto, analysis: Analy
 def _runs(model: onnx.ModelProto, probe: Probe) -> bool:
     """Whether a network runs: what follows on a branch that is not taken may not fit what it gives."""
     try:
-        run(open_session(model, quiet=True), probe)
+        run(open_session(model), probe)
     except (DataError, ModelError):
         return False
     return True
@@ -322,8 +328,9 @@ def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None
 def _complaint(model: onnx.ModelProto) -> str | None:
     """Return what ONNX's checker has to say against a model, in a line; None where it is valid."""
     try:
-        # The checker reads no weights from where they were placed.
-        onnx.checker.check_model(with_placed_as_inputs(model) if has_placed(model) else model)
+        # The checker reads no weights from where they were placed, and prints what it thinks of old operators.
+        with hushed():
+            onnx.checker.check_model(with_placed_as_inputs(model) if has_placed(model) else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         # The checker cannot take a model of more than 2 GB in memory; ONNX Runtime still checks it when it is run.
         if "2GiB" not in str(error):

@@ -127,12 +127,7 @@ def _affordable(
     try:
         return budget.drop_branches(curves, cost, target.value, removable, allocate=allocator, worth=worth).counts
     except TargetError as error:
-        nearest = math.ceil(error.nearest * 1e4) / 1e4
-        raise TargetError(
-            f"expected to reach {target}, but the smallest widths leave {nearest:.4f} of the {target.kind}; "
-            f"ask for {target.kind}={nearest:.4f} or more",
-            nearest,
-        ) from None
+        raise target.out_of_reach("the smallest widths", error.nearest) from None
 
 
 def _allocator(

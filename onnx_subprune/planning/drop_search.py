@@ -23,7 +23,7 @@ from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import choose
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import begin
-from onnx_subprune.recovery import Recovered, recover
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover
 
 __all__ = ["Drop", "Fall", "Smallest", "fall_of", "smallest_network"]
 
@@ -77,6 +77,7 @@ class Smallest:
         plan: says which units stay in it.
         network: as it was recovered and measured.
         warnings: for the user.
+        output_errors: of the network, with and without its recovery.
         drop: the search that led to it.
 
     """
@@ -84,6 +85,7 @@ class Smallest:
     plan: Plan
     network: Recovered
     warnings: Sequence[str]
+    output_errors: OutputErrors | None
     drop: Drop
 
 
@@ -100,6 +102,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
 
     """
     dense, runtime = study.analysis.model, study.options.runtime
+    batch_size = _measured_batch_size(study)
     if callable(evaluation):
         dense_value = float(evaluation(dense))
         return Fall("given", lambda model: dense_value - float(evaluation(model)))
@@ -107,7 +110,7 @@ def fall_of(study: Study, evaluation: Any) -> Fall:
         data = evaluation if isinstance(evaluation, Dataset) else open_data(evaluation, study.analysis.inputs)
 
         def accuracy(model: onnx.ModelProto) -> float:
-            return evaluate.top1(model, data, providers=runtime.providers, threads=runtime.threads).accuracy
+            return evaluate.top1(model, data, **vars(replace(runtime, batch_size=batch_size))).accuracy
 
         dense_accuracy = accuracy(dense)
         return Fall("top-1", lambda model: dense_accuracy - accuracy(model))
@@ -147,7 +150,7 @@ class _Search:
         self._study, self._fall, self._cost = study, fall, cost
         self._tried = 0
         self._fraction = math.inf
-        self.best: tuple[Plan, Recovered, Sequence[str]] | None = None
+        self.best: tuple[Plan, Recovered, Sequence[str], OutputErrors | None] | None = None
 
     def fall_at(self, fraction: float) -> float:
         """Return the fall of the network that costs this share; infinite where there is none."""
@@ -162,29 +165,38 @@ class _Search:
             plan, warnings, _ = choose(budgeted)
         except TargetError:
             return math.inf
-        network = recover(budgeted, plan)
+        network, errors = better_than_none(budgeted, plan, recover(budgeted, plan))
         begin(study.progress, "measuring the fall")
         fall = self._fall.measure(network.model)
         _logger.info("%s: the metric falls by %.4f", options.target, fall)
         if fall <= study.options.target.value and fraction < self._fraction:
-            self._fraction, self.best = fraction, (plan, network, warnings)
+            self._fraction, self.best = fraction, (plan, network, warnings, errors)
         return fall
+
+
+def _measured_batch_size(study: Study) -> int:
+    # What is measured must not depend on the option, but a network may take one sample at a time only.
+    return 1 if study.options.batch_size == 1 else DEFAULT_BATCH_SIZE
 
 
 def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
     """Return what measures the share of calibration samples whose largest class is not that of the dense network."""
     if study.dataset is None:
         raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
-    runtime = replace(study.options.runtime, batch_size=DEFAULT_BATCH_SIZE)
-    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime)
+    runtime = replace(study.options.runtime, batch_size=_measured_batch_size(study))
+    agreement = ClassAgreement(study.analysis.model, study.dataset, runtime, study.analysis.outputs_at)
 
     def changes(model: onnx.ModelProto) -> float:
         share = agreement(model)
         if share is None:
             raise OptionError(
-                "expected an output [samples, classes] to compare the largest class of, found none; give labelled "
-                "--data"
+                f"expected {_classes_of(study.analysis.outputs_at)} to compare, as scores [samples, classes], of a "
+                "sequence or of a map, or as class numbers, found none; give labelled --data"
             )
         return 1.0 - share
 
     return changes
+
+
+def _classes_of(named: Sequence[str]) -> str:
+    return f"classes at every one of {', '.join(map(repr, named))}" if named else "an output of classes"

@@ -21,11 +21,12 @@ import onnx
 
 from onnx_subprune import budget
 from onnx_subprune.errors import OptionError, TargetError
-from onnx_subprune.evaluate import random_feeds
+from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.latency import Effort, LatencyModel, Record, Times, machine, times
 from onnx_subprune.model import model_bytes
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.finishing import finish
+from onnx_subprune.network.inputs import feeds_of
 from onnx_subprune.network.rewrite import pruned_bare
 from onnx_subprune.options import AUTO, Options, Target
 from onnx_subprune.plan import Plan
@@ -200,7 +201,7 @@ class LatencyMeter:
         self._progress = progress
         self._curves = curves
         self.shapes = timed_shapes(analysis, options.latency_batch)
-        self._feeds = random_feeds(analysis.inputs, self.shapes, options.seed)
+        self._feeds = feeds_of(analysis, self.shapes, options.seed)
         self._record = Record("latency", self._key(), anew=options.remeasure)
 
     @property
@@ -328,7 +329,9 @@ class LatencyMeter:
     def _times(self, models: Sequence[onnx.ModelProto], effort: Effort) -> Times:
         options = self._options
         dense = self._analysis.model
-        return times([dense, *models], self._feeds, providers=options.providers, threads=options.threads, effort=effort)
+        networks = [dense, *models]
+        with made_up(made=not self._analysis.sample):
+            return times(networks, self._feeds, providers=options.providers, threads=options.threads, effort=effort)
 
     def _pruned_network(self, widths: Mapping[str, int]) -> onnx.ModelProto:
         """The network with the first units of every group, and with the nodes that recovery would leave it with."""

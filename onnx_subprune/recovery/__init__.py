@@ -2,9 +2,12 @@
 
 from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers, rescalings
 from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume
+from onnx_subprune.recovery.unrecovered import OutputErrors, better_than_none
 
 __all__ = [
+    "OutputErrors",
     "Recovered",
+    "better_than_none",
     "by_channel",
     "normalisation_readers",
     "recover",

@@ -32,12 +32,12 @@ from onnx_subprune.recovery.normalisation_rescaling import rescalings
 from onnx_subprune.structure import RECURRENT, Atom, Dim, Normalisation, Structure, keep_mask
 from onnx_subprune.subspace import Pending, Rescaling
 
-__all__ = ["Recovered", "by_channel", "recover", "resume", "settings"]
+__all__ = ["NOISE", "ROUNDING", "Recovered", "by_channel", "recover", "resume", "settings"]
 
 _logger = logging.getLogger(__name__)
 
 # Two networks whose errors at the outputs differ by less are as good as each other.
-_NOISE, _ROUNDING = 0.01, 1e-9
+NOISE, ROUNDING = 0.01, 1e-9
 _UNSTORED = "the smaller network does not store its weight"
 _UNCHECKED = (
     f"exact recovery could not be checked: of fewer than {calibration.HELD} samples none is held out; use more samples"
@@ -163,7 +163,7 @@ def _first_sweep(cut: Recovered, sweep: _Sweep, distance: OutputDistance) -> Rec
         return replace(first, warnings=(*first.warnings, _UNCHECKED))
     by_channel, error = distance(cut.model), distance(first.model)
     _logger.info("error at the outputs: by channel %.3g, exact %.3g", by_channel, error)
-    if error > (1.0 + _NOISE) * by_channel + _ROUNDING:
+    if error > (1.0 + NOISE) * by_channel + ROUNDING:
         return replace(cut, warnings=(*cut.warnings, _KEPT.format(_percent(by_channel), _percent(error))))
     return first
 

@@ -5,7 +5,14 @@ from onnx_subprune.report.environment import Environment, environment_table, exa
 from onnx_subprune.report.live_progress import progress_bar
 from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, perplexity_table
 from onnx_subprune.report.notebook_figures import plot
-from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
+from onnx_subprune.report.pruning_tables import (
+    cost_table,
+    drop_line,
+    odd_widths_line,
+    output_error_line,
+    rank_table,
+    width_table,
+)
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
 from onnx_subprune.report.structure_tables import comparison_lines, frozen_table, group_table, notice_lines, totals
 from onnx_subprune.report.write import check_name, is_page, write_json, write_report
@@ -29,6 +36,7 @@ __all__ = [
     "notice_lines",
     "odd_widths_line",
     "operator_table",
+    "output_error_line",
     "perplexity_table",
     "plot",
     "progress_bar",

@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.formatting import change, count, milliseconds, percent
+from onnx_subprune.formatting import change, count, milliseconds, percent, printable
 from onnx_subprune.report.document import to_json
 from onnx_subprune.report.page_views import analysis_view, pruning_view
 
@@ -54,6 +54,7 @@ def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("onnx_subprune.report", "templates"),
         autoescape=True,
+        finalize=_readable,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -64,11 +65,17 @@ def _templates() -> Environment:
     return environment
 
 
+def _readable(value: Any) -> Any:
+    """Return what the page shows of a value: of a text what can be read, which is not yet HTML."""
+    return printable(value) if type(value) is str else value
+
+
 def _breakable(name: str) -> Any:
     """Return a name that may be broken where its parts meet, so that a narrow column does not break it anywhere."""
     from markupsafe import Markup, escape  # noqa: PLC0415  (comes with jinja2)
 
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[/._])(?=.)|(?<=[a-z])(?=[A-Z])", name))
+    parts = re.split(r"(?<=[/._])(?=.)|(?<=[a-z])(?=[A-Z])", printable(name))
+    return Markup("<wbr>").join(map(escape, parts))
 
 
 def _plural(number: int, noun: str) -> str:

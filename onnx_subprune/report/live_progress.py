@@ -23,6 +23,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from onnx_subprune.formatting import printable
+
 __all__ = ["Bars", "progress_bar"]
 
 Tell: TypeAlias = Callable[[str, int, int | None], None]
@@ -44,7 +46,8 @@ def progress_bar(console: Console | None = None) -> Iterator[Tell]:
             result = prune("model.onnx", "calib.npz", progress=progress)
 
     """
-    columns = (TextColumn("{task.description}"), BarColumn(_BAR), _Steps(), TimeElapsedColumn(), _TimeLeft())
+    phase = TextColumn("{task.description}", markup=False)
+    columns = (phase, BarColumn(_BAR), _Steps(), TimeElapsedColumn(), _TimeLeft())
     with Progress(*columns, console=console or Console(stderr=True), transient=True, refresh_per_second=4) as display:
         yield Bars(display)
 
@@ -64,7 +67,7 @@ class Bars:
         for phase in over:
             self._display.remove_task(self._running.pop(phase))
         if not known:
-            self._running[name] = self._display.add_task(name, total=total)
+            self._running[name] = self._display.add_task(printable(name), total=total)
         self._display.update(self._running[name], completed=done, total=total)
 
     def _ends(self, name: str) -> bool:

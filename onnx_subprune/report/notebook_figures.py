@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from onnx_subprune.errors import OptionError
+from onnx_subprune.formatting import printable
 from onnx_subprune.report.loss_panels import HEADROOM, losses_along
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _widths(document: Mapping[str, Any]) -> Figure:
     places = range(len(groups))
     axes.barh(places, [group["units"] for group in groups], color=_DENSE, label="before")
     axes.barh(places, [group["kept"] for group in groups], color=_PRUNED, height=0.5, label="after")
-    axes.set_yticks(list(places), [group["name"] for group in groups], fontsize=7)
+    axes.set_yticks(list(places), [printable(group["name"]) for group in groups], fontsize=7, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlabel("units")
     macs_share = document["pruned"]["macs"] / max(document["dense"]["macs"], 1)
@@ -107,7 +108,7 @@ class _Curve:
         axes.axvline(self._kept, color=_PRUNED, linestyle="--", linewidth=1)
         axes.plot([self._kept], [self.taken], "o", color=_PRUNED, markersize=4)
         axes.set_ylim(0, top)
-        axes.set_title(self._name, fontsize=7)
+        axes.set_title(printable(self._name), fontsize=7, parse_math=False)
         axes.tick_params(labelsize=6)
 
 

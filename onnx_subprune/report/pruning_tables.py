@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from onnx_subprune.formatting import change, count, milliseconds
+from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.table import Row, table
 
-__all__ = ["cost_table", "drop_line", "odd_widths_line", "rank_table", "width_table"]
+__all__ = ["cost_table", "drop_line", "odd_widths_line", "output_error_line", "rank_table", "width_table"]
 
 # Vectors of the CPUs in use hold 8 or 16 numbers, tensor cores of GPUs take 8 or more at once.
 _BLOCK = 8
@@ -117,6 +117,23 @@ def odd_widths_line(document: Mapping[str, Any]) -> str | None:
     return (
         f"latency was not measured (--latency does): {odd} of {len(cut)} widths are no multiples of {_BLOCK} any "
         "more, which can be slower than the dense model; --round-to auto keeps to widths that are fast here"
+    )
+
+
+def output_error_line(document: Mapping[str, Any]) -> str | None:
+    """Return a sentence on how far the outputs are off, with and without recovery; None where this was not measured.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
+    errors = document.get("output_errors")
+    if errors is None:
+        return None
+    held_out = " held out" if errors["held_out"] else ""
+    return (
+        f"on {errors['samples']:,} samples{held_out} the outputs are off by {percent(errors['pruned'])}, "
+        f"without recovery by {percent(errors['unrecovered'])}"
     )
 
 

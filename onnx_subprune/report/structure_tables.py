@@ -33,7 +33,7 @@ def group_table(document: Mapping[str, Any]) -> Table:
         for group in document["groups"]
     ]
     columns = ("group", "units", "producers", "consumers", "MACs", "share")
-    return table(columns, rows, "lrrlrr")
+    return _with_modules(columns, rows, "lrrlrr", document["groups"])
 
 
 def frozen_table(document: Mapping[str, Any]) -> Table:
@@ -44,11 +44,22 @@ def frozen_table(document: Mapping[str, Any]) -> Table:
 
     """
     rows = [(group["name"], str(group["units"]), _first_reason(group["reasons"])) for group in document["frozen"]]
-    return table(("frozen group", "units", "why"), rows, "lrl")
+    return _with_modules(("frozen group", "units", "why"), rows, "lrl", document["frozen"])
+
+
+def _with_modules(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], aligned: str, groups: Sequence[Mapping[str, Any]]
+) -> Table:
+    """Return a table of groups, with a column for the modules they come from where the model says which."""
+    modules = [group.get("module", "-") for group in groups]
+    if not any("module" in group for group in groups):
+        return table(columns, rows, aligned)
+    wider = [(name, module, *rest) for (name, *rest), module in zip(rows, modules, strict=True)]
+    return table((columns[0], "module", *columns[1:]), wider, f"{aligned[0]}l{aligned[1:]}")
 
 
 def notice_lines(document: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for every rule that failed, with the first node, and for every pass that was left out.
+    """Return a sentence for every form of the file, rule and pass that keeps layers from being pruned.
 
     Args:
         document: of an analysis or a pruning.
@@ -58,7 +69,7 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
     for entry in document.get("rule_errors", ()):
         nodes.setdefault((entry["operator"], entry["error"]), []).append(entry["node"])
     refusals = [f"left out while the model was normalised: {refusal}" for refusal in document.get("refusals", ())]
-    return refusals + [
+    return [*document.get("forms", ()), *refusals] + [
         f"internal error of the rule for {operator} at node '{first}'{f' and {len(others)} more' if others else ''}: "
         f"{error}; please report this"
         for (operator, error), (first, *others) in nodes.items()
@@ -68,10 +79,14 @@ def notice_lines(document: Mapping[str, Any]) -> list[str]:
 def comparison_lines(document: Mapping[str, Any]) -> list[str]:
     """Return a sentence for every tensor that networks are compared at in the place of an output."""
     return [
-        f"compared at '{point['tensor']}' for {', '.join(map(repr, point['outputs']))}: {point['reason']}"
+        f"compared at '{point['tensor']}'{_stood_for(point['outputs'])}: {point['reason']}"
         for point in document.get("compared_at", ())
         if point["reason"] is not None
     ]
+
+
+def _stood_for(outputs: Sequence[str]) -> str:
+    return f" for {', '.join(map(repr, outputs))}" if outputs else ""
 
 
 def totals(document: Mapping[str, Any]) -> str:

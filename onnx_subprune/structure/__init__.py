@@ -22,7 +22,7 @@ from onnx_subprune.structure.factorisable import Layer, layers_of
 from onnx_subprune.structure.features import Features, features_of, normalised_features, sides_of
 from onnx_subprune.structure.groups import Group, Structure
 from onnx_subprune.structure.infer import infer
-from onnx_subprune.structure.normalisations import Normalisation, Spread, Statistic
+from onnx_subprune.structure.normalisations import NORMALISED_OPTION, Normalisation, Spread, Statistic
 from onnx_subprune.structure.records import (
     DEFAULT_DOMAINS,
     PASSED_THROUGH,
@@ -46,6 +46,7 @@ from onnx_subprune.structure.weight_blocks import as_blocks, from_blocks
 __all__ = [
     "BRANCHES",
     "DEFAULT_DOMAINS",
+    "NORMALISED_OPTION",
     "ONE",
     "PASSED_THROUGH",
     "QUANTISED",

@@ -6,7 +6,8 @@ outputs. Such a tensor is *short*: it means what the graph says only where it is
 Concat leaves its empty pieces out. What nobody reads any more is gone.
 
 That is sound where no node that is left reads an empty tensor in another way (zero query channels would make uniform
-attention of all scores), and where every short tensor is broadcast before its shape counts.
+attention of all scores), or counts what is gone (an attention whose keys are remembered, without heads), and where
+every short tensor is broadcast before its shape counts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TypeAlias
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.errors import InternalError
-from onnx_subprune.structure.axes import Atom, Dim, Keeps
+from onnx_subprune.structure.axes import Atom, Dim, Keeps, Size
 from onnx_subprune.structure.branch_constants import Flags, is_one, shorten
 from onnx_subprune.structure.context import NotUnderstood
 from onnx_subprune.structure.normalisations import Normalisation
@@ -134,7 +135,8 @@ class Branches:
             return False
         unneeded = self._reachability.unneeded(change.cut, change.dropped)
         short: _Short = {}
-        pending = [*change.cut, *(place for name in change.empty for place in self._reachability.readers.get(name, ()))]
+        pending = [*change.cut, *change.uncounted]
+        pending += [place for name in change.empty for place in self._reachability.readers.get(name, ())]
         heapq.heapify(pending)
         done = -1
         try:
@@ -159,7 +161,9 @@ class Branches:
         consumers = (self._records.consumers[index] for index in candidates)
         cut = {self._places[id(c.node)]: c for c in consumers if self._is_cut(c, gone, empty)}
         readers = {place for name in empty for place in self._reachability.readers.get(name, ())}
-        return _Change(empty, cut, {place: empty for place in readers if self._graph.nodes[place].op == "Concat"})
+        dropped = {place: empty for place in readers if self._graph.nodes[place].op == "Concat"}
+        counts = {count for atom in gone for count in self._counts.get(atom, ())}
+        return _Change(empty, cut, dropped, {place: name for place, name, dim in counts if _is_empty(dim, gone)})
 
     def _is_cut(self, consumer: Consumer, gone: frozenset[Atom], empty: frozenset[str]) -> bool:
         node = consumer.node
@@ -195,6 +199,8 @@ class Branches:
             channels = _output_axis(consumer, len(axes))
             short[output] = tuple(i != channels and not is_one(dim) for i, dim in enumerate(axes))
             return [output]
+        if place in change.uncounted:
+            raise NotUnderstood(f"{label(node)} would be left with {change.uncounted[place]} of 0")
         names = self._reads[place]
         if place in change.dropped:
             names = [name for name in names if name not in change.empty]
@@ -225,6 +231,16 @@ class Branches:
         return _indices([normalisation.dim for normalisation in self._records.normalisations])
 
     @cached_property
+    def _counts(self) -> dict[Atom, list[tuple[int, str, Dim]]]:
+        """The attributes of nodes that count units, by the Atoms of what they count."""
+        counts: dict[Atom, list[tuple[int, str, Dim]]] = {}
+        for use in self._records.size_uses:
+            if isinstance(use.where, str) and use.position is None and isinstance(use.expected, Size):
+                for atom in dict.fromkeys(use.expected.dim.atoms()):
+                    counts.setdefault(atom, []).append((self._places[id(use.node)], use.where, use.expected.dim))
+        return counts
+
+    @cached_property
     def _places(self) -> dict[int, int]:
         return {id(node): place for place, node in enumerate(self._graph.nodes)}
 
@@ -247,11 +263,15 @@ class Branches:
 
 @dataclass(frozen=True, eq=False)
 class _Change:
-    """What removing units does at first: tensors are `empty`; by place, nodes are `cut`, and reads are `dropped`."""
+    """What removing units does at first.
+
+    Tensors are `empty`. By place, nodes are `cut`, reads are `dropped`, and an attribute has nothing to count any more.
+    """
 
     empty: frozenset[str]
     cut: Mapping[int, Consumer]
     dropped: Mapping[int, frozenset[str]]
+    uncounted: Mapping[int, str]
 
 
 @dataclass(frozen=True, eq=False)

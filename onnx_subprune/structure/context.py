@@ -14,7 +14,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Dim, Doubt, Extent, Size, Symbols, dense, dims_of, freeze, fresh, unify
-from onnx_subprune.structure.normalisations import Statistic
+from onnx_subprune.structure.normalisations import NORMALISED_OPTION, Statistic
 from onnx_subprune.structure.records import PASSED_THROUGH, Axes, Record, Records, Role, SizeUse, Use, Weight, label
 
 __all__ = ["Context", "NotUnderstood"]
@@ -31,6 +31,7 @@ class Context:
     Attributes:
         records: all that has been learnt about the graph.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        sizes: of inputs of the graph, and of tensors that were observed in a run, by name.
         symbols: the axes that names of sizes stand for.
         doubts: axes that are in step under a condition, which the rest of the graph may settle.
         reductions: what runs over an axis, until it is known what for.
@@ -39,6 +40,7 @@ class Context:
 
     records: Records
     prune_normalised: bool = False
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     symbols: Symbols = field(default_factory=Symbols)
     doubts: list[Doubt] = field(default_factory=list)
     reductions: list[Statistic] = field(default_factory=list)
@@ -200,13 +202,15 @@ class Context:
         """Freeze an axis: `does` says what the node does to it ('normalises over this axis')."""
         freeze(dim, f"{label(node)} {does}")
 
-    def normalise(self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None) -> None:
+    def normalise(
+        self, node: gs.Node, axes: Mapping[int, Dim], what: str | None = None, does: str = "normalises"
+    ) -> None:
         """Note that a node takes statistics over `axes` of its first input: they shrink only where the user asks."""
         if self.prune_normalised:
             self.note(Statistic(node, tuple(axes.items())))
             return
         for dim in axes.values():
-            freeze(dim, f"{what or label(node)} normalises over this axis; --prune-normalised lets it shrink")
+            freeze(dim, f"{what or label(node)} {does} over this axis; {NORMALISED_OPTION} lets it shrink")
 
     def computed_axis(self, node: gs.Node, size: int, *, dynamic: bool = False) -> Dim:
         """Return a new axis whose entries the node computes by itself: none of them can be left out."""

@@ -44,6 +44,7 @@ class Group:
         reasons: why no unit may be removed; empty for a prunable group.
         macs: multiply-accumulates of all nodes that make or read it.
         branches: what happens when groups lose all their units.
+        scopes: of the exported program that its nodes come from, for each producer and carrier that has any.
 
     """
 
@@ -56,6 +57,7 @@ class Group:
     reasons: tuple[str, ...]
     macs: int
     branches: Branches = field(repr=False)
+    scopes: tuple[tuple[str, ...], ...] = ()
 
     @property
     def size(self) -> int:
@@ -73,13 +75,19 @@ class Group:
         return self.prunable and self.branches.is_removable(self.atom)
 
     @property
+    def module(self) -> str | None:
+        """The innermost module of the exported program that it comes from; None where the model does not say."""
+        modules = self.scopes[0][:-1] if self.scopes else ()
+        return modules[-1] if modules else None
+
+    @property
     def entries(self) -> int:
         """Entries that one unit stands for where it is made or read: 1 for a channel, head_dim for a head."""
         axes = [(self.producers[0].dim, 1), *((c.features, c.blocks.size) for c in self.consumers)]
         return min(int((unit_index(dim, self.atom) == 0).sum()) // blocks for dim, blocks in axes)
 
     def matches(self, pattern: str) -> bool:
-        """Whether a glob matches the group, or a node or weight that produces or carries it.
+        """Whether a glob matches the group, or a node, weight or scope that produces or carries it.
 
         Args:
             pattern: as in `fnmatch`, with `*`, `?` and `[...]`; upper and lower case differ.
@@ -109,6 +117,8 @@ class Group:
         for use in (*self.producers, *self.carriers):
             yield use.node.name
             yield use.constant.name
+        for scopes in self.scopes:
+            yield from scopes
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +130,7 @@ class Structure:
         records: all that was learnt about the graph.
         groups: in graph order.
         branches: what happens when groups lose all their units.
+        scopes: of the exported program that nodes come from, by the node's name, the outermost first.
         fixed_parameters: parameters that no node of the graph reads, such as those within bodies; they stay.
         origins: where tensors were made before branches were hoisted into the graph, by name; none where none were.
 
@@ -129,6 +140,7 @@ class Structure:
     records: Records
     groups: tuple[Group, ...]
     branches: Branches
+    scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed_parameters: int = 0
     origins: Mapping[str, Place] = field(default_factory=dict)
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
@@ -143,7 +155,7 @@ class Structure:
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
         groups = tuple(group.on(copies, branches) for group in self.groups)
-        return Structure(copies.graph, records, groups, branches, self.fixed_parameters, self.origins)
+        return Structure(copies.graph, records, groups, branches, self.scopes, self.fixed_parameters, self.origins)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -294,7 +306,7 @@ class Structure:
         return list(parameters.values())
 
 
-def collect(graph: gs.Graph, records: Records) -> Structure:
+def collect(graph: gs.Graph, records: Records, scopes: Mapping[str, tuple[str, ...]]) -> Structure:
     """Gather the groups of a graph whose rules have run."""
     roles: dict[Atom, dict[str, list[Use]]] = {}
     for use in records.uses:
@@ -309,7 +321,12 @@ def collect(graph: gs.Graph, records: Records) -> Structure:
         for atom, uses in roles.items()
         if uses["producer"] and not atom.dynamic
     ]
-    return Structure(graph, records, tuple(groups), branches)
+    return Structure(graph, records, tuple(_with_scopes(group, scopes) for group in groups), branches, scopes)
+
+
+def _with_scopes(group: Group, scopes: Mapping[str, tuple[str, ...]]) -> Group:
+    names = dict.fromkeys(use.node.name for use in (*group.producers, *group.carriers))
+    return replace(group, scopes=tuple(scopes[name] for name in names if name in scopes))
 
 
 def _group(

@@ -27,12 +27,14 @@ from onnx_subprune.structure.axes import (
     purely_dynamic,
 )
 from onnx_subprune.structure.branch_places import is_hoisted
+from onnx_subprune.structure.compared_outputs import freeze_unseen
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
 from onnx_subprune.structure.normalisation_patterns import settle_reductions
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, Records, captured, label
 from onnx_subprune.structure.rules import SHAPE_RULES, rule_of
 from onnx_subprune.structure.rules.elementwise import ELEMENTWISE
+from onnx_subprune.structure.rules.refusals import reason_for
 
 __all__ = ["infer"]
 
@@ -42,6 +44,7 @@ _logger = logging.getLogger(__name__)
 _SIZE_INPUTS = {
     "Reshape": (1,), "Expand": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Pad": (1, 3), "Tile": (1,),
     "ConstantOfShape": (0,), "Resize": (3,), "Squeeze": (1,), "Unsqueeze": (1,), "Shape": (0,),
+    "CenterCropPad": (1,), "MaxUnpool": (2,),
 }  # fmt: skip
 
 
@@ -51,30 +54,37 @@ def infer(
     overridable: Collection[str] = (),
     *,
     prune_normalised: bool = False,
+    compared_at: Collection[str] = (),
+    scopes: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Structure:
     """Return groups, consumers and all that has to change together in `graph`.
 
     Args:
         graph: topologically sorted; constants folded. It is not changed.
-        input_shapes: the sizes to count multiply-accumulates with, for every graph input.
+        input_shapes: the sizes to count multiply-accumulates with, for every graph input, and for what operators give
+            that neither ONNX nor a rule knows, as far as it was observed.
         overridable: names of initializers that are graph inputs too: the caller may replace them, so they stay whole.
         prune_normalised: whether axes that a normalisation takes statistics over may shrink.
+        compared_at: names of the outputs that networks are compared at, where that is not at all of them.
+        scopes: of the exported program that nodes come from, by the node's name, the outermost first.
 
     """
-    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised)
+    ctx = Context(Records(graph.opset, frozenset(overridable)), prune_normalised, sizes=input_shapes)
     for tensor in graph.inputs:
         _enter_axes(tensor, input_shapes[tensor.name], ctx)
     for node in graph.nodes:
         _visit(node, ctx)
         _name_sizes(node, ctx)
     for tensor in graph.outputs:
-        _freeze_tensor(tensor, f"graph output '{tensor.name}'", ctx)
+        kind = "networks are compared at" if tensor.name in compared_at else "graph output"
+        _freeze_tensor(tensor, f"{kind} '{tensor.name}'", ctx)
     settle_reductions(graph, ctx)
     for doubt in ctx.doubts:
         if doubt.unit.resolve() != ONE:
             freeze(doubt.dim, doubt.reason)
     _settle_sizes(ctx)
-    return collect(graph, ctx.records)
+    freeze_unseen(graph, ctx.records, compared_at)
+    return collect(graph, ctx.records, scopes or {})
 
 
 def _enter_axes(tensor: gs.Tensor, shape: tuple[int, ...], ctx: Context) -> None:
@@ -104,7 +114,7 @@ def _visit(node: gs.Node, ctx: Context) -> None:
         if not _shape_arithmetic(node, ctx):
             rule = rule_of(node)
             if rule is None:
-                raise NotUnderstood(f"no rule for operator {label(node)}")
+                raise NotUnderstood(reason_for(node))
             _guard_sizes(node, ctx)
             rule(node, ctx)
             _check_sizes(node, ctx)
@@ -203,7 +213,11 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
         if tensor.shape is None:
             ctx.axes.pop(tensor.name, None)
             continue
-        axes = tuple(fresh(n if isinstance(n, int) and n > 0 else 1, not isinstance(n, int)) for n in tensor.shape)
+        sizes = ctx.sizes.get(tensor.name, (1,) * len(tensor.shape))
+        axes = tuple(
+            fresh(n if isinstance(n, int) and n > 0 else max(1, size), not isinstance(n, int))
+            for n, size in zip(tensor.shape, sizes, strict=True)
+        )
         for dim in axes:
             freeze(dim, reason)
         ctx.axes[tensor.name] = axes

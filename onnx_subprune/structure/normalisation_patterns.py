@@ -10,7 +10,8 @@ mean or sum of squares) divides it. Exporters write
                                                     as mean(x^2) - mean(x)^2 (Keras, Flax)
     L2          x / max(sqrt(sum(x^2)), eps)        ReduceL2, or Mul, ReduceSum, Sqrt, then Clip or Max, Expand, Div
 
-A reduction that is none of these freezes its axis.
+A reduction that is none of these freezes its axis, but for one: the mean and the largest over channels that spatial
+attention (CBAM) lays side by side for a Conv. They are statistics of the units that are there as well.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _FOLLOWED = frozenset(
      "Reshape", "Sqrt", "Squeeze", "Sub", "Sum", "Unsqueeze")
 )  # fmt: skip
 _HANDED_ON = ("Cast", "Identity")
+_SUMMARIES = ("ReduceMax", "ReduceMean", "ReduceMin")
 
 
 @dataclass(eq=False)
@@ -89,8 +91,24 @@ def settle_reductions(graph: gs.Graph, ctx: Context) -> None:
         if kind is not None:
             ctx.normalise(reduction.node, dict(reduction.axes), f"{kind} written out at {label(reduction.node)}")
             continue
+        if _is_read_by_a_conv(reduction.node, graph):
+            ctx.normalise(reduction.node, dict(reduction.axes), does="reduces")
+            continue
         for _, dim in reduction.axes:
             ctx.freeze(dim, reduction.node, "reduces over this axis")
+
+
+def _is_read_by_a_conv(node: gs.Node, graph: gs.Graph) -> bool:
+    """Whether a mean, or the largest or smallest, is read by Convs alone, at once or beside others in a Concat."""
+    if node.op not in _SUMMARIES:
+        return False
+    read = [node.outputs[0]]
+    for reader in node.outputs[0].outputs:
+        if reader.op == "Concat":
+            read.append(reader.outputs[0])
+    readers = [reader for tensor in read for reader in tensor.outputs if reader.op != "Concat"]
+    given_out = any(tensor is output for tensor in read for output in graph.outputs)
+    return bool(readers) and all(reader.op == "Conv" for reader in readers) and not given_out
 
 
 def _unfrozen(dim: Dim) -> bool:

@@ -12,7 +12,10 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Dim
 
-__all__ = ["Normalisation", "Spread", "Statistic"]
+__all__ = ["NORMALISED_OPTION", "Normalisation", "Spread", "Statistic"]
+
+NORMALISED_OPTION = "--prune-normalised"
+"""What lets such an axis shrink; the reason of one that is frozen names it."""
 
 
 @dataclass(frozen=True, eq=False)

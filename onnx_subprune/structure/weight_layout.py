@@ -31,13 +31,21 @@ TensorT = TypeVar("TensorT")
 PASSED_THROUGH = ("Identity", "Transpose", "Cast")
 """Operators through which a stored weight stays one."""
 
-_UNFUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul"}
+_UNFUSED = {
+    "DeformConv": "Conv",
+    "FusedConv": "Conv",
+    "FusedGemm": "Gemm",
+    "FusedMatMul": "MatMul",
+    "NhwcConv": "Conv",
+    "NhwcFusedConv": "Conv",
+    "TransposeMatMul": "MatMul",
+}
 # The axis of their weights that is contracted, whatever the attributes.
 _CONTRACTED = {"Conv": 1, "ConvTranspose": 0, "LSTM": 2, "GRU": 2, "RNN": 2}
 
 
 def unfused(operator: str) -> str:
-    """Return the operator that one of ONNX Runtime is a fused form of; any other operator itself.
+    """Return the operator that another one does more than, with a weight laid out alike; any other operator itself.
 
     >>> unfused("FusedConv"), unfused("LSTM")
     ('Conv', 'LSTM')

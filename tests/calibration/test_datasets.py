@@ -1,17 +1,14 @@
-"""Batches from arrays and streams: sizes, ends, labels, and what watches them."""
+"""Batches from arrays: sizes, ends, places, and what watches them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from itertools import chain
-from typing import Any
 
 import numpy as np
 import pytest
 
 from onnx_subprune.calibration import watched
-from onnx_subprune.calibration.datasets import ArrayDataset, Column, StreamDataset, regroup
+from onnx_subprune.calibration.datasets import ArrayDataset, Column
 from onnx_subprune.calibration.layout import Layout, layout_of
 from onnx_subprune.errors import DataError
 from onnx_subprune.model import InputSpec
@@ -19,7 +16,6 @@ from onnx_subprune.model import InputSpec
 F32 = np.dtype(np.float32)
 FREE = layout_of([InputSpec("x", ("N", 1), F32)])
 FIXED = layout_of([InputSpec("x", (3, 1), F32)])
-WHOLE = Layout(FREE.specs, whole=True)
 
 
 def column(count: int) -> np.ndarray:
@@ -31,17 +27,7 @@ def arrays(count: int, layout: Layout = FREE, rows: np.ndarray | None = None) ->
     return ArrayDataset({"x": Column(column(count), rows)}, layout, "d", numbers, None)
 
 
-def stream(*sizes: int, layout: Layout = FREE, limit: int | None = None, labels: Any = None) -> StreamDataset:
-    def items() -> Iterator[dict[str, np.ndarray]]:
-        start = 0
-        for size in sizes:
-            yield {"x": column(start + size)[start:]}
-            start += size
-
-    return StreamDataset(items, layout, "d", limit, labels)
-
-
-def values(data: ArrayDataset | StreamDataset, batch_size: int) -> list[list[float]]:
+def values(data: ArrayDataset, batch_size: int) -> list[list[float]]:
     return [batch["x"].ravel().tolist() for batch in data.batches(batch_size)]
 
 
@@ -50,6 +36,14 @@ def test_chosen_rows_are_read_in_their_order() -> None:
     assert values(data, 2) == [[4, 0], [5]]
     assert (data.samples, data.divisible) == (3, True)
     assert Column(column(6)).take(1, 3).ravel().tolist() == [1, 2]
+
+
+def test_samples_have_a_place_among_those_read_and_a_number_in_the_source() -> None:
+    data = arrays(6, rows=np.array([4, 0, 5]))
+    for each in (data, watched(data, lambda *_: None, "reading")):
+        places = [batch.places for batch in each.placed(2)]
+        assert [part.tolist() for part in places] == [[0, 1], [2]]
+        assert each.numbers_of(places[1]).tolist() == [5]
 
 
 def test_a_fixed_batch_leaves_the_rest_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -62,55 +56,11 @@ def test_a_fixed_batch_leaves_the_rest_out(caplog: pytest.LogCaptureFixture) -> 
         arrays(0)
 
 
-@pytest.mark.parametrize(("size", "sizes"), [(1, [1] * 6), (4, [4, 2]), (6, [6]), (9, [6])])
-def test_batches_are_joined_and_cut(size: int, sizes: list[int]) -> None:
-    assert [len(batch) for batch in values(stream(1, 2, 3), size)] == sizes
-    assert list(chain.from_iterable(values(stream(1, 2, 3), size))) == [0, 1, 2, 3, 4, 5]
-
-
-def test_samples_of_other_shapes_end_a_batch() -> None:
-    batches = [{"x": np.zeros((2, 3))}, {"x": np.zeros((2, 4))}, {"x": np.zeros((1, 4))}]
-    assert [batch["x"].shape for batch in regroup(batches, 4)] == [(2, 3), (3, 4)]
-
-
-def test_a_stream_ends_at_its_limit_with_the_labels_that_go_with_it() -> None:
-    data = stream(2, 2, 2, limit=3, labels=np.arange(6))
-    assert values(data, 2) == [[0, 1], [2]]
-    assert data.labels is not None
-    assert data.labels.tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("count", [3, 5])
-def test_a_stream_has_as_many_labels_as_samples(count: int) -> None:
-    with pytest.raises(DataError, match=f"a label for each of 4 samples expected, found {count}"):
-        values(stream(2, 2, labels=np.arange(count)), 2)
-
-
-def test_a_single_sample_is_a_batch_of_one() -> None:
-    data = StreamDataset(lambda: [{"x": np.ones(1)}, {"x": np.zeros(1)}], FREE, "d")
-    assert values(data, 2) == [[1, 0]]
-
-
-def test_an_exception_of_the_source_names_it() -> None:
-    def items() -> Iterator[dict[str, np.ndarray]]:
-        yield {"x": column(1)}
-        raise ZeroDivisionError("in the reader")
-
-    with pytest.raises(DataError, match="d: a dict of inputs expected, it raised ZeroDivisionError: in the reader"):
-        values(StreamDataset(items, FREE, "d"), 1)
-
-
-def test_whole_samples_are_counted_one_by_one() -> None:
-    data = StreamDataset(lambda: [{"x": column(2)}, {"x": column(5)}], WHOLE, "d")
-    batches = list(data.batches(7))
-    assert [data.samples_in(batch) for batch in batches] == [1, 1]
-    assert not data.divisible
-
-
 def test_passes_over_watched_data_are_told() -> None:
     told: list[tuple[str, int, int | None]] = []
     data = watched(arrays(5), lambda *step: told.append(step), "reading")
     assert [len(batch["x"]) for batch in data.batches(2)] == [2, 2, 1]
     assert told == [("reading", 0, 5), ("reading", 2, 5), ("reading", 4, 5), ("reading", 5, 5)]
+    assert data.divisible
     plain = arrays(5)
     assert watched(plain, None, "reading") is plain

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from onnx_subprune.calibration import Dataset, Gram, Tap, accumulate, calibrate, open_data, thin_taps
+from onnx_subprune.calibration.grouping import PlacedBatch
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.model import fingerprint, input_specs, open_session, run
 
@@ -76,9 +77,9 @@ class Counting(Dataset):
         self.data, self.sizes = data, []
         self.source, self.samples, self.labels, self._layout = data.source, data.samples, data.labels, data._layout
 
-    def batches(self, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-        for batch in self.data.batches(batch_size):
-            self.sizes.append(len(batch["x"]))
+    def placed(self, batch_size: int) -> Iterator[PlacedBatch]:
+        for batch in self.data.placed(batch_size):
+            self.sizes.append(len(batch.places))
             yield batch
 
 
@@ -99,6 +100,24 @@ def test_the_memory_limit_makes_batches_smaller_then_passes_more():
         assert data.sizes == sizes
         assert statistics.samples == 6
         check(statistics.grams, expected(model, feeds))
+
+
+def test_samples_larger_than_the_first_run_in_smaller_batches(monkeypatch: pytest.MonkeyPatch):
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, T, 4] x) => (float[N, T, 4] y) { y = Relu(x) }'
+    )
+    lengths = [2, 2, 2, 2, 4, 4, 4, 4, 16]
+    ran: list[tuple[int, ...]] = []
+
+    def noted(session: Any, feeds: Any, names: Any = None) -> Any:
+        ran.append(feeds["x"].shape[:2])
+        return run(session, feeds, names)
+
+    monkeypatch.setattr("onnx_subprune.calibration.engine.run", noted)
+    data = open_data([{"x": np.ones((length, 4), np.float32)} for length in lengths], input_specs(model))
+    statistics = calibrate(model, [Tap("y", -1)], data, max_bytes=4 * 4 * 2 * 4)
+    assert ran[1:] == [(4, 2), (2, 4), (2, 4), (1, 16)]
+    assert statistics.grams[Tap("y", -1).key].count == sum(lengths)
 
 
 def test_progress_counts_samples_over_all_passes():
@@ -188,7 +207,7 @@ def test_taps_that_cannot_be_taken_are_refused():
         calibrate(model, TAPS, data, batch_size=0)
 
 
-def test_bfloat16_is_refused_by_name():
+def test_bfloat16_is_calibrated_in_float32():
     model = onnx.parser.parse_model("""
     <ir_version: 10, opset_import: ["" : 20]>
     g (float[N,4] x) => (float[N,4] y)
@@ -196,8 +215,10 @@ def test_bfloat16_is_refused_by_name():
         h = Cast<to=16>(x)
         y = Cast<to=1>(h)
     }""")
-    with pytest.raises(ModelError, match=r"tensor 'h' expected of a type that NumPy knows, found bfloat16"):
-        calibrate(model, [Tap("h", 1)], open_data({"x": np.ones((2, 4), np.float32)}, input_specs(model)))
+    x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    statistics = calibrate(model, [Tap("h", 1)], open_data({"x": x}, input_specs(model)))
+    (gram,) = statistics.grams.values()
+    np.testing.assert_allclose(gram.matrix[0][:4, :4], x.T @ x, rtol=1e-5)
 
 
 def test_thin_taps_are_warned_of_once(caplog: pytest.LogCaptureFixture):

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap, accumulate, open_data, open_tokens
 from onnx_subprune.calibration.accumulate import Accumulator, position_weights
-from onnx_subprune.calibration.datasets import regroup
 from onnx_subprune.calibration.files import open_npy, open_npz
+from onnx_subprune.calibration.grouping import PlacedBatch, regroup
 from onnx_subprune.calibration.held_out import portions
+from onnx_subprune.calibration.layout import layout_of
 from onnx_subprune.calibration.statistics import thin_taps
 from onnx_subprune.errors import DataError
 from onnx_subprune.model import InputSpec
@@ -165,9 +166,11 @@ SIZES = st.lists(st.integers(0, 6), max_size=6)
 @given(SIZES, st.integers(1, 7))
 def test_batches_of_any_size_are_cut_and_joined_to_one(sizes: list[int], size: int) -> None:
     total = sum(sizes)
-    items = [{"x": part} for part in np.split(np.arange(total), np.cumsum(sizes)[:-1])] if sizes else []
-    cut = [feeds["x"].tolist() for feeds in regroup(iter(items), size)]
-    assert cut == [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+    parts = np.split(np.arange(total), np.cumsum(sizes)[:-1]) if sizes else []
+    batches = [PlacedBatch({"n": part}, part) for part in parts]
+    cut = [(feeds["n"].tolist(), places.tolist()) for feeds, places in regroup(batches, size, layout_of(SPECS[1:]))]
+    whole = [list(range(start, min(start + size, total))) for start in range(0, total, size)]
+    assert cut == [(numbers, numbers) for numbers in whole]
 
 
 @FEW

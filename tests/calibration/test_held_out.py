@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.calibration import HELD, Dataset, open_data, portions
+from onnx_subprune.calibration import HELD, Dataset, FittedDataset, open_data, portions
 from onnx_subprune.model import InputSpec
 
 FLOAT = np.dtype(np.float32)
@@ -55,3 +55,14 @@ def test_a_sequence_whose_batch_is_another_axis_is_one_sample() -> None:
         assert [one.held for one in portions(data, 4)] == [False] * 4 + [True, False]
     data = open_data({"x": np.zeros((6, 2, 3), np.float32)}, [spec("batch", "decoder_batch", 3)])
     assert [one.samples for one in portions(data, 8)] == [5, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_what_is_fitted_on_is_all_but_what_is_held_out(batch_size: int) -> None:
+    data = dataset(23, "N", 3)
+    fitted = FittedDataset(data)
+    batches = list(fitted.batches(batch_size))
+    numbers = [int(number) for feeds in batches for number in feeds["x"][:, 0]]
+    assert numbers == [number for number in range(23) if number % HELD != HELD - 1]
+    assert sum(map(fitted.samples_in, batches)) == len(numbers)
+    assert (fitted.source, fitted.divisible) == (data.source, data.divisible)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -158,15 +159,24 @@ def test_a_script_is_called_anew_for_each_pass(tmp_path: Path):
     ("text", "name", "message"),
     [
         ("def f():\n    pass", "g", "a function 'g' expected in '.*', found none"),
-        ("import nothing_of_this_name", "f", "it raised ModuleNotFoundError"),
-        ("def f(:", "f", "it raised SyntaxError"),
-        ("def f():\n    return 3", "f", "it raised TypeError"),
+        ("import nothing_of_this_name", "f", "it raised ModuleNotFoundError in line 1: No module named"),
+        ("\ndef f(:", "f", "it raised SyntaxError in line 2: "),
+        ("def f():\n    return 3", "f", "it raised TypeError: 'int' object is not iterable; mend the script"),
+        ("def f():\n    g()\n    yield\ndef g():\n    1 / 0", "f", "it raised ZeroDivisionError in line 5: division"),
+        ("import sys\nsys.exit('no data')", "f", "it raised SystemExit in line 2: no data; mend the script"),
+        ("def f():\n    raise SystemExit", "f", "it raised SystemExit in line 2; mend the script"),
     ],
 )
-def test_scripts_that_fail_are_named(tmp_path: Path, text: str, name: str, message: str):
+def test_scripts_that_fail_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str, message: str
+):
     (tmp_path / "load.py").write_text(text)
-    with pytest.raises(DataError, match=message):
-        list(open_data(f"{tmp_path}/load.py:{name}", VECTOR).batches(1))
+    monkeypatch.chdir(tmp_path)
+    for path in ("load.py", tmp_path / "load.py"):
+        with pytest.raises(DataError, match=f"'{path}' expected to give|^a function 'g'") as caught:
+            list(open_data(f"{path}:{name}", VECTOR).batches(1))
+        assert re.search(message, str(caught.value))
+    assert [path.name for path in tmp_path.iterdir()] == ["load.py"], "no bytecode"
     with pytest.raises(DataError, match="a Python file expected at"):
         open_data(f"{tmp_path}/none.py:{name}", VECTOR)
 

@@ -40,6 +40,14 @@ def test_windows_stay_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(windows(ids, window=5), ids)
 
 
+def test_windows_of_several_lengths_run_with_those_of_their_length(tmp_path: Path) -> None:
+    lists = [[1, 2, 3], [4, 5], [6, 7, 8]]
+    (tmp_path / "ids.json").write_text(json.dumps(lists))
+    for source in (lists, {"input_ids": lists}, tmp_path / "ids.json", [{"input_ids": row} for row in lists]):
+        found = [feeds["input_ids"].tolist() for feeds in open_tokens(source, SPECS).batches(8)]
+        assert found == [[[1, 2, 3], [6, 7, 8]], [[4, 5]]]
+
+
 def test_samples_are_windows_of_a_seeded_permutation() -> None:
     found = windows(np.arange(100), window=10, samples=3, seed=4)
     np.testing.assert_array_equal(found[:, 0] // 10, np.random.default_rng(4).permutation(10)[:3])
@@ -64,7 +72,9 @@ def test_a_folder_is_read_as_other_data_is(tmp_path: Path) -> None:
         (STREAM, {"window": 11}, DataError, "at least 11 token ids expected, one window, found 10"),
         (STREAM.astype(np.float32), {"window": 5}, DataError, "integer token ids expected .* found float32"),
         (STREAM - 1, {"window": 5}, DataError, "token ids from 0 to .* expected, found -1"),
-        ([[1, 2], [3]], {}, DataError, "list: windows of one length expected"),
+        ([[1, 2], [3]], {"window": 2}, OptionError, "with a window of 2, found windows of several lengths"),
+        ([[1, 2], [3, -4, 5]], {}, DataError, "token ids from 0 to .* expected, found -4"),
+        ([[1, 2], [[3], [4, 5]]], {}, DataError, "list: an array expected for input 'ids' in sample 1"),
         (STREAM.reshape(1, 2, 5), {}, DataError, r"expected of shape \[\?, t\], found \[1, 2, 5\]"),
         ({"ids": STREAM}, {}, DataError, "input 'input_ids' expected, found 'ids'"),
     ],

@@ -411,17 +411,3 @@ def test_doctor_refuses_two_runtimes_in_one_place(cli: Cli, monkeypatch: pytest.
     assert "onnxruntime and onnxruntime-gpu" in said.error
     assert "pip uninstall onnxruntime onnxruntime-gpu" in said.error
     assert "CPUExecutionProvider" in said.out
-
-
-@pytest.mark.parametrize("name", ["MODEL", "PLAN", "--calib", "--statistics", "OUT", "--report"])
-def test_a_pipe_is_refused_and_not_waited_for(cli: Cli, model: Path, calib: Path, tmp_path: Path, name: str) -> None:
-    ending = {"--calib": ".npz", "--report": ".json"}.get(name, "")
-    pipe, plan = tmp_path / f"pipe{ending}", tmp_path / "plan.json"
-    os.mkfifo(pipe)
-    plan.write_text(pipeline_plan(model))
-    place = {"PLAN": plan, "MODEL": model, "OUT": tmp_path / "out.onnx", "--calib": calib, name: pipe}
-    source = "--statistics" if name == "--statistics" else "--calib"
-    words = ("apply", place["PLAN"], place["MODEL"], place["OUT"], source, place[source])
-    said = cli(*words, *(("--report", pipe) if name == "--report" else ()))
-    assert said.code == 1
-    assert "not a regular file" in said.error

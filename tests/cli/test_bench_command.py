@@ -137,3 +137,27 @@ def test_a_fixed_batch_is_kept(cli: Cli, model: Path, tmp_path: Path) -> None:
     said = document(cli("bench", tmp_path / "fixed.onnx", *SHORT, "--data", tmp_path / "data.npz", "--json"))
     assert said["batches"][0]["input_shapes"] == {"x": [2, 3, 6, 6]}
     assert "dynamic first axis" in cli("bench", tmp_path / "fixed.onnx", "--batch", 3).error
+
+
+FOLDED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, T, 6] x) => (float[1, b, 6] y) <int64[3] to = {1, 20, 6}> { r = Reshape(x, to) y = Relu(r) }"""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "refuses the inputs made up for it: Reshape: The input tensor cannot be reshaped"),
+        (["--batch", 2, "--input-shapes", "x:1,20,6"], "a batch of 2 expected to run, the model refuses it: Reshape: "),
+        (["--batch", 2, "--data"], "a batch of 2 expected to run, the model refuses it: Reshape: "),
+    ],
+)
+def test_a_refusal_is_the_network_s_own(cli: Cli, tmp_path: Path, words: list[Any], message: str) -> None:
+    path, data = tmp_path / "folded.onnx", tmp_path / "data.npz"
+    onnx.save(onnx.parser.parse_model(FOLDED), path)
+    np.savez(data, x=np.zeros((3, 20, 6), np.float32))
+    refused = cli("bench", path, *words, *([data] if "--data" in words else []))
+    assert (refused.code, message in refused.error) == (1, True)
+    assert "--input-shapes" in refused.error or "--data" in words
+    assert "leave --batch out" in refused.error or not words
+    for accepted in (["--input-shapes", "x:1,20,6"], ["--data", data]):
+        assert cli("bench", path, "--runs", 1, *accepted).code == 0

@@ -17,6 +17,8 @@ CASES = {
     "a check of ours": (InternalError("the pass X refused"), 1, "error: the pass X refused"),
     "anything else": (ValueError("what?"), 1, "internal error: ValueError: what?; run with -v for the traceback"),
     "Ctrl-C": (Interrupted(), 130, "interrupted; nothing half-written was left under an output's name"),
+    "Ctrl-C early": (KeyboardInterrupt(), 130, "interrupted; nothing half-written was left under an output's name"),
+    "a name that is no word": (ModelError("node '\x1b[2J[red]\u202e'"), 1, r"error: node '\x1b[2J[red]\u202e'"),
 }
 
 

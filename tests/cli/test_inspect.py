@@ -122,3 +122,24 @@ def test_the_model_is_left_as_it_was(cli: Cli, write: Callable[..., Path]) -> No
     before = path.read_bytes()
     inspected(cli, path)
     assert path.read_bytes() == before
+
+
+FOLDED = """(float[N,T,6] x) => (float[a,b,2] y) <int64[3] to = {-1,20,6}> {
+    r = Reshape(x, to)
+    a = MatMul(r, w1)
+    y = MatMul(a, w2)
+}"""
+
+
+def test_sizes_come_from_the_first_sample(cli: Cli, write: Callable[..., Path], tmp_path: Path) -> None:
+    path = write(FOLDED, w1=(6, 10), w2=(10, 2))
+    refused = cli("inspect", path)
+    assert refused.code == 1
+    for words in ("Reshape: The input tensor cannot be reshaped", "--input-shapes", "--data"):
+        assert words in refused.error
+    np.savez(tmp_path / "data.npz", x=np.zeros((3, 20, 6), np.float32))
+    said = inspected(cli, path, "--data", tmp_path / "data.npz")
+    assert said["input_shapes"] == {"x": [1, 20, 6]}
+    assert said["dense"]["macs"] == 20 * 80
+    assert "dynamic axes" not in cli("inspect", path, "--data", tmp_path / "data.npz").err
+    assert "data.npz" in cli("inspect", path, "--data", tmp_path / "data.npz", "--report", tmp_path / "data.npz").error

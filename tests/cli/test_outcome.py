@@ -57,7 +57,7 @@ def ending(written: dict[str, Path | None] | None = None, **options: Any) -> End
 
 def told(end: Ending, result: Pruned, measured: Measured | None, *, as_json: bool = False) -> str:
     stdout = io.StringIO()
-    end.tell(result, measured, Terminal(stdout, as_json, False))
+    end.finish(result, measured, Terminal(stdout, as_json, False))
     return stdout.getvalue()
 
 
@@ -77,14 +77,13 @@ def test_only_what_was_asked_for_is_saved() -> None:
     everything = {"OUT": Path("o.onnx"), "--plan": Path("p.json"), "--statistics": Path("s.safetensors")}
     for written, names in ((everything, {"o.onnx", "p.json", "s.safetensors"}), ({"OUT": None}, set())):
         result = Pruned()
-        ending(written).save(result)
+        told(ending(written), result, None)
         assert set(result.saved) == names
 
 
 def test_a_dry_run_saves_nothing_and_writes_no_report(tmp_path: Path) -> None:
     result, path = Pruned(), tmp_path / "report.json"
     dry = ending({"OUT": tmp_path / "o.onnx", "--report": path}, dry=True)
-    dry.save(result)
     assert "MACs" in told(dry, result, None)
     assert result.saved == []
     assert not list(tmp_path.iterdir())
@@ -155,8 +154,15 @@ def test_a_report_that_cannot_be_written_is_an_error_and_nothing_was_printed(tmp
     stdout = io.StringIO()
     end = ending({"--report": tmp_path / "gone" / "report.json"})
     with pytest.raises(OutputError, match="cannot write the report"):
-        end.tell(Pruned(), None, Terminal(stdout, True, False))
+        end.finish(Pruned(), None, Terminal(stdout, True, False))
     assert stdout.getvalue() == ""
+
+
+def test_a_result_that_cannot_be_printed_is_not_written(tmp_path: Path) -> None:
+    end = ending({"--report": tmp_path / "report.json"})
+    with open("/dev/full", "w", encoding="utf-8") as full, pytest.raises(OutputError, match="cannot print the result"):
+        end.finish(Pruned(), None, Terminal(full, True, False))
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_come_with_the_data(labelled: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune import report
+from onnx_subprune.cli.outputs import check_outputs, save_outputs, saved_statistics
 from onnx_subprune.errors import DataError, OptionError, OutputError
+from onnx_subprune.model import atomic_write, together
+
+DATA = "out.onnx.0123456789ab.data"
 
 
 def test_outputs_of_their_own_pass(model: Path, tmp_path: Path) -> None:
@@ -49,14 +54,14 @@ def test_a_report_says_by_its_name_what_it_is(tmp_path: Path, name: str, pages: 
 
 
 def test_weights_beside_the_model_are_left_alone(tmp_path: Path) -> None:
-    """OUT of a large model has its weights in OUT.data: not where MODEL has its own."""
+    """OUT of a large model has its weights in OUT.<digits>.data: not where MODEL has its own."""
     large = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,8] x) => (float[N,8] y) { y = MatMul(x, w) }'
     )
     large.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((8, 8), np.float32), "w"))
     path = tmp_path / "model.onnx"
-    onnx.save(large, path, save_as_external_data=True, location="out.onnx.data", size_threshold=0)
-    with pytest.raises(OptionError, match=r"found them in 'out\.onnx\.data'"):
+    onnx.save(large, path, save_as_external_data=True, location=DATA, size_threshold=0)
+    with pytest.raises(OptionError, match=f"found them in '{DATA}'"):
         check_outputs({"MODEL": path}, {"OUT": tmp_path / "out.onnx"})
     check_outputs({"MODEL": path}, {"OUT": tmp_path / "other.onnx"})
 
@@ -105,9 +110,71 @@ def test_a_file_of_a_folder_and_a_script_are_inputs(tmp_path: Path) -> None:
     check_outputs({"--calib": str(tmp_path / "data")}, {"--plan": folder / "plan.json"})
 
 
-def test_where_the_weights_of_a_large_out_go_nothing_else_is(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"expected OUT to leave --plan alone, found it in 'out.onnx.data'"):
-        check_outputs({}, {"OUT": tmp_path / "out.onnx", "--plan": tmp_path / "out.onnx.data"})
-    model.rename(tmp_path / "out.onnx.data")
-    with pytest.raises(OptionError, match=r"expected OUT to leave MODEL alone, found it in 'out.onnx.data'"):
-        check_outputs({"MODEL": tmp_path / "out.onnx.data"}, {"OUT": tmp_path / "out.onnx"})
+def test_where_the_weights_of_a_large_out_go_nothing_else_is(model: Path, calib: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.onnx"
+    for plan in (tmp_path / DATA, tmp_path / "sub" / ".." / DATA):
+        with pytest.raises(OptionError, match=f"expected OUT to leave --plan alone, found it in '{DATA}'"):
+            check_outputs({}, {"OUT": out, "--plan": plan})
+    (tmp_path / DATA).symlink_to(calib)
+    with pytest.raises(OptionError, match=f"expected OUT to leave --calib alone, found it in '{DATA}'"):
+        check_outputs({"--calib": str(calib)}, {"OUT": out})
+    (tmp_path / DATA).unlink()
+    model.rename(tmp_path / DATA)
+    with pytest.raises(OptionError, match=f"expected OUT to leave MODEL alone, found it in '{DATA}'"):
+        check_outputs({"MODEL": tmp_path / DATA}, {"OUT": out})
+
+
+def test_weights_of_an_older_out_may_be_replaced(model: Path, tmp_path: Path) -> None:
+    for name in (DATA, DATA.replace("0", "1")):
+        (tmp_path / name).touch()
+    (tmp_path / "sub").mkdir()
+    check_outputs({"MODEL": model}, {"OUT": tmp_path / "out.onnx", "--plan": tmp_path / "sub" / DATA})
+
+
+def test_what_killed_runs_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / "temporary", tmp_path / "outputs"]
+    monkeypatch.setattr(tempfile, "tempdir", str(folders[0]))
+    for folder in folders:
+        (folder / f".onnx-subprune-{'0' * 32}.tmp" / "weights").mkdir(parents=True)
+    check_outputs({}, {"--report": folders[1] / "report.json"})
+    assert not any(list(folder.iterdir()) for folder in folders)
+
+
+class Result:
+    """A result whose parts note where they are saved, or fail."""
+
+    def __init__(self, saved: list[str], failing: str = "") -> None:
+        self.statistics = self.plan = self
+        self._saved, self._failing = saved, failing
+
+    def save(self, path: Path) -> None:
+        self._saved.append(path.name)
+        if path.name == self._failing:
+            raise OutputError(f"cannot write '{path}'")
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+
+
+OUTPUTS = {"OUT": "out.onnx", "--plan": "plan.json", "--statistics": "s.safetensors", "--report": "report.json"}
+
+
+def test_out_is_the_last_of_all_outputs(tmp_path: Path) -> None:
+    saved: list[str] = []
+    outputs = {name: tmp_path / file for name, file in OUTPUTS.items()}
+    save_outputs(Result(saved), {"a": 1}, outputs)  # type: ignore[arg-type]
+    assert saved == ["s.safetensors", "plan.json", "out.onnx"]
+    assert '"a": 1' in (tmp_path / "report.json").read_text()
+    save_outputs(Result(saved), {}, dict.fromkeys(OUTPUTS))  # type: ignore[arg-type]
+    assert len(saved) == 3
+
+
+@pytest.mark.parametrize("failing", OUTPUTS.values())
+def test_if_one_output_fails_none_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    outputs = {name: tmp_path / file for name, file in OUTPUTS.items()}
+    for path in outputs.values():
+        path.write_text("old")
+    if failing == "report.json":
+        monkeypatch.setattr(report, "write_report", lambda *_: Result([], failing).save(outputs["--report"]))
+    with pytest.raises(OutputError, match=failing), together():
+        save_outputs(Result([], failing), {}, outputs)  # type: ignore[arg-type]
+    assert {path.read_text() for path in outputs.values()} == {"old"}

@@ -6,15 +6,18 @@ import contextlib
 import io
 import json
 import logging
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from onnx_subprune.cli import terminal as module
 from onnx_subprune.cli.terminal import Terminal, terminal
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import DataError, OptionError, OutputError
 from onnx_subprune.report.table import table
 
 LOGGER = logging.getLogger("onnx_subprune.somewhere")
@@ -59,6 +62,23 @@ def test_what_was_printed_is_flushed_while_a_closed_pipe_is_still_an_exception(a
     screen = Screen()
     Terminal(screen, json=as_json, quiet=False).show({}, "text")
     assert screen.flushes
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_whoever_stops_reading_has_seen_enough(as_json: bool) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+        Terminal(pipe, json=as_json, quiet=False).show({}, "text")
+        pipe.write("nobody hears of it")
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_full_disk_under_stdout_is_one_clear_line(as_json: bool) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        with pytest.raises(OutputError, match="cannot print the result: No space left on device; send it"):
+            Terminal(full, json=as_json, quiet=False).show({}, "text")
+        full.write("the interpreter flushes at its end")
 
 
 def test_a_pipe_has_the_width_of_a_page_unless_columns_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,3 +198,65 @@ def test_bars_are_for_a_terminal_that_is_not_quiet(
     with Terminal(Screen(), json=False, quiet=quiet).progress() as watch:
         assert watch == ("watch" if bars else None)
     assert len(drawn) == bars
+
+
+def test_a_warning_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal(json=False, verbose=1, quiet=False) as screen:
+        screen.warn(["too few samples", "too few samples"])
+        LOGGER.warning("too few samples")
+        LOGGER.info("a step")
+        LOGGER.info("a step")
+    assert capsys.readouterr().err.splitlines() == ["warning: too few samples", *["info: a step"] * 2]
+
+
+def test_a_script_that_ends_the_program_is_at_fault() -> None:
+    with (
+        pytest.raises(DataError, match=r"found that it ended the program with 3; take sys\.exit"),
+        terminal(json=False, verbose=0, quiet=False),
+    ):
+        sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("verbose", "quiet", "levels"),
+    [
+        (0, False, []),
+        (1, False, ["warning", "error"]),
+        (2, False, ["info", "warning", "error"]),
+        (2, True, []),
+    ],
+)
+def test_libraries_are_logged_for_those_who_ask(
+    verbose: int, quiet: bool, levels: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with terminal(json=False, verbose=verbose, quiet=quiet):
+        for level in ("info", "warning", "error"):
+            getattr(logging.getLogger("library.part"), level)("said as %s", level)
+    assert capsys.readouterr().err.splitlines() == [f"{level}: said as {level}" for level in levels]
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_warnings_of_python_are_logged_for_those_who_ask(verbose: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings(), terminal(json=False, verbose=verbose, quiet=False):
+        warnings.simplefilter("always")
+        np.array([3e38], np.float32) * np.float32(10)
+    said = capsys.readouterr().err
+    assert said == "" if not verbose else said.startswith("info: RuntimeWarning: overflow encountered in multiply (")
+
+
+def test_names_in_the_log_are_letters_also_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal(json=False, verbose=1, quiet=False):
+        LOGGER.warning("node '%s'", "\x1b[31m\nerror: false", exc_info=KeyError("\x1b[2J\u202e"))
+    said = capsys.readouterr().err
+    assert said.startswith("warning: node '\\x1b[31m\\nerror: false'\n")
+    assert r"KeyError: '\x1b[2J\u202e'" in said
+    assert said.replace("\n", "").isprintable()
+
+
+def test_parts_are_shown_as_they_are() -> None:
+    screen = Screen()
+    hostile = "\x1b]0;title\x07[red]a[/] [/bold]\r\n\u202egnp"
+    Terminal(screen, json=False, quiet=False).show({}, hostile, table((hostile, "n"), [(hostile, "1")], "lr", hostile))
+    shown = screen.getvalue()
+    assert shown.count(r"\x1b]0;title\x07[red]a[/] [/bold]\r\n\u202egnp") == 4
+    assert shown.replace("\n", "").isprintable()

@@ -95,6 +95,18 @@ def test_boxes_beside_scores_and_labels() -> None:
     assert share(dense, {"boxes": BOXES[:, :0], "scores": scores[:, :0], "labels": np.zeros((1, 0))}) == 0.0
 
 
+def test_a_box_that_scores_too_little_is_none_in_either_network() -> None:
+    """The boxes of anchors are always there; a network finds those that it would show."""
+    labels = np.array([[1, 2, 3]])
+    strong, weak = ({"boxes": BOXES, "scores": np.full((1, 3), score), "labels": labels} for score in (0.9, 0.2))
+    assert share(strong, strong) == 1.0
+    assert share(strong, weak) == 0.0
+    assert share(weak, strong) is None
+    mixed = {**strong, "scores": np.array([[0.9, 0.2, 0.25]])}
+    assert share(strong, mixed) == pytest.approx(2 / 3)
+    assert share(mixed, strong) == 1.0
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_scores_of_every_class_name_the_class(transposed: bool) -> None:
     scores = np.array([[[0.9, 0.0], [0.0, 0.8], [0.1, 0.1]]], np.float32)

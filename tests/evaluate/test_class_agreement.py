@@ -55,6 +55,15 @@ def test_it_is_the_least_agreement_of_the_fidelity(data: Dataset) -> None:
     assert agreement(dense) == 1.0
 
 
+def test_named_tensors_count_in_the_place_of_outputs(data: Dataset) -> None:
+    dense, other = classifier(0.0), classifier(2.0)
+    by_name = {at: ClassAgreement(dense, data, RUNTIME, at)(other) for at in (("y",), ("z",), ("y", "z"), ("z", "v"))}
+    assert by_name["y",] == by_name["y", "z"] == ClassAgreement(dense, data, RUNTIME)(other) < 1.0
+    assert by_name["z",] == 1.0
+    # One number for each sample is no class.
+    assert by_name["z", "v"] is None
+
+
 def test_the_dense_network_is_run_once(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     dense = classifier(0.0)
     runs: list[bool] = []

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.errors import OptionError
-from onnx_subprune.evaluate.feeds import check_same_inputs, random_feeds
-from onnx_subprune.model import input_specs
+from onnx_subprune.errors import ModelError, OptionError
+from onnx_subprune.evaluate.feeds import check_same_inputs, made_up, random_feeds, sizes_that_run
+from onnx_subprune.model import input_specs, open_session, run
 
 
 def single(declared: str) -> onnx.ModelProto:
@@ -35,6 +35,31 @@ def test_floats_are_normal_and_of_their_type(kind: str) -> None:
 def test_integers_are_such_that_any_vocabulary_or_mask_holds(kind: str) -> None:
     (x,) = random_feeds(input_specs(single(f"{kind}[N]")), {"x": (64,)}).values()
     assert set(np.unique(x.astype(int))) == {0, 1}
+
+
+FOLDED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 1, h, w] x) => (float[a, b] y) <int64[2] rows = {-1, SIZE}> { y = Reshape (x, rows) }"""
+
+
+def test_sizes_are_the_first_with_which_a_model_runs() -> None:
+    folded = onnx.parser.parse_model(FOLDED.replace("SIZE", "4096"))
+    assert sizes_that_run(folded) == {"x": (1, 1, 64, 64)}
+    assert sizes_that_run(folded, {"x": (2, 1, 5, 7)}) == {"x": (2, 1, 5, 7)}
+    assert sizes_that_run(onnx.parser.parse_model(FOLDED.replace("SIZE", "5"))) == {"x": (1, 1, 224, 224)}
+
+
+def test_a_refusal_of_made_up_inputs_says_how_to_give_better_ones() -> None:
+    folded = onnx.parser.parse_model(FOLDED.replace("SIZE", "5"))
+    feeds = random_feeds(input_specs(folded), {"x": (1, 1, 2, 2)})
+    with (
+        pytest.raises(ModelError, match=r"inputs made up for it: Reshape: .*\{1,1,2,2\}.*--input-shapes.*--data"),
+        made_up(),
+    ):
+        run(open_session(folded), feeds)
+    with pytest.raises(ModelError, match=r"^ONNX Runtime failed while running"), made_up(made=False):
+        run(open_session(folded), feeds)
+    with pytest.raises(ModelError, match=r"^another fault"), made_up():
+        raise ModelError("another fault")
 
 
 def test_a_seed_gives_the_same_values() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from scipy.special import log_softmax
+from scipy.special import expit, log_softmax
 
 from onnx_subprune.calibration import Dataset, open_data
-from onnx_subprune.errors import ModelError
+from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import fidelity
 from onnx_subprune.model import input_specs
 
@@ -79,6 +79,37 @@ def test_sequences_and_integers_agree_by_entries_and_integers_have_no_distances(
     assert found.relative_l2 == max(output.relative_l2 for output in found.compared.values() if output.relative_l2) > 0
     assert found.points.keys() == {"z"}
     assert found.points["z"].relative_l2 == pytest.approx(found.outputs["y"].relative_l2)
+
+
+def test_distances_are_taken_at_named_tensors_alone():
+    dense, pruned = linear(W, "y = Sigmoid(z)"), linear(V, "y = Sigmoid(z)")
+    found = fidelity(dense, pruned, data(dense), outputs_at=["z"])
+    d, p = X @ W, X @ V
+    assert found.points["z"].relative_l2 == pytest.approx(np.linalg.norm(p - d) / np.linalg.norm(d), rel=1e-5)
+    assert found.points["z"].label("z") == "z, asked for"
+    assert found.relative_l2 == found.points["z"].relative_l2
+    assert (found.outputs["y"].relative_l2, found.outputs["y"].cosine) == (None, None)
+    assert found.outputs["y"].agreement == np.mean(d.argmax(1) == p.argmax(1))
+    at_output = fidelity(dense, pruned, data(dense), outputs_at=["y"])
+    assert at_output.points == {}
+    assert at_output.outputs["y"].relative_l2 == pytest.approx(
+        np.linalg.norm(expit(p) - expit(d)) / np.linalg.norm(expit(d)), rel=1e-5
+    )
+
+
+def test_named_tensors_must_be_in_both_models_and_of_one_size():
+    narrow = linear(W[:, :3], "y = MatMul(z, v)")
+    dense = linear(W, "y = MatMul(z, v)")
+    for model, rows in ((narrow, 3), (dense, 5)):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((rows, 5), np.float32), "v"))
+    with pytest.raises(DataError, match=r"tensor 'z' expected of shape \(32, 5\) .* found \(32, 3\); compare"):
+        fidelity(dense, narrow, data(dense), outputs_at=["z"])
+    with pytest.raises(OptionError, match="found 'u', which the model does not have"):
+        fidelity(dense, narrow, data(dense), outputs_at=["u"])
+    other = linear(W)
+    other.graph.node[0].output[0] = other.graph.node[1].input[0] = "inside"
+    with pytest.raises(ModelError, match=r"expected tensor 'z' in both networks .* found it in one only"):
+        fidelity(dense, other, data(dense), outputs_at=["z"])
 
 
 def test_what_saturates_is_compared_before_it_as_well():

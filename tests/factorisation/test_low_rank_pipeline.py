@@ -206,3 +206,14 @@ def test_a_layer_that_was_misread_is_no_model(
     monkeypatch.setattr(low_rank_pipeline.subspace, "factors", wrong)
     with pytest.raises(InternalError, match="at full rank was expected to equal"):
         to("macs=0.6")
+
+
+def test_layers_are_chosen_by_the_module_they_come_from(data):
+    model = network()
+    for node in model.graph.node:
+        if node.name in ("c1", "c2"):
+            node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', 'features.{node.name}', 'conv2d']")
+    result = factorise(model, data, Options(Target("units", 0.5), only=("features.*",), threads=1))
+    assert [layer.name for layer in result.layers] == ["c1", "c2"]
+    with pytest.raises(OptionError, match=r"'head' .*, or a module, .*; modules like features.c1, features.c2$"):
+        factorise(model, data, Options(Target("units", 0.5), only=("head",), threads=1))

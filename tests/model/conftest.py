@@ -201,10 +201,13 @@ def model() -> onnx.ModelProto:
 
 @pytest.fixture
 def external() -> Callable[..., Path]:
-    """Save a model with external data, then overwrite entries of the first tensor."""
+    """Save a model with external data in `m.onnx.data`, then overwrite entries of the first tensor."""
 
     def save(model: onnx.ModelProto, folder: Path, **entries: str) -> Path:
         save_model(model, folder / "m.onnx", threshold=0)
+        (data,) = folder.glob("m.onnx.*.data")
+        data.rename(folder / "m.onnx.data")
+        entries = {"location": "m.onnx.data", **entries}
         light = onnx.load(folder / "m.onnx", load_external_data=False)
         for entry in light.graph.initializer[0].external_data:
             entry.value = entries.get(entry.key, entry.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -10,8 +11,10 @@ from onnx import parser
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import (
+    check_model,
     fingerprint,
     load_model,
+    open_model,
     save_model,
 )
 
@@ -58,6 +61,30 @@ def test_a_cut_off_file_is_refused(model: onnx.ModelProto, tmp_path: Path) -> No
     path.write_bytes(model.SerializeToString()[:-100])
     with pytest.raises(ModelError, match="is not an ONNX model, or is cut off"):
         load_model(path)
+
+
+def test_a_message_is_checked_as_a_file_is(model: onnx.ModelProto, tmp_path: Path) -> None:
+    assert open_model(model) is model
+    save_model(model, tmp_path / "m.onnx")
+    assert open_model(tmp_path / "m.onnx") == model
+    external = onnx.ModelProto()
+    external.CopyFrom(model)
+    tensor = external.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    with pytest.raises(ModelError, match=f"weight '{tensor.name}' of model '.*' must be loaded, found it in a file"):
+        check_model(external)
+    model.graph.node.add(op_type="Relu", input=["nowhere"], output=["somewhere"])
+    with pytest.raises(ModelError, match=r"is broken: .*nowhere"):
+        open_model(model)
+
+
+@pytest.mark.parametrize("source", [b"bytes", None, onnx.GraphProto()])
+def test_what_is_neither_a_path_nor_a_message_is_refused(source: Any) -> None:
+    with pytest.raises(ModelError, match=f"a path or an onnx.ModelProto expected, found {type(source).__name__}"):
+        open_model(source)
+    with pytest.raises(ModelError, match="must have a graph and an IR version"):
+        open_model(onnx.ModelProto())
 
 
 def test_a_model_without_outputs_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import numpy as np
 import onnx
 import pytest
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import InputSpec, input_specs, measure_cost, node_macs, runnable_shapes
-from onnx_subprune.model.made_inputs import made_inputs, made_shapes
+from onnx_subprune.model.made_inputs import made_inputs, made_shapes, plausible_shapes
 
 
 def specs(inputs: str) -> list[InputSpec]:
@@ -111,7 +114,63 @@ def test_sizes_are_searched_where_one_is_refused() -> None:
     assert runnable_shapes(model, {"x": (1, 1, 64, 16)}) == {"x": (1, 1, 64, 16)}
 
 
+@pytest.mark.parametrize(("declared", "found"), [
+    ("float[n, t] x", (1, 16_000)), ("float[n, 1, t] x", (1, 1, 16_000)),
+    ("float[n, t, 80] x", (1, 16, 80)), ("int64[n, t] x", (1, 16)), ("float[n, 3, h, w] x", (1, 3, 224, 224)),
+])  # fmt: skip
+def test_waves_alone_are_tried_at_a_second(declared: str, found: tuple[int, ...]) -> None:
+    *_, last = plausible_shapes(specs(declared))
+    assert last == {"x": found}
+
+
+@pytest.mark.parametrize(("kernel", "length"), [(16, 16), (400, 512), (600, 16_000)])
+def test_a_network_that_takes_waves_is_shown_at_a_length_that_it_takes(kernel: int, length: int) -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n, 1, t] x) => (float[n, 2, u] y) { y = Conv<strides = [320]>(x, w) }""")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((2, 1, kernel), np.float32), "w"))
+    assert runnable_shapes(model) == {"x": (1, 1, length)}
+
+
 def test_the_reason_of_a_refusal_is_the_network_s_own() -> None:
     model = onnx.parser.parse_model(WINDOWS.replace("32, -1", "5, -1"))
-    with pytest.raises(ModelError, match=r"a run failed: .*Reshape.*--input-shapes.*--calib or --data"):
+    with pytest.raises(ModelError, match=r"a run failed: .*Reshape.*--input-shapes.*--data or --calib"):
         node_macs(model, runnable_shapes(model))
+
+
+FIXED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[n, 1, h, w] x) => (float[1, 1] y)
+<int64[2] flat = {1, 1024}, float[1, 1, 1, 1] k = {2}, float[1024, 1] m> {
+  c = Conv (x, k)
+  rows = Reshape (c, flat)
+  y = MatMul (rows, m)
+}"""
+
+
+def fixed(size: int) -> onnx.ModelProto:
+    """Return a network whose MACs can be counted at any size, and that runs at one alone."""
+    model = onnx.parser.parse_model(FIXED.replace("1024", str(size)).replace(f", float[{size}, 1] m", ""))
+    weight = onnx.numpy_helper.from_array(np.ones((size, 1), np.float32), "m")
+    model.graph.initializer.append(weight)
+    return model
+
+
+def test_sizes_are_those_that_run_also_where_macs_could_be_counted_at_others() -> None:
+    assert node_macs(fixed(32 * 32), {"x": (1, 1, 1, 1)})
+    assert runnable_shapes(fixed(32 * 32)) == {"x": (1, 1, 32, 32)}
+
+
+def test_where_nothing_runs_the_reason_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert runnable_shapes(fixed(300)) == {"x": (1, 1, 1, 1)}
+    (record,) = caplog.records
+    assert re.search(r"refuses .*: Reshape: .*\{1,1,224,224\}.*--input-shapes.*--data", record.getMessage())
+
+
+def test_a_model_that_does_not_open_is_counted_at_size_one(caplog: pytest.LogCaptureFixture) -> None:
+    model = fixed(1)
+    model.opset_import.add(domain="mine", version=1)
+    model.graph.node.add(op_type="Mine", domain="mine", input=["y"], output=["z"])
+    model.graph.output[0].name = "z"
+    with caplog.at_level(logging.WARNING):
+        assert runnable_shapes(model) == {"x": (1, 1, 1, 1)}
+    assert not caplog.records

@@ -6,7 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.model import given_names, list_initializers, overridable_initializers, without_overridable
+from onnx_subprune.model import (
+    given_names,
+    list_initializers,
+    overridable_initializers,
+    overridable_warnings,
+    without_overridable,
+)
 
 
 def _model(ir: int) -> onnx.ModelProto:
@@ -38,3 +44,11 @@ def test_the_list_follows_what_came_and_went(ir: int) -> None:
     listed = list_initializers(model, before)
     assert [value.name for value in listed.graph.input] == (["x", "new"] if ir == 3 else ["x", "w"])
     onnx.checker.check_model(listed)
+
+
+def test_the_user_is_told_how_to_make_constants_of_them() -> None:
+    (said,) = overridable_warnings(_model(8))
+    assert said.startswith("1 weights are inputs with defaults ('w')")
+    assert "--strip-initializer-inputs" in said
+    assert overridable_warnings(_model(3)) == []
+    assert overridable_warnings(without_overridable(_model(8))) == []

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from onnx_subprune.model import (
     Scratch,
+    computes_in_bfloat16,
     has_half,
     in_float32,
     initializer,
@@ -100,3 +101,41 @@ def test_weights_in_files_move_as_those_in_memory_do() -> None:
     assert 0 < np.abs(moved / still - 1).max() < 2.0**-11 * 1.001
     # The two sines differ in the last places of large angles.
     np.testing.assert_allclose(moved, read, rtol=1e-5)
+
+
+STORED = "k = Cast<to = 1>(w) y = MatMul(x, k)"
+
+
+@pytest.mark.parametrize(
+    ("ends", "nodes", "computes"),
+    [
+        ("float", STORED, False),
+        ("float16", "k = Cast<to = 10>(w) y = MatMul(x, k)", False),
+        ("bfloat16", "y = MatMul(x, w)", True),
+        ("float", "h = Cast<to = 16>(x) z = MatMul(h, w) y = Cast<to = 1>(z)", True),
+        ("float", "h = Cast<to = 16>(x) z = Cast<to = 1>(h) " + STORED.replace("x,", "z,"), True),
+        ("float", "t = Transpose(w) k = Cast<to = 1>(t) y = MatMul(x, k)", True),
+    ],
+)
+def test_a_weight_that_is_cast_is_no_computation(ends: str, nodes: str, computes: bool) -> None:
+    """And what computes in bfloat16, for which there are no kernels, runs as its twin; it takes and gives float32."""
+    model = parser.parse_model(
+        f'<ir_version: 9, opset_import: ["" : 18]> g ({ends}[N, 4] x) => ({ends}[N, 4] y) {{ {nodes} }}'
+    )
+    weight = np.arange(16).reshape(4, 4).astype(ml_dtypes.bfloat16)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    assert computes_in_bfloat16(model) is computes
+    dtype = {"float": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}[ends]
+    (found,) = run(open_session(model), {"x": np.ones((2, 4), dtype)}).values()
+    matrix = weight.astype(np.float32)
+    np.testing.assert_array_equal(found, np.ones((2, 4)) @ (matrix.T if "Transpose" in nodes else matrix))
+
+
+def test_bfloat16_in_a_body_is_computation_too() -> None:
+    model = parser.parse_model("""<ir_version: 9, opset_import: ["" : 18]> g (float[2] x, bool c) => (float[2] y) {
+        y = If (c) <
+            then_branch = yes () => (float[2] a) { h = Cast<to = 16>(x) a = Cast<to = 1>(h) },
+            else_branch = no () => (float[2] b) { b = Neg(x) }
+        >
+    }""")
+    assert computes_in_bfloat16(model)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,9 @@ from onnx_subprune.model import (
     open_session,
     run,
     save_model,
+    together,
 )
+from onnx_subprune.model.data_files import data_name
 
 Saver = Callable[..., Path]
 
@@ -41,7 +45,9 @@ def names(folder: Path) -> list[str]:
 def test_a_large_model_goes_with_external_data(model: onnx.ModelProto, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     save_model(model, path, threshold=1000)
-    assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
+    (data,) = tmp_path.glob("m.onnx.*.data")
+    assert names(tmp_path) == ["m.onnx", data.name]
+    assert data.name == data_name("m.onnx", hashlib.sha256(data.read_bytes()).hexdigest())
     assert path.stat().st_size < 500
     onnx.checker.check_model(path, full_check=True)
     np.testing.assert_array_equal(outputs(path), outputs(model))
@@ -68,7 +74,9 @@ def test_the_same_model_gives_the_same_bytes(model: onnx.ModelProto, tmp_path: P
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         save_model(model, tmp_path / name / "m.onnx", threshold=0)
-    for name in ("m.onnx", "m.onnx.data"):
+    assert len(names(tmp_path / "a")) == 2
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+    for name in names(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
@@ -83,8 +91,63 @@ def test_the_input_may_be_overwritten(external: Saver, model: onnx.ModelProto, t
     loaded = load_model(path)
     loaded.graph.initializer[0].raw_data = bytes(2400)
     save_model(loaded, path, threshold=0)
-    assert names(tmp_path) == ["m.onnx", "m.onnx.data"]
+    (data,) = tmp_path.glob("m.onnx.*.data")
+    assert names(tmp_path) == ["m.onnx", data.name, "m.onnx.data"], "a file that another program may have written stays"
     assert not outputs(path).any()
+
+
+@pytest.mark.parametrize("threshold", [0, 10**9])
+def test_weights_of_before_go_with_the_last_graph_that_names_them(
+    model: onnx.ModelProto, tmp_path: Path, threshold: int
+) -> None:
+    path, copy = tmp_path / "m.onnx", tmp_path / "copy.onnx"
+    save_model(model, path, threshold=0)
+    copy.write_bytes(path.read_bytes())
+    before, (data,) = outputs(path), tmp_path.glob("m.onnx.*.data")
+    model.graph.initializer[0].raw_data = bytes(2400)
+    save_model(model, path, threshold=threshold)
+    np.testing.assert_array_equal(outputs(copy), before)
+    assert not outputs(path).any()
+    copy.unlink()
+    model.graph.initializer[0].raw_data = bytes(2399) + b"1"
+    save_model(model, path, threshold=threshold)
+    assert not data.exists()
+    assert len(names(tmp_path)) == (2 if threshold == 0 else 1)
+
+
+def test_weights_that_a_killed_save_left_go_with_the_next(model: onnx.ModelProto, tmp_path: Path) -> None:
+    content = b"weights of a graph that never took its name"
+    data = tmp_path / data_name("m.onnx", hashlib.sha256(content).hexdigest())
+    data.write_bytes(content)
+    save_model(model, tmp_path / "m.onnx")
+    assert names(tmp_path) == ["m.onnx"]
+
+
+@pytest.mark.parametrize("length", [237, 250, 255])
+def test_a_long_name_has_its_weights_beside_it(model: onnx.ModelProto, tmp_path: Path, length: int) -> None:
+    path = tmp_path / ("é" * 5 + "m" * (length - 15) + ".onnx")
+    assert len(os.fsencode(path.name)) == length
+    for _ in range(2):
+        save_model(model, path, threshold=0)
+        np.testing.assert_array_equal(outputs(path), outputs(model))
+        model.graph.initializer[0].raw_data = bytes(2400)
+    assert len(names(tmp_path)) == 2
+
+
+def test_two_writers_leave_the_pair_of_one(model: onnx.ModelProto, tmp_path: Path) -> None:
+    """The weights of one are in their place before the other's, and the graphs follow in any order."""
+    path = tmp_path / "m.onnx"
+    expected = []
+    with together():
+        for value in (b"1", b"2"):
+            model.graph.initializer[0].raw_data = 2400 * value
+            expected.append(outputs(model))
+            save_model(model, path, threshold=0)
+            model.graph.initializer[0].raw_data = 2400 * b"3"
+            expected.append(outputs(model))
+            Context().run(save_model, model, path, threshold=0)
+            np.testing.assert_array_equal(outputs(path), expected[-1])
+    np.testing.assert_array_equal(outputs(path), expected[2])
 
 
 @pytest.mark.parametrize("check", [check_writable, lambda path: save_model(onnx.ModelProto(), path)])
@@ -136,22 +199,29 @@ def test_a_failed_save_leaves_what_was_there(
 
 
 def test_a_model_never_stands_with_the_weights_of_another(
-    external: Saver, model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = external(model, tmp_path)
+    path = tmp_path / "m.onnx"
+    save_model(model, path, threshold=0)
+    before, expected = names(tmp_path), outputs(path)
     replaced: list[str] = []
+    rename = os.replace
 
     def replace(source: Path, target: Path) -> None:
         replaced.append(target.name)
-        if target == path:
-            raise OSError(5, "Input/output error")
-        Path(source).rename(target)
+        np.testing.assert_array_equal(outputs(path), expected)
+        if target == path and source.name == "whole":
+            raise OSError(5, "Input/output error", str(source), None, str(target))
+        rename(source, target)
 
-    monkeypatch.setattr(atomic.os, "replace", replace)
+    monkeypatch.setattr(os, "replace", replace)
+    model.graph.initializer[0].raw_data = bytes(2400)
     with pytest.raises(OutputError, match="Input/output error"):
         save_model(model, path, threshold=0)
-    assert replaced == ["m.onnx.data", "m.onnx"]
-    assert names(tmp_path) == ["m.onnx.data"]
+    assert replaced[0] not in before
+    assert replaced[1] == "m.onnx"
+    assert names(tmp_path) == before
+    np.testing.assert_array_equal(outputs(path), expected)
 
 
 def test_a_killed_save_leaves_no_half_written_file(tmp_path: Path) -> None:

@@ -200,3 +200,32 @@ def test_malformed_input_shapes_are_refused(text: str) -> None:
 def test_an_input_shape_given_twice_is_refused() -> None:
     with pytest.raises(OptionError, match="given twice for 'x'"):
         parse_input_shapes(["x:1", "x:2"])
+
+
+def test_an_output_in_front_of_a_sum_that_is_fused_is_not_lost() -> None:
+    """ONNX Runtime 1.31 fuses the Add with the second Conv and then looks for the first one's output in vain."""
+    shapes = {"w": (14, 14, 3, 3), "b": (14,), "s": (14, 1, 1), "v": (16, 14, 3, 3), "c": (16,), "u": (16, 14, 1, 1)}
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,14,16,16] x, float[1,14,16,16] z) => (float[1,16,8,8] y) {
+            p = PRelu(z, s)
+            a = Conv<pads = [1,1,1,1]>(x, w, b)
+            q = PRelu(a, s)
+            h = Conv<pads = [1,1,1,1], strides = [2,2]>(q, v, c)
+            k = Conv<strides = [2,2]>(p, u, c)
+            y = Add(h, k)
+        }""")
+    rng = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        values = rng.standard_normal(shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.ValueInfoProto(name="h"))
+    feeds = {name: rng.standard_normal((1, 14, 16, 16)).astype(np.float32) for name in ("x", "z")}
+    fused, plain = (run(open_session(model, threads=1, optimise=optimise), feeds)["h"] for optimise in (True, False))
+    np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_a_number_of_numpy_is_an_input_too() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (bool c, float[2] x) => (float[2] y) { y = Where(c, x, x) }""")
+    assert run(open_session(model), {"c": np.bool_(True), "x": np.ones(2, np.float32)})["y"].tolist() == [1.0, 1.0]

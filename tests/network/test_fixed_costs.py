@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from onnx_subprune.network.analysis import analyse
+from onnx_subprune.network.analysis import analyse, take_apart
 
 LAYERS = "a = MatMul(x, w1)  b = Relu(a)  h = MatMul(b, w2)"
 SCAN = """y, z = Scan <num_scan_inputs = 1, body = b (float[8] s, float[8] e) => (float[8] t, float[8] r) {
@@ -40,7 +40,7 @@ def build(text: str) -> onnx.ModelProto:
 @pytest.mark.parametrize("text", BODIES.values(), ids=BODIES)
 def test_the_structure_costs_what_the_network_does(text):
     feeds = {"x": np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32), "flag": np.array(True)}
-    analysis = analyse(build(text), {"x": (3, 6), "flag": ()}, sample=feeds)
+    analysis = take_apart(build(text), {"x": (3, 6), "flag": ()}, sample=feeds)
     structure = analysis.structure
     assert (structure.macs({}), structure.parameters({})) == (analysis.cost.macs, analysis.cost.parameters)
     inside = 5 if "Loop" in text else 1

@@ -66,10 +66,13 @@ def test_a_frozen_group_says_why(model) -> None:
 
 def test_notices_are_what_went_wrong_and_nothing_else(model) -> None:
     structure = analyse(model).structure
-    assert notices_document(structure, ()) == {}
-    assert notices_document(structure, ["fold: no"]) == {"refusals": ["fold: no"]}
+    assert notices_document(structure, (), ()) == {}
+    assert notices_document(structure, ["fold: no"], ["2 nodes are"]) == {
+        "forms": ["2 nodes are"],
+        "refusals": ["fold: no"],
+    }
     structure.records.add(RuleError("Relu", "act", "KeyError: 'x'"))
     error = {"operator": "Relu", "node": "act", "error": "KeyError: 'x'"}
-    notices = notices_document(structure, ())
+    notices = notices_document(structure, (), ())
     assert list(notices) == ["rule_errors"]
     assert list(notices["rule_errors"][0].values()) == list(error.values())

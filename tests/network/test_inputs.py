@@ -11,7 +11,7 @@ import pytest
 from onnx_subprune.calibration import open_data
 from onnx_subprune.errors import OptionError
 from onnx_subprune.model import input_specs
-from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.inputs import check_pruning_statistics, feeds_of, prepare, probe, pruning_statistics
 from onnx_subprune.options import Options
 
 OPTIONS = Options(threads=1, batch_size=8)
@@ -68,6 +68,20 @@ def test_statistics_belong_to_the_model_and_are_complete(
         check_pruning_statistics(replace(statistics, grams=rest), analysis, "do this instead")
 
 
+@pytest.mark.parametrize(
+    ("samples_used", "recovery", "seen"), [(32, "exact", 32), (31, "exact", 25), (31, "channel", 31)]
+)
+def test_samples_held_out_have_no_part_in_statistics_of_few_rows(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray], samples_used: int, recovery: str, seen: int
+) -> None:
+    # The widest layer reads 8 features, and 4 rows of each are enough.
+    options = replace(OPTIONS, recovery=recovery, samples=samples_used)
+    analysis, dataset = prepare(model, samples, options)
+    statistics = pruning_statistics(analysis, dataset, options)
+    assert statistics.samples == seen
+    assert {gram.count for gram in statistics.grams.values()} == {seen}
+
+
 def test_without_data_or_groups_there_are_no_statistics(model: onnx.ModelProto, samples: dict[str, np.ndarray]) -> None:
     analysis, _ = prepare(model, samples, OPTIONS)
     with pytest.raises(OptionError, match="found neither; give --calib or --statistics"):
@@ -78,3 +92,41 @@ def test_without_data_or_groups_there_are_no_statistics(model: onnx.ModelProto, 
     analysis, dataset = prepare(frozen, samples, OPTIONS)
     with pytest.raises(OptionError, match="at least one prunable group, found none"):
         pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_inputs_to_time_with_are_those_of_the_first_sample_where_the_shapes_are(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray]
+) -> None:
+    analysis, _ = prepare(model, samples, OPTIONS)
+    np.testing.assert_array_equal(feeds_of(analysis, {"x": (1, 6)}, 0)["x"], samples["x"][:1])
+    assert feeds_of(analysis, {"x": (3, 6)}, 0)["x"].shape == (3, 6)
+
+
+def test_the_option_that_would_free_a_group_is_named(samples: dict[str, np.ndarray]) -> None:
+    normalised = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,6] x) => (float[N,3] y) {
+            a = Gemm(x, w1)
+            b = LayerNormalization(a, scale)
+            y = Gemm(b, w2)
+        }"""
+    )
+    for name, shape in {"w1": (6, 8), "scale": (8,), "w2": (8, 3)}.items():
+        normalised.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    analysis, dataset = prepare(normalised, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"found none; --prune-normalised lets 1 shrink; `onnx-subprune inspect`"):
+        pruning_statistics(analysis, dataset, OPTIONS)
+
+
+def test_weights_that_callers_may_replace_are_named_where_nothing_else_is_left(
+    model: onnx.ModelProto, samples: dict[str, np.ndarray]
+) -> None:
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
+        for weight in model.graph.initializer
+    )
+    analysis, dataset = prepare(model, samples, OPTIONS)
+    with pytest.raises(OptionError, match=r"4 weights are inputs with defaults .*--strip-initializer-inputs"):
+        pruning_statistics(analysis, dataset, OPTIONS)
+    stripped = replace(OPTIONS, strip_initializer_inputs=True)
+    analysis, dataset = prepare(model, samples, stripped)
+    assert pruning_statistics(analysis, dataset, stripped).grams

@@ -6,9 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune.errors import ModelError
 from onnx_subprune.model import concrete_shapes, input_specs, open_session, run
-from onnx_subprune.network.normalise import check_float, infer_structure, normalise
+from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.network.verify import relative_error
 
 RNG = np.random.default_rng(2)
@@ -63,16 +62,3 @@ def test_axes_of_normalisations_are_pruned_where_that_is_asked_for() -> None:
     normalised = normalise(model, shapes).model
     assert not infer_structure(normalised, shapes).prunable
     assert [group.name for group in infer_structure(normalised, shapes, prune_normalised=True).prunable] == ["a"]
-
-
-def test_a_quantised_model_is_refused_with_its_nodes() -> None:
-    model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17]>
-        g (float[2,3] x) => (float[2,3] y) <float s = {0.1}, int8 z = {0}> {
-            q = QuantizeLinear(x, s, z)
-            y = DequantizeLinear(q, s, z)
-        }"""
-    )
-    with pytest.raises(ModelError, match=r"quantised nodes \(1 QuantizeLinear, 1 DequantizeLinear\)"):
-        check_float(model)
-    check_float(built('<ir_version: 8, opset_import: ["": 17]> g (float[2] x) => (float[2] y) { y = Neg(x) }'))

@@ -77,7 +77,7 @@ def test_a_misread_structure_writes_nothing_and_names_the_group(monkeypatch: pyt
 
 def test_passes_that_change_the_network_write_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = load_demo()
-    genuine = pipeline.analyse
+    genuine = sources.take_apart
 
     def changed(model: Any, *shapes: Any, **options: Any) -> pipeline.Analysis:
         analysis = genuine(model, *shapes, **options)
@@ -85,7 +85,7 @@ def test_passes_that_change_the_network_write_nothing(monkeypatch: pytest.Monkey
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 9, bias.name))
         return analysis
 
-    monkeypatch.setattr(sources, "analyse", changed)
+    monkeypatch.setattr(sources, "take_apart", changed)
     calib = {name: values[:32] for name, values in demo.calibration.items()}
     with pytest.raises(InternalError, match="spellings unified was expected to compute what the given one does"):
         pipeline.prune(demo.model_path, calib, Options(target=Target("units", 0.5)))
@@ -103,7 +103,7 @@ def test_a_group_that_cannot_go_alone_is_not_asked_about(monkeypatch: pytest.Mon
     )
     for name, shape in {"wq": (6, 4), "wk": (6, 4), "wv": (6, 4), "wo": (4, 6), "wy": (6, 3)}.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    monkeypatch.setattr(oracle, "disagreement", lambda _, expected, __: 0.0 if expected is model else INF)
+    monkeypatch.setattr(oracle, "disagreement", lambda _, expected, *__: 0.0 if expected is model else INF)
     calib = {"x": rng.normal(size=(8, 5, 6)).astype(np.float32)}
     options = Options(target=Target("units", 0.0), batch_size=2)
     with pytest.raises(InternalError, match=r"prune with --ignore 'v', and please report"):

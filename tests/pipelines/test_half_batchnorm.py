@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ from onnx import numpy_helper
 
 from onnx_subprune import Options, Target, prune
 from onnx_subprune.errors import InternalError
+from onnx_subprune.factorisation import factorise
 from onnx_subprune.model import in_float32, rounded_once_more
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.inputs import prepare, pruning_statistics
@@ -127,3 +129,26 @@ def test_a_wrong_plan_shows(case: tuple[str, str], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(oracle, "references", misread)
     with pytest.raises(InternalError, match="its structure was misread"):
         check_structure(analysis, plan, probe, tolerance)
+
+
+def test_layers_of_full_rank_are_held_to_the_dense_ones_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two factors in half precision round more than one layer does, which is no misread structure."""
+    pipeline = import_module("onnx_subprune.factorisation.low_rank_pipeline")
+    seen: list[float] = []
+
+    def agree(analysis: Analysis, networks: Any, probe: Any, tolerance: float) -> bool:
+        seen.append(disagreement(*networks(), probe))
+        return seen[-1] <= tolerance
+
+    monkeypatch.setattr(pipeline, "agree", agree)
+    options = Options(Target("macs", 0.8), threads=1)
+    result = pipeline.factorise(_deep(depth=10), PROBE, options)
+    assert result.pruned.macs <= 0.8 * result.dense.macs
+    assert seen[0] < 1e-5
+    assert {t.data_type for t in result.model.graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
+@pytest.mark.slow
+def test_a_deep_network_is_factorised(case: tuple[str, str]) -> None:
+    result = factorise(*case, Options(Target("macs", 0.7), threads=1, samples=16))
+    assert result.pruned.macs <= 0.7 * result.dense.macs

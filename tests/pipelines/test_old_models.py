@@ -10,7 +10,7 @@ import onnx
 import pytest
 from typer.testing import CliRunner
 
-from onnx_subprune import Options, Target, apply, prune
+from onnx_subprune import Options, Target, analyse, apply, prune
 from onnx_subprune.cli.app import app
 from onnx_subprune.model import open_session, run
 from onnx_subprune.result import Result
@@ -105,6 +105,19 @@ def test_every_command_strips(tmp_path: Path) -> None:
     replayed = CliRunner().invoke(app, ["apply", plan, str(path), out[1], *common])
     assert (made.exit_code, replayed.exit_code) == (0, 0), made.output + replayed.output
     assert [value.name for value in onnx.load(out[1]).graph.input] == ["x"]
+    low = CliRunner().invoke(app, ["factorise", str(path), out[0], "--target", "macs=0.7", *common])
+    assert low.exit_code == 0, low.output
+    assert [value.name for value in onnx.load(out[0]).graph.input] == ["x"]
+
+
+def test_data_holds_no_weights_that_have_defaults(tmp_path: Path) -> None:
+    path, data = str(tmp_path / "listed.onnx"), str(tmp_path / "data.npz")
+    onnx.save(_listing(8), path)
+    np.savez(data, **SAMPLES)
+    for words in (["eval", path, path, "--metric", "fidelity"], ["bench", path, "--runs", "1"]):
+        done = CliRunner().invoke(app, [*words, "--data", data])
+        assert done.exit_code == 0, done.output
+    assert analyse(_listing(8), strip_initializer_inputs=True).structure.prunable
 
 
 def test_a_face_network_of_ir_3(data_dir: Path) -> None:

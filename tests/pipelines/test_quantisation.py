@@ -64,7 +64,7 @@ def test_a_pruned_model_can_be_quantised(files: dict[str, Path]) -> None:
 @pytest.mark.parametrize("kind", ["integer", "dynamic", "dense"])
 def test_a_quantised_model_is_refused(files: dict[str, Path], kind: str) -> None:
     demo = load_demo()
-    words = r"expected a float model, found quantised nodes \(\d+ .*Linear.*\); prune before quantising"
+    words = r"found none: \d+ nodes \(\d+ .*\) are quantised: .*; prune the float model, then quantise"
     with pytest.raises(ModelError, match=words):
         pipeline.prune(files[kind], demo.calibration)
     with pytest.raises(ModelError, match=words):
@@ -85,9 +85,18 @@ def test_the_command_line_says_so_in_one_line(
     ):
         assert cli([str(word) for word in words]) == 1
         said = capfd.readouterr()
-        assert "prune before quantising" in said.err
+        assert "prune the float model, then quantise" in said.err
         assert "Traceback" not in said.err
         assert not out.exists()
+
+
+def test_inspect_says_in_a_line_that_a_model_is_quantised(
+    files: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, quantised in (("dynamic", True), ("pruned", False)):
+        assert cli(["inspect", str(files[name])]) == 0
+        words = " ".join(capfd.readouterr().out.split())
+        assert ("are quantised: what they touch" in words) == quantised
 
 
 def test_inspect_gives_the_reason(files: dict[str, Path]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -13,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_subprune import ModelError, Options, Target, analyse, prune
-from onnx_subprune.model import in_float32, input_specs, measure_cost, open_session, run, to_graph, to_model, widened
+from onnx_subprune import Options, Target, analyse, prune
+from onnx_subprune.model import in_float32, measure_cost, open_session, run, to_graph, to_model, widened
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import disagreement, relative_error
 from onnx_subprune.passes import FoldBatchNorm
@@ -192,23 +191,22 @@ def test_tensors_in_bfloat16_go_through_the_graph_library_unchanged() -> None:
     )
 
 
-@pytest.mark.parametrize("what", ["matmul", "input", "output"])
-def test_what_the_runtime_cannot_do_in_bfloat16_is_said(what: str) -> None:
-    body = {
-        "matmul": ("float", "float", "h = Cast<to = 16>(x) z = MatMul(h, w) y = Cast<to = 1>(z)"),
-        "input": ("bfloat16", "float", "h = Cast<to = 1>(x) k = Cast<to = 1>(w) r = MatMul(h, k) y = MatMul(r, k)"),
-        "output": ("float", "bfloat16", "k = Cast<to = 1>(w) r = MatMul(x, k) z = MatMul(r, k) y = Cast<to = 16>(z)"),
-    }
-    taken, given, nodes = body[what]
-    model = onnx.parser.parse_model(
-        f'<ir_version: 9, opset_import: ["" : 18]> g ({taken}[N, 4] x) => ({given}[N, 4] y) {{ {nodes} }}'
-    )
-    weight = np.eye(4).astype(ml_dtypes.bfloat16)
-    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    x: Any = np.ones((2, 4), ml_dtypes.bfloat16 if taken == "bfloat16" else np.float32)
-    with pytest.raises(ModelError, match="bfloat16"):
-        run(open_session(model), {"x": x})
-    assert input_specs(model)[0].dtype.name == ("bfloat16" if what == "input" else "float32")
+@pytest.mark.parametrize("name", NAMES)
+def test_computed_in_bfloat16_holds_the_oracle(name: str, plan_at_random: Callable[..., Plan]) -> None:
+    """ONNX Runtime has no kernels: such a network runs as its twin, and stays in bfloat16."""
+    entry, model = ENTRIES[name], computed_in(skeleton(name), TensorProto.BFLOAT16)
+    analysis = analyse(model, entry.shapes(0))
+    assert len(analysis.structure.prunable) == len(analyse(skeleton(name), entry.shapes(0)).structure.prunable)
+    shrunk, masked = references(analysis, plan_at_random(analysis, 0.5))
+    assert types(shrunk) == {TensorProto.BFLOAT16}
+    for which in (0, 1):
+        feeds = {
+            key: value.astype(ml_dtypes.bfloat16) if value.dtype == np.float32 else value
+            for key, value in entry.feeds(which, 1).items()
+        }
+        expected, found = (run(open_session(each), feeds) for each in (masked, shrunk))
+        for output, value in expected.items():
+            assert relative_error(found[output], value) < ORACLE, output
 
 
 def test_weights_that_stay_in_a_file_are_widened_where_they_are_read(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from onnx_subprune import Options, Target, prune
+from onnx_subprune import ModelError, Options, Target, apply, calibrate, factorisation, factorise, prune
 from onnx_subprune.model import load_model, measure_cost, open_session, run
 from onnx_subprune.network.analysis import analyse
 from onnx_subprune.result import Result
@@ -72,3 +73,28 @@ def test_a_network_without_data_is_shown_at_sizes_that_it_takes() -> None:
     document = analyse(model).document()
     assert document["input_shapes"] == {"x": [1, 3, 32, 32]}
     assert document["dense"]["macs"] == 32 * 32 * 20
+
+
+def test_without_data_a_refusal_of_the_probe_says_how_to_give_better_inputs() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N, T, 2] x) => (float[a, b, 2] y)
+    <int64[3] to = {-1, 5, 2}, float[2, 4] up = {1,2,3,4,5,6,7,8}, float[4, 2] down = {1,2,3,4,5,6,7,8}> {
+      rows = Reshape (x, to)
+      h = MatMul (rows, up)
+      r = Relu (h)
+      y = MatMul (r, down)
+    }"""
+    model, samples = onnx.parser.parse_model(text), {"x": np.random.default_rng(0).random((64, 5, 2), np.float32)}
+    options = Options.of_effort("fast", target=Target.parse("units=0.5"), threads=1)
+    statistics = calibrate(model, samples, options)
+    plan = prune(model, None, options, statistics=statistics).plan
+    odd = replace(options, input_shapes=(("x", (1, 7, 2)),))
+    reason = r"Reshape: .*\{1,7,2\}, requested shape:\{-1,5,2\}; .*--input-shapes.*--data"
+    factors = factorisation.calibrate_layers(model, samples, options)
+    for work in (
+        lambda: prune(model, None, odd, statistics=statistics),
+        lambda: apply(plan, model, None, odd, statistics=statistics),
+        lambda: factorise(model, None, odd, statistics=factors),
+    ):
+        with pytest.raises(ModelError, match=reason):
+            work()

@@ -58,6 +58,19 @@ def test_the_fall_that_was_measured_is_that_of_the_result(
     assert f"falls by {100 * result.drop.fall:.2f} points, of 2.00 allowed" in drop_line(result.document())
 
 
+@pytest.mark.parametrize(("at", "said"), [((), "an output of classes"), (("p",), "classes at every one of 'p'")])
+def test_without_classes_there_is_nothing_to_compare(at: tuple[str, ...], said: str) -> None:
+    network = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] x) => (float[N,1] y) { h = MatMul(x, w) r = Relu(h) p = MatMul(r, v) y = Neg(p) }""")
+    for name, shape in {"w": (4, 8), "v": (8, 1)}.items():
+        network.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    options = Options.of_effort("fast", target=Target("drop", 0.1), threads=1, outputs_at=at)
+    with pytest.raises(
+        OptionError, match=f"expected {said} to compare, as scores .samples, classes., of a sequence or"
+    ):
+        prune(network, {"x": np.ones((8, 4), np.float32)}, options)
+
+
 def test_without_labels_classes_are_compared(demo: Demo, dense: onnx.ModelProto) -> None:
     result = _pruned(demo, dense)
     data = open_data({name: values[:256] for name, values in demo.calibration.items()}, input_specs(dense))

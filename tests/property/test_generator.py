@@ -12,15 +12,27 @@ from onnx_subprune.structure import QUANTISED
 from onnx_subprune.structure.rules import RULES
 
 OLD, RANDOM = "ONNX withdrew it before opset 17", "draws its entries at random"
+NEW = "of an opset for which ONNX Runtime has no kernel yet"
+FOR_GPUS = (
+    "BiasAdd", "BiasSoftmax", "BiasSplitGelu", "ComplexMul", "ComplexMulConj", "GroupNorm", "NhwcConv", "NhwcFusedConv",
+    "SkipGroupNorm",
+)  # fmt: skip
 LEFT_OUT = {
     ("", "Bernoulli"): RANDOM,
-    ("", "CumProd"): "of opset 26, for which ONNX Runtime has no kernel yet",
+    ("", "CumProd"): NEW,
     ("", "NonMaxSuppression"): "gives positions of boxes out; nothing behind it has channels",
     ("", "RandomNormalLike"): RANDOM,
     ("", "RandomUniformLike"): RANDOM,
     ("", "Scatter"): OLD,
     ("", "SequenceMap"): "works on sequences, which nothing here makes",
     ("", "Upsample"): OLD,
+    **dict.fromkeys((("", op) for op in ("Affine", "ParametricSoftplus", "ScaledTanh")), OLD),
+    **dict.fromkeys((("", op) for op in ("BitCast", "CausalConvWithState", "SwiGLU")), NEW),
+    **dict.fromkeys((("", op) for op in ("MemcpyFromHost", "MemcpyToHost")), "ONNX Runtime writes it, for devices"),
+    **dict.fromkeys((("com.microsoft", op) for op in FOR_GPUS), "has no kernel here: tests/structure says what it is"),
+    ("com.microsoft", "NhwcMaxPool"): "takes integers alone",
+    ("com.microsoft", "Range"): "gives a length out; nothing behind it has channels",
+    ("com.microsoft", "TorchEmbedding"): "has no kernel here",
     **dict.fromkeys(QUANTISED, "refused before the rules run: test_quantisation.py"),
 }
 

@@ -19,6 +19,7 @@ from onnx_subprune.formatting import html_table, milliseconds
 from onnx_subprune.pipeline import Result
 from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
+from onnx_subprune.report import plot
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 
@@ -139,3 +140,16 @@ def test_the_notebook_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, str(PAGE), "exec"), names)
     assert names["sp"] is sp
     assert {path.name for path in tmp_path.iterdir()} >= {"pruned.onnx", "report.html"}
+
+
+@pytest.mark.parametrize("what", ["widths", "curves"])
+def test_names_are_no_formulas(result: Result, what: str) -> None:
+    pytest.importorskip("matplotlib")
+    document = result.document()
+    for group in document["groups"]:
+        group["name"] = "$\\frac$\x1b[31m"
+    figure = plot(document, what)
+    assert len(figure._repr_png_()) > 1000  # type: ignore[attr-defined]
+    axes = figure.axes[0]
+    shown = axes.get_yticklabels()[0].get_text() if what == "widths" else axes.get_title()
+    assert shown == r"$\frac$\x1b[31m"

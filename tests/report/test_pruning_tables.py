@@ -75,3 +75,15 @@ def test_ranks_show_what_is_kept_and_lost() -> None:
     lines = printed_words(report.rank_table({"layers": [cut, whole]}))
     assert ["fc1", "64", "x", "32", "8", "38%", "8.8%"] in lines
     assert ["fc2", "64", "x", "32", "-", "100%", "-"] in lines
+
+
+def test_the_error_at_the_outputs_in_a_sentence() -> None:
+    errors = {"pruned": 0.041, "unrecovered": 0.31, "samples": 1234, "held_out": True}
+    assert report.output_error_line({"output_errors": errors}) == (
+        "on 1,234 samples held out the outputs are off by 4.1%, without recovery by 31%"
+    )
+    seen = report.output_error_line({"output_errors": {**errors, "held_out": False}})
+    assert seen is not None
+    assert seen.startswith("on 1,234 samples the outputs")
+    assert report.output_error_line({"output_errors": None}) is None
+    assert report.output_error_line({}) is None

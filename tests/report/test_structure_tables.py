@@ -122,3 +122,17 @@ def test_points_that_are_no_outputs_are_named_with_the_reason(document: dict[str
     ]
     (line,) = report.comparison_lines({**document, "compared_at": points})
     assert line == "compared at 'scores' for 'y', 'z': Sigmoid 's' saturates behind it"
+
+
+def test_the_module_of_a_group_has_a_column_where_the_model_says_it(document: dict[str, Any]) -> None:
+    assert "module" not in printed_words(report.group_table(document))[0]
+    first, *others = document["groups"]
+    marked = {**document, "groups": [{**first, "module": "blocks.0.attn"}, *others]}
+    heading, *lines = printed_words(report.group_table(marked))
+    assert heading[:3] == ["group", "module", "units"]
+    assert next(line for line in lines if line[:1] == [first["name"]])[1] == "blocks.0.attn"
+    assert all(line[1] == "-" for line in lines if line[:1] in [[group["name"]] for group in others])
+    assert "blocks.<wbr>0.<wbr>attn" in to_html(marked)
+    assert "module" not in printed_words(report.frozen_table(marked))[0]
+    frozen = [{**group, "module": "head"} for group in document["frozen"]]
+    assert printed_words(report.frozen_table({**document, "frozen": frozen}))[0][:3] == ["frozen", "group", "module"]

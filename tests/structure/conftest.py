@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
-from onnx_subprune.model import open_session, run
+from onnx_subprune.evaluate import random_feeds
+from onnx_subprune.model import input_specs, open_session, run
+from onnx_subprune.network.rewrite import references
 from onnx_subprune.network.verify import relative_error
 from onnx_subprune.options import Options, RecoveryOptions
 from onnx_subprune.pipeline import analyse, apply
@@ -76,6 +80,28 @@ def holds(mask_oracle: Callable[..., object]) -> Callable[..., Structure]:
         for seed, fraction in enumerate((0.5, 0.75, 0.01)):
             mask_oracle(model, shapes, fraction=fraction, seed=seed, prune_normalised=prune_normalised, **options)
         return structure
+
+    return check
+
+
+@pytest.fixture
+def holds_by_definition(plan_at_random: Callable[..., Plan]) -> Callable[..., Structure]:
+    """`holds_by_definition(model, {group: size}, operators)`: as `holds`, for operators that no kernel here is for.
+
+    What they compute is said by classes of ONNX's reference evaluator.
+    """
+
+    def check(model: onnx.ModelProto, expected: Mapping[str, int], operators: Sequence[type[OpRun]]) -> Structure:
+        analysis = analyse(model)
+        assert {group.name: group.size for group in analysis.structure.prunable} == dict(expected)
+        feeds = random_feeds(input_specs(model), analysis.input_shapes, 0)
+        for seed, fraction in enumerate((0.5, 0.75, 0.01)):
+            shrunk, masked = references(analysis, plan_at_random(analysis, fraction, seed))
+            found, wanted = (ReferenceEvaluator(m, new_ops=list(operators)).run(None, feeds) for m in (shrunk, masked))
+            for value, other in zip(found, wanted, strict=True):
+                assert np.abs(other).max() > 0
+                assert relative_error(value, other) < 1e-4
+        return analysis.structure
 
     return check
 

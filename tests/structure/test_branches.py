@@ -254,6 +254,28 @@ def test_attention_without_value_channels_is_gone_too(net, gone):
     assert gone(model, [values]) == Counter(MatMul=2, Add=2, LayerNormalization=1)
 
 
+@pytest.mark.parametrize("remembered", [True, False])
+def test_an_attention_whose_keys_are_remembered_keeps_a_head(net, stays, gone, remembered):
+    """Queries, keys and values are one tensor, which is not empty when the queries are gone."""
+    model = net(
+        f"""g (float[2,5,10] x) => (float[a,b,c] y{", float[d,e,f,h] nk" if remembered else ""}) {{
+            [stem] t = MatMul(x, wt)
+            [qkv] q = MatMul(t, w)
+            [att] o, nk, nv = com.microsoft.GroupQueryAttention <num_heads=4, kv_num_heads=2> (q, , , , , lens, total)
+            [out] u = MatMul(o, wo)
+            [add] y = Add(t, u)
+        }}""",
+        domains=', "com.microsoft" : 1', wt=(10, 7), w=(7, 128), wo=(64, 7),
+        lens=np.array([4, 4], np.int32), total=np.array(5, np.int32),
+    )  # fmt: skip
+    heads = next(group.name for group in analyse(model).structure.prunable if group.name != "stem" and group.size == 2)
+    if remembered:
+        stays(model, {heads: "GroupQueryAttention 'att' would be left with num_heads of 0"})
+        assert heads not in {group.name for group in analyse(model).structure.removable}
+    else:
+        assert gone(model, [heads])["GroupQueryAttention"] == 0
+
+
 def test_scores_over_no_channels_would_be_uniform_attention(net, stays):
     model = net(ATTENTION, **HEADS)
     (pairs,) = (g.name for g in analyse(model).structure.prunable if g.contractions)

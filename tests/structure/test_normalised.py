@@ -322,3 +322,30 @@ def test_a_sum_that_one_operator_normalises(net, holds, simple):
     )  # fmt: skip
     structure = holds(model, {"emb": 8, "up": 12}, prune_normalised=True)
     assert [one.node.name for one in structure.normalisations] == ["n"]
+
+
+SPATIAL_ATTENTION = """g (float[2,3,6,7] x) => (float[a,b,c,d] y) {{
+    [c1] h = Conv(x, w1, b1)
+    [m] m = ReduceMean <axes=[1]> (h)
+    [e] e = {extreme} <axes=[1]> ({read})
+    [cat] k = Concat <axis=1> (m, e)
+    [ca] a = Conv <pads=[3,3,3,3]> (k, wa)
+    s = Sigmoid(a)
+    r = Mul(h, s)
+    [c2] y = Conv(r, w2)
+}}"""
+
+
+@pytest.mark.parametrize(("extreme", "read"), [("ReduceMax", "h"), ("ReduceMin", "h")])
+def test_spatial_attention_summarises_the_channels_that_are_there(net, holds, refuses, extreme, read):
+    """CBAM: a removed channel is neither in the mean nor the largest."""
+    text = SPATIAL_ATTENTION.format(extreme=extreme, read=read)
+    model = net(text, w1=(8, 3, 1, 1), b1=(8,), wa=(1, 2, 7, 7), w2=(4, 8, 1, 1))
+    refuses(model, {"c1": f"ReduceMean 'm' reduces over this axis; {HINT}"})
+    holds(model, {"c1": 8}, prune_normalised=True)
+
+
+def test_summaries_that_go_elsewhere_too_hold_their_channels(net, refuses):
+    text = SPATIAL_ATTENTION.format(extreme="ReduceMax", read="h").replace("Mul(h, s)", "Mul(h, m)")
+    model = net(text.replace("Mul(h, m)", "Add(h, m)"), w1=(8, 3, 1, 1), b1=(8,), wa=(1, 2, 7, 7), w2=(4, 8, 1, 1))
+    refuses(model, {"c1": "ReduceMean 'm' reduces over this axis"}, prune_normalised=True)

@@ -101,3 +101,99 @@ def test_a_conv_with_a_sum_and_an_activation(between, holds, bias):
 def test_a_depthwise_fused_conv(between, holds):
     model = between('[f] r = com.microsoft.FusedConv <activation="Relu", group=8> (h, wf)', domains=MS, wf=(8, 1, 3, 3))
     holds(model, {"c1": 8})
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("com.microsoft.ScaledSiLU <alpha=0.7> (h)", {}),
+        ("com.microsoft.GatedAdd(h, h, gate)", {"gate": (2, 5, 1)}),
+        ("com.microsoft.GatedAdd(h, side, gate)", {"side": (2, 5, 8), "gate": (2, 5, 1)}),
+    ],
+)
+def test_more_activations(net, holds, text, weights):
+    model = net(
+        f"""g (float[2,5,6] x) => (float[a,b,c] y) {{
+            [m1] h = MatMul(x, w1)
+            [g] r = {text}
+            [m2] y = MatMul(r, w2)
+        }}""",
+        domains=MS, w1=(6, 8), w2=(8, 7), **weights,
+    )  # fmt: skip
+    holds(model, {"m1": 8})
+
+
+@pytest.mark.parametrize("operator", ["Affine", "ParametricSoftplus", "ScaledTanh"])
+def test_activations_of_before_version_1(net, holds, operator):
+    model = net(
+        f"""g (float[2,6] x) => (float[a,b] y) {{
+            [m1] h = MatMul(x, w1)
+            [g] r = {operator} <alpha=0.5, beta=0.7> (h)
+            [m2] y = MatMul(r, w2)
+        }}""",
+        opset=9, w1=(6, 8), w2=(8, 7),
+    )  # fmt: skip
+    holds(model, {"m1": 8})
+
+
+def test_gates_of_a_linear_attention_have_a_value_for_each_head(net, holds):
+    model = net(
+        """g (float[2,5,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [m2] k = MatMul(x, w2)
+            d, r = com.microsoft.LinearAttentionGate(h, bias, scale, k)
+            s = Add(d, r)
+            [m3] y = MatMul(s, w3)
+        }""",
+        domains=MS, w1=(6, 8), w2=(6, 8), w3=(8, 7), bias=(8,), scale=(8,),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 8})
+    assert {use.constant.name for use in structure.prunable[0].carriers} == {"bias", "scale"}
+
+
+def test_heads_of_a_gated_norm_go_whole(net, holds):
+    model = net(
+        """g (float[2,5,6] x) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [m2] k = MatMul(x, w2)
+            [n] n = com.microsoft.GatedRMSNorm <activation="silu", epsilon=0.01> (h, scale, k)
+            [m3] y = MatMul(n, w3)
+        }""",
+        domains=MS, w1=(6, 12), w2=(6, 12), w3=(12, 7), scale=(4,),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 3})
+    assert any("GatedRMSNorm 'n' normalises over this axis" in group.reasons for group in structure.frozen)
+
+
+def test_the_old_name_of_a_fused_product(net, holds):
+    model = net(
+        """g (float[2,5,6] x) => (float[a,b,c] y) {
+            [m1] h = com.microsoft.TransposeMatMul <alpha=0.5> (x, w1)
+            r = Tanh(h)
+            [m2] y = com.microsoft.TransposeMatMul <transB=1> (r, w2)
+        }""",
+        domains=MS, w1=(6, 8), w2=(7, 8),
+    )  # fmt: skip
+    holds(model, {"m1": 8})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "com.microsoft.BiasSoftmax <axis=2, is_inner_broadcast=0> (h, b)",
+            "BiasSoftmax 'g' normalises over this axis",
+        ),
+        ("com.microsoft.ComplexMul(h, b)", "ComplexMul 'g' multiplies pairs along this axis"),
+    ],
+)
+def test_what_mixes_units_holds_them(net, refuses, text, reason):
+    model = net(
+        f"""g (float[2,5,6] x) => (float[a,b,c] y) {{
+            [m1] h = MatMul(x, w1)
+            [g] r = {text}
+            [m2] y = MatMul(r, w2)
+        }}""",
+        domains=MS, w1=(6, 8), b=(1, 1, 8), w2=(8, 7),
+    )  # fmt: skip
+    refuses(model, {"m1": reason})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -211,7 +213,7 @@ def test_gather_of_a_run_of_channels_is_a_slice(net, holds, indices, sizes):
     holds(model, {"c1" if i == 0 else f"c1#{i + 1}": n for i, n in enumerate(names)})
 
 
-@pytest.mark.parametrize("indices", [[*range(8)][::-1], [0, 2, 4, 6]])
+@pytest.mark.parametrize("indices", [[*range(8)][::-1], [0, 2, 4, 6, 1, 3, 7, 5]])
 def test_gather_that_leaves_no_two_channels_together_freezes(between, refuses, indices):
     text = "[g] r = Gather <axis=1> (h, k)"
     refuses(between(text, out=len(indices), **_ints(k=indices)), {"c1": "picks single positions"})
@@ -514,3 +516,90 @@ def test_the_first_positions_of_a_table_follow_the_sequence(net, holds):
         split=np.array([-1, 4]), flat=np.array([0, 0, -1]),
     )  # fmt: skip
     holds(model, {"up": 3, "up#2": 4}, {"x": (2, 7, 6)}, run_shapes={"x": (3, 5, 6)})
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("CenterCropPad <axes=[2,3]> (h, shape)", [4, 9]),
+        ("CenterCropPad <axes=[-1,1]> (h, shape)", [9, 8]),
+        ("CenterCropPad(h, shape)", [2, 8, 4, 7]),
+    ],
+)
+def test_both_ends_are_cut_or_padded(between, holds, text, shape):
+    holds(between(f"[p] r = {text}", opset=19, shape=np.array(shape)), {"c1": 8})
+
+
+def test_channels_that_are_cut_at_both_ends_stay(between, refuses):
+    model = between("[p] r = CenterCropPad <axes=[1]> (h, shape)", opset=19, out=6, shape=np.array([6]))
+    refuses(model, {"c1": "CenterCropPad 'p' cuts or pads both ends of this axis"})
+
+
+@pytest.mark.parametrize(
+    ("text", "out"),
+    [
+        ("com.microsoft.Pad(h, pads, value)", 8),
+        ("com.microsoft.ExpandDims(h, one)\n q = Squeeze(k, ones)", 8),
+        ("com.microsoft.CropAndResize(h, rois, which, sizes)", 8),
+        ("com.microsoft.GridSample(h, grid)", 8),
+    ],
+)
+def test_forms_of_the_runtime(net, holds, text, out):
+    weights = {
+        "pads": np.array([0, 0, 1, 0, 0, 0, 0, 2]), "value": np.float32([0]), "one": np.array(2, np.int32),
+        "ones": np.array([2]), "rois": np.float32([[0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]]),
+        "which": np.array([1, 0], np.int32), "sizes": np.array([3, 2], np.int32),
+        "grid": np.linspace(-1, 1, 80, dtype=np.float32).reshape(2, 4, 5, 2),
+    }  # fmt: skip
+    read = {name: value for name, value in weights.items() if re.search(rf"\b{name}\b", text)}
+    model = net(
+        f"""g (float[2,3,6,7] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            k = {text}
+            [c2] y = Conv({'q' if 'q =' in text else 'k'}, w2)
+        }}""",
+        domains=', "com.microsoft" : 1', w1=(8, 3, 1, 1), b1=(8,), w2=(4, out, 1, 1), **read,
+    )  # fmt: skip
+    holds(model, {"c1": 8})
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([0, 4, 1, 5, 2, 6, 3, 7], {"c1": 2, "c1#2": 4}),  # a channel shuffle of two groups
+        ([0, 2, 4, 6, 1, 3, 5, 7], {"c1": 4, "c1#2": 2}),
+        ([0, 0, 4, 4, 1, 1, 5, 5, 2, 2, 6, 6, 3, 3, 7, 7], {"c1": 2, "c1#2": 4}),
+        ([0, 4, 1, 5, 2, 6, 3, 7] * 2, {"c1": 2, "c1#2": 4}),
+        ([0, 4, 0, 4, 1, 5, 1, 5, 2, 6, 2, 6, 3, 7, 3, 7], {"c1": 2, "c1#2": 4}),
+        ([0, 2, 4, 6], {"c1": 4}),  # every second
+        ([1, 3, 5, 7], {"c1": 4}),
+        ([-7, -5, -3, -1], {"c1": 4}),
+        ([1, 1, 3, 3, 5, 5, 7, 7], {"c1": 4}),
+        ([0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6, 7], {"c1": 4, "c1#2": 4}),
+        ([3, 4, 5, 3, 4, 5, 6, 7], {"c1#2": 3, "c1#3": 2}),
+    ],
+)
+def test_positions_on_a_grid(between, holds, places, expected):
+    """A Gather that shuffles channels, repeats them, or takes every second."""
+    structure = holds(between("[g] r = Gather <axis=1> (h, where)", out=len(places), where=np.array(places)), expected)
+    assert [dim.size for dim in structure.records.axes["r"]] == [2, len(places), 6, 7]
+
+
+@pytest.mark.parametrize("places", [[0, 3, 1, 4, 2, 5, 7, 6], [0, 2, 4, 6, 1, 3, 7, 5], [7, 5, 3, 1, 6, 4, 2, 0]])
+def test_positions_on_no_grid_hold_the_channels(between, refuses, places):
+    model = between("[g] r = Gather <axis=1> (h, where)", out=len(places), where=np.array(places))
+    refuses(model, {"c1": "Gather 'g' picks single positions of this axis"})
+
+
+def test_positions_on_a_grid_of_three_axes(net, holds):
+    """27 channels as 3 x 3 x 3, read in another order of the three."""
+    places = np.arange(27).reshape(3, 3, 3).transpose(2, 1, 0).ravel()
+    model = net(
+        """g (float[2,3,4] x) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1, b1)
+            [g] r = Gather <axis=1> (h, where)
+            [c2] y = Conv(r, w2)
+        }""",
+        w1=(27, 3, 1), b1=(27,), w2=(4, 27, 1), where=places,
+    )  # fmt: skip
+    holds(model, {"c1": 3, "c1#2": 3, "c1#3": 3})

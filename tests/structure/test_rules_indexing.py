@@ -208,3 +208,51 @@ def test_codes_lie_where_the_axis_says(net, holds, axis):
         w1=(7, 8), w2=(3, 8), w3=(8, 3), depth=np.array(7), values=np.float32([0, 1]),
     )  # fmt: skip
     holds(model, {"m1": 8})
+
+
+def test_a_cache_that_is_written_to(net, holds):
+    """TensorScatter: channels of the cache are those of the update."""
+    model = net(
+        """g (float[2,4,3] x, float[2,1,3] z, int64[2] at) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [m2] k = MatMul(z, w2)
+            [t] t = TensorScatter(h, k, at)
+            [m3] y = MatMul(t, w3)
+        }""",
+        opset=24, ir=12, w1=(3, 8), w2=(3, 8), w3=(8, 5),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 8})
+    assert {use.constant.name for use in structure.prunable[0].producers} == {"w1", "w2"}
+
+
+def test_a_cache_that_is_written_along_its_channels(net, refuses):
+    model = net(
+        """g (float[2,4,3] x, float[2,4,1] z) => (float[a,b,c] y) {
+            [m1] h = MatMul(x, w1)
+            [t] t = TensorScatter <axis=2> (h, z)
+            [m3] y = MatMul(t, w3)
+        }""",
+        opset=24, ir=12, w1=(3, 8), w3=(8, 5),
+    )  # fmt: skip
+    refuses(model, {"m1": "TensorScatter 't' writes at places along this axis"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("com.microsoft.GatherND(h, where)", 8),
+        ("com.microsoft.Trilu(h)", 8),
+    ],
+)
+def test_forms_of_the_runtime(net, holds, text, expected):
+    model = net(
+        f"""g (float[2,3,4,4] x) => (float[a,b,c,d] y) {{
+            [c1] h = Conv(x, w1, b1)
+            r = {text}
+            [c2] y = Conv(r, w2)
+        }}""",
+        domains=', "com.microsoft" : 1', w1=(8, 3, 1, 1), b1=(8,), w2=(4, 8, 1, 1), where=np.array([[0], [1], [0]]),
+    )  # fmt: skip
+    if "where" not in text:
+        model.graph.initializer.pop()
+    holds(model, {"c1": expected})

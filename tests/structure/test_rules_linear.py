@@ -285,3 +285,96 @@ def test_fused_query_key_value(net, holds):
     # Whole heads; channels of queries and keys in pairs; channels of values (the projection is cut before the stack).
     structure = holds(model, {"qkv": 3, "qkv#2": 4, "qkv#3": 4})
     assert [contraction.name for contraction in structure.prunable[1].contractions] == ["s"]
+
+
+DEFORMED = """g (float[2,3,6,7] x, float[2,{offsets},6,7] o{mask}) => (float[a,b,c,d] y) {{
+    [c1] h = Conv(x, w1, b1)
+    [d] r = DeformConv <pads=[1,1,1,1], group={group}, offset_group={shared}> (h, w2, o, b2{read})
+    [t] t = Tanh(r)
+    [c3] y = Conv(t, w3)
+}}"""
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize(("group", "expected"), [(1, {"c1": 8, "d": 6}), (2, {"c1": 2, "c1#2": 4, "d": 3})])
+def test_a_conv_that_reads_at_computed_places(net, holds, masked, group, expected):
+    mask, read = (", float[2,9,6,7] m", ", m") if masked else ("", "")
+    model = net(
+        DEFORMED.format(offsets=18, mask=mask, read=read, group=group, shared=1),
+        opset=19, w1=(8, 3, 1, 1), b1=(8,), w2=(6, 8 // group, 3, 3), b2=(6,), w3=(4, 6, 1, 1),
+    )  # fmt: skip
+    holds(model, expected)
+
+
+def test_offsets_for_parts_of_the_channels_hold_them(net, refuses):
+    model = net(
+        DEFORMED.format(offsets=36, mask="", read="", group=1, shared=2),
+        opset=19, w1=(8, 3, 1, 1), b1=(8,), w2=(6, 8, 3, 3), b2=(6,), w3=(4, 6, 1, 1),
+    )  # fmt: skip
+    refuses(model, {"c1": "DeformConv 'd' has offsets of their own for parts of this axis"}, allowed=["d"])
+
+
+def test_places_that_a_layer_computes_stay_whole(net, holds):
+    """Deformable convolution as it is used: the offsets come from a Conv over the same input."""
+    model = net(
+        """g (float[2,3,6,7] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [co] o = Conv <pads=[1,1,1,1]> (h, wo)
+            [cm] k = Conv <pads=[1,1,1,1]> (h, wm)
+            m = Sigmoid(k)
+            [d] r = DeformConv <pads=[1,1,1,1]> (h, w2, o, , m)
+            [c3] y = Conv(r, w3)
+        }""",
+        opset=19, w1=(8, 3, 1, 1), b1=(8,), wo=(18, 8, 3, 3), wm=(9, 8, 3, 3), w2=(6, 8, 3, 3), w3=(4, 6, 1, 1),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 8, "d": 6})
+    assert {c.name for g in structure.prunable for c in g.consumers if g.name == "c1"} == {"co", "cm", "d"}
+    reasons = {group.name: group.reasons for group in structure.frozen}
+    assert "DeformConv 'd' reads places from this axis" in reasons["co"]
+
+
+def test_what_removed_units_gave_to_a_deformed_conv_is_made_up_for(net, exact):
+    """Bilinear reading is linear in the map: units that are sums of others leave no trace, and its bias is moved."""
+    rng = np.random.default_rng(3)
+    own = rng.standard_normal((5, 3)).astype(np.float32)
+    mixed = np.concatenate([own, rng.standard_normal((3, 5)).astype(np.float32) @ own]).reshape(8, 3, 1, 1)
+    model = net(
+        """g (float[2,3,6,7] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1)
+            [d] y = DeformConv <pads=[1,1,1,1]> (h, w2, o, b2)
+        }""",
+        opset=19, w1=mixed, w2=(6, 8, 3, 3), b2=(6,),
+        o=(rng.standard_normal((2, 18, 6, 7)) * 0.7).astype(np.float32),
+    )  # fmt: skip
+    exact(model)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_causal_conv_keeps_channels_and_the_state_of_each(net, holds, last):
+    turned = "Identity" if last else "Transpose <perm=[0,2,1]>"
+    model = net(
+        f"""g (float[2,5,3] x) => (float[a,b,c] y, float[d,e,f] z) {{
+            [m1] h = MatMul(x, w1)
+            i = {turned} (h)
+            [k] c, n = com.microsoft.CausalConvWithState <activation="silu", channels_last={int(last)}> (i, w2, b2)
+            j = {turned} (c)
+            o = {turned} (n)
+            [m3] y = MatMul(j, w3)
+            [m4] z = MatMul(o, w3)
+        }}""",
+        domains=', "com.microsoft" : 1', w1=(3, 4), w2=(4, 1, 3), b2=(4,), w3=(4, 3),
+    )  # fmt: skip
+    structure = holds(model, {"m1": 4})
+    assert {use.constant.name for use in structure.prunable[0].carriers} == {"w2", "b2"}
+
+
+def test_a_state_that_is_given_holds_the_channels(net, refuses):
+    model = net(
+        """g (float[2,3,5] x, float[2,4,2] s) => (float[a,b,c] y) {
+            [c1] h = Conv(x, w1)
+            [k] c = com.microsoft.CausalConvWithState(h, w2, , s)
+            [c3] y = Conv(c, w3)
+        }""",
+        domains=', "com.microsoft" : 1', w1=(4, 3, 1), w2=(4, 1, 3), w3=(3, 4, 1),
+    )  # fmt: skip
+    refuses(model, {"c1": "axis 1 of graph input 's'"})

@@ -536,3 +536,22 @@ def test_the_product_of_sizes_is_a_size(net, holds):
         w1=(6, 8), w2=(8, 4), **_ints(zero=[0], two=[2], three=[3]),
     )  # fmt: skip
     holds(model, {"m1": 8}, {"x": (2, 5, 6)}, run_shapes={"x": (3, 7, 6)})
+
+
+def test_overlapping_frames_of_one_signal_are_cut_without_end(net, holds):
+    """Windows that overlap are two slices of one axis, and a cut falls in each of hundreds of frames."""
+    model = net(
+        """g (float[N,4008] x) => (float[N,500,6] y) {
+            [s1] a = Slice(x, zero, until, one)
+            [s2] b = Slice(x, lap, end, one)
+            [r1] p = Reshape(a, k)
+            [r2] q = Reshape(b, k)
+            [cat] c = Concat<axis = 2>(p, q)
+            [m1] h = MatMul(c, w1)
+            [r] r = Relu(h)
+            [m2] y = MatMul(r, w2)
+        }""",
+        w1=(16, 12), w2=(12, 6),
+        **_ints(zero=[0], until=[4000], one=[1], lap=[8], end=[4008], k=[-1, 500, 8]),
+    )  # fmt: skip
+    holds(model, {"m1": 12})

@@ -48,9 +48,11 @@ def test_the_size_of_a_pooled_map_is_known_where_it_is_flattened(net, holds, ope
     holds(model, {"c1": 8})
 
 
-def test_the_positions_of_a_max_pool_count_over_the_channels(between, refuses):
-    text = "[p] r, i = MaxPool <kernel_shape=[2,2]> (h)\n[c] f = Cast <to=1> (i)\n[s] s = ReduceMax(f)"
-    refuses(between(text), {"c1": "returns positions that count over this axis"})
+def test_the_positions_of_a_max_pool_count_over_the_channels(between, refuses, holds):
+    pool = "[p] {}, i = MaxPool <kernel_shape=[2,2]> (h)"
+    read = "[c] f = Cast <to=1> (i)\n[s] s = ReduceMax(f)\nr = Add(k, s)"
+    refuses(between(f"{pool.format('k')}\n{read}"), {"c1": "returns positions that count over this axis"})
+    holds(between(pool.format("r")), {"c1": 8})
 
 
 @pytest.mark.parametrize(
@@ -237,3 +239,55 @@ def test_an_axis_of_unknown_size_stays_itself_under_a_padded_kernel(net, holds):
         four=np.array([4]), eight=np.array([8]), rest=np.array([-1]),
     )  # fmt: skip
     holds(model, {"c1": 8}, {"x": (1, 3, 5, 6)}, run_shapes={"x": (2, 3, 7, 5)})
+
+
+UNPOOLED = """[p] p, i = MaxPool <kernel_shape=[2,2], strides=[2,2]> (h)
+    [k] k = Conv(p, wk, bk)
+    [u] r = MaxUnpool <kernel_shape=[2,2], strides=[2,2]> (k, i{shape})"""
+
+
+@pytest.mark.parametrize("given", ["", "literal", "computed"])
+def test_positions_of_a_pool_that_are_unpooled_count_without_channels(between, holds, given):
+    """SegNet: positions count over all axes of the map that the MaxPool read, and so they do in the pruned network."""
+    shape = {"": "", "literal": ", shape", "computed": ", t"}[given]
+    text = ("t = Shape(h)\n" if given == "computed" else "") + UNPOOLED.format(shape=shape)
+    more = {"shape": np.array([2, 8, 6, 8])} if given == "literal" else {}
+    model = between(text, image="2,3,6,8", wk=(8, 8, 1, 1), bk=(8,), **more)
+    holds(model, {"c1": 8})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (UNPOOLED.format(shape="").replace("2,2]> (k", "2,2], pads=[0,0,0,1]> (k"), "spreads positions over another"),
+        (UNPOOLED.format(shape=", shape"), "spreads positions over another shape than the one that MaxPool read"),
+        (
+            UNPOOLED.format(shape="").replace("r = Max", "q = Max")
+            + " j = Cast <to=1> (i) s = ReduceMax(j) r = Add(q, s)",
+            "returns positions that count over this",
+        ),
+        (
+            UNPOOLED.format(shape="").replace("(k, i", "(k, j").replace("[k] k", "j = Add(i, zero) [k] k"),
+            "reads positions that no MaxPool gives",
+        ),
+    ],
+)
+def test_positions_that_mean_something_else_hold_the_channels(between, refuses, text, words):
+    model = between(
+        text, image="2,3,6,8", wk=(8, 8, 1, 1), bk=(8,), shape=np.array([2, 8, 6, 9]),
+        zero=np.array([0]),
+    )  # fmt: skip
+    refuses(model, {"c1": words})
+
+
+def test_windows_of_an_axis(net, holds):
+    model = net(
+        """g (float[2,3,9] x) => (float[a,b,c,d] y) {
+            [c1] h = Conv(x, w1, b1)
+            [u] u = com.microsoft.UnfoldTensor <dim=2, size=4, step=2> (h)
+            [c2] y = Conv(u, w2)
+        }""",
+        domains=', "com.microsoft" : 1', w1=(8, 3, 1), b1=(8,), w2=(4, 8, 1, 1),
+    )  # fmt: skip
+    structure = holds(model, {"c1": 8})
+    assert [dim.size for dim in structure.records.axes["u"]] == [2, 8, 3, 4]

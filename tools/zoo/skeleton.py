@@ -24,7 +24,7 @@ from onnx import numpy_helper
 
 from zoo.roles import Role, roles_of
 
-__all__ = ["read_skeleton", "refill", "strip", "write_skeleton"]
+__all__ = ["count_parameters", "read_skeleton", "refill", "strip", "write_skeleton"]
 
 _FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 _SMALL = 32
@@ -75,6 +75,19 @@ def write_skeleton(skeleton: onnx.ModelProto, path: Path) -> int:
 def read_skeleton(path: Path) -> onnx.ModelProto:
     """Read what `write_skeleton` wrote."""
     return onnx.ModelProto.FromString(lzma.decompress(path.read_bytes()))
+
+
+def count_parameters(skeleton: onnx.ModelProto) -> int:
+    """Return the number of floating-point values of one axis or more that a skeleton stores."""
+    constants = [a.t for n in skeleton.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
+    total = 0
+    for tensor in (*skeleton.graph.initializer, *constants):
+        if tensor.data_type in _FLOATS and tensor.dims:
+            count = 1
+            for size in tensor.dims:
+                count *= size
+            total += count
+    return total
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.errors import OutputError
+from onnx_subprune.model import TemporaryFolder
 
 __all__ = ["DEFAULT_MAX_BYTES", "Store"]
 
@@ -32,7 +33,7 @@ class Store:
         self._count = 0
         self._arrays: dict[str, dict[int, Array | Path]] = {}
         self._kinds: dict[str, tuple[np.dtype[Any], tuple[int | None, ...]]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
         self.spilled = 0
 
     def __contains__(self, name: str) -> bool:
@@ -85,15 +86,15 @@ class Store:
         """Remove the files."""
         self._arrays.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
 
     def _written(self, array: Array) -> Path:
         try:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="onnx-subprune-tensors-")
+                self._folder = TemporaryFolder()
             self._count += 1
             self.spilled += array.nbytes
-            path = Path(self._folder.name) / f"{self._count}.npy"
+            path = self._folder.path / f"{self._count}.npy"
             np.save(path, array)
         except OSError as error:
             raise OutputError(

@@ -39,9 +39,7 @@ Array = np.ndarray[Any, Any]
 
 _SPATIAL = ("Conv", "ConvTranspose")
 _CONTRIB = "com.microsoft"
-_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-# bfloat16 may be stored, not computed with.
-_STORED = (*_FLOATS, onnx.TensorProto.BFLOAT16)
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
 
 RECURRENCE = "it reads its own states, which every fit changes; to those of the dense network it is fitted by channel"
@@ -280,7 +278,7 @@ class _Finder:
     def _refusal(self, node: onnx.NodeProto, weight: View) -> str | None:
         faults = {
             "it does not multiply an activation by floating-point weights": weight.dtype not in _FLOATS
-            or any(dtype not in _STORED for dtype in weight.dtypes)
+            or any(dtype not in _FLOATS for dtype in weight.dtypes)
             or node.input[0] in self._stored,
             f"its weight has {len(weight.dims)} axes": unfused(node.op_type) in ("Gemm", "MatMul")
             and len(weight.dims) != 2

@@ -16,6 +16,7 @@ import numpy as np
 from onnx_subprune.calibration import ROWS_PER_FEATURE, Dataset, portions
 from onnx_subprune.calibration.held_out import Portion
 from onnx_subprune.model import array_of, initializer
+from onnx_subprune.model.decisions import comparisons_of
 from onnx_subprune.recovery.exact.activation_store import Store
 from onnx_subprune.recovery.exact.clip_rows import ClipRows
 from onnx_subprune.recovery.exact.correspondence import Surroundings
@@ -67,10 +68,8 @@ class PairedRun:
         settings: Settings,
     ) -> None:
         self._stores = (Store(settings.max_bytes), Store(settings.max_bytes))
-        self._dense, self._pruned = (
-            Segments(model, store, providers=settings.providers, threads=settings.threads)
-            for model, store in zip((networks.dense, networks.pruned), self._stores, strict=True)
-        )
+        self._dense, self._pruned = _side_by_side(networks, self._stores, settings)
+        self._restrict = networks.restrict
         self._targets = Targets(networks.dense, networks.restrict, surroundings)
         self._scratch = networks.scratch
         self._settings = settings
@@ -276,7 +275,15 @@ class PairedRun:
         wanted += [counterpart(name) for name in beside]
         if shortcut is not None and counterpart(shortcut.total) != shortcut.total:
             wanted += [shortcut.total, counterpart(shortcut.total)]
-        yield from zip(self._dense.advance(wanted), self._pruned.advance([*step.sources, *beside]), strict=True)
+        read = [*step.sources, *beside]
+        self._hand_over_decisions(read)
+        yield from zip(self._dense.advance(wanted), self._pruned.advance(read), strict=True)
+
+    def _hand_over_decisions(self, read: Sequence[str]) -> None:
+        """Give the pruned network the decisions of the dense one that tensors depend on, all batches of them."""
+        while self._portions and (names := self._pruned.lacking(read)):
+            for batch, values in enumerate(self._dense.advance(names)):
+                self._pruned.give(values, batch, self._restrict)
 
     def _split(self, rows: Rows, seen: int, portion: Portion) -> Iterator[tuple[int, Rows]]:
         """Yield the rows to fit on (0) and those held out (1), where there are any."""
@@ -293,6 +300,17 @@ class PairedRun:
         number = seen * pieces + np.floor(rows.places * portion.units * pieces).astype(np.int64)
         away = number % held == held - 1
         return ~away, away
+
+
+def _side_by_side(networks: Networks, stores: tuple[Store, Store], settings: Settings) -> tuple[Segments, Segments]:
+    """Return both networks before their first node; the pruned one will be given what the dense one decides."""
+    decisions = [decision.tensor for decision in comparisons_of(networks.dense).decisions]
+    dense, pruned = (
+        Segments(model, store, providers=settings.providers, threads=settings.threads, given=given)
+        for model, store, given in zip((networks.dense, networks.pruned), stores, ((), decisions), strict=True)
+    )
+    dense.expect(decisions)
+    return dense, pruned
 
 
 def _refined(step: Step, sums: tuple[Pairs, Pairs], rounding: float) -> list[Refined]:

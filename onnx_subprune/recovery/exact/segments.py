@@ -4,12 +4,14 @@ Each call of `advance` runs the nodes that the wanted tensors still need, and no
 nodes read is kept until they have run. All calls together cost one inference, whatever their number. Two kinds of node
 run again where their outputs are read again: those that compute with constants alone, and those that make what cannot
 be kept (sequences, types that NumPy does not know).
+
+A network may be *given* tensors of another one, batch by batch, in the place of those that it would make.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ class Segments:
         store: where tensors between two calls are kept.
         providers: execution providers, most wanted first.
         threads: intra-op threads of the runtime.
+        given: names of tensors that are given from outside, as far as the network makes them.
 
     """
 
@@ -47,6 +50,7 @@ class Segments:
         *,
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
+        given: Collection[str] = (),
     ) -> None:
         self._model = model
         self._nodes = list(model.graph.node)
@@ -54,6 +58,9 @@ class Segments:
         self._makers = {name: index for index, node in enumerate(self._nodes) for name in node.output if name}
         self._again = _constant(self._nodes, self._reads, given_names(model))
         self._waiting = set(range(len(self._nodes))) - self._again
+        self._given = {name: self._makers.pop(name) for name in given if name in self._makers}
+        # A node that is left with nothing to give does not run.
+        self._waiting -= set(self._given.values()) - set(self._makers.values())
         self._asked: Counter[str] = Counter()
         self._batches = 0
         self._store = store
@@ -70,8 +77,25 @@ class Segments:
         self._asked.update(names)
 
     def has(self, name: str) -> bool:
-        """Whether a tensor is at hand, or can still be computed."""
-        return name in self._store or self._makers.get(name) in self._waiting | self._again
+        """Whether a tensor is at hand, can still be computed, or will be given."""
+        return name in self._store or name in self._given or self._makers.get(name) in self._waiting | self._again
+
+    def lacking(self, wanted: Collection[str]) -> list[str]:
+        """Return the tensors that have to be given before `advance` can be asked for these, in order."""
+        reads = {name for index in self._pending_nodes(wanted) for name in self._reads[index]}
+        return [name for name in self._given if name in reads.union(wanted) and name not in self._store]
+
+    def give(self, values: Mapping[str, Any], batch: int, restrict: Callable[[str, Array], Array]) -> None:
+        """Take tensors of another network for one batch, cut down as `restrict` does by name.
+
+        What no array holds (a sequence) the network makes itself after all.
+        """
+        for name, value in values.items():
+            if isinstance(value, np.ndarray):
+                self._store.put(name, batch, restrict(name, value))
+            elif name in self._given:
+                self._makers[name] = self._given.pop(name)
+                self._waiting.add(self._makers[name])
 
     def pending(self, wanted: Collection[str]) -> list[onnx.NodeProto]:
         """Return the nodes that have to run for these tensors, in order."""
@@ -129,7 +153,7 @@ class Segments:
         self, todo: Sequence[int], wanted: Collection[str]
     ) -> tuple[ort.InferenceSession | None, list[str]]:
         """Return a session of nodes and its outputs; take note of nodes that make tensors which cannot be kept."""
-        outputs = {name for index in todo for name in self._nodes[index].output if name}
+        outputs = {name for index in todo for name in self._nodes[index].output if name and name not in self._given}
         while fetched := sorted(outputs & (self._names_to_keep() | set(wanted))):
             session = self._session(todo, outputs, fetched)
             lost = {self._makers[value.name] for value in session.get_outputs() if not _is_kept(value.type)}
@@ -146,6 +170,8 @@ class Segments:
         graph = piece.graph
         graph.name = "segment"
         graph.node.extend(self._nodes[index] for index in todo)
+        for node in graph.node if self._given else ():
+            node.output[:] = [f"{name}.undecided" if name in self._given else name for name in node.output]
         graph.initializer.extend(tensor for tensor in self._model.graph.initializer if tensor.name in read)
         graph.sparse_initializer.extend(
             tensor for tensor in self._model.graph.sparse_initializer if tensor.values.name in read

@@ -15,6 +15,9 @@ from onnx_subprune.structure.axes.terms import Atom, Dim
 
 __all__ = ["Monomials", "Products"]
 
+# No memory holds a longer axis; a broken file may declare one.
+_LONGEST = 1 << 48
+
 
 class Monomials:
     """Products of the lengths of axes.
@@ -43,7 +46,7 @@ class Monomials:
             counts: units that stay, by Atom; those that are not there are whole.
 
         """
-        lengths = np.array([*(length.value(counts) for length in self._lengths), 1], np.int64)
+        lengths = np.array([*(min(length.value(counts), _LONGEST) for length in self._lengths), 1], np.int64)
         return np.asarray(lengths[self._index].prod(axis=1))
 
 

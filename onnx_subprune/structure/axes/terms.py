@@ -93,6 +93,7 @@ class Dim:
         """Return the finest equal term: bound Atoms replaced, nested products and concatenations flattened."""
         if all(isinstance(factor, Atom) and factor.bound is None for factor in self.factors):
             return self
+        _settle(self)
         return Dim(tuple(f for factor in self.factors for f in resolved(factor)))
 
     def atoms(self) -> Iterator[Atom]:
@@ -122,6 +123,33 @@ def resolved(factor: Factor) -> tuple[Factor, ...]:
         inner = resolved.factors[0] if len(resolved.factors) == 1 else None
         parts.extend(inner.parts if isinstance(inner, Concat) else (resolved,))
     return (Concat(tuple(parts)),)
+
+
+def _settle(dim: Dim) -> None:
+    """Resolve what Atoms are bound to, the innermost first.
+
+    An axis that is cut again and again, each time what was left of it, is a chain as long as there are cuts: more than
+    calls can be nested.
+    """
+    waiting, found = [dim], dict[Atom, Dim]()
+    while waiting:
+        for atom in _leaves(waiting.pop()):
+            if atom.bound is not None and atom not in found:
+                found[atom] = atom.bound
+                waiting.append(atom.bound)
+    for atom, bound in reversed(found.items()):
+        if any(leaf.bound is not None for leaf in _leaves(bound)):
+            atom.bound = bound.resolve()
+
+
+def _leaves(dim: Dim) -> Iterator[Atom]:
+    """Yield the Atoms that a term names, bound or not."""
+    for factor in dim.factors:
+        if isinstance(factor, Atom):
+            yield factor
+        else:
+            for part in factor.parts:
+                yield from _leaves(part)
 
 
 def _last(atom: Atom) -> Atom:

@@ -12,8 +12,10 @@ topological order reaches the fixpoint. What cannot be aligned is *frozen* with 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 
 from onnx_subprune.structure.axes.terms import (
     ONE,
@@ -322,20 +324,17 @@ def _halve(factor: Factor, outer: int, where: str) -> tuple[tuple[Factor, ...], 
 
 
 def _split_concat(whole: Concat, sizes: Sequence[int]) -> list[Dim] | None:
-    queue = deque(whole.parts)
-    pieces: list[Dim] = []
-    for size in sizes:
-        taken: list[Dim] = []
-        missing = size
-        while missing:
-            part = queue.popleft()
-            if part.size > missing:
-                halves = split(part, [missing, part.size - missing])
-                if halves is None:
-                    return None
-                part = halves[0]
-                queue.appendleft(halves[1])
-            taken.append(part)
-            missing -= part.size
-        pieces.append(concat(*taken))
-    return pieces
+    """Cut every part at once wherever a piece ends in it: cut off one by one, pieces would bind ever longer chains."""
+    ends = list(accumulate(sizes))
+    taken: list[list[Dim]] = [[] for _ in sizes]
+    start = 0
+    for part in whole.parts:
+        stop = start + part.size
+        bounds = [start, *ends[bisect_right(ends, start) : bisect_left(ends, stop)], stop]
+        cut = split(part, [high - low for low, high in pairwise(bounds)])
+        if cut is None:
+            return None
+        for low, piece in zip(bounds, cut, strict=False):
+            taken[bisect_right(ends, low)].append(piece)
+        start = stop
+    return [concat(*parts) for parts in taken]

@@ -29,6 +29,7 @@ from onnx_subprune.structure.rules import (
     reduction,
     reshape,
     sampling,
+    signal,
     spatial,
 )
 from onnx_subprune.structure.rules.shapes import SHAPE_RULES
@@ -54,15 +55,23 @@ _ONNX: dict[str, Rule] = {
     **reduction.RULES,
     **reshape.RULES,
     **sampling.RULES,
+    **signal.RULES,
     **spatial.RULES,
 }
 
 _CONTRIB: dict[str, Rule] = {
     **attention.CONTRIB,
     **contrib.CONTRIB,
+    **creation.CONTRIB,
+    **cutting.CONTRIB,
+    **indexing.CONTRIB,
     **linear.CONTRIB,
     **matrix.CONTRIB,
+    **movement.CONTRIB,
+    **normalisation.CONTRIB,
     **quantised.CONTRIB,
+    **sampling.CONTRIB,
+    **spatial.CONTRIB,
 }
 
 RULES: dict[tuple[str, str], Rule] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from onnx_subprune.structure.axes import ONE, Dim
+from onnx_subprune.structure.axes import ONE, Dim, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import label
-from onnx_subprune.structure.rules.elementwise import unary, variadic
+from onnx_subprune.structure.rules.elementwise import broadcast, unary, variadic
 from onnx_subprune.structure.rules.normalisation import note_statistics, trailing
 
 __all__ = ["CONTRIB", "RULES"]
@@ -71,10 +71,46 @@ def _table(node: gs.Node, index: int, ctx: Context) -> Dim:
     return width
 
 
-RULES = {"SimplifiedLayerNormalization": trailing}
+def split_gelu(node: gs.Node, ctx: Context) -> None:
+    """BiasSplitGelu: of X + bias [.., 2 x C] the first half times the Gelu of the second; both lose the same units."""
+    x = ctx.input(node, 0)
+    (bias,) = ctx.input(node, 1, rank=1)
+    if x[-1].size % 2:
+        raise NotUnderstood(f"{label(node)} halves an axis of {x[-1].size}")
+    halves, channels = fresh(2), fresh(x[-1].size // 2)
+    ctx.freeze(halves, node, "halves this axis")
+    ctx.unify(x[-1], product(halves, channels), node)
+    ctx.unify(bias, x[-1], node)
+    ctx.output(node, (*x[:-1], channels))
+
+
+def complex_product(node: gs.Node, ctx: Context) -> None:
+    """ComplexMul, ComplexMulConj: the last axis holds real and imaginary parts in turn."""
+    operands = [ctx.input(node, index) for index in (0, 1)]
+    for axes in operands:
+        ctx.freeze(axes[-1], node, "multiplies pairs along this axis")
+    ctx.output(node, broadcast(node, operands, ctx))
+
+
+def attention_gate(node: gs.Node, ctx: Context) -> None:
+    """LinearAttentionGate: a and b [B, T, H], a bias and a factor for each head; a decay and a rate of [B, T, H]."""
+    a = ctx.input(node, 0)
+    ctx.output(node, broadcast(node, [a, ctx.input(node, 1), ctx.input(node, 2)], ctx))
+    if ctx.has(node, 3):
+        ctx.output(node, ctx.input(node, 3), 1)
+
+
+# ONNX Runtime copies tensors between devices by the last two; it still has the others of ONNX before its version 1.
+RULES = {
+    "SimplifiedLayerNormalization": trailing,
+    **dict.fromkeys(("Affine", "ParametricSoftplus", "ScaledTanh", "MemcpyFromHost", "MemcpyToHost"), unary),
+}
 CONTRIB = {
-    **dict.fromkeys(("Gelu", "QuickGelu"), unary),
-    **dict.fromkeys(("BiasGelu", "FastGelu"), variadic),
+    **dict.fromkeys(("Gelu", "QuickGelu", "ScaledSiLU"), unary),
+    **dict.fromkeys(("BiasAdd", "BiasGelu", "FastGelu", "GatedAdd"), variadic),
+    "BiasSplitGelu": split_gelu,
+    **dict.fromkeys(("ComplexMul", "ComplexMulConj"), complex_product),
+    "LinearAttentionGate": attention_gate,
     **dict.fromkeys(("SkipLayerNormalization", "SkipSimplifiedLayerNormalization"), skip_norm),
     "EmbedLayerNormalization": embed_norm,
 }

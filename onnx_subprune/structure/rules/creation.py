@@ -8,7 +8,7 @@ from onnx_subprune.structure.axes import Dim, Extent, Size, evaluate, fixed, fre
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import label
 
-__all__ = ["RULES", "counted", "sized"]
+__all__ = ["CONTRIB", "RULES", "counted", "sized"]
 
 
 def constant_of_shape(node: gs.Node, ctx: Context) -> None:
@@ -72,3 +72,4 @@ RULES = {
     "Range": count,
     **dict.fromkeys(("RandomNormalLike", "RandomUniformLike", "Bernoulli", "EyeLike"), drawn),
 }
+CONTRIB = {"Range": count}

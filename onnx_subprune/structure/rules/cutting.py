@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,7 +28,7 @@ from onnx_subprune.structure.axes import (
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 
-__all__ = ["RULES", "axis_at"]
+__all__ = ["CONTRIB", "RULES", "axis_at"]
 
 # ONNX spells "to the end" as any integer beyond the axis; exporters use the largest of int32 or int64.
 _FAR = 2**31 - 1
@@ -221,17 +222,79 @@ def axis_at(node: gs.Node, dim: Dim, positions: Sequence[int], ctx: Context) -> 
     """Return the axis that holds the entries of `dim` at literal positions, or None where `dim` must freeze for it.
 
     Runs of consecutive positions are pieces laid end to end, cut out of `dim`; an entry between them is cut out by
-    itself and stays. The whole axis repeated, entry by entry or all in a row, is a product with the repetitions.
+    itself and stays. Positions that count along the factors of a grid are a product of these: a channel shuffle, the
+    axis repeated entry by entry or all in a row, every second entry.
     """
     if dim.dynamic or not positions or all(atom.reasons for atom in dim.atoms()):
         return None
     places = [position % dim.size for position in positions]
-    count = len(places) // dim.size
-    if count > 1 and places in (sorted([*range(dim.size)] * count), [*range(dim.size)] * count):
-        times = fresh(count)
-        ctx.freeze(times, node, "repeats along this axis")
-        return product(dim, times) if places[1] == places[0] else product(times, dim)
+    loops = _loops(places)
+    if len(loops) > 1 or any(loop.stride > 1 for loop in loops):
+        grid = _grid(node, dim, loops, places[0], ctx)
+        if grid is not None:
+            return grid
     return _pieces(dim, _runs(places))
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """One of several nested loops: as many steps as `size` says, each of `stride` positions; 0 where it repeats."""
+
+    size: int
+    stride: int
+
+
+def _loops(places: Sequence[int]) -> list[_Loop]:
+    """Return the nested loops that count through the places, the outermost first; none where no loops do.
+
+    >>> _loops([0, 3, 1, 4, 2, 5])
+    [_Loop(size=3, stride=1), _Loop(size=2, stride=3)]
+    >>> _loops([0, 0, 1, 1]), _loops([3, 1, 2])
+    ([_Loop(size=2, stride=1), _Loop(size=2, stride=0)], [])
+
+    """
+    loops: list[_Loop] = []
+    starts = np.asarray(places)
+    while starts.size > 1:
+        steps = np.diff(starts)
+        stride = int(steps[0])
+        size = int(np.argmax(steps != stride)) + 1 if (steps != stride).any() else starts.size
+        if stride < 0 or starts.size % size:
+            return []
+        rows = starts.reshape(-1, size)
+        if (rows != rows[:, :1] + stride * np.arange(size)).any():
+            return []
+        loops.append(_Loop(size, stride))
+        starts = rows[:, 0]
+    return loops[::-1]
+
+
+def _grid(node: gs.Node, dim: Dim, loops: Sequence[_Loop], start: int, ctx: Context) -> Dim | None:
+    """Return the product of the factors that loops count along; None where these are no factors of `dim`.
+
+    Where the smallest step is more than one entry, it is one entry of a block that is taken.
+    """
+    counting = sorted((loop for loop in loops if loop.stride), key=lambda loop: -loop.stride)
+    block = counting[-1].stride if counting else 0
+    sizes = [loop.size for loop in counting]
+    strides = [block * math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+    if start >= block or block * math.prod(sizes) != dim.size or strides != [loop.stride for loop in counting]:
+        return None
+    factors = {loop.stride: fresh(loop.size) for loop in counting} if len(counting) > 1 or block > 1 else {1: dim}
+    if block > 1:
+        entries = fresh(block)
+        ctx.freeze(entries, node, "takes one of several entries along this axis")
+        ctx.unify(dim, product(*factors.values(), entries), node)
+    elif len(counting) > 1:
+        ctx.unify(dim, product(*factors.values()), node)
+    taken = [factors[loop.stride] if loop.stride else _repetitions(node, loop.size, ctx) for loop in loops]
+    return product(*taken)
+
+
+def _repetitions(node: gs.Node, count: int, ctx: Context) -> Dim:
+    times = fresh(count)
+    ctx.freeze(times, node, "repeats along this axis")
+    return times
 
 
 def _runs(places: Sequence[int]) -> list[tuple[int, int]]:
@@ -293,4 +356,23 @@ def _padding(node: gs.Node, dim: Dim, counts: tuple[Extent, Extent]) -> tuple[Di
     return (fresh(before) if before else None, fresh(after) if after else None)
 
 
-RULES = {"Split": split_rule, "Slice": slice_rule, "Gather": gather, "Pad": pad}
+def center(node: gs.Node, ctx: Context) -> None:
+    """CenterCropPad: axes whose size is asked for are cut or padded on both sides; those that have it already pass."""
+    x = list(ctx.input(node, 0))
+    asked = ctx.extent_list(node, 1)
+    axes = [ctx.counted(node, x, axis) for axis in node.attrs.get("axes", range(len(x)))]
+    if len(asked) != len(axes):
+        raise NotUnderstood(f"{label(node)} gives {len(asked)} sizes for {len(axes)} axes")
+    for position, (axis, extent) in enumerate(zip(axes, asked, strict=True)):
+        if in_step(extent, Size(x[axis])) or (not x[axis].dynamic and extent == x[axis].size):
+            ctx.expect_size(node, 1, position, x[axis])
+            continue
+        ctx.freeze(x[axis], node, "cuts or pads both ends of this axis")
+        ctx.pin([extent], node)
+        size = fixed(extent)
+        x[axis] = ctx.computed_axis(node, evaluate(extent, {}) if size is None else size, dynamic=size is None)
+    ctx.output(node, x)
+
+
+RULES = {"CenterCropPad": center, "Split": split_rule, "Slice": slice_rule, "Gather": gather, "Pad": pad}
+CONTRIB = {"Pad": pad, "TorchEmbedding": gather}

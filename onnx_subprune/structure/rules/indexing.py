@@ -12,7 +12,7 @@ from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import IndexUse, label
 from onnx_subprune.structure.rules.cutting import axis_at
 
-__all__ = ["RULES"]
+__all__ = ["CONTRIB", "RULES"]
 
 
 def gather_nd(node: gs.Node, ctx: Context) -> None:
@@ -98,6 +98,21 @@ def _side_by_side(node: gs.Node, data: Sequence[Dim], indices: Sequence[Dim], ct
     return axis
 
 
+def cache_update(node: gs.Node, ctx: Context) -> None:
+    """TensorScatter: entries of one axis of a cache are replaced by those of an update; all other axes are the same."""
+    cache, update = ctx.input(node, 0), ctx.input(node, 1)
+    ctx.same_rank(node, cache, update)
+    axis = ctx.axis(node, cache, -2)
+    for dim in (cache[axis], update[axis]):
+        ctx.freeze(dim, node, "writes at places along this axis")
+    for position, (dim, other) in enumerate(zip(cache, update, strict=True)):
+        if position != axis and dim.resolve() != other.resolve():
+            ctx.unify(dim, other, node)
+    if ctx.has(node, 2):
+        ctx.freeze(cache[0], node, "has a place for each entry of this axis")
+    ctx.output(node, cache)
+
+
 def one_hot(node: gs.Node, ctx: Context) -> None:
     """Insert an axis with one entry set, which the index counts along."""
     indices = ctx.input(node, 0)
@@ -168,6 +183,7 @@ RULES = {
     "ScatterND": scatter_nd,
     "GatherElements": gather_elements,
     **dict.fromkeys(("Scatter", "ScatterElements"), scatter_elements),
+    "TensorScatter": cache_update,
     "OneHot": one_hot,
     "Compress": compress,
     "NonZero": non_zero,
@@ -175,3 +191,4 @@ RULES = {
     "ReverseSequence": reverse_sequence,
     "NonMaxSuppression": suppression,
 }
+CONTRIB = {"GatherND": gather_nd, "Trilu": triangle}

@@ -116,4 +116,4 @@ def _multiply_activations(node: gs.Node, ctx: Context, stacked: bool) -> Axes:
 
 
 RULES = {"Gemm": gemm, "MatMul": matmul}
-CONTRIB = {"FusedGemm": gemm, "FusedMatMul": matmul}
+CONTRIB = {"FusedGemm": gemm, "FusedMatMul": matmul, "TransposeMatMul": matmul}

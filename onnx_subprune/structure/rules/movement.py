@@ -9,7 +9,7 @@ from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import Squeezed, label
 from onnx_subprune.structure.rules.creation import counted, sized
 
-__all__ = ["RULES"]
+__all__ = ["CONTRIB", "RULES"]
 
 
 def transpose(node: gs.Node, ctx: Context) -> None:
@@ -131,3 +131,4 @@ RULES = {
     "Tile": tile,
     "Concat": concat_rule,
 }
+CONTRIB = {"ExpandDims": unsqueeze}

@@ -12,7 +12,7 @@ from onnx_subprune.structure.normalisations import Normalisation
 from onnx_subprune.structure.records import label
 from onnx_subprune.structure.rules.elementwise import broadcast
 
-__all__ = ["RULES", "note_statistics", "trailing"]
+__all__ = ["CONTRIB", "RULES", "note_statistics", "trailing"]
 
 _SCALES_CHANNELS = 21
 
@@ -83,6 +83,59 @@ def group_norm(node: gs.Node, ctx: Context) -> None:
         )
 
 
+def runtime_group_norm(node: gs.Node, ctx: Context) -> None:
+    """GroupNorm, SkipGroupNorm of ONNX Runtime: X [N, ..., C] (or [N, C, ...]), gamma and beta [C]; groups may go.
+
+    SkipGroupNorm normalises X + skip + bias, which it gives out as well; the skip is like X, [N, 1, 1, C] or [N, C].
+    """
+    x = _with_channels(node, ctx)
+    place = len(x) - 1 if node.attrs.get("channels_last", 1) else 1
+    groups = ctx.count(node, "groups")
+    group, inner = fresh(groups), fresh(x[place].size // groups)
+    ctx.unify(x[place], product(group, inner), node)
+    ctx.expect_size(node, "groups", None, group)
+    vectors = [1, 2, *([4] if ctx.has(node, 4) else [])]
+    for index in vectors:
+        (parameter,) = ctx.input(node, index, rank=1)
+        ctx.unify(parameter, x[place], node)
+    if node.op == "SkipGroupNorm":
+        skip = ctx.input(node, 3)
+        if len(skip) == len(x):
+            broadcast(node, [tuple(x), skip], ctx)
+        else:
+            ctx.same_rank(node, skip, x[:2])
+            for dim, other in zip(skip, (x[0], x[place]), strict=True):
+                if dim.resolve() != other.resolve():
+                    ctx.unify(dim, other, node)
+    for dim in (inner, *(dim for axis, dim in enumerate(x) if axis not in (0, place))):
+        ctx.freeze(dim, node, "normalises over this axis")
+    ctx.output(node, x)
+    ctx.output(node, x, 1)
+
+
+def gated_norm(node: gs.Node, ctx: Context) -> None:
+    """GatedRMSNorm: X and gate [.., heads x C], scale [C]; heads may go."""
+    x = ctx.input(node, 0)
+    (scale,) = ctx.input(node, 1, rank=1)
+    if x[-1].size % scale.size:
+        raise NotUnderstood(f"{label(node)} cuts {x[-1].size} channels to heads of {scale.size}")
+    channels = fresh(scale.size)
+    ctx.unify(scale, channels, node)
+    ctx.unify(x[-1], product(fresh(x[-1].size // scale.size), channels), node)
+    ctx.freeze(channels, node, "normalises over this axis")
+    ctx.output(node, broadcast(node, [x, ctx.input(node, 2)], ctx))
+
+
+def biased_softmax(node: gs.Node, ctx: Context) -> None:
+    """BiasSoftmax: over all axes from `axis` on, of X and a bias that is broadcast to it."""
+    x = ctx.input(node, 0)
+    for dim in x[ctx.axis(node, x, 1) :]:
+        ctx.freeze(dim, node, "normalises over this axis")
+    for dim in ctx.input(node, 1):
+        ctx.freeze(dim, node, "adds what is normalised along this axis")
+    ctx.output(node, x)
+
+
 def lp_norm(node: gs.Node, ctx: Context) -> None:
     """LpNormalization: divided by a norm over one axis."""
     x = ctx.input(node, 0)
@@ -139,4 +192,9 @@ RULES = {
     "LRN": across_channels,
     "LpNormalization": lp_norm,
     "MeanVarianceNormalization": mean_variance,
+}
+CONTRIB = {
+    **dict.fromkeys(("GroupNorm", "SkipGroupNorm"), runtime_group_norm),
+    "GatedRMSNorm": gated_norm,
+    "BiasSoftmax": biased_softmax,
 }

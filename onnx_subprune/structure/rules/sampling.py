@@ -10,7 +10,7 @@ from onnx_subprune.structure.axes import evaluate, fixed, fresh, product
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import label
 
-__all__ = ["RULES"]
+__all__ = ["CONTRIB", "RULES"]
 
 
 def grid_sample(node: gs.Node, ctx: Context) -> None:
@@ -48,6 +48,19 @@ def regions(node: gs.Node, ctx: Context) -> None:
     ctx.output(node, (rois[0], x[1], *(ctx.computed_axis(node, int(size)) for size in sizes)))
 
 
+def crops(node: gs.Node, ctx: Context) -> None:
+    """CropAndResize: X [N, C, H, W], R regions, each with the sample it is of, and a size give [R, C, h, w]."""
+    x, rois, samples = ctx.input(node, 0, rank=4), ctx.input(node, 1, rank=2), ctx.input(node, 2, rank=1)
+    if samples[0].resolve() != rois[0].resolve():
+        ctx.unify(rois[0], samples[0], node)
+    for dim in (x[0], *x[2:], rois[1]):
+        ctx.freeze(dim, node, "looks regions up along this axis")
+    sizes = ctx.ints(node, 3)
+    if len(sizes) != len(x) - 2:
+        raise NotUnderstood(f"{label(node)} gives {len(sizes)} sizes for 2 axes")
+    ctx.output(node, (rois[0], x[1], *(ctx.computed_axis(node, size) for size in sizes)))
+
+
 def column_to_image(node: gs.Node, ctx: Context) -> None:
     """Col2Im: [N, C * block, L] -> [N, C, image..]; channels pass, the entries of a block and their places do not."""
     n, columns, places = ctx.input(node, 0, rank=3)
@@ -68,3 +81,4 @@ RULES = {
     **dict.fromkeys(("RoiAlign", "MaxRoiPool"), regions),
     "Col2Im": column_to_image,
 }
+CONTRIB = {"CropAndResize": crops, "GridSample": grid_sample}

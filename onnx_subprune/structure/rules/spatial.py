@@ -12,7 +12,7 @@ from onnx_subprune.structure.axes import ONE, Dim, Size, Unknown, evaluate, fixe
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.records import label
 
-__all__ = ["RULES", "slide"]
+__all__ = ["CONTRIB", "RULES", "slide"]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,66 @@ def pool(node: gs.Node, ctx: Context) -> None:
     for index in range(len(node.outputs)):
         ctx.output(node, y, index)
     if len(node.outputs) > 1 and node.outputs[1].name:
-        # MaxPool's second output holds flat positions, over samples and channels as well.
-        for dim in x:
+        # MaxPool's second output holds flat positions, over samples and channels as well; MaxUnpool counts as it does.
+        read_back = all(reader.op == "MaxUnpool" for reader in node.outputs[1].outputs)
+        for dim in (x[0], *x[2:]) if read_back else x:
             ctx.freeze(dim, node, "returns positions that count over this axis")
+
+
+def pool_channels_last(node: gs.Node, ctx: Context) -> None:
+    """NhwcMaxPool: channels, the last axis, pass."""
+    x, kernel = ctx.input(node, 0), ctx.required(node, "kernel_shape")
+    ctx.same_rank(node, x, (ONE, ONE, *(ONE for _ in kernel)))
+    ctx.output(node, (x[0], *slide(node, x[1:-1], kernel, ctx), x[-1]))
+
+
+def unfold(node: gs.Node, ctx: Context) -> None:
+    """UnfoldTensor: windows of one axis, their entries on a new last one."""
+    x = list(ctx.input(node, 0))
+    axis = ctx.axis(node, x, -1, "dim")
+    size, step = ctx.count(node, "size"), int(node.attrs.get("step", 1))
+    ctx.freeze(x[axis], node, "slides a window along this axis")
+    count = (x[axis].size - size) // step + 1 if step > 0 else 0
+    x[axis] = ctx.computed_axis(node, count, dynamic=x[axis].dynamic)
+    ctx.output(node, (*x, ctx.computed_axis(node, size)))
+
+
+def unpool(node: gs.Node, ctx: Context) -> None:
+    """MaxUnpool: X and the positions of a MaxPool [N, C, ...] give a tensor of the shape that the MaxPool read.
+
+    Positions count over all axes. Where channels go from the MaxPool and from here alike, both count without them.
+    """
+    x, positions = ctx.input(node, 0), ctx.input(node, 1)
+    maker = node.inputs[1].inputs[0] if len(node.inputs[1].inputs) == 1 else None
+    if maker is None or maker.op != "MaxPool" or len(x) < 2:
+        raise NotUnderstood(f"{label(node)} reads positions that no MaxPool gives")
+    source = ctx.input(maker, 0)
+    ctx.same_rank(node, x, positions, source)
+    for dim, other in zip(x, positions, strict=True):
+        if dim.resolve() != other.resolve():
+            ctx.unify(dim, other, node)
+    _expect_source(node, source, ctx)
+    ctx.output(node, (*x[:2], *source[2:]))
+
+
+def _expect_source(node: gs.Node, source: Sequence[Dim], ctx: Context) -> None:
+    """Make sure that a MaxUnpool gives the shape that the MaxPool counted over."""
+    kernel = ctx.required(node, "kernel_shape")
+    if ctx.has(node, 2):
+        asked = ctx.extent_list(node, 2)
+        same = len(asked) == len(source) and all(
+            in_step(extent, Size(dim)) or (not dim.dynamic and extent == dim.size)
+            for extent, dim in zip(asked, source, strict=False)
+        )
+        if same:
+            for position, dim in enumerate(source):
+                ctx.expect_size(node, 2, position, dim)
+    else:
+        small = ctx.input(node, 0)[2:]
+        sizes = [window.under(dim.size, 0) for dim, window in zip(small, _windows(node, kernel), strict=True)]
+        same = not any(dim.dynamic for dim in source[2:]) and sizes == [dim.size for dim in source[2:]]
+    if not same:
+        raise NotUnderstood(f"{label(node)} spreads positions over another shape than the one that MaxPool read")
 
 
 def global_pool(node: gs.Node, ctx: Context) -> None:
@@ -189,7 +246,9 @@ def space_to_depth(node: gs.Node, ctx: Context) -> None:
 RULES = {
     **dict.fromkeys(("MaxPool", "AveragePool", "LpPool"), pool),
     **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"), global_pool),
+    "MaxUnpool": unpool,
     **dict.fromkeys(("Resize", "Upsample"), resize),
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
 }
+CONTRIB = {"NhwcMaxPool": pool_channels_last, "UnfoldTensor": unfold}

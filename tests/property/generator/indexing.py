@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto
 
 from generator.elementwise import exact
-from generator.network import Network
+from generator.network import Network, divisors
 
 
 def gather_nd(net: Network, dice: random.Random) -> None:
@@ -36,7 +36,7 @@ def places_column(places: list[int]) -> list[list[int]]:
 def picked(net: Network, dice: random.Random) -> None:
     """Gather of channels in any order, of one channel, or of computed places."""
     x, (n, c, h, w) = net.pick(dice)
-    form = dice.choice(["runs", "any", "one", "repeat", "computed"])
+    form = dice.choice(["runs", "any", "one", "repeat", "grid", "computed"])
     if form == "one":
         plane = net.add("Gather", [x, net.const(np.int64(dice.randrange(c)))], (n, h, w), axis=1)
         net.keep(net.add("Unsqueeze", [plane, net.ints([1])], (n, 1, h, w)))
@@ -49,6 +49,10 @@ def picked(net: Network, dice: random.Random) -> None:
     if form == "runs":
         cut = dice.randint(0, c)
         places = [*range(cut, c), *range(cut)]
+    elif form == "grid":
+        groups = dice.choice(divisors(c))
+        grid = np.arange(c).reshape(groups, -1)
+        places = dice.choice([grid.T.ravel(), grid.T[0], np.repeat(grid.T.ravel(), 2)]).tolist()
     elif form == "repeat":
         places = dice.choice([sorted([*range(c)] * 2), [*range(c)] * 2])
     else:

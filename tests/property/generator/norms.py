@@ -146,4 +146,25 @@ def across(net: Network, dice: random.Random) -> None:
         net.keep(net.same(dice.choice(["Softmax", "LogSoftmax"]), x, axis=dice.choice([1, 2, 3, -1])))
 
 
-STEPS = (layer, layer, sum_and_layer, embedded, written_out, written_out, norm, per_channel, per_channel, across)
+def spatial_attention(net: Network, dice: random.Random) -> None:
+    """The mean and the largest over channels, side by side for a Conv that gates all of them."""
+    x, (n, c, h, w) = net.pick(dice)
+    both = [net.add(op, [x], (n, 1, h, w), axes=[1]) for op in ("ReduceMean", dice.choice(["ReduceMax", "ReduceMin"]))]
+    pair = net.add("Concat", both, (n, 2, h, w), axis=1)
+    gate = net.add("Conv", [pair, net.weight((1, 2, 3, 3), dice, 18)], (n, 1, h, w), pads=[1] * 4)
+    net.keep(net.add("Mul", [x, net.same("Sigmoid", gate)], (n, c, h, w)))
+
+
+STEPS = (
+    layer,
+    layer,
+    sum_and_layer,
+    embedded,
+    written_out,
+    written_out,
+    norm,
+    per_channel,
+    per_channel,
+    across,
+    spatial_attention,
+)

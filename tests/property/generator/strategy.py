@@ -10,11 +10,11 @@ import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from generator import arithmetic, elementwise, flow, fused, indexing, linear, maps, norms, sequences, space
+from generator import arithmetic, elementwise, flow, fused, indexing, linear, maps, norms, rarer, sequences, space
 from generator.network import LARGEST, MS, WIDEST, Network
 
 # Steps on maps count twice: without layers between them the others would find nothing to prune.
-FAMILIES = (maps, maps, arithmetic, elementwise, flow, fused, indexing, linear, linear, norms, sequences, space)
+FAMILIES = (maps, maps, arithmetic, elementwise, flow, fused, indexing, linear, linear, norms, rarer, sequences, space)
 STEPS = tuple(step for family in FAMILIES for step in family.STEPS)
 Step = Callable[[Network, random.Random], None]
 # The opset of the steps' operators, and the newest that ONNX Runtime has kernels for.

@@ -262,3 +262,57 @@ def test_memory_is_counted_as_tensors_come_and_go():
     store.put("c", 1, np.zeros(9))
     assert store.kind("c") == (np.dtype(np.float64), (None,))
     store.close()
+
+
+SELECTED = """g (float[N,3] x) => (float[N,2,2] y) {
+    [m1] a = MatMul(x, w1)
+    [top] t, i = TopK(a, two)
+    [wide] u = Unsqueeze(i, last)
+    [float] f = Cast<to = 1>(u)
+    [m2] y = MatMul(f, w2)
+    [m3] v = MatMul(t, w3)
+}"""
+
+
+def _selected(net):
+    weights = {"w1": (3, 5), "w2": (1, 2), "w3": (2, 2), "two": np.array([2]), "last": np.array([2])}
+    return net(SELECTED, **weights)
+
+
+def test_a_tensor_that_is_given_takes_the_place_of_the_own_one(net, batches):
+    model = _selected(net)
+    fed, store = batches(model), Store()
+    segments = Segments(model, store, threads=1, given=["i", "no such tensor"])
+    for feeds in fed:
+        segments.feed(feeds)
+    assert segments.has("i")
+    assert segments.lacking(["a"]) == []
+    assert segments.lacking(["y", "t"]) == segments.lacking(["i"]) == ["i"]
+    own = _whole(model, ["i", "t"], fed)
+    others = [np.flip(values["i"], axis=1) for values in own]
+    cut = []
+    for batch, other in enumerate(others):
+        segments.give({"i": other}, batch, lambda name, value: cut.append(name) or value)
+    assert cut == ["i"] * len(fed)
+    assert segments.lacking(["y"]) == []
+    w2 = onnx.numpy_helper.to_array(next(tensor for tensor in model.graph.initializer if tensor.name == "w2"))
+    for values, other in zip(segments.advance(["y"]), others, strict=True):
+        np.testing.assert_allclose(values["y"], other[:, :, None] @ w2, rtol=1e-6)
+    # The other output of the node that decides is the network's own.
+    for values, mine in zip(segments.advance(["t"]), own, strict=True):
+        np.testing.assert_allclose(values["t"], mine["t"], rtol=1e-6)
+
+
+def test_what_no_array_holds_the_network_makes_itself(net, batches):
+    sequence = "a = MatMul(x, w1) s = SequenceConstruct(a) y = SequenceAt(s, i)"
+    model = net(f"g (float[N,3] x) => (float[N,5] y) {{ {sequence} }}", w1=(3, 5), i=np.array(0))
+    fed = batches(model)
+    segments = Segments(model, Store(), threads=1, given=["s"])
+    for feeds in fed:
+        segments.feed(feeds)
+    assert segments.lacking(["y"]) == ["s"]
+    for batch in range(len(fed)):
+        segments.give({"s": [np.ones(3)]}, batch, lambda _, value: value)
+    assert segments.lacking(["y"]) == []
+    for values, whole in zip(segments.advance(["y"]), _whole(model, ["y"], fed), strict=True):
+        _equal(values, whole)

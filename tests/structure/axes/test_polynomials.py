@@ -32,3 +32,8 @@ def test_only_terms_of_live_owners_count() -> None:
 def test_no_axes_are_a_product_of_one() -> None:
     assert Products([("one", ())]).value({}) == math.prod(()) == 1
     assert Products([]).value({}) == 0
+
+
+def test_an_axis_that_no_memory_holds_is_counted_as_one_that_is_very_long() -> None:
+    assert Products([("one", (fresh(1 << 62), fresh(1 << 62), fresh(0)))]).value({}) == 0
+    assert Products([("one", (product(fresh(1 << 40), fresh(1 << 40)),))]).value({}) == 1 << 48

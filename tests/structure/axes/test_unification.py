@@ -182,6 +182,23 @@ def test_split_of_a_concatenation_follows_or_cuts_its_parts():
     assert split(concat(product(a, fresh(2)), b), [3, 11]) is None
 
 
+def test_a_part_of_a_concatenation_is_cut_in_many_at_once() -> None:
+    head, tail = fresh(3), fresh(2500)
+    pieces = split(concat(head, tail), [1] * 3 + [4] * 625)
+    assert pieces is not None
+    assert [piece.size for piece in pieces] == [1] * 3 + [4] * 625
+    assert [atom.size for atom in tail.atoms()] == [4] * 625
+
+
+def test_an_axis_cut_again_and_again_does_not_exhaust_the_stack() -> None:
+    whole = rest = fresh(2000)
+    for left in range(1999, 0, -1):
+        first_and_rest = split(rest, [1, left])
+        assert first_and_rest is not None
+        rest = first_and_rest[1]
+    assert [part.size for part in whole.resolve().factors[0].parts] == [1] * 2000  # type: ignore[union-attr]
+
+
 def test_carve_cuts_an_atom_in_two():
     atom = _atom(fresh(12))
     carved = carve(atom, 3, "Reshape")

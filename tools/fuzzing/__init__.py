@@ -1,0 +1,1 @@
+"""Damaged models and data, and a process that runs commands on them; `tools/fuzz.py` puts them together."""
