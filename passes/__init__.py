@@ -9,7 +9,7 @@ from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections, GiveBiases
-from onnx_subprune.passes.hoist_branches import Branch, HoistBranches, weighted_branches
+from onnx_subprune.passes.hoist_branches import Branch, HoistBranches, name_apart, weighted_branches
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.low_rank import LowRank
@@ -59,6 +59,7 @@ __all__ = [
     "has_candidates",
     "in_memory",
     "inline_functions",
+    "name_apart",
     "overridable_initializers",
     "read_stamp",
     "unfold_constants",

@@ -9,7 +9,7 @@ Weights that both branches store under one name, with equal values, become one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import onnx_graphsurgeon as gs
 
@@ -18,7 +18,7 @@ from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, is_sorted, replace_uses
 from onnx_subprune.structure import BRANCHES, DEFAULT_DOMAINS, Place, branch_of, handed_out, is_float
 
-__all__ = ["Branch", "HoistBranches", "weighted_branches"]
+__all__ = ["Branch", "HoistBranches", "name_apart", "weighted_branches"]
 
 Branch = tuple[str, str]
 """A branch: the name of its If, and `then_branch` or `else_branch`."""
@@ -60,36 +60,46 @@ class HoistBranches(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Hoist branch after branch, the outer ones first."""
         self.origins = dict.fromkeys(graph.tensors(), ())
-        modified, index = False, 0
+        left: dict[int, list[str]] = {}
+        index = 0
         while index < len(graph.nodes):
             node = graph.nodes[index]
-            hoisted = self._hoisted(graph, node) if _is_if(node) and _holds_weights(node) else []
-            graph.nodes = [*graph.nodes[:index], *hoisted, *graph.nodes[index:]]
-            modified |= bool(hoisted)
-            # What was hoisted may hold branches itself: it is looked at next.
-            index += 0 if hoisted else 1
-        return modified
+            branches = left.setdefault(id(node), self._branches(node) if id(node) not in left else [])
+            if not branches:
+                index += 1
+                continue
+            nodes = self._hoist(graph, node, branches.pop(0))
+            # What was hoisted may hold branches itself: it is looked at next, and the other branch of this If after it.
+            graph.nodes = [*graph.nodes[:index], *nodes, *graph.nodes[index:]]
+        return bool(set(self.origins.values()) - {()})
 
-    def _hoisted(self, graph: gs.Graph, node: gs.Node) -> list[gs.Node]:
-        """Take the nodes of the branches of an If."""
-        hoisted: list[gs.Node] = []
-        outer = self.origins[branch_of(node, "")[0]]
-        for branch in BRANCHES:
-            chosen = bool(outer) or (node.name, branch) in self._chosen
-            if chosen and handed_out(node.attrs[branch]) is None:
-                nodes = self._hoist(graph, node.attrs[branch])
-                place = (*outer, branch_of(node, branch))
-                self.origins |= {tensor.name: place for inner in nodes for tensor in inner.outputs if tensor.name}
-                hoisted += nodes
-        return hoisted
+    def _branches(self, node: gs.Node) -> list[str]:
+        """Return the branches of a node that are to be hoisted."""
+        if not _holds_weights(node):
+            return []
+        within = bool(self.origins[branch_of(node, "")[0]])
+        return [
+            branch
+            for branch in BRANCHES
+            if (within or (node.name, branch) in self._chosen) and handed_out(node.attrs[branch]) is None
+        ]
 
-    def _hoist(self, graph: gs.Graph, body: gs.Graph) -> list[gs.Node]:
+    def _hoist(self, graph: gs.Graph, node: gs.Node, branch: str) -> list[gs.Node]:
+        """Take the nodes of a branch, and remember where they ran."""
+        step = branch_of(node, branch)
+        other = next(node.attrs[name] for name in BRANCHES if name != branch)
+        nodes = self._emptied(graph, node.attrs[branch], other)
+        place = (*self.origins[step[0]], step)
+        self.origins |= {tensor.name: place for inner in nodes for tensor in inner.outputs if tensor.name}
+        return nodes
+
+    def _emptied(self, graph: gs.Graph, body: gs.Graph, other: gs.Graph) -> list[gs.Node]:
         """Take the nodes of a body, which then hands out what they make."""
         outer = {id(tensor) for tensor in graph.tensors().values()}
         own = {id(tensor): tensor for tensor in body.tensors().values() if id(tensor) not in outer}
         nodes = list(body.nodes)
         results = self._merged(graph, list(body.outputs), own)
-        self._rename(graph, own)
+        self._rename(graph, own, other)
         for tensor in own.values():
             _forget_symbols(tensor)
         for place, result in enumerate(results):
@@ -119,14 +129,37 @@ class HoistBranches(Pass):
         return results
 
     @staticmethod
-    def _rename(graph: gs.Graph, own: dict[int, gs.Tensor]) -> None:
-        """Give the tensors of a branch names that nothing else has; the other branch may use the same ones."""
+    def _rename(graph: gs.Graph, own: dict[int, gs.Tensor], other: gs.Graph) -> None:
+        """Give the tensors of a branch names that nothing else has, but for weights that the other branch has too."""
         parts = (graph, *graph.subgraphs(recursive=True))
-        taken = {tensor.name for part in parts for tensor in part.tensors().values() if id(tensor) not in own}
+        equal = {id(tensor) for tensor in other.tensors().values() if _is_among(tensor, own.values())}
+        foreign = [t for part in parts for t in part.tensors().values() if id(t) not in own and id(t) not in equal]
+        taken = {tensor.name for tensor in foreign}
         for tensor in own.values():
             if tensor.name in taken:
                 tensor.name = fresh_name(graph, f"{tensor.name}_hoisted")
             taken.add(tensor.name)
+
+
+def name_apart(graph: gs.Graph) -> None:
+    """Rename the variables of bodies whose names other graphs have as well, so that a name says which is meant.
+
+    Args:
+        graph: with its bodies; it is edited.
+
+    """
+    owners: dict[str, int] = {}
+    for part in (graph, *graph.subgraphs(recursive=True)):
+        for tensor in list(part.tensors().values()):
+            if owners.setdefault(tensor.name, id(tensor)) != id(tensor) and isinstance(tensor, gs.Variable):
+                tensor.name = fresh_name(graph, f"{tensor.name}_apart")
+                owners[tensor.name] = id(tensor)
+
+
+def _is_among(tensor: gs.Tensor, others: Iterable[gs.Tensor]) -> bool:
+    """Whether an equal constant of the same name is among others."""
+    constants = [other for other in others if isinstance(other, gs.Constant) and other.name == tensor.name]
+    return isinstance(tensor, gs.Constant) and any(same_constant(tensor, other) for other in constants)
 
 
 def _is_if(node: gs.Node) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_subprune.model.protos import ONNX_DOMAINS
+from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 
 __all__ = ["branch_input", "with_branch_as_input", "with_branch_taken", "with_conditions_of"]
 
@@ -16,7 +16,7 @@ _TAKEN = "/onnx_subprune/branch_taken"
 
 
 def with_branch_taken(model: onnx.ModelProto, ifs: Collection[str], *, then: bool) -> onnx.ModelProto:
-    """Return a copy of a network in which some Ifs of the main graph take the same branch every time.
+    """Return a copy of a network in which some Ifs, also within bodies, take the same branch every time.
 
     Args:
         model: the network; Ifs that it has not are passed over.
@@ -86,6 +86,7 @@ def _with_conditions(model: onnx.ModelProto, ifs: Collection[str]) -> onnx.Model
 
 
 def _ifs(model: onnx.ModelProto, outputs: Collection[str]) -> Iterator[onnx.NodeProto]:
-    for node in model.graph.node:
-        if node.op_type == "If" and node.domain in ONNX_DOMAINS and node.output[0] in outputs:
-            yield node
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            if node.op_type == "If" and node.domain in ONNX_DOMAINS and node.output[0] in outputs:
+                yield node

@@ -7,7 +7,7 @@ gives what is not finite, stays within its If, and nothing that it touches is pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +21,16 @@ from onnx_subprune.model.forced_branches import branch_input, with_branch_as_inp
 from onnx_subprune.model.products import needed_tensors
 from onnx_subprune.structure import Place, is_hoisted
 
-__all__ = ["Hoisted", "Trial", "branch_inputs", "fails_where_not_taken", "hoist", "sunk", "taken_branches"]
+__all__ = [
+    "Hoisted",
+    "Trial",
+    "branch_inputs",
+    "fails_where_not_taken",
+    "hoist",
+    "still_hoisted",
+    "sunk",
+    "taken_branches",
+]
 
 Trial = Mapping[str, np.ndarray]
 """Inputs by name, with which branches are tried."""
@@ -63,7 +72,18 @@ def hoist(graph: gs.Graph, whole: onnx.ModelProto, trials: Sequence[Trial]) -> H
     chosen, left = _chosen(graph, whole, trials, overridable)
     lifted = passes.HoistBranches(chosen, overridable)
     lifted(graph)
-    return Hoisted(whole, lifted.origins, tuple(_hoisted_ifs(graph)), tuple(left))
+    return Hoisted(whole, lifted.origins, _hoisted_ifs(graph), tuple(left))
+
+
+def still_hoisted(hoisted: Hoisted, graph: gs.Graph) -> Hoisted:
+    """Return the branches as far as other passes have not taken away their Ifs.
+
+    Args:
+        hoisted: the branches.
+        graph: of the network with them, as passes left it.
+
+    """
+    return replace(hoisted, ifs=_hoisted_ifs(graph))
 
 
 def sunk(model: onnx.ModelProto, hoisted: Hoisted) -> onnx.ModelProto:
@@ -184,5 +204,5 @@ def _runs(model: onnx.ModelProto, trial: Trial) -> bool:
     return True
 
 
-def _hoisted_ifs(graph: gs.Graph) -> list[str]:
-    return [str(node.outputs[0].name) for node in graph.nodes if is_hoisted(node)]
+def _hoisted_ifs(graph: gs.Graph) -> tuple[str, ...]:
+    return tuple(str(node.outputs[0].name) for node in graph.nodes if is_hoisted(node))

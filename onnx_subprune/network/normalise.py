@@ -12,7 +12,7 @@ import onnx
 from onnx_subprune import passes
 from onnx_subprune.model import Scratch, scopes_of
 from onnx_subprune.model.compared_models import seeded
-from onnx_subprune.network.hoisting import Hoisted, Trial, hoist
+from onnx_subprune.network.hoisting import Hoisted, Trial, hoist, still_hoisted
 from onnx_subprune.network.named_outputs import opened, written
 from onnx_subprune.network.observed_shapes import observe
 from onnx_subprune.structure import Structure, infer
@@ -79,6 +79,7 @@ def normalise(
     known = passes.Sequence(fold, inline, fold)(graph)
     hoisted = None
     if passes.weighted_branches(graph):
+        passes.name_apart(graph)
         outputs = list(graph.outputs)
         whole = written(graph, inlined, scratch)
         graph.outputs = outputs
@@ -92,6 +93,8 @@ def normalise(
         passes.Tidy(),
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
+    if hoisted is not None:
+        hoisted = still_hoisted(hoisted, graph)
     normalised = written(graph, inlined, scratch)
     left = () if hoisted is None else hoisted.left
     refusals = tuple(dict.fromkeys((*known.refusals, *left, *result.refusals)))

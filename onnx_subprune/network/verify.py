@@ -174,11 +174,9 @@ def check_normalised(analysis: Analysis, probe: Probe) -> float:
     """
     at = analysis.outputs_at
     tolerance = max(TOLERANCE, _ROUNDINGS * rounding_of(analysis.model, probe, at))
-    errors = [disagreement(analysis.normalised, analysis.model, probe, at)]
-    for version in taken_branches(analysis.hoisted):
-        if _runs(version(analysis.model), probe):
-            errors.append(disagreement(version(analysis.normalised), version(analysis.model), probe, at))
-    error = max(errors)
+    error = disagreement(analysis.normalised, analysis.model, probe, at)
+    if analysis.hoisted is not None:
+        error = max(error, _disagreement_of_branches(analysis, (analysis.normalised, analysis.hoisted.whole), probe))
     # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
     if error > tolerance and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at):
         raise InternalError(
@@ -253,15 +251,24 @@ def agree(
 
     """
     with analysis.scratch.passing() if analysis.scratch is not None else nullcontext():
-        first, second = networks()
-        at = analysis.outputs_at
-        if disagreement(first, second, probe, at) > tolerance:
-            return False
-        return all(
-            disagreement(version(first), version(second), probe, at) <= tolerance
-            for version in taken_branches(analysis.hoisted)
-            if _runs(version(second), probe)
+        pair = networks()
+        return (
+            disagreement(*pair, probe, analysis.outputs_at) <= tolerance
+            and _disagreement_of_branches(analysis, pair, probe) <= tolerance
         )
+
+
+def _disagreement_of_branches(analysis: Analysis, pair: tuple[onnx.ModelProto, onnx.ModelProto], probe: Probe) -> float:
+    """Return the largest relative error of two networks that take the same branch every time, then the other one."""
+    versions = taken_branches(analysis.hoisted)
+    return max(
+        (
+            disagreement(version(pair[0]), version(pair[1]), probe, analysis.outputs_at)
+            for version in versions
+            if _runs(version(pair[1]), probe)
+        ),
+        default=0.0,
+    )
 
 
 def check_sunk(model: onnx.ModelProto, hoisted: onnx.ModelProto, analysis: Analysis, probe: Probe) -> None:
