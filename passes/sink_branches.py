@@ -19,10 +19,14 @@ class SinkBranches(Pass):
     Args:
         origins: where tensors were made before (`HoistBranches.origins`).
 
+    Attributes:
+        shared: names of the constants that nodes of several places read.
+
     """
 
     def __init__(self, origins: Mapping[str, Place]) -> None:
         self._origins = origins
+        self.shared: frozenset[str] = frozenset()
 
     def requires(self, graph: gs.Graph) -> str | None:
         """The nodes stand in topological order, and keep it within every branch."""
@@ -31,6 +35,7 @@ class SinkBranches(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Give every node to its branch."""
         places = places_of(graph, self._origins)
+        self.shared = _shared(graph, places)
         by_place: dict[Place, list[gs.Node]] = {}
         for node in graph.nodes:
             by_place.setdefault(places[id(node)], []).append(node)
@@ -42,6 +47,15 @@ class SinkBranches(Pass):
         modified = set(by_place) != {()}
         graph.nodes = by_place.get((), [])
         return modified
+
+
+def _shared(graph: gs.Graph, places: Mapping[int, Place]) -> frozenset[str]:
+    readers: dict[str, set[Place]] = {}
+    for node in graph.nodes:
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant):
+                readers.setdefault(tensor.name, set()).add(places[id(node)])
+    return frozenset(name for name, where in readers.items() if len(where) > 1)
 
 
 def _fill(body: gs.Graph, nodes: list[gs.Node]) -> None:

@@ -95,8 +95,9 @@ def sunk(model: onnx.ModelProto, hoisted: Hoisted) -> onnx.ModelProto:
 
     """
     graph = to_graph(model)
-    passes.Mandatory(passes.SinkBranches(hoisted.origins))(graph)
-    return to_model(graph, hoisted.whole)
+    sinking = passes.SinkBranches(hoisted.origins)
+    passes.Mandatory(sinking)(graph)
+    return to_model(graph, hoisted.whole, shared=sinking.shared)
 
 
 def taken_branches(hoisted: Hoisted | None) -> list[Callable[[onnx.ModelProto], onnx.ModelProto]]:
