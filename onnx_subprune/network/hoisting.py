@@ -50,6 +50,7 @@ class Hoisted:
         origins: where tensors were made in it, by name.
         ifs: the first output of every If whose branches are hoisted, those within others too.
         left: why other branches were not hoisted.
+        trials: inputs that they were tried with.
 
     """
 
@@ -57,6 +58,7 @@ class Hoisted:
     origins: Mapping[str, Place]
     ifs: tuple[str, ...]
     left: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
 
 def hoist(graph: gs.Graph, whole: onnx.ModelProto, trials: Sequence[Trial]) -> Hoisted:
@@ -72,7 +74,7 @@ def hoist(graph: gs.Graph, whole: onnx.ModelProto, trials: Sequence[Trial]) -> H
     chosen, left = _chosen(graph, whole, trials, overridable)
     lifted = passes.HoistBranches(chosen, overridable)
     lifted(graph)
-    return Hoisted(whole, lifted.origins, _hoisted_ifs(graph), tuple(left))
+    return Hoisted(whole, lifted.origins, _hoisted_ifs(graph), tuple(left), tuple(trials))
 
 
 def still_hoisted(hoisted: Hoisted, graph: gs.Graph) -> Hoisted:

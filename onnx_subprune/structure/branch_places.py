@@ -14,7 +14,17 @@ import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.records import DEFAULT_DOMAINS, captured
 
-__all__ = ["BRANCHES", "Place", "branch_of", "dearest", "handed_out", "is_hoisted", "places_of", "unhoisted"]
+__all__ = [
+    "BRANCHES",
+    "Place",
+    "branch_of",
+    "cost_places",
+    "dearest",
+    "handed_out",
+    "is_hoisted",
+    "places_of",
+    "unhoisted",
+]
 
 Place: TypeAlias = tuple[tuple[str, str], ...]
 """The branches that a node runs in, the outermost first: the first output of an If, and the name of the branch."""
@@ -79,6 +89,20 @@ def places_of(graph: gs.Graph, origins: Mapping[str, Place]) -> dict[int, Place]
         for tensor, place in _reads(node, places[id(node)]):
             needed[id(tensor)] = _common([needed[id(tensor)], place]) if id(tensor) in needed else place
     return places
+
+
+def cost_places(graph: gs.Graph, origins: Mapping[str, Place]) -> dict[int, Place]:
+    """Return in which branches what a node costs is spent, by the node's id.
+
+    What an If itself costs is that of a branch which was not hoisted.
+
+    Args:
+        graph: whose branches are hoisted, its nodes in topological order.
+        origins: where tensors were made before, by name; empty where nothing was hoisted.
+
+    """
+    places = places_of(graph, origins) if origins else {}
+    return {id(node): (*places[id(node)], *unhoisted(node)) for node in graph.nodes} if places else {}
 
 
 def branch_of(node: gs.Node, branch: str) -> tuple[str, str]:

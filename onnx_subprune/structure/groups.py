@@ -17,7 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
-from onnx_subprune.structure.branch_places import Place, dearest, places_of, unhoisted
+from onnx_subprune.structure.branch_places import Place, cost_places, dearest
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
@@ -233,9 +233,24 @@ class Structure:
 
         """
         live = None if removal is None else removal.live
-        if not any(self._places):
+        if not self._places:
             return self._products.value(counts, live)
-        return dearest(self._products.values(counts, live).tolist(), self._places)
+        places = [self._places[id(term.node)] for term in self.records.mac_terms]
+        return dearest(self._products.values(counts, live).tolist(), places)
+
+    def dearest(self, costs: Mapping[str, int]) -> int:
+        """Return the sum of what nodes cost, of every If that of the dearer branch.
+
+        Args:
+            costs: by the name of a node's first output.
+
+        """
+        if not self._places:
+            return sum(costs.values())
+        nodes = [node for node in self.graph.nodes if node.outputs]
+        return dearest(
+            [costs.get(node.outputs[0].name, 0) for node in nodes], [self._places[id(node)] for node in nodes]
+        )
 
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
         """Return for every Atom the multiply-accumulates of the nodes that make or read it.
@@ -262,13 +277,9 @@ class Structure:
         return self._parameters[live].value(counts) + self.fixed_parameters
 
     @cached_property
-    def _places(self) -> list[Place]:
-        """The branch that each term of the multiply-accumulates runs in."""
-        if not self.origins:
-            return [() for _ in self.records.mac_terms]
-        places = places_of(self.graph, self.origins)
-        # What an If itself costs is that of a branch which was not hoisted.
-        return [(*places[id(term.node)], *unhoisted(term.node)) for term in self.records.mac_terms]
+    def _places(self) -> dict[int, Place]:
+        """The branches that nodes cost something in; empty where all of them stand in the main graph."""
+        return cost_places(self.graph, self.origins)
 
     @cached_property
     def _products(self) -> Products:
