@@ -7,6 +7,7 @@ them along its iterations. In an If the branch that is not taken hands out a fil
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.errors import UserError
+from onnx_subprune.model.forced_branches import with_branch_taken
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies
 from onnx_subprune.model.session import open_session, run
 
-__all__ = ["BodyShapes", "body_key", "body_shapes", "is_loop"]
+__all__ = ["BodyShapes", "body_key", "body_shapes", "is_loop", "shapes_of_all_branches"]
 
 Shape = tuple[int, ...]
 BodyShapes = Mapping[str, Sequence[Mapping[str, Shape]]]
@@ -76,6 +79,44 @@ def body_shapes(
         return {}
     values = run(open_session(probe, optimise=False), feeds, seconds=_SECONDS)
     return _rows(handed_out, values)
+
+
+def shapes_of_all_branches(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, NDArray[Any]],
+    needed: Callable[[onnx.NodeProto], Sequence[str]],
+) -> BodyShapes:
+    """Return `body_shapes`, and those of the branches that were not taken as far as they run when they are.
+
+    Args:
+        model: as it is; it is not changed.
+        feeds: an array for each input, by name.
+        needed: the names of the tensors that are asked for, of a node of a body.
+
+    Raises:
+        DataError, ModelError: see `body_shapes`.
+
+    """
+    seen = dict(body_shapes(model, feeds, needed))
+    ifs = dict(_branches_asked(model.graph, "", needed))
+    if all(key in seen for keys in ifs.values() for key in keys):
+        return seen
+    for then in (True, False):
+        with contextlib.suppress(UserError):
+            seen = {**body_shapes(with_branch_taken(model, ifs, then=then), feeds, needed), **seen}
+    return seen
+
+
+def _branches_asked(
+    graph: onnx.GraphProto, key: str, needed: Callable[[onnx.NodeProto], Sequence[str]]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the Ifs that no loop repeats, by first output, each with the keys of the branches that are asked about."""
+    for node in graph.node:
+        if node.op_type == "If":
+            inner = [(body_key(key, node, place), body) for place, body in enumerate(bodies(node))]
+            yield node.output[0], [own for own, body in inner if any(needed(each) for each in body.node)]
+            for own, body in inner:
+                yield from _branches_asked(body, own, needed)
 
 
 @dataclass(frozen=True)
