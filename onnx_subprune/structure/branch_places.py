@@ -32,13 +32,15 @@ Place: TypeAlias = tuple[tuple[str, str], ...]
 BRANCHES = ("then_branch", "else_branch")
 
 
-def handed_out(body: gs.Graph) -> list[gs.Tensor] | None:
+def handed_out(body: gs.Graph | None) -> list[gs.Tensor] | None:
     """Return the tensors of outer graphs that a body hands out, one for each output; None where it does more.
 
     Args:
-        body: of an If.
+        body: of an If; None where it has none.
 
     """
+    if body is None:
+        return None
     makers = {id(node.outputs[0]): node for node in body.nodes if node.op == "Identity" and len(node.outputs) == 1}
     if len(makers) < len(body.nodes) or not all(id(output) in makers for output in body.outputs):
         return None
@@ -54,7 +56,7 @@ def is_hoisted(node: gs.Node) -> bool:
 
     """
     is_if = node.op == "If" and node.domain in DEFAULT_DOMAINS
-    return is_if and all(handed_out(node.attrs[branch]) is not None for branch in BRANCHES)
+    return is_if and all(handed_out(node.attrs.get(branch)) is not None for branch in BRANCHES)
 
 
 def unhoisted(node: gs.Node) -> Place:
@@ -66,7 +68,7 @@ def unhoisted(node: gs.Node) -> Place:
     """
     if node.op != "If" or node.domain not in DEFAULT_DOMAINS:
         return ()
-    left = [branch for branch in BRANCHES if handed_out(node.attrs[branch]) is None]
+    left = [branch for branch in BRANCHES if handed_out(node.attrs.get(branch)) is None]
     return (branch_of(node, left[0]),) if len(left) == 1 else ()
 
 

@@ -23,7 +23,7 @@ _DOES = {"Loop": "repeats a body", "Scan": "repeats a body", "SequenceMap": "rep
 
 def choose(node: gs.Node, ctx: Context) -> None:
     """Let both branches of an If keep the same indices of what either hands out."""
-    both = [handed_out(node.attrs[branch]) for branch in BRANCHES]
+    both = [handed_out(node.attrs.get(branch)) for branch in BRANCHES]
     if any(tensors is None for tensors in both):
         raise NotUnderstood(f"{label(node)} chooses between two bodies at run time")
     chosen = [list(pair) for pair in zip(*(tensors for tensors in both if tensors is not None), strict=True)]
