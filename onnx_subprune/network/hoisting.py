@@ -6,13 +6,14 @@ gives what is not finite, stays within its If, and nothing that it touches is pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+import onnxruntime as ort
 
 from onnx_subprune import passes
 from onnx_subprune.errors import UserError
@@ -114,20 +115,20 @@ def taken_branches(hoisted: Hoisted | None) -> list[Callable[[onnx.ModelProto], 
     return [partial(with_branch_taken, ifs=hoisted.ifs, then=then) for then in (True, False)]
 
 
-def branch_inputs(model: onnx.ModelProto, hoisted: Hoisted | None, trial: Trial) -> list[Trial]:
+def branch_inputs(model: onnx.ModelProto, hoisted: Hoisted, samples: Callable[[], Iterable[Trial]]) -> list[Trial]:
     """Return the inputs beside its own with which a network takes one branch every time, as far as it runs with them.
 
     Args:
         model: the network, with conditions (`model.forced_branches`).
         hoisted: the branches.
-        trial: inputs on which the network itself runs.
+        samples: returns inputs on which the network itself runs.
 
     """
-    if hoisted is None or not hoisted.ifs:
+    if not hoisted.ifs:
         return []
-    asking = with_branch_as_input(model, hoisted.ifs)
+    session = open_session(with_branch_as_input(model, hoisted.ifs))
     inputs = [branch_input(then=then) for then in (True, False)]
-    return [given for given in inputs if _runs(asking, {**trial, **given})]
+    return [given for given in inputs if all(_accepts(session, {**sample, **given}) for sample in samples())]
 
 
 def fails_where_not_taken(flat: onnx.ModelProto, hoisted: Hoisted, trial: Trial) -> str | None:
@@ -201,7 +202,14 @@ def _is_finite(value: np.ndarray) -> bool:
 
 def _runs(model: onnx.ModelProto, trial: Trial) -> bool:
     try:
-        run(open_session(model, optimise=False), trial)
+        return _accepts(open_session(model, optimise=False), trial)
+    except UserError:
+        return False
+
+
+def _accepts(session: ort.InferenceSession, trial: Trial) -> bool:
+    try:
+        run(session, trial)
     except UserError:
         return False
     return True
