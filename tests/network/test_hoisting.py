@@ -29,7 +29,8 @@ SAMPLE = {"c": np.array(False), "x": np.ones((2, 4), np.float32)}
 
 
 def build(body: str = FINE) -> onnx.ModelProto:
-    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]> g (bool c, float[n,4] x) => (float[p,q] y) {{
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]>
+    g (bool c, float[n,4] x) => (float[p,q] y) {{
         y = If(c) <
             then_branch = u () => (float[n,4] a) {{ {body} }},
             else_branch = e () => (float[n,4] b) {{ k = MatMul(x, w)  b = Tanh(k) }}>
