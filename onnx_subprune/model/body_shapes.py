@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import UserError
-from onnx_subprune.model.forced_branches import with_branch_taken
+from onnx_subprune.model.forced_branches import with_branches_taken
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies
 from onnx_subprune.model.session import open_session, run
 
@@ -33,6 +33,8 @@ _AXES = 8
 _NO_AXIS, _NOT_RUN = -1, -2
 _FIRST_SCAN_WITHOUT_BATCH = 9
 _SECONDS = 60.0
+# Each branch that was not taken takes a run of its own.
+_MOST_RUNS = 8
 
 
 def is_loop(node: onnx.NodeProto) -> bool:
@@ -98,25 +100,30 @@ def shapes_of_all_branches(
 
     """
     seen = dict(body_shapes(model, feeds, needed))
-    ifs = dict(_branches_asked(model.graph, "", needed))
-    if all(key in seen for keys in ifs.values() for key in keys):
-        return seen
-    for then in (True, False):
+    runs = 0
+    for key, taken in _branches_asked(model.graph, "", {}, needed):
+        if key in seen or runs == _MOST_RUNS:
+            continue
+        runs += 1
         with contextlib.suppress(UserError):
-            seen = {**body_shapes(with_branch_taken(model, ifs, then=then), feeds, needed), **seen}
+            seen = {**body_shapes(with_branches_taken(model, taken), feeds, needed), **seen}
     return seen
 
 
 def _branches_asked(
-    graph: onnx.GraphProto, key: str, needed: Callable[[onnx.NodeProto], Sequence[str]]
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the Ifs that no loop repeats, by first output, each with the keys of the branches that are asked about."""
+    graph: onnx.GraphProto,
+    key: str,
+    outer: Mapping[str, bool],
+    needed: Callable[[onnx.NodeProto], Sequence[str]],
+) -> Iterator[tuple[str, dict[str, bool]]]:
+    """Yield the keys of branches that are asked about and no loop repeats, and with them which Ifs lead there."""
     for node in graph.node:
-        if node.op_type == "If":
-            inner = [(body_key(key, node, place), body) for place, body in enumerate(bodies(node))]
-            yield node.output[0], [own for own, body in inner if any(needed(each) for each in body.node)]
-            for own, body in inner:
-                yield from _branches_asked(body, own, needed)
+        branches = [each for each in node.attribute if each.HasField("g")] if node.op_type == "If" else []
+        for place, attribute in enumerate(branches):
+            own, taken = body_key(key, node, place), {**outer, node.output[0]: attribute.name == "then_branch"}
+            if any(needed(each) for each in attribute.g.node):
+                yield own, taken
+            yield from _branches_asked(attribute.g, own, taken, needed)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from onnx_subprune.model.protos import ONNX_DOMAINS, graphs
 
-__all__ = ["branch_input", "with_branch_as_input", "with_branch_taken", "with_conditions_of"]
+__all__ = [
+    "branch_input",
+    "with_branch_as_input",
+    "with_branch_taken",
+    "with_branches_taken",
+    "with_conditions_of",
+]
 
 _TAKEN = "/onnx_subprune/branch_taken"
 
@@ -31,9 +37,21 @@ def with_branch_taken(model: onnx.ModelProto, ifs: Collection[str], *, then: boo
     [False]
 
     """
-    taken = _with_conditions(model, ifs)
-    taken.graph.initializer.append(onnx.numpy_helper.from_array(np.array([then]), _TAKEN))
-    return taken
+    return with_branches_taken(model, dict.fromkeys(ifs, then))
+
+
+def with_branches_taken(model: onnx.ModelProto, taken: Mapping[str, bool]) -> onnx.ModelProto:
+    """Return a copy of a network in which some Ifs, also within bodies, take a branch of their own every time.
+
+    Args:
+        model: the network; Ifs that it has not are passed over.
+        taken: whether they take their `then_branch`, by the first output of the If.
+
+    """
+    copy = _with_conditions(model, {name: f"{_TAKEN}/{then}" for name, then in taken.items()})
+    constants = [onnx.numpy_helper.from_array(np.array([then]), f"{_TAKEN}/{then}") for then in set(taken.values())]
+    copy.graph.initializer.extend(sorted(constants, key=lambda tensor: tensor.name))
+    return copy
 
 
 def with_branch_as_input(model: onnx.ModelProto, ifs: Collection[str]) -> onnx.ModelProto:
@@ -44,7 +62,7 @@ def with_branch_as_input(model: onnx.ModelProto, ifs: Collection[str]) -> onnx.M
         ifs: the first outputs of the Ifs.
 
     """
-    asking = _with_conditions(model, ifs)
+    asking = _with_conditions(model, dict.fromkeys(ifs, _TAKEN))
     asking.graph.input.append(onnx.helper.make_tensor_value_info(_TAKEN, onnx.TensorProto.BOOL, [1]))
     return asking
 
@@ -77,11 +95,11 @@ def with_conditions_of(model: onnx.ModelProto, original: onnx.ModelProto, ifs: C
     return model
 
 
-def _with_conditions(model: onnx.ModelProto, ifs: Collection[str]) -> onnx.ModelProto:
+def _with_conditions(model: onnx.ModelProto, conditions: Mapping[str, str]) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    for node in _ifs(copy, ifs):
-        node.input[0] = _TAKEN
+    for node in _ifs(copy, conditions):
+        node.input[0] = conditions[node.output[0]]
     return copy
 
 

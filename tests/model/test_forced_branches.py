@@ -12,6 +12,7 @@ from onnx_subprune.model.forced_branches import (
     branch_input,
     with_branch_as_input,
     with_branch_taken,
+    with_branches_taken,
     with_conditions_of,
 )
 
@@ -53,6 +54,12 @@ def test_the_ifs_that_are_named_take_the_branch(nested, ifs, then, expected):
     given = nested.SerializeToString()
     assert result(with_branch_taken(nested, ifs, then=then)) == expected
     assert nested.SerializeToString() == given
+
+
+def test_every_if_takes_a_branch_of_its_own(nested):
+    assert result(with_branches_taken(nested, {"y": True, "r": False})) == [0.3679, 7.3891]
+    assert result(with_branches_taken(nested, {"y": True, "r": True})) == [1.0, -2.0]
+    assert with_branches_taken(nested, {}) == nested
 
 
 def test_one_network_takes_either_branch_by_an_input_and_has_its_conditions_back(nested):

@@ -206,6 +206,85 @@ def test_a_target_is_met_and_layers_of_both_branches_are_recovered(text: str, ef
     assert again.model == result.model
 
 
+def test_units_that_are_copies_of_others_lose_nothing_in_either_branch():
+    rng = np.random.default_rng(5)
+    halves = {name: rng.standard_normal((WEIGHTS[name][0], WEIGHTS[name][1] // 2)) / 4 for name in ("v1", "w1", "u1")}
+    copied = {name: np.concatenate([half, half], axis=1).astype(np.float32) for name, half in halves.items()}
+    model = build(NETWORKS["two"][0], **copied)
+    result = prune(model, inputs(model, 512, flag=False), Options(target=Target("units", 0.5), only=("t1", "e1", "f1")))
+    assert [len(group.kept) / group.size for group in result.plan.groups if group.name != "t2"] == [0.5] * 3
+    for given in every_choice(model, 64):
+        assert relative_error(outputs(result.model, given), outputs(model, given)) < ORACLE
+
+
+def test_weights_that_stay_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for module in ("external", "attributes", "fields", "stored"):
+        monkeypatch.setattr(f"onnx_subprune.model.{module}.SMALLEST_PLACED", 16)
+    monkeypatch.setattr("onnx_subprune.model.external.SMALLEST_LEFT", 0)
+    options = Options.of_effort("fast", target=Target("macs", 0.6))
+    in_memory, placed = build(NETWORKS["shared"][0]), tmp_path / "placed.onnx"
+    feeds = inputs(in_memory, 256, flag=False)
+    onnx.save(build(NETWORKS["shared"][0]), placed, save_as_external_data=True, location="weights", size_threshold=16)
+    result = prune(placed, feeds, options)
+    assert result.analysis.scratch is not None
+    result.save(tmp_path / "pruned.onnx")
+    expected, actual = prune(in_memory, feeds, options).model, onnx.load(tmp_path / "pruned.onnx")
+    assert len(actual.graph.initializer) == len(expected.graph.initializer)
+    for given in every_choice(in_memory):
+        np.testing.assert_array_equal(outputs(actual, given), outputs(expected, given))
+
+
+def decoder(*, past: bool) -> str:
+    """Return a branch of a decoder: attention over the past and what is new, or over what is new alone, and an MLP."""
+    keys = "kk = Concat <axis = 1> (past, k)" if past else "kk = Identity(k)"
+    body = f"""e = Gather(emb, ids)  q = MatMul(e, wq)  k = MatMul(e, wk)  {keys}
+        t = Transpose <perm = [0, 2, 1]> (kk)  s = MatMul(q, t)  p = Softmax <axis = -1> (s)  c = MatMul(p, kk)
+        r = Add(e, c)  [up] f = MatMul(r, up_w)  g = Relu(f)  [down] d = MatMul(g, down_w)  z = Add(r, d)"""
+    end = "then" if past else "else"
+    outputs = f"float[n,s,12] l_{end}, float[n,u,8] k_{end}"
+    return f"{end} () => ({outputs}) {{ {body}  l_{end} = MatMul(z, head)  k_{end} = Identity(kk) }}"
+
+
+def merged_decoder() -> onnx.ModelProto:
+    """Return a decoder that exporters merge from two: with a cache and without, over the same weights."""
+    bodies = f"then_branch = {decoder(past=True)}, else_branch = {decoder(past=False)}"
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["" : 17]> g (
+        int64[n,s] ids, float[n,m,8] past, bool[1] use_cache_branch) => (float[n,s,12] logits, float[n,u,8] present) {{
+        logits, present = If (use_cache_branch) <{bodies}>
+    }}""")
+    rng = np.random.default_rng(0)
+    shapes = {"emb": (12, 8), "wq": (8, 8), "wk": (8, 8), "up_w": (8, 32), "down_w": (32, 8), "head": (8, 12)}
+    for name, shape in shapes.items():
+        value = (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def decoder_sample(rng: np.random.Generator, *, cached: bool) -> dict[str, np.ndarray]:
+    past = rng.standard_normal((1, 5 if cached else 0, 8)).astype(np.float32)
+    return {"ids": rng.integers(0, 12, (1, 1 if cached else 6)), "past": past, "use_cache_branch": np.array([cached])}
+
+
+@pytest.mark.parametrize("cached", [(False,), (False, True)], ids=["the first step", "all steps"])
+def test_a_merged_decoder(cached: tuple[bool, ...]):
+    """The branch with a cache is pruned, recovered and right also where no sample takes it; weights are stored once."""
+    model, rng = merged_decoder(), np.random.default_rng(1)
+    data = [decoder_sample(rng, cached=cached[step % len(cached)]) for step in range(64)]
+    result = prune(model, data, Options.of_effort("fast", target=Target("macs", 0.8), recovery="exact"))
+    assert result.pruned.macs <= 0.801 * result.dense.macs
+    assert not any(tensor.dims[0] == 32 for tensor in result.model.graph.initializer)
+    stored = [tensor for body in bodies_of(result.model).values() for tensor in body.initializer]
+    assert all(len(tensor.dims) < 2 for tensor in stored), "weights of both branches are stored once"
+    bare = apply(replace(result.plan, options=replace(result.plan.options, recovery="none")), model).model
+    for taken in (True, False):
+        squares = np.zeros(2)
+        for given in [decoder_sample(rng, cached=taken) for _ in range(32)]:
+            expected, *pruned = (run(open_session(each), given)["logits"] for each in (model, result.model, bare))
+            squares += [np.square(logits - expected).sum() for logits in pruned]
+        assert squares[0] < 0.7 * squares[1]
+
+
 def test_layers_within_branches_are_factorised():
     """Weights of rank 3 lose nothing, those of the branch that no sample takes neither."""
     rng = np.random.default_rng(3)
