@@ -217,7 +217,8 @@ def pruning_statistics(
     if dataset is not None and not taps:
         held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
         ways_out = [f"{NORMALISED_OPTION} lets {len(held)} shrink"] * bool(held)
-        ways_out += [*overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
+        left = () if analysis.hoisted is None else analysis.hoisted.left
+        ways_out += [*left, *overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
         raise OptionError(f"expected at least one prunable group, found none; {'; '.join(ways_out)}")
     statistics = take_statistics(analysis, taps, dataset, options, progress)
     if dataset is None or not _seen_too_well(statistics, options):
