@@ -253,7 +253,7 @@ class Structure:
         )
 
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
-        """Return for every Atom the multiply-accumulates of the nodes that make or read it.
+        """Return for every Atom the multiply-accumulates of the nodes that make or read it, of an If as `macs` does.
 
         Args:
             counts: units that Atoms keep; an Atom without an entry stays whole.
@@ -261,7 +261,7 @@ class Structure:
 
         """
         live = None if removal is None else removal.live
-        return _macs_touched(self.records, lambda product: product.value(counts, live))
+        return _macs_touched(self.records, lambda product: product.value(counts, live), self._places)
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters of the network.
@@ -324,7 +324,7 @@ def collect(graph: gs.Graph, records: Records, scopes: Mapping[str, tuple[str, .
         for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
     readers = (_readers(records), _contracted(records))
-    cost = _macs_touched(records, lambda product: product.value({}))
+    cost = _macs_touched(records, lambda product: product.value({}), {})
     name = _namer()
     branches = Branches(graph, records)
     groups = [
@@ -371,13 +371,13 @@ def _readers(records: Records) -> dict[Atom, list[Consumer]]:
     return readers
 
 
-def _macs_touched(records: Records, value: Callable[[Products], int]) -> dict[Atom, int]:
-    cost: dict[Atom, int] = {}
+def _macs_touched(records: Records, value: Callable[[Products], int], places: Mapping[int, Place]) -> dict[Atom, int]:
+    costs: dict[Atom, list[tuple[int, Place]]] = {}
     for term in records.mac_terms:
         macs = value(Products([(id(term.node), term.factors)]))
         for atom in {atom for dim in term.factors for atom in dim.atoms()}:
-            cost[atom] = cost.get(atom, 0) + macs
-    return cost
+            costs.setdefault(atom, []).append((macs, places.get(id(term.node), ())))
+    return {atom: dearest(*zip(*spent, strict=True)) for atom, spent in costs.items()}
 
 
 def _namer() -> Callable[[str], str]:

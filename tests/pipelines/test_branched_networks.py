@@ -135,6 +135,7 @@ def test_the_oracle_holds_in_both_branches(text: str, groups: int, plan_at_rando
     assert len(analysis.structure.prunable) == groups
     assert analysis.structure.macs({}) == analysis.cost.macs
     assert analysis.structure.parameters({}) == analysis.cost.parameters
+    assert all(0 < group.macs <= analysis.cost.macs for group in analysis.structure.prunable)
 
 
 CONVS = """[if] i = If (flag) <
