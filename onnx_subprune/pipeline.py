@@ -24,7 +24,7 @@ from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import reached_groups
-from onnx_subprune.network.verify import check_normalised, check_structure, verify
+from onnx_subprune.network.verify import check_normalised, check_structure, check_sunk, verify
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Choice, choose, choose_again
@@ -216,17 +216,19 @@ def _finish(
 ) -> Result:
     """Stamp and verify a network; without one, or where no unit goes, the result is the model as it was given."""
     analysis, options = calibrated.analysis, calibrated.options
+    feeds = probe(analysis, calibrated.dataset, options)
     if network is None or not plan.removes:
         network = Recovered(dense_copy(analysis), {}, ())
     else:
         drop_unread(network.model, analysis.outputs_at)
-        network = replace(network, model=finish(network.model, analysis))
+        finished = finish(network.model, analysis)
+        check_sunk(finished, network.model, analysis, feeds)
+        network = replace(network, model=finished)
     restore_draws(network.model, analysis.model)
     pruned = stamp(network.model, analysis, plan.target)
     if plan.removes:
         _logger.info("%d groups could be removed as a whole", len(analysis.structure.removable))
         begin(calibrated.progress, "verifying")
-        feeds = probe(analysis, calibrated.dataset, options)
         check_structure(analysis, plan, feeds, calibrated.rounding.tolerance)
         verify(network.model, analysis.model, feeds)
     of_samples = () if calibrated.statistics is None else calibrated.statistics.warnings

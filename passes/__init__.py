@@ -9,6 +9,7 @@ from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
 from onnx_subprune.passes.fold_corrections import FoldCorrections, GiveBiases
+from onnx_subprune.passes.hoist_branches import Branch, HoistBranches, name_apart, weighted_branches
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.low_rank import LowRank
@@ -19,6 +20,7 @@ from onnx_subprune.passes.recurrent_states import DropStates, NameStates
 from onnx_subprune.passes.rescale import RescaleNormalised
 from onnx_subprune.passes.rewrite_shapes import RewriteShapes
 from onnx_subprune.passes.shrink import Shrink
+from onnx_subprune.passes.sink_branches import SinkBranches
 from onnx_subprune.passes.skip_concat import SkipConcat
 from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
@@ -28,6 +30,7 @@ from onnx_subprune.passes.wiring import in_memory, overridable_initializers
 
 __all__ = [
     "AbsorbConstants",
+    "Branch",
     "DropBranches",
     "DropStates",
     "ExpandEinsum",
@@ -35,6 +38,7 @@ __all__ = [
     "FoldConstants",
     "FoldCorrections",
     "GiveBiases",
+    "HoistBranches",
     "InlineBranches",
     "LowRank",
     "Mandatory",
@@ -47,6 +51,7 @@ __all__ = [
     "RewriteShapes",
     "Sequence",
     "Shrink",
+    "SinkBranches",
     "SkipConcat",
     "Stamp",
     "Tidy",
@@ -54,8 +59,10 @@ __all__ = [
     "has_candidates",
     "in_memory",
     "inline_functions",
+    "name_apart",
     "overridable_initializers",
     "read_stamp",
     "unfold_constants",
+    "weighted_branches",
     "write_stamp",
 ]

@@ -15,7 +15,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune.model import values_of
 from onnx_subprune.passes.base import Pass
 from onnx_subprune.passes.wiring import fresh_name, in_memory, stored_input
-from onnx_subprune.structure import Atom, Dim, Structure, emptied, keep_mask
+from onnx_subprune.structure import BRANCHES, Atom, Dim, Structure, emptied, is_hoisted, keep_mask
 
 __all__ = ["Shrink"]
 
@@ -56,6 +56,9 @@ class Shrink(Pass):
         for tensor in graph.tensors().values():
             if isinstance(tensor, gs.Variable):
                 self._update_shape(tensor)
+        for node in graph.nodes:
+            if is_hoisted(node):
+                _update_handed_out(node)
         return modified
 
     def _uses(self, graph: gs.Graph) -> dict[str, list[tuple[gs.Node, int, Masks]]]:
@@ -108,6 +111,14 @@ class Shrink(Pass):
             return size
         # Sizes of run time that are on record are those that the structure was analysed with, or others.
         return int(mask.sum()) if not dim.dynamic or len(mask) == size else None
+
+
+def _update_handed_out(node: gs.Node) -> None:
+    """Give what the branches of an If hand out the shapes of the tensors that it is."""
+    for branch in BRANCHES:
+        for inner in node.attrs[branch].nodes:
+            if isinstance(inner.inputs[0], gs.Variable):
+                inner.outputs[0].shape = inner.inputs[0].shape
 
 
 def _compress(values: np.ndarray, masks: Masks) -> np.ndarray:

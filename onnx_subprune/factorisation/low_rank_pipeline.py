@@ -32,7 +32,7 @@ from onnx_subprune.network.rewrite import dense_copy, factorised
 from onnx_subprune.network.selection import check_patterns, is_chosen
 from onnx_subprune.network.stamping import stamp
 from onnx_subprune.network.tapped_features import few_row_warnings
-from onnx_subprune.network.verify import agree, check_normalised, verify
+from onnx_subprune.network.verify import agree, check_normalised, check_sunk, verify
 from onnx_subprune.options import AUTO, Options
 from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.progress import Watch, begin, phase
@@ -187,9 +187,12 @@ def _carry_out(
         return dense_copy(analysis)
     full = {name: len(spectra[name].variances) for name in ranks}
     exact = _in_float32(analysis)
-    if not agree(exact, lambda: (_write(exact, spectra, full), exact.model), widened(feeds), tolerance):
+    whole = exact.model if exact.hoisted is None else exact.hoisted.whole
+    if not agree(exact, lambda: (_write(exact, spectra, full), whole), widened(feeds), tolerance):
         raise InternalError(_MISREAD)
-    model = finish(_write(analysis, spectra, ranks), analysis)
+    written = _write(analysis, spectra, ranks)
+    model = finish(written, analysis)
+    check_sunk(model, written, analysis, feeds)
     drop_unread(model, analysis.outputs_at)
     verify(model, analysis.model, feeds)
     return model
@@ -205,6 +208,7 @@ def _in_float32(analysis: Analysis) -> Analysis:
         prune_normalised=analysis.prune_normalised,
         sample=widened(analysis.sample),
         outputs_at=analysis.outputs_at,
+        trials=[] if analysis.hoisted is None else [widened(trial) for trial in analysis.hoisted.trials],
     )
 
 

@@ -128,11 +128,13 @@ def allocate_ranks(
     if options.target.kind == "variance":
         return ranked(budget.variance(curves, options.target.value))
     biases = {layer.name: 0 if layer.spare else layer.outputs for layer in layers}
+    outputs = {layer.name: layer.output[0] for layer in layers}
     normalised, dense = analysis.measure_cost(analysis.normalised), analysis.cost
 
     def cost(steps: Mapping[str, int]) -> float:
         if options.target.kind == "macs":
-            return (normalised.macs - sum(layer.macs - layer.macs_kept for layer in ranked(steps))) / dense.macs
+            kept = {outputs[layer.name]: layer.macs_kept for layer in ranked(steps)}
+            return analysis.structure.dearest(node_costs | kept) / dense.macs
         saved = sum(layer.parameters_saved(biases[layer.name]) for layer in ranked(steps))
         return (normalised.parameters - saved) / dense.parameters
 

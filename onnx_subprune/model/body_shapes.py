@@ -7,6 +7,7 @@ them along its iterations. In an If the branch that is not taken hands out a fil
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.errors import UserError
+from onnx_subprune.model.forced_branches import with_branches_taken
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies
 from onnx_subprune.model.session import open_session, run
 
-__all__ = ["BodyShapes", "body_key", "body_shapes", "is_loop"]
+__all__ = ["BodyShapes", "body_key", "body_shapes", "is_loop", "shapes_of_all_branches"]
 
 Shape = tuple[int, ...]
 BodyShapes = Mapping[str, Sequence[Mapping[str, Shape]]]
@@ -30,6 +33,8 @@ _AXES = 8
 _NO_AXIS, _NOT_RUN = -1, -2
 _FIRST_SCAN_WITHOUT_BATCH = 9
 _SECONDS = 60.0
+# Each branch that was not taken takes a run of its own.
+_MOST_RUNS = 8
 
 
 def is_loop(node: onnx.NodeProto) -> bool:
@@ -76,6 +81,49 @@ def body_shapes(
         return {}
     values = run(open_session(probe, optimise=False), feeds, seconds=_SECONDS)
     return _rows(handed_out, values)
+
+
+def shapes_of_all_branches(
+    model: onnx.ModelProto,
+    feeds: Mapping[str, NDArray[Any]],
+    needed: Callable[[onnx.NodeProto], Sequence[str]],
+) -> BodyShapes:
+    """Return `body_shapes`, and those of the branches that were not taken as far as they run when they are.
+
+    Args:
+        model: as it is; it is not changed.
+        feeds: an array for each input, by name.
+        needed: the names of the tensors that are asked for, of a node of a body.
+
+    Raises:
+        DataError, ModelError: see `body_shapes`.
+
+    """
+    seen = dict(body_shapes(model, feeds, needed))
+    runs = 0
+    for key, taken in _branches_asked(model.graph, "", {}, needed):
+        if key in seen or runs == _MOST_RUNS:
+            continue
+        runs += 1
+        with contextlib.suppress(UserError):
+            seen = {**body_shapes(with_branches_taken(model, taken), feeds, needed), **seen}
+    return seen
+
+
+def _branches_asked(
+    graph: onnx.GraphProto,
+    key: str,
+    outer: Mapping[str, bool],
+    needed: Callable[[onnx.NodeProto], Sequence[str]],
+) -> Iterator[tuple[str, dict[str, bool]]]:
+    """Yield the keys of branches that are asked about and no loop repeats, and with them which Ifs lead there."""
+    for node in graph.node:
+        branches = [each for each in node.attribute if each.HasField("g")] if node.op_type == "If" else []
+        for place, attribute in enumerate(branches):
+            own, taken = body_key(key, node, place), {**outer, node.output[0]: attribute.name == "then_branch"}
+            if any(needed(each) for each in attribute.g.node):
+                yield own, taken
+            yield from _branches_asked(attribute.g, own, taken, needed)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, UserError
-from onnx_subprune.model.body_shapes import BodyShapes, body_key, body_shapes, is_loop
+from onnx_subprune.model.body_shapes import BodyShapes, body_key, is_loop, shapes_of_all_branches
 from onnx_subprune.model.made_inputs import BETTER_INPUTS, made_inputs, made_shapes, plausible_shapes
 from onnx_subprune.model.products import Shape, needed_tensors, product_of
 from onnx_subprune.model.protos import (
@@ -246,7 +246,7 @@ def _first_steps(graph: onnx.GraphProto, fed: Mapping[str, Shape]) -> dict[str, 
 
 def _observed_in_bodies(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> BodyShapes:
     try:
-        return body_shapes(model, feeds, needed_tensors)
+        return shapes_of_all_branches(model, feeds, needed_tensors)
     except UserError as error:
         logger.info("bodies are counted by the shapes that ONNX infers: a run failed (%s)", error)
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import itemgetter
@@ -34,16 +34,22 @@ _NODE_EXTRAS = ("doc_string", "metadata_props", "device_configurations")
 class _Rules:
     """What holds for the whole model.
 
-    Names that to_graph replaced, whether initializers need not be inputs, and where larger new weights go.
+    Names that to_graph replaced, whether initializers need not be inputs, where larger new weights go, and the names
+    of constants that the main graph stores for its bodies.
     """
 
     ambiguous_names: frozenset[str]
     free_initializers: bool
     scratch: Scratch | None
+    shared: frozenset[str]
 
 
 def export_graph(
-    graph: gs.Graph, target: onnx.GraphProto, like: onnx.ModelProto, scratch: Scratch | None = None
+    graph: gs.Graph,
+    target: onnx.GraphProto,
+    like: onnx.ModelProto,
+    scratch: Scratch | None = None,
+    shared: Collection[str] = (),
 ) -> None:
     """Write `graph` and its bodies into `target`, an empty message.
 
@@ -51,7 +57,7 @@ def export_graph(
     """
     names = Counter(node.name for inner in graphs(like.graph) for node in inner.node)
     ambiguous = frozenset(name for name, count in names.items() if count > 1 or not name)
-    rules = _Rules(ambiguous, like.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS, scratch)
+    rules = _Rules(ambiguous, like.ir_version >= _FIRST_IR_WITH_FREE_INITIALIZERS, scratch, frozenset(shared))
     _Writer(graph, target, Origin(like.graph), {}, rules).write()
 
 
@@ -84,7 +90,7 @@ class _Writer:
         self._write_annotations()
 
     def _own_constants(self) -> dict[str, gs.Constant]:
-        """Constants this graph stores: used here, or used only in a body but stored here originally."""
+        """Constants this graph stores: used here, or used only in a body but stored here originally or shared."""
         own: dict[str, gs.Constant] = {}
         for tensor in _used_constants(self.graph):
             if self._is_outer(tensor):
@@ -93,7 +99,8 @@ class _Writer:
                 raise InternalError(f"two constants of the graph are named '{tensor.name}': a pass must rename one")
         for body in self.graph.subgraphs(recursive=True):
             for tensor in _used_constants(body):
-                if self.origin.stores(tensor.name) and not self._is_outer(tensor):
+                here = self.origin.stores(tensor.name) or tensor.name in self.rules.shared
+                if here and not self._is_outer(tensor):
                     own.setdefault(tensor.name, tensor)
         return own
 

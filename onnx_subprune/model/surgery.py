@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import count
 
 import numpy as np
@@ -69,7 +69,9 @@ def to_graph(model: onnx.ModelProto) -> gs.Graph:
     return graph
 
 
-def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = None) -> onnx.ModelProto:
+def to_model(
+    graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = None, *, shared: Collection[str] = ()
+) -> onnx.ModelProto:
     """Export a graph, restoring from the model it was imported from what the graph does not hold.
 
     Nodes are matched by the name of their first output. Initializers and value infos follow the graph: what it no
@@ -79,6 +81,7 @@ def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = N
         graph: as passes left it.
         like: the model it was imported from.
         scratch: where larger new weights go; None to hold them in the message.
+        shared: names of constants that bodies read and the main graph is to store, once for all of them.
 
     Raises:
         InternalError: two tensors of the graph share a name.
@@ -90,7 +93,7 @@ def to_model(graph: gs.Graph, like: onnx.ModelProto, scratch: Scratch | None = N
             assign(model, field.name, value)
     model.opset_import.extend(like.opset_import)
     with quiet():
-        export_graph(graph, model.graph, like, scratch)
+        export_graph(graph, model.graph, like, scratch, shared)
     import_domains(model)
     return model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import onnx
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Dataset, open_data
+from onnx_subprune.errors import OptionError
 from onnx_subprune.formatting import count, html_table
 from onnx_subprune.model import (
     Cost,
@@ -29,6 +30,7 @@ from onnx_subprune.model import (
     without_overridable,
 )
 from onnx_subprune.model.decisions import Comparisons, comparisons_of
+from onnx_subprune.model.made_inputs import made_inputs
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.fixed_costs import with_fixed_costs
 from onnx_subprune.network.forms import forms_of
@@ -38,6 +40,7 @@ from onnx_subprune.network.group_documents import (
     group_document,
     notices_document,
 )
+from onnx_subprune.network.hoisting import Hoisted, Trial
 from onnx_subprune.network.normalise import infer_structure, normalise
 from onnx_subprune.structure import Structure
 
@@ -59,6 +62,7 @@ class Analysis:
         refusals: normalising passes that were left out, each with the reason; something may not be pruned for it.
         sample: values of inputs that MACs are counted with, by name; made up where missing.
         outputs_at: tensors of the model to compare networks at, in the place of those that follow from its outputs.
+        hoisted: branches that stand in the main graph of `normalised`; None where none do.
 
     """
 
@@ -72,6 +76,7 @@ class Analysis:
     refusals: tuple[str, ...] = ()
     sample: Mapping[str, np.ndarray] = field(default_factory=dict)
     outputs_at: tuple[str, ...] = ()
+    hoisted: Hoisted | None = None
 
     @cached_property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -195,17 +200,29 @@ def take_apart(
     prune_normalised: bool = False,
     sample: Mapping[str, np.ndarray] | None = None,
     outputs_at: Sequence[str] = (),
+    trials: Sequence[Trial] = (),
 ) -> Analysis:
-    """Take a model apart that was checked (`open_model`); see `analyse`."""
+    """Take a model apart that was checked (`open_model`); see `analyse`.
+
+    Branches of Ifs are hoisted where they run on the sample and on all `trials`.
+    """
     check_points(proto, outputs_at)
     scratch = Scratch() if has_placed(proto) else None
     sample = sample or {}
     shapes = runnable_shapes(proto, input_shapes, sample)
     with _paused_collection():
-        normalised = normalise(proto, shapes, scratch, sample, compared_at=outputs_at)
+        normalised = normalise(
+            proto,
+            shapes,
+            scratch,
+            sample,
+            compared_at=outputs_at,
+            trials=[_inputs(proto, shapes, sample), *trials],
+        )
         known = {**normalised.observed, **shapes}
         inferred = infer_structure(normalised.model, known, prune_normalised=prune_normalised, compared_at=outputs_at)
-        structure = with_fixed_costs(inferred, normalised.model, shapes, sample)
+        origins = {} if normalised.hoisted is None else normalised.hoisted.origins
+        structure = with_fixed_costs(replace(inferred, origins=origins), normalised.model, shapes, sample)
     return Analysis(
         proto,
         normalised.model,
@@ -217,7 +234,17 @@ def take_apart(
         normalised.refusals,
         sample,
         tuple(dict.fromkeys(outputs_at)),
+        normalised.hoisted,
     )
+
+
+def _inputs(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], sample: Mapping[str, np.ndarray]) -> Trial:
+    """Return inputs to try branches with: those of the sample, and made up where there are none."""
+    try:
+        made = made_inputs(input_specs(model), shapes)
+    except OptionError:
+        return sample
+    return made | {name: value for name, value in sample.items() if value.shape == shapes.get(name)}
 
 
 @contextmanager

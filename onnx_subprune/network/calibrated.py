@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.hoisting import taken_branches
 from onnx_subprune.network.verify import Rounding
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Watch
@@ -56,4 +57,11 @@ def output_distance(analysis: Analysis, dataset: Dataset | None, options: Option
     if dataset is None:
         return None
     samples = _PORTION * options.probes
-    return OutputDistance(analysis.normalised, dataset, options.runtime, samples, analysis.outputs_at)
+    return OutputDistance(
+        analysis.normalised,
+        dataset,
+        options.runtime,
+        samples,
+        at=analysis.outputs_at,
+        versions=taken_branches(analysis.hoisted),
+    )

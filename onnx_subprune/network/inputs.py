@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+import onnx
 
 from onnx_subprune import calibration
-from onnx_subprune.calibration import Dataset, Statistics, Tap
-from onnx_subprune.errors import OptionError
+from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
+from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import random_feeds
 from onnx_subprune.model import input_specs, open_model, overridable_warnings, register_custom_ops, without_overridable
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
 from onnx_subprune.network.forms import check_forms
+from onnx_subprune.network.hoisting import fails_where_not_taken, taken_branches
 from onnx_subprune.network.tapped_features import taps_of
 from onnx_subprune.options import Options
 from onnx_subprune.progress import Progress
@@ -71,15 +75,43 @@ def prepare(
         sample = first_sample(dataset)
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
-    analysis = take_apart(
+    analysis = _taken_apart(proto, shapes, sample, dataset, options)
+    check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
+    return analysis, dataset
+
+
+def _taken_apart(
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    sample: Feeds,
+    dataset: Dataset | None,
+    options: Options,
+) -> Analysis:
+    """Take a model apart with the branches hoisted that run on all samples."""
+    take = partial(
+        take_apart,
         proto,
         shapes,
         prune_normalised=options.prune_normalised,
         sample=sample,
         outputs_at=options.outputs_at,
     )
-    check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
-    return analysis, dataset
+    analysis = take()
+    failing: list[Feeds] = []
+    while dataset is not None and (trial := _failing_inputs(analysis, dataset, options.batch_size)) is not None:
+        # Each time at least one branch less is hoisted.
+        failing.append(trial)
+        analysis = take(trials=failing)
+    return analysis
+
+
+def _failing_inputs(analysis: Analysis, dataset: Dataset, batch_size: int) -> Feeds | None:
+    """Return a batch on which a hoisted branch fails that it does not take; None where all of them run."""
+    hoisted = analysis.hoisted
+    if hoisted is None or not hoisted.ifs:
+        return None
+    trials = (dict(feeds) for feeds in dataset.batches(batch_size))
+    return next((trial for trial in trials if fails_where_not_taken(analysis.normalised, hoisted, trial)), None)
 
 
 def probe(analysis: Analysis, dataset: Dataset | None, options: Options) -> Feeds:
@@ -113,7 +145,7 @@ def feeds_of(analysis: Analysis, shapes: Mapping[str, tuple[int, ...]], seed: in
 def take_statistics(
     analysis: Analysis, taps: Sequence[Tap], dataset: Dataset | None, options: Options, progress: Progress | None
 ) -> Statistics:
-    """Calibrate a model taken apart.
+    """Calibrate a model taken apart; where it has hoisted branches, also with each of them taken on every sample.
 
     Args:
         analysis: of the dense network.
@@ -128,8 +160,23 @@ def take_statistics(
     """
     if dataset is None:
         raise OptionError("expected calibration data or statistics, found neither; give --calib or --statistics")
-    statistics = calibration.calibrate(
-        analysis.normalised,
+    statistics = [_calibrated(analysis.normalised, taps, dataset, options, progress)]
+    for version in taken_branches(analysis.hoisted):
+        # What follows on a branch that the samples do not take may not run on what it gives.
+        with contextlib.suppress(DataError, ModelError):
+            statistics.append(_calibrated(version(analysis.normalised), taps, dataset, options, progress))
+    return replace(
+        _mean(statistics) if len(statistics) > 1 else statistics[0],
+        fingerprint=analysis.fingerprint,
+        input_shapes=analysis.input_shapes,
+    )
+
+
+def _calibrated(
+    model: onnx.ModelProto, taps: Sequence[Tap], dataset: Dataset, options: Options, progress: Progress | None
+) -> Statistics:
+    return calibration.calibrate(
+        model,
         taps,
         dataset,
         providers=options.providers,
@@ -137,7 +184,16 @@ def take_statistics(
         progress=progress,
         threads=options.threads,
     )
-    return replace(statistics, fingerprint=analysis.fingerprint, input_shapes=analysis.input_shapes)
+
+
+def _mean(versions: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of a network on the same samples in several versions, as those of one run over them."""
+    first, number = versions[0], len(versions)
+    grams: dict[str, Gram] = {}
+    for key in first.grams:
+        counts, matrices = zip(*((each.grams[key].count, each.grams[key].matrix) for each in versions), strict=True)
+        grams[key] = Gram(round(sum(counts) / number), np.sum(matrices, axis=0) / number)
+    return replace(first, grams=grams)
 
 
 def pruning_statistics(
@@ -161,7 +217,8 @@ def pruning_statistics(
     if dataset is not None and not taps:
         held = [g for g in analysis.structure.frozen if all(NORMALISED_OPTION in reason for reason in g.reasons)]
         ways_out = [f"{NORMALISED_OPTION} lets {len(held)} shrink"] * bool(held)
-        ways_out += [*overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
+        left = () if analysis.hoisted is None else analysis.hoisted.left
+        ways_out += [*left, *overridable_warnings(analysis.model), "`onnx-subprune inspect` says why"]
         raise OptionError(f"expected at least one prunable group, found none; {'; '.join(ways_out)}")
     statistics = take_statistics(analysis, taps, dataset, options, progress)
     if dataset is None or not _seen_too_well(statistics, options):

@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 from onnx_subprune import passes
 from onnx_subprune.model import Scratch, scopes_of
 from onnx_subprune.model.compared_models import seeded
+from onnx_subprune.network.hoisting import Hoisted, Trial, hoist, still_hoisted
 from onnx_subprune.network.named_outputs import opened, written
 from onnx_subprune.network.observed_shapes import observe
 from onnx_subprune.structure import Structure, infer
@@ -30,14 +31,16 @@ class Normalised:
 
     Attributes:
         model: with the same inputs and outputs.
-        refusals: for each pass that was left out its name and why.
+        refusals: for each pass that was left out, and each branch that was not hoisted, its name and why.
         observed: sizes in one run of what operators give that nobody knows, by tensor.
+        hoisted: branches that stand in the main graph; None where none do.
 
     """
 
     model: onnx.ModelProto
     refusals: tuple[str, ...]
     observed: Shapes = field(default_factory=dict)
+    hoisted: Hoisted | None = None
 
 
 def normalise(
@@ -47,11 +50,12 @@ def normalise(
     sample: Mapping[str, np.ndarray] | None = None,
     *,
     compared_at: Sequence[str] = (),
+    trials: Sequence[Trial] = (),
 ) -> Normalised:
     """Write the same function with fewer spellings; the model itself stays as it is.
 
-    Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, and stacked projections are
-    cut into their parts.
+    Functions are inlined, constants and BatchNormalization folded, Einsum becomes MatMul, the branches of Ifs that hold
+    weights are hoisted into the main graph, and stacked projections are cut into their parts.
 
     Args:
         model: as it was given.
@@ -59,6 +63,7 @@ def normalise(
         scratch: where new weights go of a model whose weights stay in files.
         sample: values of inputs, by name; made up where missing.
         compared_at: names of tensors that the result has as well, with the same values.
+        trials: inputs on which a branch has to run to be hoisted.
 
     """
     # Networks that are compared draw the same numbers; the result is given its own seeds back.
@@ -71,8 +76,17 @@ def normalise(
     graph = opened(inferred, compared_at)
     constant = passes.overridable_initializers(inlined)
     fold = passes.FoldConstants(constant)
-    early = passes.Sequence(fold, passes.InlineBranches(constant), fold)(graph)
+    inline = passes.InlineBranches(constant)
+    early = passes.Sequence(fold, inline, fold)(graph)
     graph, refusals = _with_known_branches(graph, inlined, constant, scratch, compared_at)
+    hoisted = None
+    if passes.weighted_branches(graph):
+        passes.name_apart(graph)
+        outputs = list(graph.outputs)
+        whole = written(graph, inlined, scratch)
+        graph.outputs = outputs
+        hoisted = hoist(graph, whole, trials)
+        passes.Sequence(inline, fold)(graph)
     result = passes.Sequence(
         passes.ExpandEinsum(constant),
         passes.FoldBatchNorm(constant),
@@ -81,12 +95,15 @@ def normalise(
         passes.Tidy(),
     )(graph)
     may_be_stacked = passes.has_candidates(graph)
+    if hoisted is not None:
+        hoisted = still_hoisted(hoisted, graph)
     normalised = written(graph, inlined, scratch)
-    refusals = tuple(dict.fromkeys((*early.refusals, *refusals, *result.refusals)))
+    left = () if hoisted is None else hoisted.left
+    refusals = tuple(dict.fromkeys((*early.refusals, *refusals, *left, *result.refusals)))
     if not may_be_stacked:
-        return Normalised(normalised, refusals, observed)
+        return Normalised(normalised, refusals, observed, hoisted)
     unpacked = _unpack_projections(normalised, {**shapes, **observed}, scratch, compared_at)
-    return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed)
+    return replace(unpacked, refusals=(*refusals, *unpacked.refusals), observed=observed, hoisted=hoisted)
 
 
 def _with_known_branches(

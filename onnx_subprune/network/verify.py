@@ -27,6 +27,7 @@ from onnx_subprune.model import (
     with_placed_as_inputs,
 )
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.hoisting import taken_branches
 from onnx_subprune.network.rewrite import references
 from onnx_subprune.noise import hushed
 from onnx_subprune.plan import Plan
@@ -37,6 +38,7 @@ __all__ = [
     "agree",
     "check_normalised",
     "check_structure",
+    "check_sunk",
     "disagreement",
     "relative_error",
     "rounding_of",
@@ -197,13 +199,16 @@ def check_normalised(analysis: Analysis, probe: Probe) -> Rounding:
     """
     at = analysis.outputs_at
     rounding = Rounding(rounding_of(analysis.model, probe, at))
-    error = disagreement(analysis.normalised, analysis.model, probe, at)
-    # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
-    if (
-        error > rounding.tolerance
-        and error > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at)
-        and not _differ_by_a_jump(analysis.normalised, analysis.model, probe, rounding.tolerance, at)
+    error, branches = disagreement(analysis.normalised, analysis.model, probe, at), 0.0
+    if analysis.hoisted is not None:
+        branches = _disagreement_of_branches(analysis, (analysis.normalised, analysis.hoisted.whole), probe)
+    if error > rounding.tolerance and _differ_by_a_jump(
+        analysis.normalised, analysis.model, probe, rounding.tolerance, at
     ):
+        error = 0.0
+    # The float32 twins cannot agree closer than the folded weights are stored; asked only where it matters.
+    apart = max(error, branches)
+    if apart > rounding.tolerance and apart > _STORAGE_ROUNDINGS * storage_rounding_of(analysis.model, probe, at):
         raise InternalError(
             "the network with its spellings unified was expected to compute what the given one does, and does not; "
             "nothing was written, please report this"
@@ -266,7 +271,7 @@ def agree(
     probe: Probe,
     tolerance: float = TOLERANCE,
 ) -> bool:
-    """Whether two networks compute the same, up to rounding.
+    """Whether two networks compute the same, up to rounding, whichever of the hoisted branches are taken.
 
     Args:
         analysis: of the dense network; large weights that the two put into its scratch folder go again.
@@ -279,7 +284,11 @@ def agree(
         network, expected = networks()
         at = analysis.outputs_at
         error = disagreement(network, expected, probe, at)
-        return error <= tolerance or (np.isfinite(error) and _differ_by_a_jump(network, expected, probe, tolerance, at))
+        if error > tolerance and not (
+            np.isfinite(error) and _differ_by_a_jump(network, expected, probe, tolerance, at)
+        ):
+            return False
+        return _disagreement_of_branches(analysis, (network, expected), probe) <= tolerance
 
 
 def _differ_by_a_jump(
@@ -300,6 +309,48 @@ def _moved(probe: Probe) -> Iterator[Probe]:
     for _ in range(_MOVES if floats else 0):
         factors = {name: 1 + _MOVE * rng.standard_normal(probe[name].shape) for name in floats}
         yield {**probe, **{name: (probe[name] * by).astype(probe[name].dtype) for name, by in factors.items()}}
+
+
+def _disagreement_of_branches(analysis: Analysis, pair: tuple[onnx.ModelProto, onnx.ModelProto], probe: Probe) -> float:
+    """Return the largest relative error of two networks that take the same branch every time, then the other one."""
+    versions = taken_branches(analysis.hoisted)
+    return max(
+        (
+            disagreement(version(pair[0]), version(pair[1]), probe, analysis.outputs_at)
+            for version in versions
+            if _runs(version(pair[1]), probe)
+        ),
+        default=0.0,
+    )
+
+
+def check_sunk(model: onnx.ModelProto, hoisted: onnx.ModelProto, analysis: Analysis, probe: Probe) -> None:
+    """Hold a network with its branches within their Ifs to the same one with hoisted branches, in both branches.
+
+    Args:
+        model: as it is to be written.
+        hoisted: as it was recovered.
+        analysis: of the dense network.
+        probe: a few inputs, the arrays by name.
+
+    Raises:
+        InternalError: the two do not agree.
+
+    """
+    if analysis.hoisted is not None and not agree(analysis, lambda: (model, hoisted), probe):
+        raise InternalError(
+            "the network with its branches back in place was expected to compute what it did before, and does not; "
+            "nothing was written, please report this"
+        )
+
+
+def _runs(model: onnx.ModelProto, probe: Probe) -> bool:
+    """Whether a network runs: what follows on a branch that is not taken may not fit what it gives."""
+    try:
+        run(open_session(model), probe)
+    except (DataError, ModelError):
+        return False
+    return True
 
 
 def verify(model: onnx.ModelProto, dense: onnx.ModelProto, probe: Probe) -> None:

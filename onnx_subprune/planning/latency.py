@@ -25,6 +25,7 @@ from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.latency import Effort, LatencyModel, Record, Times, machine, times
 from onnx_subprune.model import model_bytes
 from onnx_subprune.network.analysis import Analysis
+from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.inputs import feeds_of
 from onnx_subprune.network.rewrite import pruned_bare
 from onnx_subprune.options import AUTO, Options, Target
@@ -334,7 +335,8 @@ class LatencyMeter:
 
     def _pruned_network(self, widths: Mapping[str, int]) -> onnx.ModelProto:
         """The network with the first units of every group, and with the nodes that recovery would leave it with."""
-        return pruned_bare(self._analysis, widths, biased=self._options.recovery != "none")
+        bare = pruned_bare(self._analysis, widths, biased=self._options.recovery != "none")
+        return finish(bare, self._analysis)
 
 
 def _digest(widths: Mapping[str, int]) -> str:

@@ -19,7 +19,9 @@ from onnx_subprune import calibration, subspace
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
+from onnx_subprune.model.forced_branches import with_branch_as_input, with_conditions_of
 from onnx_subprune.network.calibrated import Calibrated
+from onnx_subprune.network.hoisting import Hoisted, branch_inputs
 from onnx_subprune.network.rewrite import restructured, shrink
 from onnx_subprune.network.tapped_features import few_row_warnings, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
@@ -132,16 +134,30 @@ class _Sweep:
     restrict: Callable[[str, np.ndarray], np.ndarray]
 
     def __call__(self, network: Recovered, number: int) -> Recovered:
-        analysis, options = self.calibrated.analysis, self.calibrated.options
-        networks = Networks(
-            analysis.normalised, network.model, self.restrict, analysis.scratch, self.calibrated.sample_shapes
-        )
+        options = self.calibrated.options
         # Every sweep draws rows of its own.
         how = replace(settings(options), seed=options.seed + number)
-        fit = refit(networks, self.dataset, how, phase(self.calibrated.progress, "fitting layers"))
+        fit = self._refit(network.model, how)
         errors = {**network.errors} | {layer.name: layer.after for layer in fit.layers if layer.name in network.errors}
         warnings = (*network.warnings, *(() if number else _unfitted_warnings(fit, errors)))
         return Recovered(fit.model, errors, warnings, fit)
+
+    def _refit(self, model: onnx.ModelProto, how: Settings) -> Refit:
+        """Fit the layers, those of hoisted branches too: every sample takes both."""
+        analysis, shapes = self.calibrated.analysis, self.calibrated.sample_shapes
+        progress = phase(self.calibrated.progress, "fitting layers")
+        networks = Networks(analysis.normalised, model, self.restrict, analysis.scratch, shapes)
+        versions = [] if analysis.hoisted is None else self._versions(analysis.normalised, analysis.hoisted)
+        if analysis.hoisted is None or not versions:
+            return refit(networks, self.dataset, how, progress)
+        ifs = analysis.hoisted.ifs
+        dense, pruned = (with_branch_as_input(each, ifs) for each in (analysis.normalised, model))
+        fit = refit(replace(networks, dense=dense, pruned=pruned, versions=versions), self.dataset, how, progress)
+        return replace(fit, model=with_conditions_of(fit.model, model, ifs))
+
+    def _versions(self, dense: onnx.ModelProto, hoisted: Hoisted) -> list[Mapping[str, np.ndarray]]:
+        size = self.calibrated.options.batch_size
+        return branch_inputs(dense, hoisted, lambda: self.dataset.batches(size))
 
 
 def _first_sweep(cut: Recovered, sweep: _Sweep, distance: OutputDistance) -> Recovered:

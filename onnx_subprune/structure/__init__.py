@@ -15,6 +15,7 @@ from onnx_subprune.structure.axes import (
     product,
     unit_index,
 )
+from onnx_subprune.structure.branch_places import BRANCHES, Place, branch_of, handed_out, is_hoisted, places_of
 from onnx_subprune.structure.branches import Removal, emptied
 from onnx_subprune.structure.dtypes import is_float
 from onnx_subprune.structure.factorisable import Layer, layers_of
@@ -43,6 +44,7 @@ from onnx_subprune.structure.rules.quantised import QUANTISED
 from onnx_subprune.structure.weight_blocks import as_blocks, from_blocks
 
 __all__ = [
+    "BRANCHES",
     "DEFAULT_DOMAINS",
     "NORMALISED_OPTION",
     "ONE",
@@ -63,6 +65,7 @@ __all__ = [
     "MacTerm",
     "Monomials",
     "Normalisation",
+    "Place",
     "ReadValues",
     "Records",
     "Removal",
@@ -75,6 +78,7 @@ __all__ = [
     "Use",
     "Weight",
     "as_blocks",
+    "branch_of",
     "dims_of",
     "emptied",
     "evaluate",
@@ -82,11 +86,14 @@ __all__ = [
     "fixed",
     "fresh",
     "from_blocks",
+    "handed_out",
     "infer",
     "is_float",
+    "is_hoisted",
     "keep_mask",
     "layers_of",
     "normalised_features",
+    "places_of",
     "product",
     "sides_of",
     "unit_index",

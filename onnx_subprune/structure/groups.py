@@ -17,6 +17,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_subprune.structure.axes import Atom, Dim, Keeps, Products, fresh, keep_mask, unit_index
+from onnx_subprune.structure.branch_places import Place, cost_places, dearest
 from onnx_subprune.structure.branches import Branches, Removal
 from onnx_subprune.structure.copying import GraphCopy, copied_records
 from onnx_subprune.structure.dtypes import is_float
@@ -131,6 +132,7 @@ class Structure:
         branches: what happens when groups lose all their units.
         scopes: of the exported program that nodes come from, by the node's name, the outermost first.
         fixed_parameters: parameters that no node of the graph reads, such as those within bodies; they stay.
+        origins: where tensors were made before branches were hoisted into the graph, by name; none where none were.
 
     """
 
@@ -140,6 +142,7 @@ class Structure:
     branches: Branches
     scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed_parameters: int = 0
+    origins: Mapping[str, Place] = field(default_factory=dict)
     _parameters: dict[frozenset[int] | None, Products] = field(default_factory=dict, init=False, repr=False)
 
     def copy(self) -> Structure:
@@ -152,7 +155,7 @@ class Structure:
         records = copied_records(self.records, copies)
         branches = Branches(copies.graph, records)
         groups = tuple(group.on(copies, branches) for group in self.groups)
-        return Structure(copies.graph, records, groups, branches, self.scopes, self.fixed_parameters)
+        return Structure(copies.graph, records, groups, branches, self.scopes, self.fixed_parameters, self.origins)
 
     @property
     def prunable(self) -> tuple[Group, ...]:
@@ -222,17 +225,7 @@ class Structure:
         return reasons
 
     def macs(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
-        """Return the multiply-accumulates of the network.
-
-        Args:
-            counts: units that Atoms keep; an Atom without an entry stays whole.
-            removal: leaves out the nodes that are gone with whole branches.
-
-        """
-        return self._products.value(counts, None if removal is None else removal.live)
-
-    def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
-        """Return for every Atom the multiply-accumulates of the nodes that make or read it.
+        """Return the multiply-accumulates of the network, of every If those of the dearer branch.
 
         Args:
             counts: units that Atoms keep; an Atom without an entry stays whole.
@@ -240,7 +233,35 @@ class Structure:
 
         """
         live = None if removal is None else removal.live
-        return _macs_touched(self.records, lambda product: product.value(counts, live))
+        if not self._places:
+            return self._products.value(counts, live)
+        places = [self._places[id(term.node)] for term in self.records.mac_terms]
+        return dearest(self._products.values(counts, live).tolist(), places)
+
+    def dearest(self, costs: Mapping[str, int]) -> int:
+        """Return the sum of what nodes cost, of every If that of the dearer branch.
+
+        Args:
+            costs: by the name of a node's first output.
+
+        """
+        if not self._places:
+            return sum(costs.values())
+        nodes = [node for node in self.graph.nodes if node.outputs]
+        return dearest(
+            [costs.get(node.outputs[0].name, 0) for node in nodes], [self._places[id(node)] for node in nodes]
+        )
+
+    def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
+        """Return for every Atom the multiply-accumulates of the nodes that make or read it, of an If as `macs` does.
+
+        Args:
+            counts: units that Atoms keep; an Atom without an entry stays whole.
+            removal: leaves out the nodes that are gone with whole branches.
+
+        """
+        live = None if removal is None else removal.live
+        return _macs_touched(self.records, lambda product: product.value(counts, live), self._places)
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters of the network.
@@ -254,6 +275,11 @@ class Structure:
         if live not in self._parameters:
             self._parameters[live] = Products(("", axes) for axes in self._parameter_axes(removal))
         return self._parameters[live].value(counts) + self.fixed_parameters
+
+    @cached_property
+    def _places(self) -> dict[int, Place]:
+        """The branches that nodes cost something in; empty where all of them stand in the main graph."""
+        return cost_places(self.graph, self.origins)
 
     @cached_property
     def _products(self) -> Products:
@@ -298,7 +324,7 @@ def collect(graph: gs.Graph, records: Records, scopes: Mapping[str, tuple[str, .
         for atom in (use.dim if use.part is None else use.part).atoms():
             roles.setdefault(atom, {"producer": [], "carrier": [], "consumer": []})[use.role].append(use)
     readers = (_readers(records), _contracted(records))
-    cost = _macs_touched(records, lambda product: product.value({}))
+    cost = _macs_touched(records, lambda product: product.value({}), {})
     name = _namer()
     branches = Branches(graph, records)
     groups = [
@@ -345,13 +371,13 @@ def _readers(records: Records) -> dict[Atom, list[Consumer]]:
     return readers
 
 
-def _macs_touched(records: Records, value: Callable[[Products], int]) -> dict[Atom, int]:
-    cost: dict[Atom, int] = {}
+def _macs_touched(records: Records, value: Callable[[Products], int], places: Mapping[int, Place]) -> dict[Atom, int]:
+    costs: dict[Atom, list[tuple[int, Place]]] = {}
     for term in records.mac_terms:
         macs = value(Products([(id(term.node), term.factors)]))
         for atom in {atom for dim in term.factors for atom in dim.atoms()}:
-            cost[atom] = cost.get(atom, 0) + macs
-    return cost
+            costs.setdefault(atom, []).append((macs, places.get(id(term.node), ())))
+    return {atom: dearest(*zip(*spent, strict=True)) for atom, spent in costs.items()}
 
 
 def _namer() -> Callable[[str], str]:

@@ -26,6 +26,7 @@ from onnx_subprune.structure.axes import (
     proportional,
     purely_dynamic,
 )
+from onnx_subprune.structure.branch_places import is_hoisted
 from onnx_subprune.structure.compared_outputs import freeze_unseen
 from onnx_subprune.structure.context import Context, NotUnderstood
 from onnx_subprune.structure.groups import Structure, collect
@@ -207,7 +208,7 @@ def _barrier(node: gs.Node, reason: str, ctx: Context) -> None:
     for tensor in node.inputs:
         _freeze_tensor(tensor, reason, ctx)
     for tensor in captured(node):
-        _freeze_tensor(tensor, f"{label(node)} reads it in a body", ctx)
+        _freeze_tensor(tensor, reason if is_hoisted(node) else f"{label(node)} reads it in a body", ctx)
     for tensor in node.outputs:
         if tensor.shape is None:
             ctx.axes.pop(tensor.name, None)

@@ -9,7 +9,7 @@ from onnx import parser
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import body_shapes as module
-from onnx_subprune.model.body_shapes import body_shapes
+from onnx_subprune.model.body_shapes import body_shapes, shapes_of_all_branches
 
 X = np.ones((3, 4), np.float32)
 
@@ -32,6 +32,37 @@ BRANCHES = """g (bool c, float[n, m] x) => (float[p, q] y) {
 @pytest.mark.parametrize(("flag", "seen"), [(True, {"y/0/": [{"s": (4, 3)}]}), (False, {"y/1/": [{"x": (3, 4)}]})])
 def test_the_branch_that_is_taken(flag, seen):
     assert body_shapes(build(BRANCHES), {"c": np.array(flag), "x": X}, inputs_of_relu) == seen
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_branch_that_is_not_taken_is_seen_too(flag):
+    seen = shapes_of_all_branches(build(BRANCHES), {"c": np.array(flag), "x": X}, inputs_of_relu)
+    assert seen == {"y/0/": [{"s": (4, 3)}], "y/1/": [{"x": (3, 4)}]}
+
+
+def test_branches_within_branches_are_seen_each_on_its_way():
+    """Taken without the one around it, or together with the other, a branch would not run."""
+    inner = """s = Transpose(x)
+        h = If(c) <
+            then_branch = u () => (float[p, q] v) { w = MatMul(s, x)  v = Relu(w) },
+            else_branch = i () => (float[p, q] z) { r = MatMul(x, s)  z = Relu(r) }>
+        a = Relu(h)"""
+    model = build(BRANCHES.replace("s = Transpose(x)  a = Relu(s)", inner))
+    seen = shapes_of_all_branches(model, {"c": np.array(False), "x": X}, inputs_of_relu)
+    assert seen == {
+        "y/0/": [{"h": (3, 3)}],
+        "y/0/h/0/": [{"w": (4, 4)}],
+        "y/0/h/1/": [{"r": (3, 3)}],
+        "y/1/": [{"x": (3, 4)}],
+    }
+
+
+def test_a_branch_that_fails_where_it_is_not_taken_is_not_seen():
+    model = build(BRANCHES.replace("s = Transpose(x)", "s = MatMul(x, x)"))
+    with pytest.raises(ModelError):
+        body_shapes(model, {"c": np.array(True), "x": X}, inputs_of_relu)
+    seen = shapes_of_all_branches(model, {"c": np.array(False), "x": X}, inputs_of_relu)
+    assert seen == {"y/1/": [{"x": (3, 4)}]}
 
 
 GROWING = """g (int64 n, float[a, b] x) => (float[p, q] y, bool[k] odd) <bool yes = {1}, int64 two = {2}> {

@@ -165,9 +165,10 @@ def test_a_product_of_unknown_shape_in_a_body_is_warned_of(caplog: pytest.LogCap
         y = If(c) <
             then_branch = t () => (float[p, q] a) { f = Compress(x, keep)  r = Reshape(f, target)  a = MatMul(r, w) },
             else_branch = e () => (float[p, q] b) { b = MatMul(x, v) }>
-    }""", w=(2, 6), v=(4, 6))  # fmt: skip
+    }""", w=(3, 6), v=(4, 6))  # fmt: skip
     keep = numpy_helper.from_array(np.array([True, False, True]), "keep")
-    model.graph.initializer.extend([keep, numpy_helper.from_array(np.array([-1, 2]), "target")])
+    # Two entries are no rows of three: the branch fails where it is not taken.
+    model.graph.initializer.extend([keep, numpy_helper.from_array(np.array([-1, 3]), "target")])
     with caplog.at_level(logging.WARNING):
         assert node_macs(model) == {"y": 24}
     assert "MACs of MatMul 'a' in a body do not count" in caplog.text

@@ -92,9 +92,11 @@ def test_an_activation_read_inside_a_branch_freezes(net, holds):
     assert structure.frozen[0].reasons == ("If 'if' reads it in a body",)
 
 
-def test_a_weight_read_inside_a_branch_freezes(net, refuses):
-    model = _with_if(net, "to = Conv(h, w2)")
-    refuses(model, {"c1": "If 'if' reads it in a body", "c2": "If 'if' reads it in a body"})
+def test_branches_of_different_sizes_freeze_what_they_give(net, holds):
+    """The branch is hoisted, its weight is one of the main graph: what it reads is free, what it gives is not."""
+    structure = holds(_with_if(net, "to = Conv(h, w2)"), {"c1": 8})
+    reasons = [group.reasons for group in structure.frozen if group.size == 8]
+    assert reasons == [("the branches of If 'if' give tensors of different sizes",)]
 
 
 def test_a_bias_read_inside_a_branch_stays_whole_there(net, holds):

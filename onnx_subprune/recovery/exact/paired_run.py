@@ -82,12 +82,12 @@ class PairedRun:
             self._dense.expect(set(self._wanted_tensors(step)))
         self._portions: list[Portion] = []
         layers = [(self._targets.tensor(linear), linear) for linear in linears]
-        shapes = networks.sample_shapes
-        wanted = samples_needed(networks.dense, networks.pruned, layers, data, settings, sample_shapes=shapes)
+        wanted = samples_needed(networks, layers, data, settings)
         for portion in spread(portions(data, settings.batch_size, settings.held), wanted, data.samples):
-            for network in (self._dense, self._pruned):
-                network.feed(portion.feeds)
-            self._portions.append(replace(portion, feeds={}))
+            for version in networks.versions:
+                for network in (self._dense, self._pruned):
+                    network.feed({**portion.feeds, **version})
+                self._portions.append(replace(portion, feeds={}))
         self._samples = sum(portion.samples for portion in self._portions)
         self._together = max((portion.samples for portion in self._portions), default=1)
         self._units = sum(portion.units for portion in self._portions)

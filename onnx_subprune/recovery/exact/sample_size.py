@@ -18,6 +18,7 @@ from onnx_subprune.calibration.held_out import Portion
 from onnx_subprune.model import open_session, run
 from onnx_subprune.recovery.exact.linear_layers import Linear
 from onnx_subprune.recovery.exact.settings import Settings
+from onnx_subprune.recovery.exact.targets import Networks
 
 __all__ = ["LEAST_FEATURES", "rows_wanted", "samples_needed", "spread"]
 
@@ -36,23 +37,15 @@ def rows_wanted(features: int, settings: Settings) -> int:
 
 
 def samples_needed(
-    dense: onnx.ModelProto,
-    pruned: onnx.ModelProto,
-    layers: Sequence[tuple[str, Linear]],
-    data: Dataset,
-    settings: Settings,
-    *,
-    sample_shapes: dict[str, tuple[int, ...]] | None = None,
+    networks: Networks, layers: Sequence[tuple[str, Linear]], data: Dataset, settings: Settings
 ) -> int | None:
     """Return how many samples give the rows that the layers are to be fitted on; None where all are needed.
 
     Args:
-        dense: the dense network.
-        pruned: the network whose layers are fitted.
-        layers: those, each with the name of the dense tensor that it is fitted to.
+        networks: both of them; shapes of dense tensors for the first sample are added to those that they know.
+        layers: of the pruned one that are fitted, each with the name of the dense tensor that it is fitted to.
         data: calibration samples.
         settings: how layers are fitted.
-        sample_shapes: of dense tensors for the first sample, as far as they are known; the others are added.
 
     Raises:
         ModelError: the network does not run.
@@ -61,11 +54,11 @@ def samples_needed(
     if not layers or data.samples is None or data.samples <= _LEAST:
         return None
     feeds = next(iter(data.batches(1)))
-    shapes = {} if sample_shapes is None else sample_shapes
+    shapes = networks.sample_shapes
     unknown = [name for name, _ in layers if name not in shapes]
     if unknown:
-        shapes |= _shapes_of(dense, unknown, feeds, settings)
-    sizes = {tensor.name: math.prod(tensor.dims) for tensor in pruned.graph.initializer}
+        shapes |= _shapes_of(networks.dense, unknown, {**feeds, **networks.versions[0]}, settings)
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in networks.pruned.graph.initializer}
     needed, maps = _LEAST, False
     for name, layer in layers:
         shape = shapes[name]

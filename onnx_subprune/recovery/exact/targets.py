@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class Networks:
             linear map whose output is not in the graph too, by the name that `projection_of` gives it.
         scratch: where large new weights go.
         sample_shapes: of tensors of the dense network for the first sample, kept from one pruned network to the next.
+        versions: inputs of both networks beside those of the samples; every sample is run with each of them.
 
     """
 
@@ -39,6 +40,7 @@ class Networks:
     restrict: Restrict
     scratch: Scratch | None = None
     sample_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    versions: Sequence[Mapping[str, Array]] = ({},)
 
 
 class Targets:

@@ -78,8 +78,18 @@ class Products:
         (16, 8, 4)
 
         """
+        return int(self.values(counts, live).sum())
+
+    def values(self, counts: Mapping[Atom, int], live: Collection[Hashable] | None = None) -> NDArray[np.int64]:
+        """Return the terms, int64 [terms], when each Atom in `counts` keeps that many units.
+
+        Args:
+            counts: units of Atoms; an Atom without an entry stays whole.
+            live: the owners whose terms count, the others are 0; None for all.
+
+        """
         values = self._monomials.values(counts)
-        return int(values.sum() if live is None else values[self._is_alive(frozenset(live))].sum())
+        return values if live is None else np.where(self._is_alive(frozenset(live)), values, 0)
 
     def _is_alive(self, live: frozenset[Hashable]) -> NDArray[np.bool_]:
         if live not in self._alive:

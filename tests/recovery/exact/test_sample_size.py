@@ -26,7 +26,8 @@ WEIGHTS = {"w1": (6, 3, 3, 3), "w2": (6, 40)}
 def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) -> int | None:
     layers, _ = find_linears(model)
     data = open_data({"x": np.zeros((samples, *shape), np.float32)}, input_specs(model))
-    return samples_needed(model, model, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
+    networks = Networks(model, model, lambda _, value: value)
+    return samples_needed(networks, [(one.output, one) for one in layers], data, Settings(threads=1, **settings))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,8 @@ def test_the_dense_network_is_probed_once_for_all_pruned_ones(net, monkeypatch):
         sample_size, "open_session", lambda *given, **more: opened.append(given) or genuine(*given, **more)
     )
     shapes: dict[str, tuple[int, ...]] = {}
-    results = [
-        samples_needed(model, model, layers, data, Settings(threads=1, rows=1000), sample_shapes=shapes)
-        for _ in range(3)
-    ]
+    networks = Networks(model, model, lambda _, value: value, sample_shapes=shapes)
+    results = [samples_needed(networks, layers, data, Settings(threads=1, rows=1000)) for _ in range(3)]
     assert results == [1334] * 3
     assert len(opened) == 1
     assert shapes["c"] == (1, 6, 8, 8)
