@@ -32,3 +32,14 @@ def test_only_terms_of_live_owners_count() -> None:
 def test_no_axes_are_a_product_of_one() -> None:
     assert Products([("one", ())]).value({}) == math.prod(()) == 1
     assert Products([]).value({}) == 0
+
+
+def test_lengths_inside_lengths_follow_too() -> None:
+    nested = product(concat(product(concat(A, B), C), JOINED), fresh(2))  # ((8 + 5) * 3 + 21) * 2
+    products = Products([("one", (nested, A)), ("two", (nested,)), ("three", (JOINED,)), ("four", (fresh(1),))])
+    assert products.value({}) == 120 * 8 + 120 + 21 + 1
+    assert products.value({atom(A): 1, atom(C): 2}) == 38 * 1 + 38 + 7 + 1
+
+
+def test_units_of_other_networks_do_not_matter() -> None:
+    assert Products([("one", (A,))]).value({atom(B): 1}) == 8
