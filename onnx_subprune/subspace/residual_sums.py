@@ -113,14 +113,14 @@ class Pairs:
         if weights is not None:
             roots = np.sqrt(weights).astype(kind)[:, None]
             for values in (z, targets, errors):
-                values *= roots
+                np.multiply(values, roots, out=values)
         self._add_products(z, errors)
         self.square += self._sums_of_squares(targets)
         self.missed += self._sums_of_squares(errors)
         self.count += x.shape[1]
 
     def _present(self, kind: np.dtype[Any]) -> Array:
-        """Return the present weight with what the layer gives at the pivots of the readers, [blocks, f + readers, o]."""
+        """Return the present weight, and what the layer gives at each reader's pivot: [blocks, f + readers, o]."""
         if kind not in self._turned:
             levels = self.biases + np.einsum("bof,rbf->rbo", self.weight, self.pivots)
             turned = np.concatenate([self.weight.transpose(0, 2, 1), levels.transpose(1, 0, 2)], axis=1)

@@ -55,3 +55,16 @@ def test_a_sequence_whose_batch_is_another_axis_is_one_sample() -> None:
         assert [one.held for one in portions(data, 4)] == [False] * 4 + [True, False]
     data = open_data({"x": np.zeros((6, 2, 3), np.float32)}, [spec("batch", "decoder_batch", 3)])
     assert [one.samples for one in portions(data, 8)] == [5, 1]
+
+
+def test_samples_of_either_kind_fill_their_runs() -> None:
+    sizes = [(portion.held, portion.samples) for portion in portions(dataset(103, "N", 3), 8)]
+    assert sorted(sizes) == [(False, 3), *[(False, 8)] * 10, (True, 4), *[(True, 8)] * 2]
+
+
+def test_values_for_a_run_are_not_joined_with_others() -> None:
+    ratio = InputSpec("ratio", (1,), FLOAT)
+    data = open_data({"x": np.ones((10, 3), np.float32), "ratio": np.array([2.0], np.float32)}, [spec("N", 3), ratio])
+    runs = list(portions(data, 4))
+    assert [(run.held, run.samples) for run in runs] == [(False, 4), (False, 4), (True, 2)]
+    assert all(run.feeds["ratio"].tolist() == [2.0] for run in runs)
