@@ -107,7 +107,7 @@ class _Waiting:
         return Portion(feeds, samples, samples, self._held)
 
     def _joinable(self, feeds: Feeds) -> bool:
-        """Whether samples may stand in one run with those that wait: of the same sizes, and values, where one is for a run."""
+        """Whether samples may stand in one run with those that wait."""
         per_run, waiting = self._per_run(feeds), self._feeds
         return all(
             np.array_equal(array, waiting[name]) if name in per_run else array.shape[1:] == waiting[name].shape[1:]
