@@ -73,7 +73,7 @@ def prune(
     one_pass: OnePass = None,
     sweeps: Sweeps = None,
     allocation: Allocation = None,
-    round_to: RoundTo = str(Options.round_to),
+    round_to: RoundTo = None,
     ignore: Ignore = None,
     only: Only = None,
     ridge: Ridge = Options.ridge,
