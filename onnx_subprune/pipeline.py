@@ -34,7 +34,7 @@ from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume, unmeasured_share
 from onnx_subprune.result import Result
 
 _logger = logging.getLogger(__name__)
@@ -202,7 +202,8 @@ def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] =
         else:
             network = resume(choice.begun, calibrated, choice.plan)
         network, errors = better_than_none(calibrated, choice.plan, network)
-    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings], errors)
+    more = unmeasured_share(calibrated.options, errors)
+    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings, *more], errors)
 
 
 def _finish(

@@ -55,7 +55,7 @@ def apply(
     threads: Threads = None,
     custom_ops: CustomOps = None,
     report_file: ReportFile = None,
-    latency: Timed = None,
+    timing: Timed = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -83,6 +83,6 @@ def apply(
         loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
-            ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())
+            ending = Ending(written, calib, calib or str(statistics), timing=timing, command=context.obj or ())
             measured = ending.measure(result, progress)
         ending.finish(result, measured, screen)

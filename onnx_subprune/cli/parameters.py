@@ -185,8 +185,10 @@ ReportFile = Annotated[
 Timed = Annotated[
     bool | None,
     typer.Option(
+        "--timing/--no-timing",
         "--latency/--no-latency",
-        help="Measure how fast both models are; by default where --report asks for a page.",
+        help="Measure at length how fast both models are and where their time goes, or not at all; by default a second "
+        "or so tells whether the pruned one is faster, and a page has it all.",
         rich_help_panel=OUTPUT,
         show_default=False,
     ),

@@ -92,7 +92,7 @@ def prune(
     remeasure: Remeasure = False,
     plan: PlanFile = None,
     report_file: ReportFile = None,
-    latency: Timed = None,
+    timing: Timed = None,
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = 0,
@@ -144,7 +144,7 @@ def prune(
                 loaded.save(statistics)
                 written["--statistics"] = None
             result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=labelled, progress=progress)
-            ending = Ending(written, calib, calib or str(statistics), labelled, latency, context.obj or (), dry=dry_run)
+            ending = Ending(written, calib, calib or str(statistics), labelled, timing, context.obj or (), dry=dry_run)
             measured = ending.measure(result, progress)
         ending.finish(result, measured, screen)
 
