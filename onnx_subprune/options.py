@@ -254,6 +254,11 @@ class Options(RecoveryOptions):
         "Samples per run that latency=F is measured with, on the dynamic first axis.",
         "None stands for one sample, unless `input_shapes` says otherwise.",
     )
+    cache: bool = _option(
+        True,
+        "Keep statistics and measured losses in the cache folder for later runs on the same model and data.",
+        "Data that a function or a stream gives are not recognised, and nothing is kept of them.",
+    )
     remeasure: bool = _option(False, "Forget earlier measurements on this machine, for latency=F and --round-to auto.")
 
     @property

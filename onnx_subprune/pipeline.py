@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from onnx_subprune.calibration import Statistics
+from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import PlanError
 from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.model.compared_models import restore_draws
@@ -19,6 +19,7 @@ from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.kept_work import kept_losses, kept_statistics
 from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
@@ -81,14 +82,16 @@ def prune(
     with made_up(made=dataset is None):
         tolerance = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
-    statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+    if statistics is None:
+        statistics = _statistics(analysis, data, dataset, options, progress)
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
     warnings = [*cautions, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
-        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance)
+        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, tolerance=tolerance),
+        kept_losses(analysis, data, statistics, options),
     )
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
@@ -156,7 +159,7 @@ def apply(
                 f"the plan recovers by '{options.recovery}' and needs calibration data or statistics, found neither; "
                 "give --calib or --statistics"
             )
-        statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+        statistics = _statistics(analysis, data, dataset, options, progress)
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
     with made_up(made=dataset is None):
@@ -187,7 +190,15 @@ def calibrate(
     options, warnings = checked_inputs(analysis, dataset, options)
     for line in warnings:
         _logger.warning("%s", line)
-    return pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+    return _statistics(analysis, data, dataset, options, progress)
+
+
+def _statistics(
+    analysis: Analysis, data: Any, dataset: Dataset | None, options: Options, progress: Watch | None
+) -> Statistics:
+    """Return the statistics of an earlier run on the same data, or take them now."""
+    calibrating = phase(progress, "calibrating")
+    return kept_statistics(analysis, data, options, lambda: pruning_statistics(analysis, dataset, options, calibrating))
 
 
 def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] = ()) -> Result:

@@ -9,6 +9,7 @@ from onnx_subprune.cli.outcome import Ending
 from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
+    Cache,
     Calib,
     CustomOps,
     InputShapes,
@@ -54,6 +55,7 @@ def apply(
     providers: Providers = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,
+    cache: Cache = True,
     report_file: ReportFile = None,
     timing: Timed = None,
     json: Json = False,
@@ -70,6 +72,7 @@ def apply(
                 providers=providers,
                 threads=threads,
                 custom_ops=custom_ops,
+                cache=cache,
                 input_shapes=input_shapes,
                 strip_initializer_inputs=strip_initializer_inputs,
                 outputs_at=outputs_at,

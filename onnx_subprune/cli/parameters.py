@@ -22,6 +22,7 @@ __all__ = [
     "RUNTIME",
     "Allocation",
     "BatchSize",
+    "Cache",
     "Calib",
     "CostName",
     "CustomOps",
@@ -175,6 +176,7 @@ Threads = Annotated[int | None, option("threads", "N", RUNTIME, show_default=Fal
 CustomOps = Annotated[list[str] | None, option("custom_ops", "LIB", RUNTIME, show_default=False)]
 LatencyBatch = Annotated[int | None, option("latency_batch", "N", RUNTIME, show_default="1")]
 Remeasure = Annotated[bool, option("remeasure", None, RUNTIME)]
+Cache = Annotated[bool, option("cache", None, RUNTIME, "--cache/--no-cache")]
 
 # What is written and printed.
 PlanFile = Annotated[Path | None, _file("--plan", "Write which units stay, for `apply`.", OUTPUT)]

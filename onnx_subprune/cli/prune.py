@@ -13,6 +13,7 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     Allocation,
     BatchSize,
+    Cache,
     Calib,
     CostName,
     CustomOps,
@@ -88,6 +89,7 @@ def prune(
     providers: Providers = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,
+    cache: Cache = True,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
     plan: PlanFile = None,
@@ -125,6 +127,7 @@ def prune(
                 providers=providers,
                 threads=threads,
                 custom_ops=custom_ops,
+                cache=cache,
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
