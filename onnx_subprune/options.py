@@ -348,6 +348,7 @@ _REPORTED = (
     "trials",
     "sweeps",
     "latency_batch",
+    "cache",
     "remeasure",
 )
 """The options in the order of `document`: reports of other versions are compared with these line by line."""

@@ -73,11 +73,11 @@ Networks pruned to a share of their MACs and nothing else said, made by
 
     python tools/bench_defaults.py --cache FOLDER --model ch_PP-OCRv4_det_infer.onnx
 
-on {where}. *Time* is the median of paired ratios to the dense network, of one sample and of a larger batch (64 images for
-ResNet-56, 32 or 8 for the others), over six sittings with new sessions. *default* are widths of multiples of eight, less in
-narrow layers; *auto* are those that were measured to be fast, *1* are all. Accuracy is top-1 in per cent on the whole test
-set, Spearman's correlation for sentence vectors, the intersection over union with the dense network's answer for the detector.
-{median}
+on {where}. *Time* is the median of paired ratios to the dense network, of one sample and of a larger
+batch (64 images for ResNet-56, 32 or 8 for the others), over six sittings with new sessions. *default* are widths of
+multiples of eight, less in narrow layers; *auto* are those that were measured to be fast, *1* are all. Accuracy is
+top-1 in per cent on the whole test set, Spearman's correlation for sentence vectors, the intersection over union with
+the dense network's answer for the detector. {median}
 
 {table}
 """

@@ -2,7 +2,7 @@
 
 Both are kept in the folder of measurements (`latency.cache`), under all that they depend on: the model, the data, the
 options that count, the code of this package, the runtime and the machine. So another target starts from there, and so
-does a run that was killed. What cannot be kept or read is computed: a cache changes how long a run takes and nothing else.
+does a run that was killed. What cannot be kept or read is computed: only the time of a run depends on it.
 
 Arrays are known by their content; files and folders by the names, sizes and times of change of all their files. Data of
 any other kind (a function, a stream) may give other samples the next time, and nothing is kept.
@@ -98,7 +98,7 @@ def data_digest(data: Any) -> str | None:
     """
     if isinstance(data, str | os.PathLike):
         path = Path(data)
-        return _hashed(list(_files(path))) if path.exists() else None
+        return _hashed([path.is_dir(), *_files(path)]) if path.exists() else None
     if isinstance(data, np.ndarray):
         data = {"": data}
     if not isinstance(data, Mapping) or not all(map(_is_plain, data.values())):
