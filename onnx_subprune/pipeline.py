@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from onnx_subprune.calibration import Statistics
+from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.errors import PlanError
 from onnx_subprune.evaluate.feeds import made_up
 from onnx_subprune.model.compared_models import restore_draws
@@ -19,6 +19,7 @@ from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.input_checks import checked_inputs
 from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
+from onnx_subprune.network.kept_work import kept_losses, kept_statistics
 from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
@@ -35,7 +36,7 @@ from onnx_subprune.planning.measured_cost import check_reached
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import Watch, begin, phase
-from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume, unmeasured_share
 from onnx_subprune.result import Result
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def prune(
     with made_up(made=dataset is None):
         rounding = check_normalised(analysis, probe(analysis, dataset, options))
     groups = chosen_groups(analysis.structure, options)
-    statistics = statistics or pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+    if statistics is None:
+        statistics = _statistics(analysis, data, dataset, options, progress)
     check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     groups, unseen = reached_groups(analysis.structure, groups, statistics)
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
@@ -90,7 +92,8 @@ def prune(
     warnings = [*cautions, *unseen, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = measure_losses(
-        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding)
+        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding),
+        kept_losses(analysis, data, statistics, options),
     )
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
@@ -158,7 +161,7 @@ def apply(
                 f"the plan recovers by '{options.recovery}' and needs calibration data or statistics, found neither; "
                 "give --calib or --statistics"
             )
-        statistics = pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+        statistics = _statistics(analysis, data, dataset, options, progress)
     if statistics is not None:
         check_pruning_statistics(statistics, analysis, "give those of the run that made the plan, or --calib")
     with made_up(made=dataset is None):
@@ -189,7 +192,15 @@ def calibrate(
     options, warnings = checked_inputs(analysis, dataset, options)
     for line in warnings:
         _logger.warning("%s", line)
-    return pruning_statistics(analysis, dataset, options, phase(progress, "calibrating"))
+    return _statistics(analysis, data, dataset, options, progress)
+
+
+def _statistics(
+    analysis: Analysis, data: Any, dataset: Dataset | None, options: Options, progress: Watch | None
+) -> Statistics:
+    """Return the statistics of an earlier run on the same data, or take them now."""
+    calibrating = phase(progress, "calibrating")
+    return kept_statistics(analysis, data, options, lambda: pruning_statistics(analysis, dataset, options, calibrating))
 
 
 def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] = ()) -> Result:
@@ -204,7 +215,8 @@ def _carry_out(calibrated: Calibrated, choice: Choice, warnings: Sequence[str] =
         else:
             network = resume(choice.begun, calibrated, choice.plan)
         network, errors = better_than_none(calibrated, choice.plan, network)
-    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings], errors)
+    more = unmeasured_share(calibrated.options, errors)
+    return _finish(calibrated, choice.plan, network, [*warnings, *choice.warnings, *more], errors)
 
 
 def _finish(

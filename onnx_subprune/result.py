@@ -98,7 +98,13 @@ class Result:
         save_model(self.model, path)
 
     def measure(
-        self, data: Any = None, *, labelled: Any = None, latency: bool = True, progress: Watch | None = None
+        self,
+        data: Any = None,
+        *,
+        labelled: Any = None,
+        latency: bool = True,
+        brief: bool = False,
+        progress: Watch | None = None,
     ) -> Measured:
         """Measure the dense and the pruned model side by side, with the providers and threads of the run.
 
@@ -107,6 +113,7 @@ class Result:
                 on (random numbers without), and all of them how close the outputs are.
             labelled: labelled data to measure top-1 accuracy on.
             latency: whether to measure how fast both are.
+            brief: whether latency takes a second or so, without a profile, and outputs are not compared.
             progress: called with the name of a phase, the steps done in it and their number.
 
         Returns:
@@ -131,6 +138,7 @@ class Result:
             self._open_dataset(data, samples=options.samples, seed=options.seed),
             labelled=self._open_dataset(labelled),
             latency=latency,
+            brief=brief,
             macs_share=self.pruned.macs / max(self.dense.macs, 1),
             progress=progress,
         )

@@ -296,7 +296,7 @@ def test_a_target_is_shared_out_in_other_ways(dense: onnx.ModelProto, half: Resu
     result = prune(dense, None, options, statistics=half.statistics)
     assert 0.47 < result.pruned.macs / result.dense.macs <= 0.5
     shares, others = ([len(group.kept) / group.size for group in one.plan.groups] for one in (result, half))
-    assert max(others) - min(others) < 0.1 < max(shares) - min(shares)
+    assert max(others) - min(others) < 0.2 < max(shares) - min(shares)
 
 
 def test_the_best_trial_is_the_first_sweep(

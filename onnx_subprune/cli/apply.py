@@ -9,6 +9,7 @@ from onnx_subprune.cli.outcome import Ending
 from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     BatchSize,
+    Cache,
     Calib,
     CustomOps,
     InputShapes,
@@ -54,8 +55,9 @@ def apply(
     providers: Providers = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,
+    cache: Cache = True,
     report_file: ReportFile = None,
-    latency: Timed = None,
+    timing: Timed = None,
     json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -70,6 +72,7 @@ def apply(
                 providers=providers,
                 threads=threads,
                 custom_ops=custom_ops,
+                cache=cache,
                 input_shapes=input_shapes,
                 strip_initializer_inputs=strip_initializer_inputs,
                 outputs_at=outputs_at,
@@ -83,6 +86,6 @@ def apply(
         loaded = saved_statistics(calib, statistics, needed=saved.options.recovery == "channel")
         with screen.progress() as progress:
             result = pipeline.apply(saved, model, calib, options, statistics=loaded, progress=progress)
-            ending = Ending(written, calib, calib or str(statistics), latency=latency, command=context.obj or ())
+            ending = Ending(written, calib, calib or str(statistics), timing=timing, command=context.obj or ())
             measured = ending.measure(result, progress)
         ending.finish(result, measured, screen)

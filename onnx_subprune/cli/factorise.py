@@ -52,7 +52,10 @@ FactorisationTarget = Annotated[
         show_default=False,
     ),
 ]
-RankMultiple = Annotated[int, option("round_to", "N", _FACTORISING, help="Ranks are multiples of N.")]
+RankMultiple = Annotated[
+    int | None,
+    option("round_to", "N", _FACTORISING, help="Ranks are multiples of N; of 1 by default.", show_default=False),
+]
 IgnoredLayers = Annotated[
     list[str] | None,
     option(
@@ -76,7 +79,7 @@ def factorise(
     *,
     target: FactorisationTarget,
     calib: Calib = None,
-    round_to: RankMultiple = 1,
+    round_to: RankMultiple = None,
     ignore: IgnoredLayers = None,
     only: OnlyLayers = None,
     outputs_at: OutputsAt = None,

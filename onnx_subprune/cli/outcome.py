@@ -31,7 +31,7 @@ class Ending:
         calib: the calibration data, if any.
         source: where the statistics came from, in words.
         labelled: data to measure accuracy on.
-        latency: whether to measure it; None: where the report is a page.
+        timing: whether to measure latency at length, with a profile; None: so where the report is a page, else briefly.
         command: the words of the command line.
         dry: whether nothing may be written.
 
@@ -41,7 +41,7 @@ class Ending:
     calib: str | None
     source: str
     labelled: Dataset | None = None
-    latency: bool | None = None
+    timing: bool | None = None
     command: Sequence[str] = ()
     dry: bool = False
 
@@ -49,11 +49,13 @@ class Ending:
         """Measure both models as far as asked for; None if nothing was."""
         path = self.written.get("--report")
         page = path is not None and report.is_page(path)
-        latency = page if self.latency is None else self.latency
+        brief = self.timing is None and not page
+        # A target of latency has measured it already; a model that is as it was has nothing to show.
+        latency = result.latency is None and result.plan.removes if brief else self.timing is not False
         if not (page or latency or self.labelled is not None):
             return None
         calib = self.calib if page or latency else None
-        return result.measure(calib, labelled=self.labelled, latency=latency, progress=progress)
+        return result.measure(calib, labelled=self.labelled, latency=latency, brief=brief, progress=progress)
 
     def finish(self, result: Result, measured: Measured | None, screen: Terminal) -> None:
         """Write all outputs and print the result: what fails on the way leaves every file as it was.
@@ -77,9 +79,11 @@ class Ending:
 
     def _parts(self, document: report.Document, measured: Measured | None) -> Iterator[RenderableType]:
         """Yield the tables and lines that tell the result."""
+        if (speed := report.speed_line(document)) is not None:
+            yield speed
         yield report.cost_table(document)
         yield report.width_table(document)
-        if self.latency and measured is not None and measured.timing is not None:
+        if self.timing and measured is not None and measured.timing is not None and measured.timing.profiles:
             yield report.operator_table(("dense", "pruned"), measured.timing.profiles)
         lines = (
             *report.notice_lines(document),

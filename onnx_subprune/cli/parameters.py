@@ -22,6 +22,7 @@ __all__ = [
     "RUNTIME",
     "Allocation",
     "BatchSize",
+    "Cache",
     "Calib",
     "CostName",
     "CustomOps",
@@ -129,7 +130,7 @@ Recovery = Annotated[str | None, option("recovery", "NAME", PRUNING)]
 OnePass = Annotated[bool | None, option("one_pass", None, PRUNING, "--one-pass/--sequential")]
 Sweeps = Annotated[int | None, option("sweeps", "N", PRUNING)]
 Allocation = Annotated[str | None, option("allocation", "NAME", PRUNING)]
-RoundTo = Annotated[str, option("round_to", "N", PRUNING)]
+RoundTo = Annotated[str | None, option("round_to", "N", PRUNING, show_default=False)]
 Ignore = Annotated[list[str] | None, option("ignore", "GLOB", PRUNING, show_default=False)]
 Only = Annotated[list[str] | None, option("only", "GLOB", PRUNING, show_default=False)]
 Ridge = Annotated[float, option("ridge", "F", PRUNING)]
@@ -175,6 +176,7 @@ Threads = Annotated[int | None, option("threads", "N", RUNTIME, show_default=Fal
 CustomOps = Annotated[list[str] | None, option("custom_ops", "LIB", RUNTIME, show_default=False)]
 LatencyBatch = Annotated[int | None, option("latency_batch", "N", RUNTIME, show_default="1")]
 Remeasure = Annotated[bool, option("remeasure", None, RUNTIME)]
+Cache = Annotated[bool, option("cache", None, RUNTIME, "--cache/--no-cache")]
 
 # What is written and printed.
 PlanFile = Annotated[Path | None, _file("--plan", "Write which units stay, for `apply`.", OUTPUT)]
@@ -185,8 +187,10 @@ ReportFile = Annotated[
 Timed = Annotated[
     bool | None,
     typer.Option(
+        "--timing/--no-timing",
         "--latency/--no-latency",
-        help="Measure how fast both models are; by default where --report asks for a page.",
+        help="Measure at length how fast both models are and where their time goes, or not at all; by default a second "
+        "or so tells whether the pruned one is faster, and a page has it all.",
         rich_help_panel=OUTPUT,
         show_default=False,
     ),

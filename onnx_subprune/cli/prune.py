@@ -13,6 +13,7 @@ from onnx_subprune.cli.outputs import check_outputs, saved_statistics
 from onnx_subprune.cli.parameters import (
     Allocation,
     BatchSize,
+    Cache,
     Calib,
     CostName,
     CustomOps,
@@ -73,7 +74,7 @@ def prune(
     one_pass: OnePass = None,
     sweeps: Sweeps = None,
     allocation: Allocation = None,
-    round_to: RoundTo = str(Options.round_to),
+    round_to: RoundTo = None,
     ignore: Ignore = None,
     only: Only = None,
     ridge: Ridge = Options.ridge,
@@ -88,11 +89,12 @@ def prune(
     providers: Providers = None,
     threads: Threads = None,
     custom_ops: CustomOps = None,
+    cache: Cache = True,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
     plan: PlanFile = None,
     report_file: ReportFile = None,
-    latency: Timed = None,
+    timing: Timed = None,
     dry_run: DryRun = False,
     json: Json = False,
     verbose: Verbose = 0,
@@ -125,6 +127,7 @@ def prune(
                 providers=providers,
                 threads=threads,
                 custom_ops=custom_ops,
+                cache=cache,
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
@@ -144,7 +147,7 @@ def prune(
                 loaded.save(statistics)
                 written["--statistics"] = None
             result = pipeline.prune(model, calib, options, statistics=loaded, evaluation=labelled, progress=progress)
-            ending = Ending(written, calib, calib or str(statistics), labelled, latency, context.obj or (), dry=dry_run)
+            ending = Ending(written, calib, calib or str(statistics), labelled, timing, context.obj or (), dry=dry_run)
             measured = ending.measure(result, progress)
         ending.finish(result, measured, screen)
 

@@ -32,6 +32,8 @@ _Models: TypeAlias = tuple[onnx.ModelProto, onnx.ModelProto]
 # A few seconds: a report is no benchmark, `bench` is.
 _RANDOM = "random numbers"
 _PACE = Pace(precision=0.02, most_seconds=6.0)
+# A second or so: enough to tell a model that is faster from one that is not.
+_BRIEF = Pace(precision=0.05, most_seconds=1.2, seconds=0.02, rounds=6)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Timing:
 
     Attributes:
         latency: of the dense and the pruned model, in turns.
-        profiles: where their time goes.
+        profiles: where their time goes; None where it was not asked for.
         shapes: of the inputs.
         inputs: what they were.
         threads: intra-op threads; None for the runtime's own choice.
@@ -68,7 +70,7 @@ class Timing:
     """
 
     latency: tuple[Latency, Latency]
-    profiles: tuple[Profile, Profile]
+    profiles: tuple[Profile, Profile] | None
     shapes: Mapping[str, tuple[int, ...]]
     inputs: str
     threads: int | None
@@ -82,12 +84,7 @@ class Timing:
             "threads": self.threads,
             "dense": asdict(dense),
             "pruned": asdict(pruned),
-            "profile": {
-                "runs": self.profiles[0].runs,
-                "dense_ms": 1e3 * self.profiles[0].seconds,
-                "pruned_ms": 1e3 * self.profiles[1].seconds,
-                "operators": _operator_rows(self.profiles),
-            },
+            "profile": None if self.profiles is None else _profile_document(self.profiles),
         }
 
 
@@ -145,6 +142,7 @@ def measure(
     *,
     labelled: Dataset | None = None,
     latency: bool = True,
+    brief: bool = False,
     macs_share: float = 1.0,
     progress: Watch | None = None,
 ) -> Measured:
@@ -158,6 +156,7 @@ def measure(
             of them how close the outputs are.
         labelled: data with labels to measure top-1 accuracy on.
         latency: whether to measure how fast both are.
+        brief: whether latency takes a second or so, without a profile, and outputs are not compared.
         macs_share: MACs of the pruned model by those of the dense one; below 1 a model that is not faster is warned of.
         progress: called with the name of a phase, the steps done in it and their number.
 
@@ -174,7 +173,7 @@ def measure(
             return None
 
     closeness = accuracies = timing = None
-    if data is not None:
+    if data is not None and not brief:
         samples = watched(data, progress, "measuring fidelity")
         closeness = attempt("fidelity", lambda: _fidelity(models, samples, conditions))
     if labelled is not None:
@@ -182,7 +181,7 @@ def measure(
         accuracies = attempt("accuracy", lambda: _accuracies(models, examples, conditions.runtime))
     if latency:
         feeds = None if data is None else next(iter(data.batches(conditions.timed_samples)))
-        timing = attempt("latency", lambda: _timing(models, feeds, conditions, progress))
+        timing = attempt("latency", lambda: _timing(models, feeds, conditions, progress, brief=brief))
     warnings = () if timing is None else tuple(not_faster(timing, macs_share))
     source = None if labelled is None else labelled.source
     return Measured(closeness, accuracies, source, timing, failures, warnings)
@@ -209,7 +208,9 @@ def _accuracies(models: _Models, data: Dataset, runtime: Runtime) -> tuple[Top1,
     return dense, pruned
 
 
-def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progress: Watch | None) -> Timing:
+def _timing(
+    models: _Models, feeds: _Feeds | None, conditions: Conditions, progress: Watch | None, *, brief: bool
+) -> Timing:
     """Time both on real inputs; on random numbers of the same shapes where there are none."""
     where = _runtime_entries(conditions.runtime)
     inputs = "the first of the calibration data"
@@ -218,15 +219,27 @@ def _timing(models: _Models, feeds: _Feeds | None, conditions: Conditions, progr
         inputs = _RANDOM
     rounds = phase(progress, "timing both models, seconds at most")
     with made_up(made=inputs == _RANDOM):
-        dense, pruned = bench(models, feeds, runs=None, pace=_PACE, progress=rounds, **where)
-    begin(progress, "profiling")
-    profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
+        dense, pruned = bench(models, feeds, runs=None, pace=_BRIEF if brief else _PACE, progress=rounds, **where)
+    profiles = None
+    if not brief:
+        begin(progress, "profiling")
+        profiles = (profile(models[0], feeds, **where), profile(models[1], feeds, **where))
     shapes = {name: tuple(array.shape) for name, array in feeds.items()}
     return Timing((dense, pruned), profiles, shapes, inputs, conditions.runtime.threads)
 
 
 def _runtime_entries(runtime: Runtime) -> dict[str, Any]:
     return {"providers": runtime.providers, "threads": runtime.threads}
+
+
+def _profile_document(profiles: tuple[Profile, Profile]) -> dict[str, Any]:
+    dense, pruned = profiles
+    return {
+        "runs": dense.runs,
+        "dense_ms": 1e3 * dense.seconds,
+        "pruned_ms": 1e3 * pruned.seconds,
+        "operators": _operator_rows(profiles),
+    }
 
 
 def _operator_rows(profiles: Sequence[Profile]) -> list[dict[str, Any]]:

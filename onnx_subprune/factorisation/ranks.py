@@ -116,7 +116,7 @@ def allocate_ranks(
 
     """
     shares = {layer.name: subspace.share_of_variance(spectra[layer.name], range(layer.most + 1)) for layer in layers}
-    curves = [_curve(layer, shares[layer.name], options.multiple) for layer in layers]
+    curves = [_curve(layer, shares[layer.name], options.multiple or 1) for layer in layers]
     node_costs = node_macs(analysis.normalised, analysis.input_shapes, analysis.sample)
     macs = {layer.name: node_costs[layer.output[0]] for layer in layers}
 
@@ -155,7 +155,8 @@ def _rank_at_cost(layer: Layer, options: Options) -> int:
     if fraction == 1.0:
         return size
     rank = int(fraction * layer.features * layer.outputs / (layer.features + layer.outputs) + 1e-9)
-    return max(1, min(size, rank // options.multiple * options.multiple))
+    multiple = options.multiple or 1
+    return max(1, min(size, rank // multiple * multiple))
 
 
 def _ranked(layer: Layer, step: int, macs: int, share: np.ndarray) -> RankedLayer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx_subprune.calibration import Dataset, Statistics
 from onnx_subprune.evaluate.output_error import OutputDistance
@@ -56,11 +56,13 @@ def output_distance(analysis: Analysis, dataset: Dataset | None, options: Option
     """
     if dataset is None:
         return None
+    # Runs of as many samples as one group is judged by: no more are run than are asked for.
+    runtime = replace(options.runtime, batch_size=min(options.batch_size, options.probes))
     samples = _PORTION * options.probes
     return OutputDistance(
         analysis.normalised,
         dataset,
-        options.runtime,
+        runtime,
         samples,
         at=analysis.outputs_at,
         versions=taken_branches(analysis.hoisted),

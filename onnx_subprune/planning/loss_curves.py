@@ -14,6 +14,7 @@ from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.tapped_features import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
+from onnx_subprune.planning.default_widths import width_steps
 from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers
 from onnx_subprune.structure import Consumer, Contraction, Features, Group, Structure, as_blocks
@@ -36,7 +37,7 @@ def rank_groups(
         analysis: of the dense network.
         groups: that may be pruned.
         statistics: of all that reads them.
-        options: the ordering, its seed, and the multiple of units that widths keep to.
+        options: the ordering, its seed, and the multiple of units that widths keep (`width_steps`).
         progress: called with the groups ranked and their number.
 
     """
@@ -44,6 +45,7 @@ def rank_groups(
     spreads = normalisation_readers(
         analysis.structure, normalisation_grams(analysis.structure, statistics), statistics.samples
     )
+    steps = width_steps(analysis, groups, options)
     curves = []
     for index, group in enumerate(groups):
         if progress is not None:
@@ -56,8 +58,7 @@ def rank_groups(
         ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index, constant_values)
         for reader in group_readers:
             reader.moments.release()
-        # A kernel sees the width of an axis; a unit may be many entries of it (an attention head).
-        step = options.multiple // math.gcd(options.multiple, group.entries)
+        step = steps[group.name]
         curves.append(
             budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step, loss=ranking.loss)
         )

@@ -7,8 +7,8 @@ may lose them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from math import isfinite
 
@@ -17,6 +17,7 @@ import onnx
 from onnx_subprune import budget
 from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
+from onnx_subprune.latency import Record
 from onnx_subprune.planning.allocation import make_plan
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import phase
@@ -26,11 +27,12 @@ from onnx_subprune.threads import ahead, side_by_side
 __all__ = ["measure_losses"]
 
 
-def measure_losses(study: Study) -> Study:
+def measure_losses(study: Study, record: Record | None = None) -> Study:
     """Return the study with losses that are errors at the outputs, where its allocation asks for them.
 
     Args:
         study: with losses at the consumers.
+        record: of errors that earlier runs have measured; this run's are added, those of a run that breaks off too.
 
     Raises:
         OptionError: they are to be measured and there is no data to measure them on.
@@ -43,36 +45,71 @@ def measure_losses(study: Study) -> Study:
             "expected calibration data, found statistics alone: allocation 'measured' runs samples; give --calib, or "
             "ask for --effort fast or another --allocation"
         )
-    errors = _errors_alone(study, study.distance)
+    errors = _errors_alone(study, study.distance, record)
     curves = [replace(curve, minimum=0) if 0 in errors.get(curve.group, ()) else curve for curve in study.curves]
     measured = {group: list(points.items()) for group, points in errors.items()}
     return replace(study, curves=budget.fit_sensitivity(curves, measured))
 
 
-def _errors_alone(study: Study, distance: OutputDistance) -> dict[str, dict[int, float]]:
+def _errors_alone(study: Study, distance: OutputDistance, record: Record | None) -> dict[str, dict[int, float]]:
     """Return the finite errors at the outputs with one group pruned alone, by group and width."""
     options, structure = study.options, study.analysis.structure
     alone = replace(study, options=by_channel(options))
     removable = {group.name for group in structure.removable}
     fewest = {curve.group: int(curve.group not in removable) for curve in study.curves}
-    points = [(c, width) for c in study.curves for width in _widths(c, options.levels, fewest[c.group])]
+    wanted = {c.group: _widths(c, options.levels, fewest[c.group]) for c in study.curves}
+    kept = {} if record is None else _kept_errors(record)
+    errors = {
+        group: {w: kept[group][w] for w in widths if w in kept.get(group, {})} for group, widths in wanted.items()
+    }
+    points = [(c, width) for c in study.curves for width in wanted[c.group] if width not in errors[c.group]]
 
     def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:
         return recover(alone, make_plan(study, {curve.group: width})).model
 
     progress = phase(study.progress, "measuring sensitivities")
-    errors: dict[str, dict[int, float]] = {}
     # One network is cut while the last one runs.
-    with side_by_side(options.threads), closing(ahead(pruned(*point) for point in points)) as models:
+    with (
+        side_by_side(options.threads),
+        closing(ahead(pruned(*point) for point in points)) as models,
+        _recorded(errors, record),
+    ):
         for index, ((curve, width), model) in enumerate(zip(points, models, strict=True)):
             if progress is not None:
                 progress(index, len(points))
             error = distance(model, options.probes)
             if isfinite(error):
-                errors.setdefault(curve.group, {})[width] = error
+                errors[curve.group][width] = error
     if progress is not None:
         progress(len(points), len(points))
-    return errors
+    # In the order of the widths, whichever were measured now.
+    ordered = {group: {w: errors[group][w] for w in widths if w in errors[group]} for group, widths in wanted.items()}
+    return {group: points for group, points in ordered.items() if points}
+
+
+@contextmanager
+def _recorded(errors: Mapping[str, Mapping[int, float]], record: Record | None) -> Iterator[None]:
+    """Keep the errors that were measured, also where the run breaks off."""
+    try:
+        yield
+    finally:
+        if record is not None:
+            kept = _kept_errors(record)
+            merged = {group: {**kept.get(group, {}), **widths} for group, widths in errors.items()}
+            record.data = {**record.data, **{group: dict(widths) for group, widths in merged.items()}}
+            record.save()
+
+
+def _kept_errors(record: Record) -> dict[str, dict[int, float]]:
+    """Return what a record holds; nothing where it is damaged."""
+    try:
+        return {
+            str(group): {int(width): float(error) for width, error in widths.items()}
+            for group, widths in record.data.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        record.forget("a damaged entry")
+        return {}
 
 
 def _widths(curve: budget.Curve, levels: Sequence[float], fewest: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers, rescalings
 from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume
-from onnx_subprune.recovery.unrecovered import OutputErrors, better_than_none
+from onnx_subprune.recovery.unrecovered import OutputErrors, better_than_none, unmeasured_share
 
 __all__ = [
     "OutputErrors",
@@ -13,4 +13,5 @@ __all__ = [
     "recover",
     "rescalings",
     "resume",
+    "unmeasured_share",
 ]

@@ -12,13 +12,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx_subprune.network.calibrated import Calibrated
+from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.recovery.stages import NOISE, ROUNDING, Recovered, recover
 
-__all__ = ["OutputErrors", "better_than_none"]
+__all__ = ["OutputErrors", "better_than_none", "unmeasured_share"]
 
 _logger = logging.getLogger(__name__)
 
+_MUCH = 0.1
+_UNMEASURED = (
+    "the outputs are off by {:.0%} on {} samples: allocation '{}' shared out the target without measuring what layers "
+    "are worth; --effort balanced measures it"
+)
 _WORSE = (
     "nothing was recovered: on {} samples{} the outputs are off by {:.3g}% without recovery, and by {:.3g}% with it; "
     "use more samples, and look at whether they are like those that the network was trained on"
@@ -68,6 +74,21 @@ def better_than_none(calibrated: Calibrated, plan: Plan, network: Recovered) -> 
     warning = _WORSE.format(samples, " held out" if held_out else "", 100 * _root(without), 100 * _root(with_recovery))
     # What was told of the fits does not hold for a network without them.
     return replace(bare, warnings=(warning,)), OutputErrors(_root(without), _root(without), samples, held_out)
+
+
+def unmeasured_share(options: Options, errors: OutputErrors | None) -> list[str]:
+    """Return a warning where much is lost to a target of latency that was shared out without measuring losses.
+
+    Widths that are fast are not those that lose the least: without losses the fast ones are taken, whatever they cost.
+
+    Args:
+        options: the target, and how it was shared out.
+        errors: of the outputs; None where they were not compared.
+
+    """
+    if options.target.kind != "latency" or options.allocation == "measured" or errors is None or errors.pruned < _MUCH:
+        return []
+    return [_UNMEASURED.format(errors.pruned, errors.samples, options.allocation)]
 
 
 def _root(squared: float) -> float:

@@ -12,6 +12,7 @@ from onnx_subprune.report.pruning_tables import (
     oracle_line,
     output_error_line,
     rank_table,
+    speed_line,
     width_table,
 )
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
@@ -43,6 +44,7 @@ __all__ = [
     "plot",
     "progress_bar",
     "rank_table",
+    "speed_line",
     "to_json",
     "totals",
     "versions",

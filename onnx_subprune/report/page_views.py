@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.loss_panels import Panel, panels
-from onnx_subprune.report.pruning_tables import oracle_line, output_error_line
+from onnx_subprune.report.pruning_tables import oracle_line, output_error_line, speed_line
 from onnx_subprune.report.structure_tables import comparison_lines, notice_lines
 
 __all__ = ["analysis_view", "pruning_view"]
@@ -57,6 +57,7 @@ def pruning_view(document: _Document) -> dict[str, Any]:
     return {
         "cards": [*_accuracy_cards(document), *_latency_cards(document), *_cost_cards(document)],
         "verdict": _verdict(document),
+        "speed": speed_line(document),
         "output_error": output_error_line(document),
         "groups": _split(document["groups"], _GROUPS),
         "panels": _folded(drawn),
@@ -151,9 +152,10 @@ def _operators(nodes: _Document) -> list[tuple[str, int, int]]:
 
 def _profile(document: _Document) -> list[dict[str, Any]]:
     """Return the operators that take time, with the widths of their bars in percent of the longest."""
-    if "timing" not in document:
+    profiled = document.get("timing", {}).get("profile")
+    if profiled is None:
         return []
-    rows = document["timing"]["profile"]["operators"]
+    rows = profiled["operators"]
     models = ("dense", "pruned")
     longest = max((row[model]["ms"] for row in rows for model in models), default=0.0) or 1.0
     return [{**row, "bars": [round(100 * row[model]["ms"] / longest, 1) for model in models]} for row in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -17,6 +17,7 @@ __all__ = [
     "oracle_line",
     "output_error_line",
     "rank_table",
+    "speed_line",
     "width_table",
 ]
 
@@ -108,6 +109,44 @@ def drop_line(document: Mapping[str, Any]) -> str | None:
     return f"the metric falls by {fall:.4g}, of {allowed:g} allowed; {tried}"
 
 
+def speed_line(document: Mapping[str, Any]) -> str | None:
+    """Return how long the pruned model takes, measured, and what to try where it is slower; None without times.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
+    measurement = _measured_ratio(document)
+    if measurement is None:
+        return None
+    ratio, interval, conditions = measurement
+    low, high = interval or (ratio, ratio)
+    facts = ", ".join([*([f"{low:.0%} to {high:.0%}"] if interval else []), conditions])
+    if low > 1.0:
+        widths = "" if document["options"]["round_to"] == "auto" else "--round-to auto, "
+        advice = f"try {widths}--target latency=F, or remove less"
+        return f"slower than the dense model: {ratio:.0%} of its time ({facts}); {advice}"
+    if high >= 1.0:
+        return f"as fast as the dense model, as far as can be told: {ratio:.0%} of its time ({facts})"
+    return f"faster: {ratio:.0%} of the dense model's time ({facts})"
+
+
+def _measured_ratio(document: Mapping[str, Any]) -> tuple[float, Sequence[float] | None, str] | None:
+    """Return the pruned model's time by the dense one's, the interval that holds it, and what was run."""
+    if (latency := document.get("latency")) is not None:
+        return latency["measured"], latency["interval"], _conditions(latency["shapes"], latency["threads"])
+    if (timing := document.get("timing")) is None:
+        return None
+    pruned = timing["pruned"]
+    conditions = _conditions(timing["input_shapes"], timing["threads"])
+    return pruned["ratio_to_first"], pruned["ratio_interval"], conditions
+
+
+def _conditions(shapes: Mapping[str, Sequence[int]], threads: int | None) -> str:
+    inputs = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
+    return f"{inputs}; {'all threads' if threads is None else f'threads: {threads}'}"
+
+
 def odd_widths_line(document: Mapping[str, Any]) -> str | None:
     """Return a sentence where widths came out that kernels are slow at and nobody measured; None where all are fine.
 
@@ -123,7 +162,7 @@ def odd_widths_line(document: Mapping[str, Any]) -> str | None:
     if not odd:
         return None
     return (
-        f"latency was not measured (--latency does): {odd} of {len(cut)} widths are no multiples of {_BLOCK} any "
+        f"latency was not measured (--timing does): {odd} of {len(cut)} widths are no multiples of {_BLOCK} any "
         "more, which can be slower than the dense model; --round-to auto keeps to widths that are fast here"
     )
 

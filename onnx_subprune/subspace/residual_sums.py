@@ -55,6 +55,7 @@ class Pairs:
         self.cross = np.zeros((parts, blocks, outputs, size))
         self.square = np.zeros((blocks, outputs))
         self.missed = np.zeros((blocks, outputs))
+        self._turned: dict[np.dtype[Any], Array] = {}
 
     @property
     def features(self) -> int:
@@ -75,8 +76,9 @@ class Pairs:
     def gram(self) -> Matrix:
         """The sums of products of z with itself."""
         if self._halved:
-            for start in range(0, self.features, _PANEL):
-                stop = min(start + _PANEL, self.features)
+            size = self._gram.shape[2]
+            for start in range(0, size, _PANEL):
+                stop = min(start + _PANEL, size)
                 self._gram[:, start:stop, :start] = self._gram[:, :start, start:stop].transpose(0, 2, 1)
             self._halved = False
         return self._gram
@@ -84,7 +86,7 @@ class Pairs:
     @property
     def finite(self) -> bool:
         """Whether no NaN and no infinity was among the rows."""
-        return bool(np.isfinite(self._gram[:, self.features :]).all() and np.isfinite(self.missed).all())
+        return bool(np.isfinite(self._gram[:, :, self.features :]).all() and np.isfinite(self.missed).all())
 
     def add(self, x: Array, parts: Sequence[Array], weights: Array | None = None, reader: int = 0) -> None:
         """Add rows of one reader.
@@ -101,44 +103,51 @@ class Pairs:
             self._add(x, parts, weights, reader)
 
     def _add(self, x: Array, parts: Sequence[Array], weights: Array | None, reader: int) -> None:
-        kind = np.dtype(np.float32 if self.single else np.float64)
-        pivot = self.pivots[reader]
-        z = (x - pivot[:, None, :].astype(x.dtype)).astype(kind, copy=False)
-        targets = [part.astype(kind, copy=False) for part in parts]
-        level = self.biases[reader] + np.einsum("bof,bf->bo", self.weight, pivot)
-        present = z @ self.weight.transpose(0, 2, 1).astype(kind) + level[:, None, :].astype(kind)
-        errors = [targets[0] - present, *targets[1:]]
-        ones = np.ones(x.shape[1], kind)
+        kind, f = np.dtype(np.float32 if self.single else np.float64), self.features
+        z = np.zeros((*x.shape[:2], f + self.readers), kind)
+        np.subtract(x, self.pivots[reader][:, None, :].astype(kind), out=z[:, :, :f])
+        z[:, :, f + reader] = 1.0
+        targets = np.concatenate(parts, axis=2, dtype=kind)
+        errors = targets.copy()
+        errors[:, :, : self.weight.shape[1]] -= z @ self._present(kind)
         if weights is not None:
-            ones = np.sqrt(weights).astype(kind)
-            z = z * ones[:, None]
-            targets, errors = ([part * ones[:, None] for part in parts] for parts in (targets, errors))
-        self._add_products(z, errors, ones, self.features + reader)
-        self.square += np.square(total_of(targets)).sum(axis=1, dtype=np.float64)
-        self.missed += np.square(total_of(errors)).sum(axis=1, dtype=np.float64)
+            roots = np.sqrt(weights).astype(kind)[:, None]
+            for values in (z, targets, errors):
+                np.multiply(values, roots, out=values)
+        self._add_products(z, errors)
+        self.square += self._sums_of_squares(targets)
+        self.missed += self._sums_of_squares(errors)
         self.count += x.shape[1]
 
-    def _add_products(self, z: Array, errors: Sequence[Array], ones: Array, place: int) -> None:
-        """Add the products of z, whose entry `one` is `ones`."""
-        f, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
-        sums = np.einsum("brf,r->bf", z, ones, dtype=np.float64)
+    def _present(self, kind: np.dtype[Any]) -> Array:
+        """Return the present weight, and what the layer gives at each reader's pivot: [blocks, f + readers, o]."""
+        if kind not in self._turned:
+            levels = self.biases + np.einsum("bof,rbf->rbo", self.weight, self.pivots)
+            turned = np.concatenate([self.weight.transpose(0, 2, 1), levels.transpose(1, 0, 2)], axis=1)
+            self._turned[kind] = turned.astype(kind)
+        return self._turned[kind]
+
+    def _sums_of_squares(self, parts: Array) -> Matrix:
+        """Return the sums of squares of parts added up, [blocks, o]; the parts stand side by side."""
+        total = total_of(np.split(parts, len(self.cross), axis=2))
+        return np.asarray(np.square(total).sum(axis=1, dtype=np.float64))
+
+    def _add_products(self, z: Array, errors: Array) -> None:
+        """Add the products of rows z, which end in their intercepts, with themselves and with errors side by side."""
+        size, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
 
         def panel(start: int) -> None:
-            stop = min(start + _PANEL, f)
+            stop = min(start + _PANEL, size)
             gram[:, :stop, start:stop] += turned[:, :stop] @ z[:, :, start:stop]
 
-        if f <= _PANEL:
-            gram[:, :f, :f] += turned @ z
+        if self.features <= _PANEL:
+            gram += turned @ z
         else:
             # The wider panels first: they are the longer ones.
-            shared(panel, range(0, f, _PANEL)[::-1])
+            shared(panel, range(0, size, _PANEL)[::-1])
             self._halved = True
-        gram[:, place, :f] += sums
-        gram[:, :f, place] += sums
-        gram[:, place, place] += float(np.vdot(ones, ones))
-        for cross, error in zip(self.cross, errors, strict=True):
-            cross[:, :, :f] += error.transpose(0, 2, 1) @ z
-            cross[:, :, place] += np.einsum("bro,r->bo", error, ones, dtype=np.float64)
+        products = errors.transpose(0, 2, 1) @ z
+        self.cross += products.reshape(len(products), len(self.cross), -1, size).transpose(1, 0, 2, 3)
 
 
 def total_of(parts: Sequence[Array]) -> Array:

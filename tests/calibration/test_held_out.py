@@ -66,3 +66,16 @@ def test_what_is_fitted_on_is_all_but_what_is_held_out(batch_size: int) -> None:
     assert numbers == [number for number in range(23) if number % HELD != HELD - 1]
     assert sum(map(fitted.samples_in, batches)) == len(numbers)
     assert (fitted.source, fitted.divisible) == (data.source, data.divisible)
+
+
+def test_samples_of_either_kind_fill_their_runs() -> None:
+    sizes = [(portion.held, portion.samples) for portion in portions(dataset(103, "N", 3), 8)]
+    assert sorted(sizes) == [(False, 3), *[(False, 8)] * 10, (True, 4), *[(True, 8)] * 2]
+
+
+def test_values_for_a_run_are_not_joined_with_others() -> None:
+    ratio = InputSpec("ratio", (1,), FLOAT)
+    data = open_data({"x": np.ones((10, 3), np.float32), "ratio": np.array([2.0], np.float32)}, [spec("N", 3), ratio])
+    runs = list(portions(data, 4))
+    assert [(run.held, run.samples) for run in runs] == [(False, 4), (False, 4), (True, 2)]
+    assert all(run.feeds["ratio"].tolist() == [2.0] for run in runs)

@@ -41,6 +41,9 @@ def network(scale: int = 1) -> onnx.ModelProto:
     return model
 
 
+TIMING = ("--timing", "--no-timing", "--latency", "--no-latency")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Exit code and what was printed."""
@@ -61,11 +64,14 @@ class Outcome:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """`cli("prune", model, ...)` runs the command line in this process."""
+    """`cli("prune", model, ...)` runs the command line in this process; times are taken only where a test asks."""
 
-    def cli(*arguments: object) -> Outcome:
+    def cli(*arguments: object, brief: bool = False) -> Outcome:
         capsys.readouterr()
-        code = run([str(argument) for argument in arguments])
+        words = [str(argument) for argument in arguments]
+        if words and words[0] in {"prune", "apply"} and not brief and not {*TIMING, "--report"} & {*words}:
+            words += TIMING[1:2]
+        code = run(words)
         printed = capsys.readouterr()
         return Outcome(code, printed.out, printed.err)
 

@@ -22,9 +22,10 @@ from onnx_subprune.model import input_specs, load_model
 class Pruned:
     """A result that notes what is asked of it."""
 
-    def __init__(self, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, warnings: tuple[str, ...] = (), latency: object = None, *, removes: bool = True) -> None:
         self.warnings = warnings
         self.statistics = self.plan = self
+        self.latency, self.removes = latency, removes
         self.saved: list[str] = []
         self.asked: list[dict[str, Any]] = []
 
@@ -45,6 +46,7 @@ class Pruned:
             "groups": [{"name": "g", "units": 16, "kept": 9, "consumers": [], "entries": 1}],
             "errors": {},
             "latency": None,
+            "options": {"round_to": None},
             "command": list(command),
             "source": source,
             **({} if measured is None else measured.document()),
@@ -89,48 +91,55 @@ def test_a_dry_run_saves_nothing_and_writes_no_report(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("report", "latency", "data", "times"), [
-    (None, None, None, None),  # nothing was asked for
-    ("r.json", None, None, None),  # data do not ask for times
-    ("r.html", None, "calib.npz", True),
-    ("r.HTM", None, "calib.npz", True),
-    ("r.html", False, "calib.npz", False),
-    ("r.json", True, "calib.npz", True),
-    (None, True, "calib.npz", True),
-    (None, False, None, None),
+@pytest.mark.parametrize(("report", "timing", "asked"), [
+    (None, None, (True, True)),  # nothing was asked for: both are timed briefly
+    ("r.json", None, (True, True)),
+    ("r.html", None, (True, False)),
+    ("r.HTM", None, (True, False)),
+    ("r.html", False, (False, False)),
+    ("r.json", True, (True, False)),
+    (None, True, (True, False)),
+    (None, False, None),
 ])  # fmt: skip
 def test_a_page_or_the_option_asks_for_measurements(
-    report: str | None, latency: bool | None, data: str | None, times: bool | None
+    report: str | None, timing: bool | None, asked: tuple[bool, bool] | None
 ) -> None:
     result = Pruned()
-    end = ending({"--report": None if report is None else Path(report)}, latency=latency)
+    end = ending({"--report": None if report is None else Path(report)}, timing=timing)
     measured = end.measure(result, None)
-    assert (measured is None) == (times is None)
-    assert result.asked == (
-        [] if times is None else [{"data": data, "labelled": None, "latency": times, "progress": None}]
+    assert (measured is None) == (asked is None)
+    assert [(call["data"], call["latency"], call["brief"]) for call in result.asked] == (
+        [] if asked is None else [("calib.npz", *asked)]
     )
+
+
+@pytest.mark.parametrize("result", [Pruned(latency="measured"), Pruned(removes=False)])
+def test_what_is_known_already_is_not_timed(result: Pruned) -> None:
+    assert ending().measure(result, None) is None
+    assert ending(timing=True).measure(result, None) is not None
 
 
 def test_labelled_data_alone_ask_for_accuracy_and_not_for_the_calibration_data(labelled: Path, model: Path) -> None:
     result, data = Pruned(), labelled_data(str(labelled), model)
-    assert ending(labelled=data).measure(result, None) is not None
-    assert result.asked == [{"data": None, "labelled": data, "latency": False, "progress": None}]
+    assert ending(labelled=data, timing=False).measure(result, None) is not None
+    assert result.asked == [{"data": None, "labelled": data, "latency": False, "brief": False, "progress": None}]
 
 
 def test_tables_lines_and_the_command_are_told() -> None:
     end = ending(command=("onnx-subprune", "prune"))
     text = told(end, Pruned(), None)
     assert "50.0%" in text
-    assert "latency was not measured (--latency does): 1 of 1 widths" in text
+    assert "latency was not measured (--timing does): 1 of 1 widths" in text
     document = json.loads(told(end, Pruned(), None, as_json=True))
     assert (document["command"], document["source"]) == (["onnx-subprune", "prune"], "calib.npz")
 
 
 def test_operators_are_told_only_where_latency_was_asked_for() -> None:
     measured = Measured(timing=TIMING)
-    assert "FusedConv" in told(ending(latency=True), Pruned(), measured)
+    assert "FusedConv" in told(ending(timing=True), Pruned(), measured)
     assert "FusedConv" not in told(ending(), Pruned(), measured)
-    assert "FusedConv" not in told(ending(latency=True), Pruned(), Measured())
+    assert told(ending(), Pruned(), measured).startswith("faster: 50% of the dense model's time (x 1x3; threads: 1)")
+    assert "FusedConv" not in told(ending(timing=True), Pruned(), Measured())
 
 
 def test_warnings_and_what_could_not_be_measured_are_lines(caplog: pytest.LogCaptureFixture) -> None:
@@ -192,5 +201,5 @@ def test_an_ending_is_measured_on_what_was_opened(calib: Path, model: Path) -> N
     """A data set that is open already is handed on as it is."""
     data = open_data(str(calib), input_specs(load_model(model)), samples=3)
     result = Pruned()
-    ending(labelled=data, latency=True).measure(result, print)
-    assert result.asked == [{"data": "calib.npz", "labelled": data, "latency": True, "progress": print}]
+    ending(labelled=data, timing=True).measure(result, print)
+    assert result.asked == [{"data": "calib.npz", "labelled": data, "latency": True, "brief": False, "progress": print}]

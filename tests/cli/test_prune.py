@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Options, dict[str, Any]
 
 
 @pytest.mark.parametrize(("words", "expected"), [
-    ((), {"round_to": 1, "seed": 0, "ignore": (), "threads": None}),
+    ((), {"round_to": None, "seed": 0, "ignore": (), "threads": None}),
     (("--round-to", "auto"), {"round_to": "auto"}),
     (("--round-to", "8"), {"round_to": 8}),
     (("--ignore", "head", "--ignore", "w*"), {"ignore": ("head", "w*")}),

@@ -39,7 +39,7 @@ def network() -> onnx.ModelProto:
 
 @pytest.fixture(scope="session")
 def small_study() -> Study:
-    options = Options.of_effort("fast", threads=1, batch_size=8)
+    options = Options.of_effort("fast", threads=1, batch_size=8, round_to=1)
     samples = {"x": np.random.default_rng(1).standard_normal((80, 6)).astype(np.float32)}
     analysis, dataset = prepare(network(), samples, options)
     statistics = pruning_statistics(analysis, dataset, options)

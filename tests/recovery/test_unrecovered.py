@@ -10,9 +10,9 @@ import pytest
 
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.inputs import prepare, pruning_statistics
-from onnx_subprune.options import Options, RecoveryOptions
+from onnx_subprune.options import Options, RecoveryOptions, Target
 from onnx_subprune.plan import Plan, PlannedGroup
-from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover
+from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, unmeasured_share
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[N,6] x) => (float[N,3] y) {
@@ -102,3 +102,22 @@ def test_nothing_is_run_where_there_is_nothing_to_compare(recovery: str, kept: t
     calibrated = replace(calibrated, distance=_Distance([]) if measured else None)  # type: ignore[arg-type]
     network = Recovered(_network(), {}, ())
     assert better_than_none(calibrated, plan, network) == (network, None)
+
+
+@pytest.mark.parametrize(
+    ("target", "allocation", "error", "warned"),
+    [
+        ("latency=0.5", "uniform", 0.63, True),
+        ("latency=0.5", "measured", 0.63, False),
+        ("latency=0.5", "uniform", 0.02, False),
+        ("macs=0.5", "uniform", 0.63, False),
+    ],
+)
+def test_much_that_is_lost_to_latency_without_measured_losses_is_told(
+    target: str, allocation: str, error: float, warned: bool
+) -> None:
+    options = Options(Target.parse(target), allocation=allocation)
+    lines = unmeasured_share(options, OutputErrors(error, 0.9, 64, True))
+    assert bool(lines) == warned
+    assert not warned or lines[0].startswith("the outputs are off by 63% on 64 samples: allocation 'uniform' shared")
+    assert unmeasured_share(options, None) == []

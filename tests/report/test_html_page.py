@@ -156,7 +156,7 @@ def test_a_plan_that_was_applied_has_no_curves(model: onnx.ModelProto, result: R
     applied = apply(result.plan, model, data, result.options)
     words = " ".join(Outline(to_html(applied.document())).words.split())
     assert "the widths came from a plan" in words
-    assert "It was not measured: ask for it with --latency" in words
+    assert "It was not measured: ask for it with --timing" in words
 
 
 def test_what_could_not_be_measured_is_said(result: Result, data: dict[str, np.ndarray]) -> None:

@@ -45,6 +45,8 @@ def timing(ratio: float = 0.5, interval: tuple[float, float] | None = None, **en
         "dense": {"median_ms": 4.0, "ratio_to_first": 1.0, "ratio_interval": None},
         "pruned": {"median_ms": 2.0, "ratio_to_first": ratio, "ratio_interval": interval},
         "profile": {"operators": []},
+        "input_shapes": {"x": [1, 3]},
+        "threads": None,
         **entries,
     }
 
@@ -85,7 +87,7 @@ def test_of_several_outputs_the_worst_counts() -> None:
 
 
 def test_a_latency_that_was_the_target_is_shown_before_one_that_was_timed() -> None:
-    met = {"dense_ms": 10.0, "pruned_ms": 6.0, "measured": 0.61, "interval": (0.58, 0.64)}
+    met = {"dense_ms": 10.0, "pruned_ms": 6.0, "measured": 0.61, "interval": (0.58, 0.64), "shapes": {}, "threads": 1}
     card = cards(latency=met, timing=timing())["Latency, measured"]
     assert (card["value"], card["before"], card["after"]) == ("61.0%", "10.0 ms", "6.00 ms")
     assert card["note"] == "95% sure of 58.0% to 64.0%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from printed import printed_words
 
 from onnx_subprune import report
@@ -53,6 +54,32 @@ def test_odd_widths_are_told_of_where_nothing_was_timed(result: Result) -> None:
         assert report.odd_widths_line({**odd, "groups": [{**odd["groups"][0], **change}]}) is None
     assert report.odd_widths_line({**odd, "timing": {}}) is None
     assert report.odd_widths_line({**odd, "latency": {"measured": 0.5}}) is None
+
+
+@pytest.mark.parametrize(("ratio", "interval", "words"), [
+    (0.714, (0.70, 0.73), "faster: 71% of the dense model's time (70% to 73%, x 1x3x8; all threads)"),
+    (0.98, (0.95, 1.01), "as fast as the dense model, as far as can be told: 98% of its time (95% to 101%, x 1x3x8"),
+    (1.2, None, "slower than the dense model: 120% of its time (x 1x3x8; all threads); try --round-to auto, --target"),
+])  # fmt: skip
+def test_the_first_line_says_whether_the_model_is_faster(
+    result: Result, ratio: float, interval: tuple[float, float] | None, words: str
+) -> None:
+    pruned = {"ratio_to_first": ratio, "ratio_interval": interval}
+    timing = {"pruned": pruned, "input_shapes": {"x": (1, 3, 8)}, "threads": None}
+    line = report.speed_line({**result.document(), "timing": timing})
+    assert line is not None
+    assert line.startswith(words)
+
+
+def test_a_target_of_latency_has_its_ratio_in_the_first_line(result: Result) -> None:
+    met = {"measured": 1.05, "interval": (1.01, 1.1), "shapes": {"x": (), "y": (2,)}, "threads": 1}
+    document = {**result.document(), "latency": met, "options": {"round_to": "auto"}}
+    line = report.speed_line(document)
+    assert line == (
+        "slower than the dense model: 105% of its time (101% to 110%, x scalar, y 2; threads: 1); "
+        "try --target latency=F, or remove less"
+    )
+    assert report.speed_line(result.document()) is None
 
 
 def test_a_drop_is_told_by_its_metric() -> None:

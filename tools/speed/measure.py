@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -76,8 +76,22 @@ class Bench:
     metric: bool = False
     _models: dict[str, onnx.ModelProto] = field(default_factory=dict)
 
-    def pruned(self, target: Target, round_to: int | str, batch: int) -> Figure:
+    def pruned(self, target: Target, round_to: int | str | None, batch: int) -> Figure:
         """Prune to a target, and time at a batch."""
+        return self._pruned(target, round_to, batch, lambda model: self._timed(model, batch))
+
+    def timed_at(self, target: Target, round_to: int | str | None, batches: Sequence[int]) -> Figure:
+        """Prune to a target, and time at several batches: `ratios` holds one for each."""
+
+        def figure(model: onnx.ModelProto) -> Figure:
+            figures = [self._timed(model, batch, metric=self.metric and batch == batches[-1]) for batch in batches]
+            return {**figures[-1], "ratios": [each["measured"] for each in figures]}
+
+        return self._pruned(target, round_to, batches[0], figure)
+
+    def _pruned(
+        self, target: Target, round_to: int | str | None, batch: int, timed: Callable[[onnx.ModelProto], Figure]
+    ) -> Figure:
         effort, samples = self.chosen["effort"], self.chosen["samples"]
         rest = {key: value for key, value in self.chosen.items() if key not in ("effort", "samples")}
         shapes = tuple(self.timed.shapes(self.opened, 1).items())
@@ -89,7 +103,8 @@ class Bench:
             result = prune(self.opened.model, self.opened.calibration(samples, 0), options)
         except SubpruneError as error:
             return {"note": str(error)[:200]}
-        figure = self._timed(result.model, batch) | {"seconds": round(perf_counter() - start, 1)}
+        seconds = round(perf_counter() - start, 1)
+        figure = timed(result.model) | {"seconds": seconds}
         if result.latency is not None:
             figure |= {"predicted": round(result.latency.predicted, 4), "confirmed": round(result.latency.measured, 4)}
         return figure
@@ -106,7 +121,7 @@ class Bench:
                 return {"note": str(error).splitlines()[0][:200]}
             return self._timed(model, batch)
 
-    def _timed(self, model: onnx.ModelProto, batch: int) -> Figure:
+    def _timed(self, model: onnx.ModelProto, batch: int, *, metric: bool | None = None) -> Figure:
         dense = self.opened.model
         feeds = random_feeds(input_specs(dense), self.timed.shapes(self.opened, batch))
         threads, providers = self.chosen.get("threads"), self.chosen["providers"]
@@ -119,6 +134,6 @@ class Bench:
             "dense_ms": round(float(found.milliseconds[0]), 3),
             "pruned_ms": round(float(found.milliseconds[1]), 3),
         }
-        if self.metric:
+        if self.metric if metric is None else metric:
             figure["metric"] = round(self.opened.evaluate(model), 3)
         return figure

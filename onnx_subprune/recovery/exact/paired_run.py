@@ -290,7 +290,7 @@ class PairedRun:
         """Yield the rows to fit on (0) and those held out (1), where there are any."""
         for number, mask in enumerate(self._masks(rows, seen, portion)):
             if mask.any():
-                yield number, rows.chosen(mask)
+                yield number, rows if mask.all() else rows.chosen(mask)
 
     def _masks(self, rows: Rows, seen: int, portion: Portion) -> tuple[Array, Array]:
         """Return which rows to fit on and which are held out; of too few samples to hold any out, parts are."""

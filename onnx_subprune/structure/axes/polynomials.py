@@ -28,13 +28,10 @@ class Monomials:
     """
 
     def __init__(self, terms: Sequence[Sequence[Dim]]) -> None:
-        lengths: dict[_Length, int] = {}
-        rows = [[lengths.setdefault(_length_of(dim), len(lengths)) for dim in axes] for axes in terms]
-        most = max((len(row) for row in rows), default=0)
-        self._lengths = tuple(lengths)
-        # What is left of a shorter row points at a 1 behind the lengths.
-        padded = [row + [len(lengths)] * (most - len(row)) for row in rows]
-        self._index = np.array(padded, np.intp).reshape(len(rows), most)
+        program = _Program()
+        rows = [[program.place(_length_of(dim)) for dim in axes] for axes in terms]
+        self._program = program.closed()
+        self._index = _padded(rows, _ONE)
 
     def __len__(self) -> int:
         return len(self._index)
@@ -46,8 +43,7 @@ class Monomials:
             counts: units that stay, by Atom; those that are not there are whole.
 
         """
-        lengths = np.array([*(min(length.value(counts), _LONGEST) for length in self._lengths), 1], np.int64)
-        return np.asarray(lengths[self._index].prod(axis=1))
+        return np.asarray(self._program.run(counts)[self._index].prod(axis=1))
 
 
 class Products:
@@ -104,15 +100,6 @@ class _Length:
     atoms: tuple[Atom, ...]
     sums: tuple[tuple[_Length, ...], ...]
 
-    def value(self, counts: Mapping[Atom, int]) -> int:
-        """The length when each Atom in `counts` keeps that many units."""
-        result = 1
-        for atom in self.atoms:
-            result *= counts.get(atom, atom.size)
-        for parts in self.sums:
-            result *= sum(part.value(counts) for part in parts)
-        return result
-
 
 def _length_of(dim: Dim) -> _Length:
     """Return the length of an axis; equal for equal axes."""
@@ -120,3 +107,82 @@ def _length_of(dim: Dim) -> _Length:
     atoms = tuple(factor for factor in factors if isinstance(factor, Atom))
     concats = (factor for factor in factors if not isinstance(factor, Atom))
     return _Length(atoms, tuple(tuple(_length_of(part) for part in concat.parts) for concat in concats))
+
+
+_ZERO, _ONE = 0, 1
+"""Places of the numbers 0 and 1, which fill rows up."""
+
+
+class _Program:
+    """Lengths as a few steps over one array of numbers; each step takes the products or the sums of many at once.
+
+    A step reads places that the steps before it have filled. The first places hold 0, 1 and the units of the Atoms.
+    """
+
+    def __init__(self) -> None:
+        self._atoms: dict[Atom, int] = {}
+        self._known: dict[_Length | tuple[_Length, ...], tuple[int, int]] = {}
+        self._rows: dict[tuple[int, bool], list[tuple[int, list[int]]]] = {}
+        self._size = 2
+
+    def place(self, length: _Length) -> int:
+        """Return where the value of a length will stand."""
+        return self._product(length)[0]
+
+    def _product(self, length: _Length) -> tuple[int, int]:
+        """Return the place and the depth of a length: 0 for an Atom, and one more than all that it is made of."""
+        if length not in self._known:
+            parts = [self._atom(atom) for atom in length.atoms] + [self._sum(parts) for parts in length.sums]
+            self._known[length] = parts[0] if len(parts) == 1 else self._row(parts, sums=False)
+        return self._known[length]
+
+    def _sum(self, lengths: tuple[_Length, ...]) -> tuple[int, int]:
+        if lengths not in self._known:
+            self._known[lengths] = self._row([self._product(length) for length in lengths], sums=True)
+        return self._known[lengths]
+
+    def _atom(self, atom: Atom) -> tuple[int, int]:
+        if atom not in self._atoms:
+            self._atoms[atom] = self._new()
+        return self._atoms[atom], 0
+
+    def _row(self, parts: Sequence[tuple[int, int]], *, sums: bool) -> tuple[int, int]:
+        depth = 1 + max((depth for _, depth in parts), default=0)
+        place = self._new()
+        self._rows.setdefault((depth, sums), []).append((place, [part for part, _ in parts]))
+        return place, depth
+
+    def _new(self) -> int:
+        self._size += 1
+        return self._size - 1
+
+    def closed(self) -> _Program:
+        """Return the program, ready to run."""
+        self._whole = np.ones(self._size)
+        self._whole[_ZERO] = 0
+        for atom, place in self._atoms.items():
+            self._whole[place] = min(atom.size, _LONGEST)
+        self._steps = [
+            (np.array([place for place, _ in rows]), _padded([row for _, row in rows], _ZERO if sums else _ONE), sums)
+            for (_, sums), rows in sorted(self._rows.items())
+        ]
+        return self
+
+    def run(self, counts: Mapping[Atom, int]) -> NDArray[np.int64]:
+        """Return the values of all places when each Atom in `counts` keeps that many units."""
+        values = self._whole.copy()  # of float64: whole numbers to 2**53, and no product overflows
+        for atom, count in counts.items():
+            place = self._atoms.get(atom)
+            if place is not None:
+                values[place] = count
+        for places, index, sums in self._steps:
+            gathered = values[index]
+            reached = gathered.sum(axis=1) if sums else gathered.prod(axis=1)
+            values[places] = np.minimum(reached, _LONGEST)
+        return values.astype(np.int64)
+
+
+def _padded(rows: Sequence[Sequence[int]], fill: int) -> NDArray[np.intp]:
+    """Return rows of places as one array, the shorter ones filled up."""
+    most = max((len(row) for row in rows), default=0)
+    return np.array([[*row, *[fill] * (most - len(row))] for row in rows], np.intp).reshape(len(rows), most)

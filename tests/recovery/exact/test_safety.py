@@ -102,7 +102,7 @@ def test_the_distance_is_of_the_samples_held_out(net, draw):
         w=np.eye(4, dtype=np.float32), one=np.float32(1),
     )  # fmt: skip
     values[9::10] = 3
-    distance = OutputDistance(model, open_data({"x": values}, input_specs(model)), Runtime(threads=1, batch_size=5), 64)
+    distance = OutputDistance(model, open_data({"x": values}, input_specs(model)), Runtime(threads=1, batch_size=1), 64)
     assert distance.holds_out
     assert distance(model) == 0
     assert distance(double) == pytest.approx(1)

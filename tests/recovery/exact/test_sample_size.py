@@ -80,7 +80,7 @@ def test_they_come_from_all_over_the_data_and_some_are_held_out(net):
     assert [len(numbers) for numbers in by_kind] == [240, 60]
     for numbers in by_kind:
         assert numbers[0] < 10
-        assert numbers[-1] > 960
+        assert numbers[-1] > 840
     whole = list(portions(data, 10))
     assert len(list(spread(whole, None, 1000))) == len(list(spread(whole, 1000, 1000))) == len(whole)
     assert len(list(spread(whole, 300, None))) == len(whole)
@@ -100,5 +100,5 @@ def test_a_fit_runs_no_more_samples_than_it_needs(net, monkeypatch):
     monkeypatch.setattr(paired_run, "rows_of", noting)
     data = open_data({"x": RNG.standard_normal((200, 3, 8, 8)).astype(np.float32)}, input_specs(model))
     refit(Networks(model, damaged, lambda _, value: value), data, Settings(threads=1, batch_size=10, rows=30))
-    # 16 rows for each of 6 features, beside those held out: 120 samples, for each of two layers.
-    assert sum(runs) == 2 * 120
+    # 16 rows for each of 6 features, beside those held out: 120 samples and the rest of a run, for each of two layers.
+    assert sum(runs) == 2 * 130

@@ -37,3 +37,14 @@ def test_no_axes_are_a_product_of_one() -> None:
 def test_an_axis_that_no_memory_holds_is_counted_as_one_that_is_very_long() -> None:
     assert Products([("one", (fresh(1 << 62), fresh(1 << 62), fresh(0)))]).value({}) == 0
     assert Products([("one", (product(fresh(1 << 40), fresh(1 << 40)),))]).value({}) == 1 << 48
+
+
+def test_lengths_inside_lengths_follow_too() -> None:
+    nested = product(concat(product(concat(A, B), C), JOINED), fresh(2))  # ((8 + 5) * 3 + 21) * 2
+    products = Products([("one", (nested, A)), ("two", (nested,)), ("three", (JOINED,)), ("four", (fresh(1),))])
+    assert products.value({}) == 120 * 8 + 120 + 21 + 1
+    assert products.value({atom(A): 1, atom(C): 2}) == 38 * 1 + 38 + 7 + 1
+
+
+def test_units_of_other_networks_do_not_matter() -> None:
+    assert Products([("one", (A,))]).value({atom(B): 1}) == 8
