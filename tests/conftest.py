@@ -45,6 +45,7 @@ def brief_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let reports time models for a moment: tests read that times are there, not what they are."""
     comparison = import_module("onnx_subprune.evaluate.comparison")
     monkeypatch.setattr(comparison, "_PACE", Pace(precision=0.5, most_seconds=0.3))
+    monkeypatch.setattr(comparison, "_BRIEF", Pace(precision=0.5, most_seconds=0.02, seconds=0.0, rounds=1))
 
 
 @pytest.fixture(scope="session")

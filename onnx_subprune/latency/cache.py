@@ -118,6 +118,10 @@ def _document(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) and document.get("format") == _FORMAT else {}
 
 
+def _checksum(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(data)), sort_keys=True).encode()).hexdigest()
+
+
 class Record:
     """The measurements for a key, read from the cache and written to it.
 
@@ -151,7 +155,7 @@ class Record:
 
     def save(self) -> None:
         """Write the measurements; a cache that cannot be written is no error."""
-        document = {"format": _FORMAT, "key": self._key, "data": self.data}
+        document = {"format": _FORMAT, "key": self._key, "data": self.data, "checksum": _checksum(self.data)}
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._path) as temporary:
@@ -172,5 +176,9 @@ class Record:
         known = record.get("format") == _FORMAT and record.get("key") == self._key
         if not known or not isinstance(record.get("data"), dict):
             self.forget("something else")
+            return {}
+        # Measurements of before lack it.
+        if "checksum" in record and record["checksum"] != _checksum(record["data"]):
+            self.forget("content that does not fit its checksum")
             return {}
         return dict(record["data"])

@@ -45,6 +45,18 @@ def test_a_file_of_another_key_under_this_name_is_not_believed(measurements: Pat
     assert Record("latency", {"model": "a"}).warnings
 
 
+def test_a_digit_that_was_changed_is_found_out(measurements: Path) -> None:
+    record = Record("losses", {"model": "a"})
+    record.data = {"conv1": {3: 0.25}}
+    record.save()
+    (path,) = measurements.iterdir()
+    assert Record("losses", {"model": "a"}).data == {"conv1": {"3": 0.25}}
+    path.write_text(path.read_text(encoding="utf-8").replace("0.25", "0.35"), encoding="utf-8")
+    again = Record("losses", {"model": "a"})
+    assert (again.data, len(again.warnings)) == ({}, 1)
+    assert "does not fit its checksum" in again.warnings[0]
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     monkeypatch.setenv("ONNX_SUBPRUNE_CACHE", str(tmp_path / "file"))
