@@ -71,7 +71,7 @@ def test_folded_weights_may_differ_by_their_rounding_and_by_no_more(dtype: type)
     error = disagreement(analysis.normalised, analysis.model, PROBE)
     assert 1e-4 < error < 1.5 * storage_rounding_of(analysis.model, PROBE)
     # The shrunk and the masked network are stored alike: they are held to each other as closely as ever.
-    assert check_normalised(analysis, PROBE) == TOLERANCE
+    assert check_normalised(analysis, PROBE).tolerance == TOLERANCE
     factor = 1.1 if dtype is np.float16 else 2.0
     with pytest.raises(InternalError, match="spellings unified was expected"):
         check_normalised(_scaled(analysis, factor), PROBE)
@@ -117,7 +117,7 @@ def test_a_wrong_plan_shows(case: tuple[str, str], monkeypatch: pytest.MonkeyPat
     options = Options(Target("units", 0.7), recovery="none", threads=1, samples=4, only=only)
     plan = prune(*case, options, statistics=pruning_statistics(analysis, dataset, options)).plan
     probe = {"x": np.load(case[1])["x"][:2]}
-    tolerance = check_normalised(analysis, probe)
+    tolerance = check_normalised(analysis, probe).tolerance
     check_structure(analysis, plan, probe, tolerance)
     group = next(group for group in plan.groups if len(group.kept) < group.size)
     gone = next(unit for unit in range(group.size) if unit not in set(group.kept))
