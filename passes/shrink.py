@@ -106,6 +106,8 @@ class Shrink(Pass):
 
     def _kept_size(self, size: int, dim: Dim) -> int | None:
         """Return the size of an axis that was recorded as `size`; None where it is not known any more."""
+        if self._keeps.keys().isdisjoint(dim.atoms()):
+            return size
         mask = keep_mask(dim, self._keeps)
         if dim.dynamic and mask.all():
             return size

@@ -21,6 +21,8 @@ from onnx_subprune.model.tensor_checks import size_error, sparse_error, sparse_t
 __all__ = ["validate"]
 
 # ONNX Runtime imports its own domains where a model forgets to.
+_VALUES = ("f", "i", "s", "t", "g", "tp", "sparse_tensor", "floats", "ints", "strings", "tensors", "graphs")
+"""Fields of an attribute that hold its value, in the order of their numbers."""
 _NEWEST = 2**31 - 1
 _IMPORTED = ("ai.onnx.", "com.microsoft", "com.ms.", "org.pytorch.aten")
 
@@ -73,7 +75,7 @@ def _faults(model: onnx.ModelProto) -> Iterator[str]:
     yield from _each(map(type_error, (*model.graph.input, *model.graph.output)))
     yield from _each(map(size_error, model.graph.input))
     yield from _domains(model)
-    yield from _references_outside(model.graph)
+    yield from _attributes(model.graph)
     yield from _wiring(model.graph)
     yield from _nodes(model)
     yield from _each([functions_error(model), idle_error(model.graph)])
@@ -116,15 +118,19 @@ def _domain_faults(nodes: Iterable[onnx.NodeProto], imported: Collection[str]) -
             yield f"{label(node)} must be of an imported operator set, found domain '{domain}': import its opset"
 
 
-def _references_outside(graph: onnx.GraphProto) -> Iterator[str]:
+def _attributes(graph: onnx.GraphProto) -> Iterator[str]:
     for inner in graphs(graph):
         for node in inner.node:
             for attribute in node.attribute:
+                where = f"attribute '{attribute.name}' of {label(node)}"
                 if attribute.ref_attr_name:
                     yield (
-                        f"attribute '{attribute.name}' of {label(node)} must have a value, found a reference to "
-                        f"'{attribute.ref_attr_name}', which only functions may hold: export it anew"
+                        f"{where} must have a value, found a reference to '{attribute.ref_attr_name}', which only "
+                        "functions may hold: export it anew"
                     )
+                kinds = [field.name for field, _ in attribute.ListFields() if field.name in _VALUES]
+                if len(kinds) > 1:
+                    yield f"{where} must have one value, found fields {', '.join(kinds)}: export it anew"
 
 
 def _wiring(graph: onnx.GraphProto, around: frozenset[str] = frozenset()) -> Iterator[str]:

@@ -91,6 +91,11 @@ def _loop_without_body(model: onnx.ModelProto) -> None:
     model.graph.node.add(op_type="Loop", input=["", ""], output=["l"])
 
 
+def _two_values(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.append(helper.make_attribute("group", 1))
+    model.graph.node[0].attribute[-1].s = b"one"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -98,6 +103,7 @@ def _loop_without_body(model: onnx.ModelProto) -> None:
         (_attribute("group", 3), "must divide 4 channels into equal groups, found 3"),
         (_attribute("kernel_shape", [5, 5]), r"kernel \[1, 1\] of its weight, found \[5, 5\]"),
         (_reference, "attribute 'kernel_shape' of node 'conv' .Conv. must have a value, found a reference to 'k'"),
+        (_two_values, "attribute 'group' of node 'conv' .Conv. must have one value, found fields i, s"),
         (_renamed_output, "found 'h', made twice"),
         (_cycle, "must have no cycles, found node 'conv'"),
         (_foreign, "imported operator set, found domain 'my.domain'"),
