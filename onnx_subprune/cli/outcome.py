@@ -22,6 +22,10 @@ from onnx_subprune.progress import Watch
 __all__ = ["Ending", "labelled_data"]
 
 
+_BRIEFLY = 1 << 30
+"""Bytes of a model that is timed where nobody asked: the sessions hold it and the pruned one whole."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """What to do with a result.
@@ -51,7 +55,8 @@ class Ending:
         page = path is not None and report.is_page(path)
         brief = self.timing is None and not page
         # A target of latency has measured it already; a model that is as it was has nothing to show.
-        latency = result.latency is None and result.plan.removes if brief else self.timing is not False
+        unknown = result.latency is None and result.plan.removes and result.dense.bytes <= _BRIEFLY
+        latency = unknown if brief else self.timing is not False
         if not (page or latency or self.labelled is not None):
             return None
         calib = self.calib if page or latency else None

@@ -47,7 +47,7 @@ def test_a_real_machine_says_what_it_predicted_and_measured(
     assert latency["dense_ms"] > 0
     assert latency["threads"] == 1
     assert set(latency["multiples"]) == {"conv", "pointwise", "depthwise", "matmul"}
-    assert {path.name.split("-")[0] for path in measurements.iterdir()} == {"latency", "multiples"}
+    assert {path.name.split("-")[0] for path in measurements.iterdir()} == {"latency", "multiples", "statistics"}
     onnx.checker.check_model(load_model(out))
 
 

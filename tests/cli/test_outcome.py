@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,13 @@ from onnx_subprune.model import input_specs, load_model
 class Pruned:
     """A result that notes what is asked of it."""
 
-    def __init__(self, warnings: tuple[str, ...] = (), latency: object = None, *, removes: bool = True) -> None:
+    def __init__(
+        self, warnings: tuple[str, ...] = (), latency: object = None, *, removes: bool = True, size: int = 9
+    ) -> None:
         self.warnings = warnings
         self.statistics = self.plan = self
         self.latency, self.removes = latency, removes
+        self.dense = SimpleNamespace(bytes=size)
         self.saved: list[str] = []
         self.asked: list[dict[str, Any]] = []
 
@@ -113,7 +117,7 @@ def test_a_page_or_the_option_asks_for_measurements(
     )
 
 
-@pytest.mark.parametrize("result", [Pruned(latency="measured"), Pruned(removes=False)])
+@pytest.mark.parametrize("result", [Pruned(latency="measured"), Pruned(removes=False), Pruned(size=2 << 30)])
 def test_what_is_known_already_is_not_timed(result: Pruned) -> None:
     assert ending().measure(result, None) is None
     assert ending(timing=True).measure(result, None) is not None

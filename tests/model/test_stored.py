@@ -321,7 +321,7 @@ def test_the_weights_never_stand_in_anonymous_memory(tmp_path: Path) -> None:
     save_model(model, tmp_path / "m.onnx", threshold=0)
     np.savez(tmp_path / "c.npz", x=np.random.default_rng(1).standard_normal((64, 2048)).astype(np.float32))
     words = ["prune", str(tmp_path / "m.onnx"), str(tmp_path / "o.onnx"), "--calib", str(tmp_path / "c.npz")]
-    words += ["--target", "units=0.5", "--effort", "fast", "--threads", "1", "--quiet"]
+    words += ["--target", "units=0.5", "--effort", "fast", "--threads", "1", "--quiet", "--no-timing", "--no-cache"]
     statistics = 12 * 8 * 129**2
     largest = 4 * 2048 * 128
     left = growth(words, 0)
