@@ -91,10 +91,9 @@ def prune(
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
     warnings = [*cautions, *unseen, *warnings]
     distance = output_distance(analysis, dataset, options)
-    study = measure_losses(
-        Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding),
-        kept_losses(analysis, data, statistics, options),
-    )
+    study = Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding)
+    if study.measures_losses:
+        study = measure_losses(study, kept_losses(analysis, data, statistics, options))
     if options.target.kind == "drop":
         smallest = smallest_network(study, fall_of(study, evaluation))
         # The result is the network that was measured.

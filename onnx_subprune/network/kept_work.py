@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from onnx_subprune.calibration import Statistics
+from onnx_subprune.calibration.integrity import checksum
 from onnx_subprune.errors import SubpruneError
 from onnx_subprune.latency import Record, cache_folder, machine
 from onnx_subprune.network.analysis import Analysis
@@ -103,11 +104,7 @@ def data_digest(data: Any) -> str | None:
         data = {"": data}
     if not isinstance(data, Mapping) or not all(map(_is_plain, data.values())):
         return None
-    digest = hashlib.sha256()
-    for name, array in sorted(data.items()):
-        digest.update(json.dumps([name, str(array.dtype), array.shape]).encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    return checksum({}, data)
 
 
 def _is_plain(array: object) -> bool:
@@ -145,11 +142,9 @@ def _code() -> str:
 
 
 def _moments(statistics: Statistics) -> str:
-    digest = hashlib.sha256(str(statistics.samples).encode())
-    for key, gram in sorted(statistics.grams.items()):
-        digest.update(json.dumps([key, gram.count, gram.matrix.shape]).encode())
-        digest.update(np.ascontiguousarray(gram.matrix).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    counts = {key: gram.count for key, gram in statistics.grams.items()}
+    header = {"samples": statistics.samples, "counts": counts}
+    return checksum(header, {key: gram.matrix for key, gram in statistics.grams.items()})
 
 
 def _hashed(key: object) -> str:

@@ -20,9 +20,9 @@ from onnx_subprune.options import Options
 from onnx_subprune.planning.allocation import relative_cost
 from onnx_subprune.structure import Group, Structure
 
-__all__ = ["FAST_KINDS", "default_multiple", "width_steps"]
+__all__ = ["default_multiple", "width_steps"]
 
-FAST_KINDS = ("macs", "drop")
+_FAST_KINDS = ("macs", "drop")
 """Targets whose widths are fast ones by default. Others count bytes or units, or measure what is fast themselves."""
 
 _BLOCK = 8
@@ -41,7 +41,7 @@ def default_multiple(model: onnx.ModelProto, options: Options) -> int:
         options: the target, its cost, and where the network runs.
 
     """
-    if options.target.kind not in FAST_KINDS or options.cost not in (None, "macs"):
+    if options.target.kind not in _FAST_KINDS or options.cost not in (None, "macs"):
         return 1
     on_gpu = any(provider.lower().startswith(_GPUS) for provider in options.providers)
     return _SINGLE_ON_GPU if on_gpu and not has_half(model) else _BLOCK
