@@ -8,12 +8,12 @@ from onnx_subprune.passes.drop_branches import DropBranches
 from onnx_subprune.passes.expand_einsum import ExpandEinsum
 from onnx_subprune.passes.fold_batchnorm import FoldBatchNorm
 from onnx_subprune.passes.fold_constants import FoldConstants
-from onnx_subprune.passes.fold_corrections import FoldCorrections, GiveBiases
+from onnx_subprune.passes.fold_corrections import Bias, FoldCorrections, GiveBiases, corrected_weight, give_bias
 from onnx_subprune.passes.hoist_branches import Branch, HoistBranches, name_apart, weighted_branches
 from onnx_subprune.passes.inline_branches import InlineBranches
 from onnx_subprune.passes.inline_functions import inline_functions
 from onnx_subprune.passes.low_rank import LowRank
-from onnx_subprune.passes.mask import MaskConsumers
+from onnx_subprune.passes.mask import MaskConsumers, Reading, losing_readings
 from onnx_subprune.passes.mask_statistics import MaskStatistics
 from onnx_subprune.passes.packing import has_candidates
 from onnx_subprune.passes.recurrent_states import DropStates, NameStates
@@ -26,10 +26,11 @@ from onnx_subprune.passes.stamp import Stamp, read_stamp, write_stamp
 from onnx_subprune.passes.tidy import Tidy
 from onnx_subprune.passes.unfold_constants import unfold_constants
 from onnx_subprune.passes.unpack_projections import UnpackProjections
-from onnx_subprune.passes.wiring import in_memory, overridable_initializers
+from onnx_subprune.passes.wiring import float_type, in_memory, names_known, overridable_initializers
 
 __all__ = [
     "AbsorbConstants",
+    "Bias",
     "Branch",
     "DropBranches",
     "DropStates",
@@ -47,6 +48,7 @@ __all__ = [
     "NameStates",
     "Pass",
     "PassResult",
+    "Reading",
     "RescaleNormalised",
     "RewriteShapes",
     "Sequence",
@@ -56,10 +58,15 @@ __all__ = [
     "Stamp",
     "Tidy",
     "UnpackProjections",
+    "corrected_weight",
+    "float_type",
+    "give_bias",
     "has_candidates",
     "in_memory",
     "inline_functions",
+    "losing_readings",
     "name_apart",
+    "names_known",
     "overridable_initializers",
     "read_stamp",
     "unfold_constants",

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from numpy.typing import NDArray
 
 from onnx_subprune.model import constant_values
 from onnx_subprune.passes.base import Pass
@@ -20,11 +22,37 @@ from onnx_subprune.passes.wiring import fresh_name, in_memory, place_of, stored_
 from onnx_subprune.structure import ONE, RECURRENT, Consumer, Dim, Structure, as_blocks, fresh, from_blocks, product
 from onnx_subprune.subspace import Correction, Fit
 
-__all__ = ["FoldCorrections", "GiveBiases", "shift_bias"]
+__all__ = ["Bias", "FoldCorrections", "GiveBiases", "corrected_weight", "give_bias", "shift_bias"]
 
 _RECURRENT_BIAS = 3
 # The input that holds the bias of a linear map, where it is not the third.
 _BIASES = {"DeformConv": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Bias:
+    """A constant that adds to what a linear map gives, and that nothing else reads.
+
+    Attributes:
+        node: reads it.
+        index: of the input.
+        delta: from a value for each output of the linear map to what the constant gains.
+
+    """
+
+    node: gs.Node
+    index: int
+    delta: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    @property
+    def constant(self) -> gs.Constant:
+        """What holds it."""
+        return stored_input(self.node, self.index)
+
+    def shifted(self, shift: NDArray[np.float64]) -> np.ndarray:
+        """Return the values of the constant with `shift`, a value for each output, added to what the map gives."""
+        values = np.asarray(self.constant.values).astype(np.float64)
+        return np.asarray(values + self.delta(shift).reshape(values.shape), self.constant.dtype)
 
 
 class FoldCorrections(Pass):
@@ -58,25 +86,30 @@ class FoldCorrections(Pass):
     def run(self, graph: gs.Graph) -> bool:
         """Correct one weight after the other, then the biases of its nodes."""
         for correction in self._corrections:
-            shift = self._correct_weight(correction.solve())
+            weight, shift = corrected_weight(correction.solve())
+            correction.consumers[0].weight.constant.values = self._store(weight)
             if np.any(shift):
                 for consumer in correction.consumers:
                     shift_bias(graph, self._structure, consumer, shift)
         return bool(self._corrections)
 
-    def _correct_weight(self, fit: Fit) -> np.ndarray:
-        """Write the corrected weight; returns what its nodes gain as a bias."""
-        first = fit.consumers[0]
-        blocks = as_blocks(first, first.weight.view(constant_values).astype(np.float64))
-        features = fit.coefficients.shape[1]
-        grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
-        # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
-        corrected = np.einsum("gopft,gfk->gopkt", grouped, fit.coefficients, optimize=True)
-        shift: np.ndarray = np.einsum("gopft,gf->go", grouped, fit.intercepts, optimize=True).ravel()
-        constant = first.weight.constant
-        stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
-        constant.values = self._store(stored.astype(constant.dtype))
-        return shift
+
+def corrected_weight(fit: Fit) -> tuple[np.ndarray, NDArray[np.float64]]:
+    """Return a weight whose map reads kept units alone, as it is stored, and what its nodes gain at each output.
+
+    Args:
+        fit: of the consumers that share the weight.
+
+    """
+    first = fit.consumers[0]
+    blocks = as_blocks(first, first.weight.view(constant_values).astype(np.float64))
+    features = fit.coefficients.shape[1]
+    grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
+    # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
+    corrected = np.einsum("gopft,gfk->gopkt", grouped, fit.coefficients, optimize=True)
+    shift: NDArray[np.float64] = np.einsum("gopft,gf->go", grouped, fit.intercepts, optimize=True).ravel()
+    stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
+    return stored.astype(first.weight.constant.dtype), shift
 
 
 class GiveBiases(Pass):
@@ -106,54 +139,68 @@ class GiveBiases(Pass):
 
 def shift_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
     """Add `shift`, a value per output, to what the linear map of `consumer` gives."""
+    bias = give_bias(graph, structure, consumer)
+    bias.constant.values = bias.shifted(shift)
+
+
+def give_bias(graph: gs.Graph, structure: Structure, consumer: Consumer) -> Bias:
+    """Return the bias of a linear map, with a value for each output and of its own; zeros where it had none.
+
+    Args:
+        graph: whose node it is.
+        structure: of that graph; what is new is entered into it.
+        consumer: the linear map.
+
+    """
     if consumer.kind == "MatMul" or (consumer.kind == "Gemm" and consumer.index == 0):
-        _shift_after_matmul(graph, structure, consumer, shift)
-    elif consumer.node.op in RECURRENT:
-        _shift_recurrent(graph, structure, consumer, shift)
-    else:
-        _shift_own_bias(graph, structure, consumer, shift)
+        return _bias_after_matmul(graph, structure, consumer)
+    if consumer.node.op in RECURRENT:
+        return _recurrent_bias(graph, structure, consumer)
+    return _own_bias(graph, structure, consumer)
 
 
-def _shift_own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+def _own_bias(graph: gs.Graph, structure: Structure, consumer: Consumer) -> Bias:
     """Conv, ConvTranspose, Gemm: the third input; Gemm scales its product by alpha and its bias by beta."""
     node = consumer.node
-    index, delta = _BIASES.get(node.op, 2), shift
+    index, scale = _BIASES.get(node.op, 2), 1.0
     if consumer.kind == "Gemm":
         alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
         if beta == 0 or not _has_input(node, 2):
             node.attrs["beta"] = beta = 1.0
             _set_input(node, 2, gs.Variable.empty())
-        delta = shift * alpha / beta
+        scale = alpha / beta
+    nothing = np.zeros(consumer.outputs.size)
     if not _has_input(node, index):
         name = fresh_name(graph, f"{node.name}_bias")
-        _set_input(node, index, gs.Constant(name, delta.astype(consumer.weight.dtype)))
+        _set_input(node, index, gs.Constant(name, nothing.astype(consumer.weight.dtype)))
         structure.records.give_own_axes(node, index, (consumer.outputs,))
     elif structure.records.own_axes(node, index) is not None:
-        _add_to_constant(graph, structure, node, index, delta)
+        _own_constant(graph, structure, node, index, nothing)
     else:
-        _add_to_computed(graph, structure, consumer, index, delta)
+        node, index = _add_before(graph, structure, consumer, index), 1
+    return Bias(node, index, lambda shift: shift * scale)
 
 
-def _add_to_computed(graph: gs.Graph, structure: Structure, consumer: Consumer, index: int, delta: np.ndarray) -> None:
-    """The bias is computed, or reaches the node through others: put an Add before the node."""
+def _add_before(graph: gs.Graph, structure: Structure, consumer: Consumer, index: int) -> gs.Node:
+    """Put an Add of zeros before a node: its bias is computed, or reaches it through others."""
     node, bias = consumer.node, consumer.node.inputs[index]
     name = fresh_name(graph, f"{bias.name}_corrected")
-    constant = gs.Constant(fresh_name(graph, f"{name}_shift"), delta.astype(consumer.weight.dtype))
+    nothing = np.zeros(consumer.outputs.size, consumer.weight.dtype)
+    constant = gs.Constant(fresh_name(graph, f"{name}_shift"), nothing)
     corrected = gs.Variable(name, dtype=bias.dtype)
     node.inputs[index] = corrected
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[bias, constant], outputs=[corrected])
     graph.nodes.insert(place_of(graph, node), add)
     structure.records.give_own_axes(add, 1, (consumer.outputs,))
+    return add
 
 
-def _shift_recurrent(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
-    """Add to B [directions, 2 x rows]: its first half goes with W, its second with R. Other readers of B keep it."""
+def _recurrent_bias(graph: gs.Graph, structure: Structure, consumer: Consumer) -> Bias:
+    """Return B [directions, 2 x rows]: its first half goes with W, its second with R. Other readers of B keep it."""
     node, weight = consumer.node, structure.records.weight(consumer.node, 1)
     assert weight is not None
     directions, rows, _ = weight[1]
-    shift = shift.reshape(directions.size, rows.size)
-    nothing = np.zeros_like(shift)
-    bias = np.concatenate([nothing, shift] if consumer.recurrence else [shift, nothing], axis=1)
+    bias = np.zeros((directions.size, 2 * rows.size))
     stored = structure.records.weight(node, _RECURRENT_BIAS) if _has_input(node, _RECURRENT_BIAS) else None
     if stored is not None:
         bias += stored[0].view(constant_values)
@@ -161,6 +208,13 @@ def _shift_recurrent(graph: gs.Graph, structure: Structure, consumer: Consumer, 
     _set_input(node, _RECURRENT_BIAS, constant)
     axes = (directions, product(fresh(2), rows))
     structure.records.give_own_axes(node, _RECURRENT_BIAS, axes)
+
+    def delta(shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        shift = shift.reshape(directions.size, rows.size)
+        nothing = np.zeros_like(shift)
+        return np.concatenate([nothing, shift] if consumer.recurrence else [shift, nothing], axis=1)
+
+    return Bias(node, _RECURRENT_BIAS, delta)
 
 
 def _has_input(node: gs.Node, index: int) -> bool:
@@ -174,29 +228,30 @@ def _set_input(node: gs.Node, index: int, tensor: gs.Tensor) -> None:
         node.inputs.append(tensor)
 
 
-def _add_to_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, delta: np.ndarray) -> None:
-    """Add to a constant along its last axis; it is cloned first where something else reads it too."""
+def _own_constant(graph: gs.Graph, structure: Structure, node: gs.Node, index: int, nothing: np.ndarray) -> None:
+    """Let a node have a constant for itself, with the entries of `nothing` along its last axes."""
     bias = stored_input(node, index)
     values = np.asarray(bias.values).astype(np.float64)
-    shifted = np.asarray(values + delta, bias.dtype)
+    widened = np.asarray(values + nothing, bias.dtype)
     shared = len(bias.outputs) > 1 or any(tensor is bias for tensor in graph.outputs)
     name = fresh_name(graph, f"{bias.name}_corrected") if shared else bias.name
-    node.inputs[index] = gs.Constant(name, shifted)
-    if shifted.shape != values.shape:
+    node.inputs[index] = gs.Constant(name, widened)
+    if widened.shape != values.shape:
         # A scalar or [1] bias became one value per output.
         out = structure.records.axes[node.outputs[0].name]
-        structure.records.give_own_axes(node, index, out[len(out) - shifted.ndim :])
+        structure.records.give_own_axes(node, index, out[len(out) - widened.ndim :])
 
 
-def _shift_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer, shift: np.ndarray) -> None:
+def _bias_after_matmul(graph: gs.Graph, structure: Structure, consumer: Consumer) -> Bias:
     """MatMul has no bias: use the constant of the Add that follows, or add one; FusedMatMul scales its product."""
-    axes = _written(structure, consumer)
-    delta = shift.reshape([dim.size for dim in axes]) * float(consumer.node.attrs.get("alpha", 1.0))
-    follower = _bias_add(graph, structure, consumer, delta)
-    if follower is not None:
-        _add_to_constant(graph, structure, *follower, delta.reshape(np.shape(stored_input(*follower).values)))
+    axes, alpha = _written(structure, consumer), float(consumer.node.attrs.get("alpha", 1.0))
+    nothing = np.zeros([dim.size for dim in axes])
+    place = _bias_add(graph, structure, consumer, nothing)
+    if place is None:
+        place = _add_behind(graph, structure, consumer, nothing, axes), 1
     else:
-        _add_behind(graph, structure, consumer, delta, axes)
+        _own_constant(graph, structure, *place, nothing.reshape(np.shape(stored_input(*place).values)))
+    return Bias(*place, lambda shift: shift * alpha)
 
 
 def _written(structure: Structure, consumer: Consumer) -> tuple[Dim, ...]:
@@ -210,8 +265,8 @@ def _written(structure: Structure, consumer: Consumer) -> tuple[Dim, ...]:
 
 
 def _add_behind(
-    graph: gs.Graph, structure: Structure, consumer: Consumer, delta: np.ndarray, axes: tuple[Dim, ...]
-) -> None:
+    graph: gs.Graph, structure: Structure, consumer: Consumer, values: np.ndarray, axes: tuple[Dim, ...]
+) -> gs.Node:
     """Put an Add of a constant with the axes `axes` behind the node."""
     node = consumer.node
     output = node.outputs[0]
@@ -219,10 +274,11 @@ def _add_behind(
     product = gs.Variable(name, dtype=output.dtype, shape=output.shape)
     node.outputs[0] = product
     structure.records.give_axes_of(name, output.name)
-    constant = gs.Constant(fresh_name(graph, f"{name}_bias"), delta.astype(consumer.weight.dtype))
+    constant = gs.Constant(fresh_name(graph, f"{name}_bias"), values.astype(consumer.weight.dtype))
     add = gs.Node("Add", name=f"{node.name}_bias", inputs=[product, constant], outputs=[output])
     graph.nodes.insert(place_of(graph, node) + 1, add)
     structure.records.give_own_axes(add, 1, axes)
+    return add
 
 
 def _bias_add(

@@ -72,6 +72,24 @@ class ReferenceNetwork:
         """Where networks are compared with this one."""
         return self.comparisons.points
 
+    def points_in(self, there: Collection[str]) -> dict[str, list[str]]:
+        """Return where a network is compared, with the outputs that each of these tensors stands for.
+
+        A point that is gone with its branch is replaced by the outputs that it stands for.
+
+        Args:
+            there: names of the network's tensors that are no decisions.
+
+        """
+        points: dict[str, list[str]] = {}
+        for point in self.points:
+            outputs = [name for name in point.outputs if name in there]
+            for name in [point.tensor] if point.tensor in there else outputs:
+                points.setdefault(name, [])
+            if point.tensor in there and point.reason is not None:
+                points[point.tensor] = outputs
+        return points or {name: [] for name in self.outputs}
+
     @cached_property
     def outputs(self) -> tuple[str, ...]:
         """The outputs that are no decisions."""
@@ -160,16 +178,8 @@ class ComparedNetwork:
         decisions = {name for name in reference.decision_types if name in there}
         self.own = frozenset(own) | sized_otherwise(reference.decision_sizes, model)
         self._decisions = decisions - self.own
-        self._stand_ins: dict[str, list[str]] = {}
-        points = dict.fromkeys(at)
-        for point in () if at else reference.points:
-            # A point that is gone with its branch is replaced by the outputs that it stands for.
-            outputs = [name for name in point.outputs if name in there and name not in decisions]
-            names = [point.tensor] if point.tensor in there - decisions else outputs
-            points.update(dict.fromkeys(names))
-            if point.tensor in names and point.reason is not None:
-                self._stand_ins[point.tensor] = outputs
-        self._points = tuple(points) or reference.outputs
+        self._stand_ins = dict.fromkeys(at, ()) if at else reference.points_in(there - decisions)
+        self._points = tuple(self._stand_ins)
         types = {name: kind for name, kind in reference.decision_types.items() if name in self._decisions}
         wanted = dict.fromkeys((*self._points, *(name for outputs in self._stand_ins.values() for name in outputs)))
         opened = opened_for_comparison(model, list(wanted), types)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
@@ -86,9 +86,32 @@ class OutputDistance:
         ratios: list[float] = []
         for version, dense, references in self._references:
             network = ComparedNetwork(model if version is None else version(model), dense)
-            ratios += _ratios(network, _first(references, samples))
-        mean = float(np.mean(ratios)) if ratios else 0.0
-        return mean if np.isfinite(mean) else float("inf")
+            ratios += _ratios((reference.run, network.run(reference.run)) for reference in _first(references, samples))
+        return _mean(ratios)
+
+    @property
+    def reference(self) -> ReferenceNetwork:
+        """The dense network, as other networks are compared with it."""
+        return self._references[0][1]
+
+    def runs(self, samples: int | None = None) -> list[ReferenceRun]:
+        """Return runs of the dense network.
+
+        Args:
+            samples: the first so many, and the rest of the last run; all by default.
+
+        """
+        return [reference.run for reference in _first(self._references[0][2], samples)]
+
+    @staticmethod
+    def between(compared: Iterable[tuple[ReferenceRun, Mapping[str, Array]]]) -> float:
+        """Return the error of values at the points; infinite where they are not finite.
+
+        Args:
+            compared: runs of the dense network, and the values of another one on the same samples, by tensor.
+
+        """
+        return _mean(_ratios(compared))
 
     @cached_property
     def _references(self) -> list[tuple[Version | None, ReferenceNetwork, list[_Reference]]]:
@@ -114,12 +137,12 @@ class OutputDistance:
         return references
 
 
-def _ratios(network: ComparedNetwork, references: Iterable[_Reference]) -> list[float]:
+def _ratios(compared: Iterable[tuple[ReferenceRun, Mapping[str, Array]]]) -> list[float]:
     """Return the relative squared error of a network at every point."""
     errors: dict[str, float] = {}
     squares: dict[str, float] = {}
-    for reference, _ in references:
-        for name, output in network.run(reference).items():
+    for reference, outputs in compared:
+        for name, output in outputs.items():
             value = reference.values[name]
             if value.dtype.kind != "f":
                 continue
@@ -128,6 +151,11 @@ def _ratios(network: ComparedNetwork, references: Iterable[_Reference]) -> list[
             errors[name] = errors.get(name, 0.0) + float(np.vdot(difference, difference))
             squares[name] = squares.get(name, 0.0) + float(np.square(value[finite], dtype=np.float64).sum())
     return [errors[name] / squares[name] for name in errors if squares[name] > 0]
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    mean = float(np.mean(ratios)) if ratios else 0.0
+    return mean if np.isfinite(mean) else float("inf")
 
 
 def _first(references: list[_Reference], samples: int | None) -> Iterator[_Reference]:

@@ -19,6 +19,7 @@ from onnx_subprune.errors import OptionError
 from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.latency import Record
 from onnx_subprune.planning.allocation import make_plan
+from onnx_subprune.planning.probes import Point, Probes
 from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import phase
 from onnx_subprune.recovery import by_channel, recover
@@ -64,27 +65,35 @@ def _errors_alone(study: Study, distance: OutputDistance, record: Record | None)
     }
     points = [(c, width) for c in study.curves for width in wanted[c.group] if width not in errors[c.group]]
 
-    def pruned(curve: budget.Curve, width: int) -> onnx.ModelProto:
-        return recover(alone, make_plan(study, {curve.group: width})).model
-
     progress = phase(study.progress, "measuring sensitivities")
-    # One network is cut while the last one runs.
-    with (
-        side_by_side(options.threads),
-        closing(ahead(pruned(*point) for point in points)) as models,
-        _recorded(errors, record),
-    ):
-        for index, ((curve, width), model) in enumerate(zip(points, models, strict=True)):
+    with side_by_side(options.threads), _recorded(errors, record):
+        probes = _errors_at(alone, distance, [(curve.group, width) for curve, width in points])
+        for index, ((group, width), error) in enumerate(probes):
             if progress is not None:
                 progress(index, len(points))
-            error = distance(model, options.probes)
             if isfinite(error):
-                errors[curve.group][width] = error
+                errors[group][width] = error
     if progress is not None:
         progress(len(points), len(points))
     # In the order of the widths, whichever were measured now.
     ordered = {group: {w: errors[group][w] for w in widths if w in errors[group]} for group, widths in wanted.items()}
     return {group: points for group, points in ordered.items() if points}
+
+
+def _errors_at(study: Study, distance: OutputDistance, points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
+    """Yield points and their errors: without surgery, and with it where there is no other way."""
+    if not points:
+        return
+    probes = Probes(study, distance, points)
+    yield from probes
+
+    def pruned(group: str, width: int) -> onnx.ModelProto:
+        return recover(study, make_plan(study, {group: width})).model
+
+    # One network is cut while the last one runs.
+    with closing(ahead(pruned(*point) for point in probes.left)) as models:
+        for point, model in zip(probes.left, models, strict=True):
+            yield point, distance(model, study.options.probes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ changing that other use; it is left as it is and the reason reported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -84,6 +84,7 @@ def fit_corrections(
     keeps: Mapping[Atom, NDArray[np.bool_]],
     grams: Mapping[Consumer, NDArray[np.float64]],
     ridge: float,
+    consumers: Iterable[Consumer] | None = None,
 ) -> tuple[list[Pending], list[str]]:
     """Prepare the fit of every consumer that loses features.
 
@@ -92,6 +93,7 @@ def fit_corrections(
         keeps: for each Atom that loses units, bool [size].
         grams: sums of affine second moments [blocks, d+1, d+1] at the consumers.
         ridge: relative strength, see `recover`.
+        consumers: in graph order, all that read these units; None for all of the graph.
 
     Returns:
         The fits to solve, and a line for each weight that could not be corrected.
@@ -99,15 +101,15 @@ def fit_corrections(
     """
     fits: list[Pending] = []
     refusals: list[str] = []
-    for consumers in _losing(structure, keeps):
-        reason = _refusal(consumers)
+    for sharing in _losing(structure, keeps, structure.consumers if consumers is None else consumers):
+        reason = _refusal(sharing)
         if reason is not None:
             refusals.append(reason)
             continue
-        features = features_of(structure, consumers[0])
-        kept, live = features.kept(keeps), keep_mask(consumers[0].blocks, keeps)
-        moments = tuple(_as_read(structure, consumer, grams[consumer]) for consumer in consumers)
-        fits.append(Pending(consumers, features.outer, kept, live, moments, ridge))
+        features = features_of(structure, sharing[0])
+        kept, live = features.kept(keeps), keep_mask(sharing[0].blocks, keeps)
+        moments = tuple(_as_read(structure, consumer, grams[consumer]) for consumer in sharing)
+        fits.append(Pending(sharing, features.outer, kept, live, moments, ridge))
     return fits, refusals
 
 
@@ -119,15 +121,17 @@ def corrected(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> 
         keeps: for each Atom that loses units, bool [size].
 
     """
-    shares = (consumers for consumers in _losing(structure, keeps) if _refusal(consumers) is None)
+    shares = (consumers for consumers in _losing(structure, keeps, structure.consumers) if _refusal(consumers) is None)
     return [consumer for consumers in shares for consumer in consumers]
 
 
-def _losing(structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]]) -> Iterator[tuple[Consumer, ...]]:
-    """Yield the consumers of each stored weight, where one at least loses features."""
-    for consumers in _sharing(structure).values():
-        if any(_loses(structure, consumer, keeps) for consumer in consumers):
-            yield consumers
+def _losing(
+    structure: Structure, keeps: Mapping[Atom, NDArray[np.bool_]], consumers: Iterable[Consumer]
+) -> Iterator[tuple[Consumer, ...]]:
+    """Yield those of the consumers that read the same stored weight, where one at least loses features."""
+    for sharing in _sharing(consumers).values():
+        if any(_loses(structure, consumer, keeps) for consumer in sharing):
+            yield sharing
 
 
 def _loses(structure: Structure, consumer: Consumer, keeps: Mapping[Atom, NDArray[np.bool_]]) -> bool:
@@ -200,10 +204,10 @@ def _fit(
     return Fit(consumers, outer, coefficients, intercepts, float(np.mean(errors)))
 
 
-def _sharing(structure: Structure) -> dict[str, tuple[Consumer, ...]]:
-    """Group the consumers by the weight they read."""
+def _sharing(consumers: Iterable[Consumer]) -> dict[str, tuple[Consumer, ...]]:
+    """Group consumers by the weight they read."""
     shared: dict[str, tuple[Consumer, ...]] = {}
-    for consumer in structure.consumers:
+    for consumer in consumers:
         name = consumer.weight.constant.name
         shared[name] = (*shared.get(name, ()), consumer)
     return shared

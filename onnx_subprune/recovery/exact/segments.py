@@ -104,6 +104,8 @@ class Segments:
     def advance(self, wanted: Collection[str]) -> Iterator[dict[str, Array]]:
         """Yield the wanted tensors of one batch after the other; the nodes they need have run when all are through.
 
+        What cannot be kept is left out.
+
         Raises:
             ModelError: a node fails.
 
@@ -121,7 +123,8 @@ class Segments:
                 values = run(session, {name: self._store.get(name, batch) for name in inputs}, fetched)
             for name in later & values.keys():
                 self._store.put(name, batch, values[name])
-            yield {name: values[name] if name in values else self._store.get(name, batch) for name in wanted}
+            held = values.keys() | set(self._store.names())
+            yield {n: values[n] if n in values else self._store.get(n, batch) for n in wanted if n in held}
         for name in self._store.names():
             if name not in later:
                 self._store.drop(name)
