@@ -49,10 +49,16 @@ class Bias:
         """What holds it."""
         return stored_input(self.node, self.index)
 
-    def shifted(self, shift: NDArray[np.float64]) -> np.ndarray:
-        """Return the values of the constant with `shift`, a value for each output, added to what the map gives."""
-        values = np.asarray(self.constant.values).astype(np.float64)
-        return np.asarray(values + self.delta(shift).reshape(values.shape), self.constant.dtype)
+    def shifted(self, shift: NDArray[np.float64], values: np.ndarray | None = None) -> np.ndarray:
+        """Return the values of the constant with a shift added to what the linear map gives.
+
+        Args:
+            shift: a value for each output.
+            values: in the place of those that the constant has: the two maps of a recurrent layer share it.
+
+        """
+        present = np.asarray(self.constant.values if values is None else values).astype(np.float64)
+        return np.asarray(present + self.delta(shift).reshape(present.shape), self.constant.dtype)
 
 
 class FoldCorrections(Pass):

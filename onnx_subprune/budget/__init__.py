@@ -15,6 +15,7 @@ from onnx_subprune.budget.allocate import (
 from onnx_subprune.budget.candidates import blend, candidates, neighbours
 from onnx_subprune.budget.curves import Curve, never_empty
 from onnx_subprune.budget.knapsack import knapsack, lost_without
+from onnx_subprune.budget.ladder import losses_of
 from onnx_subprune.budget.loss_scaling import fit_sensitivity
 from onnx_subprune.budget.measured_target import MEETINGS, TOLERANCE, Met, meet
 from onnx_subprune.budget.proportional import affordable_uniform, in_proportion
@@ -42,6 +43,7 @@ __all__ = [
     "fit_times",
     "in_proportion",
     "knapsack",
+    "losses_of",
     "lost_without",
     "meet",
     "neighbours",

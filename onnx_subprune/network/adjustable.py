@@ -131,7 +131,8 @@ class Adjustable:
             corrected.update(pending.consumers)
             for consumer in pending.consumers:
                 bias = self._biases[consumer]
-                constants[bias.constant.name] = bias.shifted(shift)
+                name = bias.constant.name
+                constants[name] = bias.shifted(shift, constants.get(name))
         factors: dict[Place, Array] = {}
         for reading in self._readings(keeps, corrected):
             dtype = passes.float_type(reading.node.inputs[reading.index]) if reading.dtype is None else reading.dtype

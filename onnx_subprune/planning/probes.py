@@ -7,7 +7,7 @@ what the dense network hands over. What is not behind them is as in the dense ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -33,17 +33,16 @@ from onnx_subprune.threads import ahead
 __all__ = ["Point", "Probes"]
 
 Array = NDArray[Any]
-Point: TypeAlias = tuple[str, int]
-"""A group and how many units it keeps."""
+Point: TypeAlias = tuple[tuple[str, int], ...]
+"""Groups that are pruned, and how many units each keeps."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Probe:
-    """One group pruned to several widths.
+    """Groups pruned to several widths.
 
     Attributes:
-        group: its name.
-        keeps: keep masks by width.
+        keeps: keep masks by the widths.
         constants: names of stored tensors that other values take the place of.
         places: inputs of nodes that are multiplied by masks.
         changed: the nodes that compute something else.
@@ -52,8 +51,7 @@ class _Probe:
 
     """
 
-    group: str
-    keeps: Mapping[int, Mapping[Atom, NDArray[np.bool_]]]
+    keeps: Mapping[Point, Mapping[Atom, NDArray[np.bool_]]]
     constants: tuple[str, ...]
     places: tuple[Place, ...]
     changed: Sequence[int]
@@ -62,19 +60,23 @@ class _Probe:
 
 
 class Probes:
-    """Runs networks with one group pruned alone, recovered by channel.
+    """Runs networks with a group or a few pruned alone, recovered by channel.
 
     Args:
         study: the network, calibrated.
         distance: of other networks' outputs to its own, with samples to run them on.
-        points: groups and widths to measure.
+        points: to measure.
+        known: those of them that have been measured. Where the dense network is cut does not depend on them, so that
+            errors do not either.
 
     Attributes:
         left: the points that only surgery can tell.
 
     """
 
-    def __init__(self, study: Study, distance: OutputDistance, points: Iterable[Point]) -> None:
+    def __init__(
+        self, study: Study, distance: OutputDistance, points: Iterable[Point], known: Collection[Point] = ()
+    ) -> None:
         options = study.options
         self._study, self._runtime = study, options.runtime
         self._adjustable = Adjustable(
@@ -87,6 +89,7 @@ class Probes:
         self._runs = distance.runs(options.probes)
         self._between = distance.between
         self._model = opened
+        self._known = known
         self.left: list[Point] = []
         self._probes = self._prepared(points)
 
@@ -108,21 +111,21 @@ class Probes:
 
     def _prepared(self, points: Iterable[Point]) -> list[_Probe]:
         """Return the probes in the order in which the dense network comes to them."""
-        widths: dict[str, list[int]] = {}
-        for group, width in points:
-            widths.setdefault(group, []).append(width)
+        alike: dict[tuple[str, ...], list[Point]] = {}
+        for point in points:
+            alike.setdefault(tuple(group for group, _ in point), []).append(point)
         probes: list[_Probe] = []
-        for group, wanted in widths.items():
-            probe = self._probe(group, wanted)
+        for widths in alike.values():
+            probe = self._probe(widths)
             if probe is None:
-                self.left += [(group, width) for width in wanted]
+                self.left += [point for point in widths if point not in self._known]
             else:
                 probes.append(probe)
-        return sorted(probes, key=lambda probe: (probe.changed, probe.group))
+        return sorted(probes, key=lambda probe: (probe.changed, sorted(probe.keeps)))
 
-    def _probe(self, group: str, widths: Sequence[int]) -> _Probe | None:
+    def _probe(self, points: Sequence[Point]) -> _Probe | None:
         structure = self._adjustable.structure
-        keeps = {width: make_plan(self._study, {group: width}).keeps(structure) for width in widths}
+        keeps = {point: make_plan(self._study, dict(point)).keeps(structure) for point in points}
         constants: set[str] = set()
         places: set[Place] = set()
         for masks in keeps.values():
@@ -134,23 +137,24 @@ class Probes:
         changed = self._behind.nodes(constants, places)
         nodes = self._behind.with_makers(changed)
         fed = self._behind.fed(nodes)
-        return _Probe(group, keeps, tuple(sorted(constants)), tuple(sorted(places)), changed, nodes, fed)
+        return _Probe(keeps, tuple(sorted(constants)), tuple(sorted(places)), changed, nodes, fed)
 
-    def _adjusted(self, probe: _Probe) -> dict[int, Adjustment]:
-        return {width: self._adjustable.without(masks) for width, masks in probe.keeps.items()}
+    def _adjusted(self, probe: _Probe) -> dict[Point, Adjustment]:
+        unknown = ((point, masks) for point, masks in probe.keeps.items() if point not in self._known)
+        return {point: self._adjustable.without(masks) for point, masks in unknown}
 
     def _measured(
-        self, probe: _Probe, adjustments: Mapping[int, Adjustment], values: Sequence[Mapping[str, Array]]
+        self, probe: _Probe, adjustments: Mapping[Point, Adjustment], values: Sequence[Mapping[str, Array]]
     ) -> Iterator[tuple[Point, float]]:
         if not all(isinstance(batch.get(name), np.ndarray) for batch in values for name in probe.fed):
             # A sequence, or of a type that NumPy does not know.
-            self.left += [(probe.group, width) for width in adjustments]
+            self.left += adjustments
             return
         factors = {place: f"factor.{number}" for number, place in enumerate(probe.places)}
         # What a width leaves whole is multiplied by one.
         whole = {place: np.ones_like(mask) for each in adjustments.values() for place, mask in each.factors.items()}
         session: ort.InferenceSession | None = None
-        for width, adjustment in adjustments.items():
+        for point, adjustment in adjustments.items():
             given = self._given(probe, adjustment, factors, whole)
             if session is None:
                 session = self._session(probe, values, given, factors)
@@ -159,7 +163,7 @@ class Probes:
                 (reference, {n: reference.values[n] for n in self._points if n in reference.values} | changed)
                 for reference, changed in zip(self._runs, outputs, strict=True)
             )
-            yield (probe.group, width), self._between(compared)
+            yield point, self._between(compared)
 
     def _given(
         self,

@@ -2,17 +2,19 @@
 
 Each group is pruned alone, to a few widths, recovered by channel, and run on a few samples. The losses at its
 consumers get the scale of the errors that were seen at the outputs. A group that was measured without any of its units
-may lose them all.
+may lose them all. Of very many groups neighbours are pruned together, and share their error by their losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from math import isfinite
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from onnx_subprune import budget
 from onnx_subprune.errors import OptionError
@@ -26,6 +28,9 @@ from onnx_subprune.recovery import by_channel, recover
 from onnx_subprune.threads import ahead, side_by_side
 
 __all__ = ["measure_losses"]
+
+# More groups than the largest networks of one stage a layer have (a DenseNet-121 has 119).
+_MOST_PROBED = 128
 
 
 def measure_losses(study: Study, record: Record | None = None) -> Study:
@@ -63,16 +68,17 @@ def _errors_alone(study: Study, distance: OutputDistance, record: Record | None)
     errors = {
         group: {w: kept[group][w] for w in widths if w in kept.get(group, {})} for group, widths in wanted.items()
     }
-    points = [(c, width) for c in study.curves for width in wanted[c.group] if width not in errors[c.group]]
-
+    points = [point for block in _blocks(study.curves) for point in _points(block, wanted)]
+    known = {point for point in points if all(width in errors[group] for group, width in point)}
+    losses = {curve.group: budget.losses_of(curve) for curve in study.curves}
     progress = phase(study.progress, "measuring sensitivities")
     with side_by_side(options.threads), _recorded(errors, record):
-        probes = _errors_at(alone, distance, [(curve.group, width) for curve, width in points])
-        for index, ((group, width), error) in enumerate(probes):
+        for index, (point, error) in enumerate(_errors_at(alone, distance, points, known)):
             if progress is not None:
-                progress(index, len(points))
+                progress(len(known) + index, len(points))
             if isfinite(error):
-                errors[group][width] = error
+                for group, share in _shares(point, losses).items():
+                    errors[group][dict(point)[group]] = share * error
     if progress is not None:
         progress(len(points), len(points))
     # In the order of the widths, whichever were measured now.
@@ -80,18 +86,43 @@ def _errors_alone(study: Study, distance: OutputDistance, record: Record | None)
     return {group: points for group, points in ordered.items() if points}
 
 
-def _errors_at(study: Study, distance: OutputDistance, points: Sequence[Point]) -> Iterator[tuple[Point, float]]:
-    """Yield points and their errors: without surgery, and with it where there is no other way."""
-    if not points:
+def _blocks(curves: Sequence[budget.Curve]) -> list[Sequence[budget.Curve]]:
+    """Return groups that are pruned together: each alone, or neighbours of which there are too many.
+
+    The cost would grow with the number of groups and the depth of the network both, and so with its square.
+    """
+    length = -(-len(curves) // _MOST_PROBED)
+    return [curves[start : start + length] for start in range(0, len(curves), length or 1)]
+
+
+def _points(block: Sequence[budget.Curve], wanted: Mapping[str, Sequence[int]]) -> list[Point]:
+    """Return the widths of a block to measure, narrow ones first; groups with fewer widths repeat their last one."""
+    widths = {curve.group: wanted[curve.group] for curve in block if wanted[curve.group]}
+    steps = max(map(len, widths.values()), default=0)
+    return [tuple((group, each[min(step, len(each) - 1)]) for group, each in widths.items()) for step in range(steps)]
+
+
+def _shares(point: Point, losses: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+    """Return the shares of an error that groups have which were pruned together: in proportion to their losses."""
+    alone = {group: float(losses[group][width]) for group, width in point}
+    total = sum(alone.values())
+    return {group: loss / total if total > 0 else 1 / len(alone) for group, loss in alone.items()}
+
+
+def _errors_at(
+    study: Study, distance: OutputDistance, points: Sequence[Point], known: Collection[Point]
+) -> Iterator[tuple[Point, float]]:
+    """Yield points that are not known and their errors: without surgery, and with it where there is no other way."""
+    if len(points) == len(known):
         return
-    probes = Probes(study, distance, points)
+    probes = Probes(study, distance, points, known)
     yield from probes
 
-    def pruned(group: str, width: int) -> onnx.ModelProto:
-        return recover(study, make_plan(study, {group: width})).model
+    def pruned(point: Point) -> onnx.ModelProto:
+        return recover(study, make_plan(study, dict(point))).model
 
     # One network is cut while the last one runs.
-    with closing(ahead(pruned(*point) for point in probes.left)) as models:
+    with closing(ahead(pruned(point) for point in probes.left)) as models:
         for point, model in zip(probes.left, models, strict=True):
             yield point, distance(model, study.options.probes)
 

@@ -14,7 +14,9 @@ import pytest
 
 from onnx_subprune import Options, Result, Target, prune
 from onnx_subprune.calibration import Gram, Statistics
+from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network import kept_work
+from onnx_subprune.network.adjustable import Adjustable
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.network.kept_work import data_digest, kept_losses, kept_statistics
 
@@ -51,14 +53,13 @@ def calibrations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.fixture
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     run: list[int] = []
-    sensitivity = import_module("onnx_subprune.planning.sensitivity")
-    cut = sensitivity.recover
+    without = Adjustable.without
 
     def counted(*arguments: Any) -> Any:
         run.append(1)
-        return cut(*arguments)
+        return without(*arguments)
 
-    monkeypatch.setattr(sensitivity, "recover", counted)
+    monkeypatch.setattr(Adjustable, "without", counted)
     return run
 
 
@@ -92,16 +93,15 @@ def test_a_run_that_breaks_off_keeps_what_it_has_measured(
     whole = prune(network(), DATA, Options(Target("macs", 0.6), threads=1, batch_size=16, cache=False))
     measured = len(probes)
     probes.clear()
-    distance = import_module("onnx_subprune.evaluate.output_error").OutputDistance
-    call = distance.__call__
+    between = OutputDistance.between
 
-    def broken(self: Any, *arguments: Any) -> float:
+    def broken(compared: Any) -> float:
         if len(probes) > 2:
             raise KeyboardInterrupt
-        return call(self, *arguments)  # type: ignore[no-any-return]
+        return between(compared)
 
     with monkeypatch.context() as patched:
-        patched.setattr(distance, "__call__", broken)
+        patched.setattr(OutputDistance, "between", staticmethod(broken))
         with pytest.raises(KeyboardInterrupt):
             prune(network(), DATA, OPTIONS)
     probes.clear()

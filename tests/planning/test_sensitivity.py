@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from onnx_subprune.errors import OptionError
+from onnx_subprune.planning import sensitivity
 from onnx_subprune.planning.allocation import make_plan
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
@@ -48,3 +49,26 @@ def test_statistics_alone_cannot_be_run(study_with: Callable[..., Study]) -> Non
     study = replace(study_with(allocation="measured"), dataset=None, distance=None)
     with pytest.raises(OptionError, match="allocation 'measured' runs samples; give --calib"):
         measure_losses(study)
+
+
+def test_of_too_many_groups_neighbours_share_an_error(
+    study_with: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensitivity, "_MOST_PROBED", 1)
+    study = study_with(allocation="measured", levels=(0.5,))
+    measured = measure_losses(study)
+    assert study.distance is not None
+    widths = {curve.group: round(0.5 * curve.size) for curve in study.curves}
+    alone = replace(study, options=by_channel(study.options))
+    error = study.distance(recover(alone, make_plan(study, widths)).model, study.options.probes)
+    shares = []
+    for before, after in zip(study.curves, measured.curves, strict=True):
+        assert before.loss is not None
+        assert after.loss is not None
+        width = widths[before.group]
+        shares.append(after.loss[width])
+        assert after.loss[width] / before.loss[width] == pytest.approx(
+            error / sum(c.loss[widths[c.group]] for c in study.curves if c.loss is not None)
+        )
+    assert len(shares) == 2
+    assert sum(shares) == pytest.approx(error)
