@@ -1,8 +1,8 @@
 """Operators that saturate or compare, and the tensors before them.
 
 Where a Sigmoid, a Softmax or a Tanh saturates, a rounding error is as large as the value; the result of a Greater, an
-Equal or a Less is no number. Networks are compared before both, also where operators that only move values about stand
-behind them.
+Equal or a Less is no number. Networks are compared before both, also where operators that only move values about, or
+choose the largest, stand behind them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _MOVING = (
     "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu",
     "Unsqueeze",
 )  # fmt: skip
+# What they give is one of the values that they read: as small where those saturate as the values themselves.
+_CHOOSING = ("GlobalMaxPool", "Max", "MaxPool", "Min", "ReduceMax", "ReduceMin", "TopK")
 # All that these read is moved, not the first input alone.
 _JOINING = ("And", "Concat", "Or", "Xor")
 
@@ -58,6 +60,10 @@ def before_saturation(
         if node is not None and node.op_type in _SATURATING and source in makers and source in varying:
             stopped[source] = f"{node.op_type} '{node.name or tensor}' saturates behind it"
             continue
+        chosen = {} if node is None else _before_choice(node, tensor, makers, varying, branches)
+        if chosen:
+            stopped.update(chosen)
+            continue
         moved = [] if node is None else [each for each in _moved_by(node, varying) if each in varying]
         if node is not None and moved and node.op_type in _COMPARING:
             compares, reason = True, f"{node.op_type} '{node.name or tensor}' compares it"
@@ -70,6 +76,21 @@ def before_saturation(
     if not stopped and not compares:
         return {}
     return {**stopped, **{tensor: why for tensor, why in plain.items() if tensor in varying}}
+
+
+def _before_choice(
+    node: onnx.NodeProto,
+    tensor: str,
+    makers: Mapping[str, onnx.NodeProto],
+    varying: Collection[str],
+    branches: Replaced,
+) -> dict[str, str]:
+    """Return what stands for the values among which a node chooses; nothing where one of its inputs saturates not."""
+    if node.op_type not in _CHOOSING or tensor != node.output[0]:
+        return {}
+    reads = [name for name in (node.input if node.op_type in ("Max", "Min") else node.input[:1]) if name in varying]
+    before = [before_saturation(name, makers, varying, branches) for name in reads]
+    return {name: reason for each in before for name, reason in each.items()} if all(before) else {}
 
 
 def _moved_by(node: onnx.NodeProto, varying: Collection[str]) -> Sequence[str]:
