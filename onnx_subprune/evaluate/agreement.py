@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_axis", "collapsed", "largest_classes", "matched_boxes", "mean_iou", "overlaps"]
+__all__ = ["class_axis", "collapsed", "largest_classes", "matched_boxes", "mean_iou", "overlaps", "unsuppressed"]
 
 Array = NDArray[Any]
 
@@ -150,6 +150,27 @@ def matched_boxes(
         best = int(overlap.argmax())
         taken[best] |= overlap[best] >= least
     return int(taken.sum())
+
+
+def unsuppressed(boxes: Array, scores: Array, classes: Array, most: float = _SAME_BOX) -> Array:
+    """Return the numbers of the boxes that a suppression of overlaps leaves, those that score highest first.
+
+    Args:
+        boxes: [n, 4] as x1, y1, x2, y2.
+        scores: [n].
+        classes: [n]; only boxes of one class suppress one another.
+        most: intersection over union with a box that scores higher.
+
+    >>> unsuppressed(np.array([[0, 0, 2, 2], [0, 0, 2, 1.9], [5, 5, 6, 6]]), np.array([0.5, 0.9, 0.3]), np.zeros(3))
+    array([1, 2])
+
+    """
+    order, kept = np.argsort(-scores, kind="stable"), []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        order = order[(_box_overlaps(boxes[best], boxes[order]) <= most) | (classes[order] != classes[best])]
+    return np.array(kept, np.int64)
 
 
 def _box_overlaps(box: Array, others: Array) -> Array:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.calibration import Dataset
 from onnx_subprune.evaluate.agreement import largest_classes
+from onnx_subprune.evaluate.anchor_boxes import anchor_boxes
 from onnx_subprune.evaluate.detections import DetectionLayout
 from onnx_subprune.model import Runtime, run
 from onnx_subprune.model.compared_models import opened_for_comparison, seeded
@@ -67,9 +68,10 @@ class ClassAgreement:
         scores: _Classes = {}
         others: _Classes = {}
         without: set[str] = set()
+        anchors = anchor_boxes(self._dense)
         for outputs in self._outputs(self._dense):
             numbers = {name: value for name, value in outputs.items() if isinstance(value, np.ndarray)}
-            layout = DetectionLayout.found_in(numbers)
+            layout = DetectionLayout.found_in(numbers, anchors)
             without |= outputs.keys() - numbers.keys() | (layout.outputs if layout is not None else frozenset())
             for name, value in numbers.items():
                 classes = largest_classes(name, value)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_subprune.errors import ModelError, OptionError
 from onnx_subprune.model import Runtime, run
-from onnx_subprune.model.compared_models import known_sizes, opened_for_comparison, sized_otherwise
+from onnx_subprune.model.compared_models import comparable_tensors, known_sizes, opened_for_comparison, sized_otherwise
 from onnx_subprune.model.decisions import ComparisonPoint, comparisons_of
 
 __all__ = ["ComparedNetwork", "ReferenceNetwork", "ReferenceRun"]
@@ -166,8 +166,7 @@ class ComparedNetwork:
         optimise: bool = True,
         own: Collection[str] = (),
     ) -> None:
-        there = {name for node in model.graph.node for name in node.output}
-        there |= {value.name for value in model.graph.input}
+        there = comparable_tensors(model) | {value.name for value in model.graph.input}
         missing = next((name for name in reference.named if name not in there), None)
         if missing is not None:
             raise ModelError(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx_subprune.errors import OptionError, SubpruneError
 from onnx_subprune.evaluate.compared_runs import ComparedNetwork, ReferenceNetwork
 from onnx_subprune.model import Runtime
+from onnx_subprune.model.compared_models import comparable_tensors
 from onnx_subprune.model.named_points import check_points
 
 __all__ = ["DecidedRuns", "DecidedValues"]
@@ -61,7 +62,7 @@ class DecidedRuns:
         check_points(dense, outputs_at)
         outputs = {value.name for value in dense.graph.output}
         # A tensor that was named and is missing is an error.
-        there = {name for node in pruned.graph.node for name in node.output}.union(outputs_at)
+        there = comparable_tensors(pruned).union(outputs_at)
         self.interior = {
             point.tensor: point.reason
             for point in (() if quantised else comparisons.points)

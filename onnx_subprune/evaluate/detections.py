@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_subprune.evaluate.agreement import matched_boxes
+from onnx_subprune.evaluate.agreement import matched_boxes, unsuppressed
+from onnx_subprune.evaluate.anchor_boxes import AnchorBoxes
 
 __all__ = ["DetectionLayout", "MatchedBoxes"]
 
@@ -50,21 +51,30 @@ class DetectionLayout:
         boxes: the output of the boxes, [.., 4], or with scores and classes beside them, [.., 5 to 7].
         scores: the output of their scores, [..] or [.., classes].
         labels: the output of their classes, [..].
+        anchors: how the output holds the boxes of all anchors, where it does; those that overlap others of their class
+            and score less are then left out, as whoever reads them does.
 
     """
 
     boxes: str
     scores: str | None = None
     labels: str | None = None
+    anchors: AnchorBoxes | None = None
 
     @classmethod
-    def found_in(cls, outputs: Mapping[str, Array]) -> DetectionLayout | None:
+    def found_in(
+        cls, outputs: Mapping[str, Array], anchors: Mapping[str, AnchorBoxes] | None = None
+    ) -> DetectionLayout | None:
         """Return the layout of the outputs of one run; None where there are no boxes.
 
         Args:
             outputs: by name, those that hold numbers.
+            anchors: the outputs that hold the boxes of all anchors, as the graph tells (`anchor_boxes`).
 
         """
+        anchored = [name for name in anchors or () if name in outputs]
+        if anchors is not None and len(anchored) == 1:
+            return cls(anchored[0], anchors=anchors[anchored[0]])
         for name, value in outputs.items():
             if "box" in name.lower() and value.dtype.kind == "f" and value.ndim > 1 and value.shape[-1] == 4:
                 scores = _named(_SCORES, outputs, name)
@@ -84,6 +94,11 @@ class DetectionLayout:
     def images(self, outputs: Mapping[str, Array]) -> dict[int, _Image]:
         """Return the boxes of every image of a run, by its place or number in the batch."""
         values = outputs[self.boxes]
+        if self.anchors is not None:
+            every, of_classes = self.anchors.parts(values)
+            labels = of_classes.argmax(axis=-1)
+            scores = of_classes.max(axis=-1)
+            return {image: _Image(*image_of) for image, image_of in enumerate(zip(every, scores, labels, strict=True))}
         if values.shape[-1] == 7:
             rows = values.reshape(-1, 7)
             return {int(image): _unpacked(rows[rows[:, 0] == image]) for image in np.unique(rows[:, 0])}
@@ -166,7 +181,10 @@ class MatchedBoxes:
         expected, found = layout.images(dense), layout.images(pruned)
         centred = _are_centred([image.boxes for image in expected.values()])
         for index, image in expected.items():
-            wanted, other = image.detected, found.get(index, _NOTHING).detected
+            wanted, other = (
+                _without_overlaps(shown, centred=centred) if layout.anchors is not None else shown
+                for shown in (image.detected, found.get(index, _NOTHING).detected)
+            )
             classes = None
             if wanted.classes is not None and other.classes is not None:
                 classes = (wanted.classes, other.classes)
@@ -182,6 +200,14 @@ class MatchedBoxes:
     def share(self) -> float | None:
         """The share of the dense boxes that were found; None where there were none."""
         return self._matched / self._boxes if self._boxes else None
+
+
+def _without_overlaps(image: _Image, *, centred: bool) -> _Image:
+    """Return the boxes that are left once those are gone that overlap another of their class and score less."""
+    if image.scores is None or image.classes is None:
+        return image
+    kept = unsuppressed(_corners(image.boxes, centred=centred), image.scores, image.classes)
+    return _Image(image.boxes[kept], image.scores[kept], image.classes[kept])
 
 
 def _are_centred(images: Sequence[Array]) -> bool:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from onnx_subprune.calibration import DEFAULT_BATCH_SIZE, Dataset
 from onnx_subprune.calibration.batch_trial import tried_batch_size
 from onnx_subprune.errors import DataError, ModelError
+from onnx_subprune.evaluate.anchor_boxes import AnchorBoxes, anchor_boxes
 from onnx_subprune.evaluate.answers import Answers
 from onnx_subprune.evaluate.decided_runs import DecidedRuns, DecidedValues
 from onnx_subprune.evaluate.detections import DetectionLayout, MatchedBoxes
@@ -225,7 +226,7 @@ def fidelity(
             f"the same outputs expected in both models, found {names} and {others}; compare like with like"
         )
     decided = DecidedRuns(dense, pruned, runtime, outputs_at)
-    totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at)
+    totals = _Totals(decided.decisions, OutputKinds.of(dense), outputs_at, anchor_boxes(dense))
     # In a session of its own: one that has run goes on with other draws.
     batch_size = tried_batch_size(data, batch_size, lambda feeds: run(runtime.session(dense), feeds))
     samples = 0
@@ -255,13 +256,21 @@ class _Totals:
         decisions: tensors without distances.
         kinds: what the outputs are not.
         named: the only tensors with distances, where there are any.
+        anchors: outputs that hold the boxes of all anchors.
 
     """
 
-    def __init__(self, decisions: frozenset[str], kinds: OutputKinds, named: Sequence[str]) -> None:
+    def __init__(
+        self,
+        decisions: frozenset[str],
+        kinds: OutputKinds,
+        named: Sequence[str],
+        anchors: Mapping[str, AnchorBoxes],
+    ) -> None:
         self._decisions = decisions
         self._kinds = kinds
         self._named = frozenset(named)
+        self._anchors = anchors
         self.outputs: dict[str, _Sums] = {}
         self._points: dict[str, Distances] = {}
         self._layout: DetectionLayout | None = None
@@ -271,7 +280,7 @@ class _Totals:
         """Add plain runs of both networks, and runs with the decisions of the dense one where there are any."""
         expected = _numeric(dense)
         if not self.outputs:
-            self._layout = DetectionLayout.found_in(expected)
+            self._layout = DetectionLayout.found_in(expected, self._anchors)
         if self._layout is not None:
             self._boxes.add(self._layout, expected, pruned)
         for name, value in expected.items():

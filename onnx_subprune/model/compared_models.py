@@ -8,10 +8,19 @@ from zlib import crc32
 
 import onnx
 
+from onnx_subprune.model.branch_ends import branch_ends, show_branch_ends
 from onnx_subprune.model.protos import graphs
 from onnx_subprune.model.session import open_session
 
-__all__ = ["RANDOM", "known_sizes", "opened_for_comparison", "restore_draws", "seeded", "sized_otherwise"]
+__all__ = [
+    "RANDOM",
+    "comparable_tensors",
+    "known_sizes",
+    "opened_for_comparison",
+    "restore_draws",
+    "seeded",
+    "sized_otherwise",
+]
 
 RANDOM = (
     "Bernoulli",
@@ -39,7 +48,7 @@ def opened_for_comparison(
 
     Args:
         model: the network.
-        outputs: names of its tensors, to be outputs in the place of its own.
+        outputs: names of its `comparable_tensors`, to be outputs in the place of its own.
         decisions: element types by the names of tensors that are to be inputs.
 
     """
@@ -49,12 +58,25 @@ def opened_for_comparison(
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph = result.graph
+    if {end.tensor for end in branch_ends(graph).values()}.intersection(outputs):
+        show_branch_ends(graph)
     _take(graph, decisions or {})
     known = {value.name: value for value in (*model.graph.output, *model.graph.input)}
     del graph.output[:]
     graph.output.extend(known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
     _seed_draws(result)
     return result
+
+
+def comparable_tensors(model: onnx.ModelProto) -> frozenset[str]:
+    """Return the tensors at which a network can be opened: what its nodes make, and what its branches saturate.
+
+    Args:
+        model: the network.
+
+    """
+    made = {name for node in model.graph.node for name in node.output if name}
+    return frozenset(made | {end.tensor for end in branch_ends(model.graph).values()})
 
 
 def known_sizes(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, Sizes]:

@@ -8,10 +8,9 @@ may differ by any amount, or in the sizes of their tensors. They are compared al
 - at the outputs, with the decisions of the first network fed to the second (`model.compared_models`): given the same
   decisions, the rest is continuous and has the same sizes.
 
-An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it: where
-it saturates, a rounding error is as large as the value. So is the result of a Greater, Equal or Less: it is no number,
-and what it compares is. Inside a network these are left alone, for activations that are written out hold them, and most
-are continuous.
+An output of a Sigmoid, Softmax or Tanh, also behind operators that only move values about, is compared before it, and
+so is the result of a Greater, Equal or Less (`model.saturation`), in the branches of an If too (`model.branch_ends`).
+Inside a network these are left alone, for activations that are written out hold them, and most are continuous.
 
 A tensor *varies* where it depends on weights: what depends on the inputs alone is the same in both networks, whatever
 is decided by it.
@@ -24,7 +23,9 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from onnx_subprune.model.branch_ends import branch_ends
 from onnx_subprune.model.protos import ONNX_DOMAINS, bodies, references
+from onnx_subprune.model.saturation import before_saturation
 
 __all__ = ["ComparisonPoint", "Comparisons", "Decision", "comparisons_of", "varying_tensors"]
 
@@ -84,15 +85,6 @@ STEERING: Mapping[str, tuple[int, ...]] = {
 }
 """Operators with inputs that say which values, or how many, the output holds."""
 
-_SATURATING = ("HardSigmoid", "Sigmoid", "Softmax", "Tanh")
-_COMPARING = ("Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual")
-_MOVING = (
-    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
-    "Reshape", "ReverseSequence", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Trilu",
-    "Unsqueeze",
-)  # fmt: skip
-# All that these read is moved, not the first input alone.
-_JOINING = ("And", "Concat", "Or", "Xor")
 _WEIGHTED = ("Conv", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")
 _SIZES = ("Shape", "Size")
 
@@ -158,16 +150,17 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
     decisions = {decision.tensor: decision for decision in scope.decisions}
     if at:
         return Comparisons(tuple(ComparisonPoint(name, (), "asked for") for name in at), tuple(scope.decisions))
+    branches = {output: (end.tensor, end.reason) for output, end in branch_ends(model.graph).items()}
     points: dict[str, tuple[list[str], str | None]] = {}
     for output in (value.name for value in model.graph.output):
         own: Mapping[str, str | None] = {}
         if output in scope.varying:
-            own = _before_saturation(output, makers, scope.varying) or {output: None}
+            own = before_saturation(output, makers, scope.varying, branches) or {output: None}
         for tensor, reason in own.items():
             points.setdefault(tensor, ([], reason))[0].append(output)
         for decision in _decisions_behind(output, makers, decisions):
             for source in decision.sources:
-                walked = _before_saturation(source, makers, scope.varying) or (source,)
+                walked = before_saturation(source, makers, scope.varying, branches) or (source,)
                 for tensor in walked:
                     reason = f"{decision.operator} '{decision.node}' decides by it"
                     points.setdefault(tensor, ([], reason))[0].append(output)
@@ -175,7 +168,7 @@ def comparisons_of(model: onnx.ModelProto, at: Sequence[str] = ()) -> Comparison
     if not listed:
         # Nothing depends on weights that this walk knows: all that is computed counts.
         for name in (value.name for value in model.graph.output):
-            before = _before_saturation(name, makers, makers)
+            before = before_saturation(name, makers, makers, branches)
             listed += [ComparisonPoint(tensor, (name,), reason) for tensor, reason in before.items()]
             listed += [] if before else [ComparisonPoint(name, (name,))]
     return Comparisons(tuple(listed), tuple(scope.decisions))
@@ -333,50 +326,6 @@ def _decided(node: onnx.NodeProto) -> list[str]:
         return []
     places = DECIDING[node.op_type]
     return [name for place, name in enumerate(node.output) if places is None or place in places]
-
-
-def _before_saturation(name: str, makers: Mapping[str, onnx.NodeProto], varying: Collection[str]) -> dict[str, str]:
-    """Return the tensors before the operators that saturate or compare, where a tensor is moved about from such.
-
-    Of a Concat, some parts may come from such operators and some not: the latter stand for themselves.
-
-    Returns:
-        A reason for each tensor; none where no such operator is behind.
-
-    """
-    stopped: dict[str, str] = {}
-    plain: dict[str, str] = {}
-    pending, seen = [(name, "beside a saturating operator")], {name}
-    compares = False
-    while pending:
-        tensor, reason = pending.pop()
-        node = makers.get(tensor)
-        source = node.input[0] if node is not None and node.input else ""
-        if node is not None and node.op_type in _SATURATING and source in makers and source in varying:
-            stopped[source] = f"{node.op_type} '{node.name or tensor}' saturates behind it"
-            continue
-        moved = [] if node is None else [each for each in _moved_by(node, varying) if each in varying]
-        if node is not None and moved and node.op_type in _COMPARING:
-            compares, reason = True, f"{node.op_type} '{node.name or tensor}' compares it"
-        if not moved:
-            plain[tensor] = reason
-        for each in reversed(moved):
-            if each not in seen:
-                seen.add(each)
-                pending.append((each, reason))
-    if not stopped and not compares:
-        return {}
-    return {**stopped, **{tensor: why for tensor, why in plain.items() if tensor in varying}}
-
-
-def _moved_by(node: onnx.NodeProto, varying: Collection[str]) -> Sequence[str]:
-    """Return what a node moves about, or compares; nothing where it computes."""
-    if node.op_type in (*_COMPARING, *_JOINING):
-        return node.input
-    if node.op_type == "Where":
-        # Of two constants, it is the condition in other words.
-        return () if any(name in varying for name in node.input[1:]) else node.input[:1]
-    return node.input[:1] if node.op_type in (*_MOVING, "Not") else ()
 
 
 def _decisions_behind(

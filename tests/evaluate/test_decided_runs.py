@@ -57,3 +57,19 @@ def test_a_named_tensor_that_cannot_be_compared_is_an_error_and_no_warning() -> 
     assert DecidedRuns(quantised, quantised, RUNTIME, ()).decisions == frozenset()
     with pytest.raises(OptionError, match="expected a float model first"):
         DecidedRuns(quantised, quantised, RUNTIME, ["h"])
+
+
+def test_what_branches_saturate_counts_in_the_place_of_the_output() -> None:
+    chosen = """h = MatMul(x, w) s = Sigmoid(h) most = ReduceMax<keepdims = 0>(h) zero = Constant<value = float {0}>()
+        c = Greater(most, zero) y = If(c) <then_branch = a () => (float[N,5] t) { n = Neg(h) t = Sigmoid(n) },
+                                           else_branch = b () => (float[N,5] e) { e = Identity(s) }>"""
+    runs = DecidedRuns(build(chosen), build(chosen, 1), RUNTIME, ())
+    assert runs.replaced == {"y": ("y/in_branch", "most")}
+    for sign in (1, -1):
+        values = runs.run({"x": sign * X[:1]})
+        assert values is not None
+        dense, other = values
+        taken = -1 if dense["most"] > 0 else 1
+        for network, seed in ((dense, 0), (other, 1)):
+            weight = onnx.numpy_helper.to_array(build(chosen, seed).graph.initializer[0])
+            np.testing.assert_allclose(network["y/in_branch"], taken * sign * X[:1] @ weight, rtol=1e-5)
