@@ -99,18 +99,18 @@ class Shrink(Pass):
         axes = self._structure.records.axes.get(tensor.name)
         if axes is None or tensor.shape is None or len(axes) != len(tensor.shape):
             return
-        tensor.shape = [
-            self._kept_size(size, dim) if isinstance(size, int) else size
-            for size, dim in zip(tensor.shape, axes, strict=True)
-        ]
+        tensor.shape = [self._kept_size(size, dim) for size, dim in zip(tensor.shape, axes, strict=True)]
 
-    def _kept_size(self, size: int, dim: Dim) -> int | None:
+    def _kept_size(self, size: int | str | None, dim: Dim) -> int | str | None:
         """Return the size of an axis that was recorded as `size`; None where it is not known any more."""
-        if self._keeps.keys().isdisjoint(dim.atoms()):
+        if size is None or self._keeps.keys().isdisjoint(dim.atoms()):
             return size
         mask = keep_mask(dim, self._keeps)
         if dim.dynamic and mask.all():
             return size
+        if isinstance(size, str):
+            # A symbol such as "4*batch" stands for the same size everywhere: the runtime shares memory by it.
+            return size if mask.all() else None
         # Sizes of run time that are on record are those that the structure was analysed with, or others.
         return int(mask.sum()) if not dim.dynamic or len(mask) == size else None
 

@@ -26,3 +26,5 @@ def test_an_axis_of_channels_times_run_time_sizes() -> None:
     assert kept(30, Dim((channels, width))) == 10
     assert kept(42, Dim((channels, width))) is None, "recorded with another width than it was analysed with"
     assert kept(7, Dim((width,))) == 7
+    assert kept("6*width", Dim((channels, width))) is None, "in another layer the symbol stands for another size"
+    assert kept("width", Dim((width,))) == "width"
