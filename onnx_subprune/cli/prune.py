@@ -47,6 +47,7 @@ from onnx_subprune.cli.parameters import (
     TargetText,
     Threads,
     Timed,
+    TimeLimit,
     Verbose,
     libraries,
     parsed,
@@ -92,6 +93,7 @@ def prune(
     cache: Cache = True,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
+    time_limit: TimeLimit = None,
     plan: PlanFile = None,
     report_file: ReportFile = None,
     timing: Timed = None,
@@ -131,6 +133,7 @@ def prune(
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
+                time_limit=time_limit,
             ),
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
