@@ -9,7 +9,7 @@ import typer
 
 from onnx_subprune import pipeline
 from onnx_subprune.cli.outcome import Ending, labelled_data
-from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.outputs import check_outputs, check_room, saved_statistics
 from onnx_subprune.cli.parameters import (
     Allocation,
     BatchSize,
@@ -140,6 +140,7 @@ def prune(
         read = {"MODEL": model, "--calib": calib, "--data": data, "--statistics": None if calib else statistics}
         read |= libraries(custom_ops)
         _check(read, written, dry_run=dry_run)
+        check_room(model, None if dry_run else out, options.target)
         register_custom_ops(options.custom_ops)
         loaded = saved_statistics(calib, statistics)
         labelled = labelled_data(data, model)

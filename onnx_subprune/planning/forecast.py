@@ -2,12 +2,14 @@
 
 What the rehearsal measured is multiplied by how often the run does it: samples calibrated on, groups ranked and probed,
 allocations tried. The fits alone are too long to be rehearsed; they are counted. A sweep of fits runs both networks on
-N samples, copies rows of every layer out, takes their products, and opens sessions for the segments:
+N samples, copies rows of every layer out, takes their products, opens sessions for the segments, and solves:
 
-    a (1 + s) N t_inference + b s sum r (f² + f o) t_product + c sqrt(s) sum r (f + o) t_copy + d L t_opening
+    a (1 + s) N t_run + b s sum r (f² + f o) t_product + c s^1/2 sum r (f + o) t_copy + d L t_open
+        + e s^3/2 sum f³ t_product
 
-with s the share of the network that stays, and r rows, f features and o outputs of L layers. The factors a to d say how
-often a step passes over its numbers; they were found by `tools/bench_forecast.py` and do not depend on the machine.
+with s the share of the network that stays, and r rows, f features and o outputs of L layers. The factors a to e say how
+often a step passes over its numbers: they belong to the code of the fits and not to the machine. They were found from
+the terms and the truth that `tools/bench_forecast.py` prints.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from onnx_subprune.recovery.exact import FitSize
 
 __all__ = ["Expected", "Forecast", "Work", "forecast"]
 
-_RUNS, _PRODUCTS, _COPIES, _OPENINGS = 1.5, 3.0, 5.0, 3.0
+_RUNS, _PRODUCTS, _COPIES, _OPENINGS, _SOLUTIONS = 1.5, 1.0, 14.0, 0.3, 110.0
 # Allocations that differ, of the six that are offered to be tried.
 _CANDIDATES = 4.5
 # The knapsack runs once for the target and twice for the candidates; what was measured makes branches go, one by one.
@@ -210,17 +212,24 @@ class _Model:
     def _fitting(self) -> float:
         if not self._fits:
             return 0.0
+        factors = (_RUNS, _PRODUCTS, _COPIES, _OPENINGS, _SOLUTIONS)
+        sweep = sum(factor * term for factor, term in zip(factors, self.terms(), strict=True))
+        return self._fits * (sweep + self.rehearsal.cutting) + _COMPARISONS * self._compared
+
+    def terms(self) -> tuple[float, float, float, float, float]:
+        """Return the seconds that a sweep of fits would take if each of its five parts passed over its numbers once."""
         size = self.work.fits(self.options, self._samples)
+        stays, rehearsal = self._stays, self.rehearsal
         products = sum(each.rows * each.features * (each.features + each.outputs) for each in size.layers)
         entries = sum(each.rows * (each.features + each.outputs) for each in size.layers)
-        stays, rehearsal = self._stays, self.rehearsal
-        sweep = (
-            _RUNS * (1 + stays) * size.samples * rehearsal.inference
-            + _PRODUCTS * stays * products * rehearsal.product
-            + _COPIES * math.sqrt(stays) * entries * rehearsal.copying
-            + _OPENINGS * len(size.layers) * rehearsal.opening
+        cubes = sum(float(each.features) ** 3 for each in size.layers)
+        return (
+            (1 + stays) * size.samples * rehearsal.inference,
+            stays * products * rehearsal.product,
+            math.sqrt(stays) * entries * rehearsal.copying,
+            len(size.layers) * rehearsal.opening,
+            stays**1.5 * cubes * rehearsal.product,
         )
-        return self._fits * (sweep + rehearsal.cutting) + _COMPARISONS * self._compared
 
     def _falls(self) -> float:
         if self.options.target.kind != "drop":
