@@ -88,7 +88,8 @@ def prune(
         check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     groups = chosen_groups(analysis.structure, options)
     check_reachable(analysis, groups, options)
-    check_data(analysis, dataset, options, evaluation)
+    if dataset is not None or statistics is not None:
+        check_data(analysis, dataset, options, evaluation)
     with made_up(made=dataset is None):
         rounding = check_normalised(analysis, probe(analysis, dataset, options))
     calibrates = statistics is None and not has_statistics(analysis, data, options)

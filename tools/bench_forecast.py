@@ -27,6 +27,7 @@ from onnx_subprune.planning import forecast
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 NETWORKS = {name: f"cifar10/{name}_cifar10_ts17.onnx" for name in ("resnet32", "resnet56")}
+_DAY = 86400.0
 TERMS = ("runs", "products", "copies", "openings", "solutions")
 
 
@@ -52,7 +53,8 @@ def table(course: dict[str, Any]) -> list[str]:
 def run(arguments: argparse.Namespace) -> list[str]:
     """Prune once and return the table."""
     path, data = opened(arguments.model, arguments.data)
-    chosen = {"threads": arguments.threads, "time_limit": arguments.time_limit, "cache": False}
+    # With a limit, short runs are forecast too.
+    chosen = {"threads": arguments.threads, "time_limit": arguments.time_limit or _DAY, "cache": False}
     options = Options.of_effort(arguments.effort, target=Target.parse(arguments.target), **chosen)
     terms: list[tuple[float, ...]] = []
     original = forecast._Model.terms
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
         result = pipeline.prune(path, data, options)
     course = result.course.document()
     if course is None:
-        return ["the run is too short for a forecast"]
+        return ["no forecast was made: the rehearsal failed (see the log)"]
     lines = [*table(course), *(f"left out: {line}" for line in course["left_out"])]
     if arguments.terms and terms:
         lines += [f"{name}: {term:.3f} s" for name, term in zip(TERMS, terms[-1], strict=True)]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from onnx_subprune import budget
 from onnx_subprune.calibration import Dataset, FirstSamples
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.evaluate.class_agreement import ClassAgreement
 from onnx_subprune.model import run
 from onnx_subprune.network.analysis import Analysis
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, Target
 from onnx_subprune.planning.allocation import allocate
 from onnx_subprune.planning.drop_search import no_classes, no_samples
-from onnx_subprune.planning.measured_cost import check_reached
+from onnx_subprune.planning.measured_cost import check_reached, within_measured
 from onnx_subprune.planning.rehearsal import made_up_curves
 from onnx_subprune.planning.study import Study
 from onnx_subprune.structure import Group
@@ -39,15 +40,31 @@ def check_reachable(analysis: Analysis, groups: Sequence[Group], options: Option
         return
     curves = made_up_curves(analysis, groups, options)
     if target.kind in ("macs", "params"):
-        # The smallest widths are the same by every allocation; this one is the cheapest.
-        allocate(analysis.structure, curves, target, "uniform")
+        _check_cost(analysis, curves, options)
     if target.kind == "units":
         widths, _ = allocate(analysis.structure, curves, target)
         removes = any(widths[curve.group] < curve.size for curve in curves)
         check_reached(target, cost, cost, removes=removes)
 
 
-def check_data(analysis: Analysis, dataset: Dataset | None, options: Options, evaluation: Any) -> None:
+def _check_cost(analysis: Analysis, curves: Sequence[budget.Curve], options: Options) -> None:
+    def shared(target: Target) -> tuple[dict[str, int], list[str]]:
+        # The smallest widths are the same by every allocation; this one is the cheapest.
+        return allocate(analysis.structure, curves, target, "uniform")
+
+    try:
+        shared(options.target)
+    except TargetError:
+        # What the smallest network costs as it is written, biases included, is what can be asked for.
+        within_measured(shared, analysis, options)
+
+
+def check_data(
+    analysis: Analysis,
+    dataset: Dataset | None,
+    options: Options,
+    evaluation: Any,
+) -> None:
     """Refuse a run that needs samples it has not got, or classes that no output has.
 
     Args:
