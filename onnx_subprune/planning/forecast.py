@@ -64,11 +64,13 @@ class Forecast:
     Attributes:
         phases: by the name that progress tells, in their order.
         unforeseen: what the run measures by the clock beside them, which is not in the forecast.
+        spilled_bytes: of activations that are written to the temporary folder.
 
     """
 
     phases: Mapping[str, Expected] = field(default_factory=dict)
     unforeseen: tuple[str, ...] = ()
+    spilled_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -138,7 +140,7 @@ class _Model:
             "measuring the fall": self._falls(),
         }
         phases = {name: Expected(time, self._bytes(name)) for name, time in seconds.items() if time > 0.0}
-        return Forecast(phases, self._unforeseen())
+        return Forecast(phases, self._unforeseen(), self._spilled_bytes())
 
     @property
     def _samples(self) -> int:
@@ -240,17 +242,24 @@ class _Model:
         timed = self.options.target.kind == "latency" or self.options.cost == "latency"
         return ("measuring latencies",) if timed or self.options.round_to == "auto" else ()
 
+    def _waiting_bytes(self) -> float:
+        """Return what the dense network's activations between two segments take."""
+        return _LIVE * self.rehearsal.tapped_bytes[1] * self.work.fits(self.options, self._samples).samples
+
+    def _spilled_bytes(self) -> int:
+        over = max(0.0, self._waiting_bytes() - _STORED_BYTES) if self._fits else 0.0
+        return round((1 + self._stays) * over)
+
     def _bytes(self, phase: str) -> int:
         """Return the memory of the process in a phase: what it takes now, and what the phase holds."""
         rehearsal = self.rehearsal
-        base, (tapped, largest) = rehearsal.resident_bytes, rehearsal.tapped_bytes
+        base, (tapped, _) = rehearsal.resident_bytes, rehearsal.tapped_bytes
         if phase in self.work.spent:
             return base
         if phase == "calibrating":
             together = min(tapped * self.options.batch_size, DEFAULT_MAX_BYTES)
             return round(base + 2 * rehearsal.gram_bytes + 3 * together)
         if phase == "fitting layers":
-            samples = self.work.fits(self.options, self._samples).samples
-            each = min(_LIVE * largest * samples, _STORED_BYTES)
+            each = min(self._waiting_bytes(), _STORED_BYTES)
             return round(base + rehearsal.gram_bytes + (1 + self._stays) * each + min(each, _ROW_BYTES))
         return round(base + 2 * rehearsal.gram_bytes)

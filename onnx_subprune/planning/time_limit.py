@@ -9,7 +9,9 @@ for limits that nothing else meets. A step that turns out not to be needed besid
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,7 +112,7 @@ def foresee(
     work = Work(spent, samples, tuple(group.size for group in groups), options, calibrates, fits)
     prospect = within(options, samples, lambda chosen: forecast(work, rehearsal, chosen), fixed=fixed or not calibrates)
     _tell(prospect)
-    return prospect
+    return replace(prospect, warnings=(*prospect.warnings, *_little_room(prospect.forecast)))
 
 
 def within(options: Options, samples: int, foreseen: Callable[[Options], Forecast], *, fixed: bool = False) -> Prospect:
@@ -129,13 +131,18 @@ def within(options: Options, samples: int, foreseen: Callable[[Options], Forecas
     steps, best = _needed(options, samples, foreseen, fixed=fixed)
     chosen = _taken(options, steps)
     left_out = tuple(_left_out(options, chosen, samples))
-    warnings = [_SHORTENED.format(duration(limit), "; ".join(left_out))] if left_out else []
+    replay = "" if chosen.samples == options.samples else f"; to replay its plan give --samples {chosen.samples}"
+    warnings = [_SHORTENED.format(duration(limit), "; ".join(left_out), replay)] if left_out else []
     if best.seconds > limit:
         warnings.append(_LONGER.format(duration(best.seconds), duration(limit)))
     return Prospect(chosen, best, left_out, tuple(warnings))
 
 
-_SHORTENED = "to keep to {} the run leaves out: {}; to replay its plan give the same --samples"
+_SHORTENED = "to keep to {} the run leaves out: {}{}"
+_NO_ROOM = (
+    "activations may take up to {} of the temporary folder '{}', which has room for {}; name another with TMPDIR, or "
+    "use fewer samples"
+)
 _LONGER = "the run is expected to take {}, more than the {} of --time-limit, with nothing more to leave out"
 
 
@@ -193,6 +200,14 @@ def _left_out(options: Options, chosen: Options, samples: int) -> list[str]:
 
 def _written(value: Any) -> str:
     return ", ".join(f"{level:g}" for level in value) if isinstance(value, tuple) else str(value)
+
+
+def _little_room(foreseen: Forecast | None) -> Iterator[str]:
+    """Yield a warning where the temporary folder may not hold the activations that do not fit into memory."""
+    folder = tempfile.gettempdir()
+    room = shutil.disk_usage(folder).free
+    if foreseen is not None and foreseen.spilled_bytes > room:
+        yield _NO_ROOM.format(count(foreseen.spilled_bytes, "B"), folder, count(room, "B"))
 
 
 def _unforeseen(options: Options) -> Prospect:

@@ -110,3 +110,10 @@ def test_memory_grows_with_the_statistics_and_the_samples_that_wait() -> None:
 def test_what_the_clock_decides_is_named() -> None:
     assert foreseen().unforeseen == ()
     assert foreseen(target=Target("latency", 0.5)).unforeseen == ("measuring latencies",)
+
+
+def test_what_memory_does_not_hold_is_written_to_files() -> None:
+    assert foreseen().spilled_bytes == 0
+    large = replace(REHEARSAL, tapped_bytes=(1e7, 1e6))
+    assert foreseen(rehearsal=large).spilled_bytes == round(1.5 * (3e9 - (1 << 29)))
+    assert foreseen("fast", rehearsal=large).spilled_bytes == 0

@@ -109,6 +109,18 @@ def test_a_run_with_a_limit_is_rehearsed_and_told(
     assert [record.levelno for record in caplog.records if "expected to take" in record.message] == [NOTE]
 
 
+def test_little_room_for_activations_is_told(inputs: Callable[..., Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time_limit, "forecast", lambda *_: Forecast({}, spilled_bytes=1 << 60))
+    (warning,) = foresee(*inputs(3600.0)).warnings
+    assert "activations may take up to 1.15" in warning
+    assert "TMPDIR" in warning
+
+
+def test_the_samples_to_replay_with_are_named_where_they_are_fewer() -> None:
+    assert limited(195.0).warnings[0].endswith("; to replay its plan give --samples 1024")
+    assert "--samples" not in limited(78.0, fixed=True).warnings[0]
+
+
 def test_without_samples_a_limit_is_not_promised(inputs: Callable[..., Inputs]) -> None:
     analysis, groups, _, options, read = inputs(60.0)
     prospect = foresee(analysis, groups, None, options, read)
