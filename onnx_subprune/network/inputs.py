@@ -33,6 +33,7 @@ from onnx_subprune.progress import Progress
 from onnx_subprune.structure import NORMALISED_OPTION
 
 __all__ = [
+    "SCARCE",
     "Feeds",
     "check_pruning_statistics",
     "check_statistics",
@@ -46,7 +47,7 @@ __all__ = [
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 
-_SCARCE = 4
+SCARCE = 4
 """With fewer rows per feature, errors on samples that weights were fitted to are under six tenths of the true ones."""
 
 
@@ -253,7 +254,7 @@ def _seen_too_well(statistics: Statistics, options: Options) -> bool:
     With about as many rows as features, least squares return the very outputs of all samples they have seen. On those
     held out, the removal of any group then looks free, and no exact fit looks better.
     """
-    scarce = any(gram.count < _SCARCE * gram.features for gram in statistics.grams.values())
+    scarce = any(gram.count < SCARCE * gram.features for gram in statistics.grams.values())
     return options.recovery == "exact" and scarce
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from onnx_subprune.calibration import DEFAULT_MAX_BYTES, HELD
+from onnx_subprune.network.inputs import SCARCE
 from onnx_subprune.options import Options
 from onnx_subprune.planning.rehearsal import Rehearsal
 from onnx_subprune.planning.study import SHARED_TARGETS
@@ -170,7 +171,10 @@ class _Model:
         if not self.work.calibrates:
             return 0.0
         rehearsal = self.rehearsal
-        return rehearsal.before_calibrating + rehearsal.calibrating * rehearsal.passes * self._samples
+        # Where rows are scarce, statistics are taken once more, without the samples held out.
+        scarce = self.options.recovery == "exact" and rehearsal.rows * self._samples < SCARCE
+        passes = rehearsal.passes * (2 - 1 / HELD if scarce else 1)
+        return rehearsal.before_calibrating + rehearsal.calibrating * passes * self._samples
 
     def _ranking(self) -> float:
         cubes = sum(float(units) ** 3 for units in self.work.units)

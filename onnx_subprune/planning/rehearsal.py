@@ -23,7 +23,7 @@ from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.calibrated import output_distance
 from onnx_subprune.network.inputs import take_statistics
 from onnx_subprune.network.tapped_features import taps_of
-from onnx_subprune.options import Options
+from onnx_subprune.options import Options, Target
 from onnx_subprune.planning.allocation import allocate, make_plan
 from onnx_subprune.planning.default_widths import width_steps
 from onnx_subprune.planning.loss_curves import rank_groups
@@ -45,6 +45,8 @@ _PART = 64
 _LEAST = 4
 """One sample alone is not typical: it takes nearly the time of several."""
 _GROUPS = 2
+_USUAL = 0.5
+"""The share of MACs that a target of another kind is shared out as."""
 # Of the trial of products and copies: long enough for a clock, a few milliseconds in all.
 _WIDTH, _ROWS = 144, 16384
 
@@ -68,6 +70,7 @@ class Rehearsal:
         passes: how often calibration reads the samples.
         tapped_bytes: of one sample's tapped tensors; the largest of them.
         gram_bytes: of all second moments.
+        rows: of one sample for each feature, at the tap that has fewest.
         resident_bytes: of the process.
 
     """
@@ -86,6 +89,7 @@ class Rehearsal:
     passes: float
     tapped_bytes: tuple[float, float]
     gram_bytes: int
+    rows: float
     resident_bytes: int
 
 
@@ -162,6 +166,7 @@ def _measured(analysis: Analysis, groups: Sequence[Group], dataset: Dataset, opt
         passes=passes,
         tapped_bytes=(sum(tapped), max(tapped)),
         gram_bytes=sum(gram.matrix.nbytes for gram in statistics.grams.values()),
+        rows=min(gram.count / (gram.features * statistics.samples) for gram in statistics.grams.values()),
         resident_bytes=resident_bytes(),
     )
 
@@ -229,7 +234,7 @@ def _cutting(study: Study) -> float:
 
 def _sharing(study: Study, curves: Sequence[budget.Curve]) -> float:
     target = study.options.target
-    counted = target if target.kind in ("macs", "params") else replace(target, kind="macs")
+    counted = target if target.kind in ("macs", "params") else Target("macs", _USUAL)
     start = now()
     allocate(study.analysis.structure, curves, counted, "loss")
     return now() - start

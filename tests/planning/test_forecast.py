@@ -27,6 +27,7 @@ REHEARSAL = Rehearsal(
     passes=1.0,
     tapped_bytes=(1e6, 1e5),
     gram_bytes=1 << 20,
+    rows=0.1,
     resident_bytes=1 << 28,
 )
 
@@ -117,3 +118,10 @@ def test_what_memory_does_not_hold_is_written_to_files() -> None:
     large = replace(REHEARSAL, tapped_bytes=(1e7, 1e6))
     assert foreseen(rehearsal=large).spilled_bytes == round(1.5 * (3e9 - (1 << 29)))
     assert foreseen("fast", rehearsal=large).spilled_bytes == 0
+
+
+def test_where_rows_are_scarce_statistics_are_taken_once_more() -> None:
+    scarce = replace(REHEARSAL, rows=0.003)
+    once, twice = (seconds(foreseen(rehearsal=rehearsal), "calibrating") - 0.1 for rehearsal in (REHEARSAL, scarce))
+    assert twice == pytest.approx(1.8 * once)
+    assert seconds(foreseen(rehearsal=scarce, recovery="channel"), "calibrating") - 0.1 == pytest.approx(once)

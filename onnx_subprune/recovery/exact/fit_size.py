@@ -68,13 +68,14 @@ class FitSizes:
         apart = take_apart(stored_as_initializers(model).model, names_in(model)).model
         linears, _ = find_linears(apart)
         made = {name for node in apart.graph.node for name in node.output}
-        # What a fused attention projects is out of sight; it is little beside all else.
-        self._layers = [(linear.output, linear) for linear in linears if linear.output in made]
+        self._sizes = {tensor.name: math.prod(tensor.dims) for tensor in apart.graph.initializer}
+        # What a fused attention projects is out of sight; it is little beside all else, as are weights made by a chain.
+        seen = [linear for linear in linears if linear.output in made and linear.weight in self._sizes]
+        self._layers = [(linear.output, linear) for linear in seen]
         self._first = FirstSamples(data, 1)
         feeds = next(iter(data.batches(1)))
         shapes = _shapes_of(apart, [name for name, _ in self._layers], feeds, settings)
         self._networks = Networks(apart, apart, lambda _, value: value, sample_shapes=shapes)
-        self._sizes = {tensor.name: math.prod(tensor.dims) for tensor in apart.graph.initializer}
         self._in_one = data.samples_in(feeds)
 
     def at(self, samples: int, settings: Settings) -> FitSize:
