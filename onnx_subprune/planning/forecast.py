@@ -4,10 +4,10 @@ What the rehearsal measured is multiplied by how often the run does it: samples 
 allocations tried. The fits alone are too long to be rehearsed; they are counted. A sweep of fits runs both networks on
 N samples, copies rows of every layer out, takes their products, opens sessions for the segments, and solves:
 
-    a (1 + s) N t_run + b s sum r (f² + f o) t_product + c s^1/2 sum r (f + o) t_copy + d L t_open
-        + e s^3/2 sum f³ t_product
+    a (1 + s) N t_run + b s sum r f (f g + o) t_product + c s^1/2 sum r (f g + o) t_copy + d L t_open
+        + e s^3/2 sum f² (f g + o) t_product
 
-with s the share of the network that stays, and r rows, f features and o outputs of L layers. The factors a to e say how
+with s the share of the network that stays, and r rows, g blocks of f features and o outputs of L layers. The factors a to e say how
 often a step passes over its numbers: they belong to the code of the fits and not to the machine. They were found from
 the terms and the truth that `tools/bench_forecast.py` prints.
 """
@@ -27,7 +27,7 @@ from onnx_subprune.recovery.exact import FitSize
 
 __all__ = ["Expected", "Forecast", "Work", "forecast"]
 
-_RUNS, _PRODUCTS, _COPIES, _OPENINGS, _SOLUTIONS = 1.5, 1.0, 14.0, 0.3, 110.0
+_RUNS, _PRODUCTS, _COPIES, _OPENINGS, _SOLUTIONS = 2.8, 2.3, 9.0, 0.12, 5.0
 # Allocations that differ, of the six that are offered to be tried.
 _CANDIDATES = 4.5
 # The knapsack runs once for the target and twice for the candidates; what was measured makes branches go, one by one.
@@ -226,15 +226,15 @@ class _Model:
         """Return the seconds that a sweep of fits would take if each of its five parts passed over its numbers once."""
         size = self.work.fits(self.options, self._samples)
         stays, rehearsal = self._stays, self.rehearsal
-        products = sum(each.rows * each.features * (each.features + each.outputs) for each in size.layers)
-        entries = sum(each.rows * (each.features + each.outputs) for each in size.layers)
-        cubes = sum(float(each.features) ** 3 for each in size.layers)
+        products = sum(each.rows * each.features * (each.features * each.blocks + each.outputs) for each in size.layers)
+        entries = sum(each.rows * (each.features * each.blocks + each.outputs) for each in size.layers)
+        solved = sum(float(each.features) ** 2 * (each.features * each.blocks + each.outputs) for each in size.layers)
         return (
             (1 + stays) * size.samples * rehearsal.inference,
             stays * products * rehearsal.product,
             math.sqrt(stays) * entries * rehearsal.copying,
             len(size.layers) * rehearsal.opening,
-            stays**1.5 * cubes * rehearsal.product,
+            stays**1.5 * solved * rehearsal.product,
         )
 
     def _falls(self) -> float:

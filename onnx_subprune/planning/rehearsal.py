@@ -138,6 +138,7 @@ def made_up_curves(analysis: Analysis, groups: Sequence[Group], options: Options
 def _measured(analysis: Analysis, groups: Sequence[Group], dataset: Dataset, options: Options) -> Rehearsal:
     size = _batch_size(dataset, options)
     few = FirstSamples(dataset, _BATCHES * size)
+    _logger.info("a rehearsal on %d samples, for the forecast", _BATCHES * size)
     opening, inference = _plain(analysis, few, options, size)
     statistics, calibrating, before, passes = _calibration(analysis, few, replace(options, batch_size=size))
     some = _some_of(groups)

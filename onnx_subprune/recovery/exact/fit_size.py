@@ -29,12 +29,14 @@ class LayerSize:
         features: that one output reads.
         outputs: of all blocks.
         rows: at most.
+        blocks: of the weight, each with features and outputs of its own: the groups of a Conv.
 
     """
 
     features: int
     outputs: int
     rows: float
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class FitSizes:
         width = shape[1] if layer.spatial else shape[-1] * layer.blocks
         positions = math.prod(shape) / max(width, 1) / self._in_one
         features = self._sizes[layer.weight] // max(layer.outputs, 1)
-        return LayerSize(features, layer.outputs, min(rows_wanted(features, settings), samples * positions))
+        rows = min(rows_wanted(features, settings), samples * positions)
+        return LayerSize(features, layer.outputs, rows, layer.blocks)
 
 
 def _shapes_of(

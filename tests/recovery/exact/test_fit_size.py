@@ -40,3 +40,14 @@ def test_rows_and_samples_are_bounded_by_what_is_asked_for() -> None:
     # 64 features count at least.
     assert [layer.rows for layer in several.at(20_000, Settings(rows=2)).layers] == [128.0, 128.0]
     assert several.at(20_000, Settings(rows=512)).samples > 1024
+
+
+def test_blocks_of_a_conv_are_counted() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        g (float[N,4,5,5] x) => (float[N,4,3,3] y) { [conv] y = Conv <group = 4, kernel_shape = [3, 3]> (x, w) }"""
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 1, 3, 3), np.float32), "w"))
+    data = open_data({"x": np.zeros((2, 4, 5, 5), np.float32)}, input_specs(model))
+    (layer,) = FitSizes(model, data, Settings(threads=1)).at(2, Settings()).layers
+    assert layer == LayerSize(9, 4, 18.0, blocks=4)
