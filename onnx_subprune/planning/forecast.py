@@ -7,9 +7,9 @@ N samples, copies rows of every layer out, takes their products, opens sessions 
     a (1 + s) N t_run + b s sum r f (f g + o) t_product + c s^1/2 sum r (f g + o) t_copy + d L t_open
         + e s^3/2 sum f² (f g + o) t_product
 
-with s the share of the network that stays, and r rows, g blocks of f features and o outputs of L layers. The factors a to e say how
-often a step passes over its numbers: they belong to the code of the fits and not to the machine. They were found from
-the terms and the truth that `tools/bench_forecast.py` prints.
+with s the share of the network that stays, and r rows, g blocks of f features and o outputs of L layers. The factors a
+to e say how often a step passes over its numbers: they belong to the code of the fits and not to the machine. They were
+found from the terms and the truth that `tools/bench_forecast.py` prints.
 """
 
 from __future__ import annotations
