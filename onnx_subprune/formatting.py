@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-__all__ = ["change", "count", "html_table", "milliseconds", "percent", "printable"]
+__all__ = ["change", "count", "duration", "html_table", "milliseconds", "percent", "printable"]
 
 # What a notebook shows of a long list; the report shows all.
 _ROWS = 30
@@ -65,6 +65,24 @@ def milliseconds(value: float) -> str:
     if value < 0.09995:
         return f"{1000 * value:#.3g}".rstrip(".") + " µs"
     return f"{value:#.3g}".rstrip(".") + " ms" if value < 999.5 else f"{value / 1000:#.3g} s"
+
+
+def duration(seconds: float) -> str:
+    """Write a time that people wait for.
+
+    >>> duration(0.34), duration(12.3), duration(100), duration(4000)
+    ('0.3 s', '12 s', '1 min 40 s', '1 h 7 min')
+
+    """
+    if seconds < 9.5:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min" + (f" {rest} s" if rest else "")
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h" + (f" {minutes} min" if minutes else "")
 
 
 def printable(text: str) -> str:

@@ -259,6 +259,13 @@ class Options(RecoveryOptions):
         "Keep statistics and measured losses in the cache folder for later runs on the same model and data.",
         "Data that a function or a stream gives are not recognised, and nothing is kept of them.",
     )
+    time_limit: float | None = _option(
+        None,
+        "Leave out what costs least accuracy until the run is expected to take so long: 90s, 5m, 1h. What is left out "
+        "depends on the machine.",
+        "In seconds. The report and the plan say which options were taken in the end; without a limit the same inputs "
+        "give the same bytes everywhere.",
+    )
     remeasure: bool = _option(False, "Forget earlier measurements on this machine, for latency=F and --round-to auto.")
 
     @property
@@ -317,6 +324,8 @@ class Options(RecoveryOptions):
         if isinstance(self.round_to, str) and self.round_to != AUTO:
             raise OptionError(f"expected round-to of a number or '{AUTO}', found '{self.round_to}'; for example 8")
         _check_positive(self, "round_to", "batch_size", "samples", "threads", "latency_batch")
+        if self.time_limit is not None and not 0.0 < self.time_limit < math.inf:
+            raise OptionError(f"expected a time limit above 0, found {self.time_limit}; for example 90s, 5m or 1h")
         if self.seed < 0:
             raise OptionError(f"expected a seed of 0 or more, found {self.seed}; any such number will do")
 
@@ -349,6 +358,7 @@ _REPORTED = (
     "sweeps",
     "latency_batch",
     "cache",
+    "time_limit",
     "remeasure",
 )
 """The options in the order of `document`: reports of other versions are compared with these line by line."""

@@ -18,8 +18,8 @@ from onnx_subprune.network.analysis import Analysis, ModelSource, analyse
 from onnx_subprune.network.calibrated import Calibrated, output_distance
 from onnx_subprune.network.finishing import finish
 from onnx_subprune.network.input_checks import checked_inputs
-from onnx_subprune.network.inputs import check_pruning_statistics, prepare, probe, pruning_statistics
-from onnx_subprune.network.kept_work import kept_losses, kept_statistics
+from onnx_subprune.network.inputs import check_pruning_statistics, open_dataset, prepare, probe, pruning_statistics
+from onnx_subprune.network.kept_work import has_statistics, kept_losses, kept_statistics
 from onnx_subprune.network.named_outputs import drop_unread
 from onnx_subprune.network.rewrite import dense_copy
 from onnx_subprune.network.selection import chosen_groups
@@ -29,13 +29,16 @@ from onnx_subprune.network.verify import check_normalised, check_structure, chec
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.planning.choice import Choice, choose, choose_again
+from onnx_subprune.planning.course import Course
 from onnx_subprune.planning.drop_search import fall_of, smallest_network
 from onnx_subprune.planning.latency import check_latency, fast_widths, timed_shapes
 from onnx_subprune.planning.loss_curves import rank_groups
 from onnx_subprune.planning.measured_cost import check_reached
+from onnx_subprune.planning.reachable import check_data, check_reachable
 from onnx_subprune.planning.sensitivity import measure_losses
 from onnx_subprune.planning.study import Study
-from onnx_subprune.progress import Watch, begin, phase
+from onnx_subprune.planning.time_limit import foresee
+from onnx_subprune.progress import PhaseClock, Watch, begin, phase
 from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover, resume, unmeasured_share
 from onnx_subprune.result import Result
 
@@ -75,21 +78,34 @@ def prune(
 
     """
     options = options or Options()
+    progress = clock = PhaseClock(progress)
     begin(progress, "reading the model")
     analysis, dataset = prepare(model, data, options, statistics)
     options, cautions = checked_inputs(analysis, dataset, options)
-    # A batch that the model cannot take is refused before the long work.
+    # What cannot succeed is refused before the long work.
     timed_shapes(analysis, options.latency_batch)
+    if statistics is not None:
+        check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
+    groups = chosen_groups(analysis.structure, options)
+    check_reachable(analysis, groups, options)
+    if dataset is not None or statistics is not None:
+        check_data(analysis, dataset, options, evaluation)
     with made_up(made=dataset is None):
         rounding = check_normalised(analysis, probe(analysis, dataset, options))
-    groups = chosen_groups(analysis.structure, options)
+    calibrates = statistics is None and not has_statistics(analysis, data, options)
+    read = clock.seconds
+    begin(progress, "forecasting")
+    opened = isinstance(data, Dataset)
+    prospect = foresee(analysis, groups, dataset, options, read, calibrates=calibrates, fixed=opened)
+    if prospect.options.samples != options.samples:
+        dataset = open_dataset(data, analysis.inputs, prospect.options)
+    options = prospect.options
     if statistics is None:
         statistics = _statistics(analysis, data, dataset, options, progress)
-    check_pruning_statistics(statistics, analysis, "calibrate with the same --prune-normalised as you prune with")
     groups, unseen = reached_groups(analysis.structure, groups, statistics)
     curves = rank_groups(analysis, groups, statistics, options, progress=phase(progress, "ranking units"))
     curves, meter, warnings = fast_widths(analysis, curves, options, progress)
-    warnings = [*cautions, *unseen, *warnings]
+    warnings = [*cautions, *prospect.warnings, *unseen, *warnings]
     distance = output_distance(analysis, dataset, options)
     study = Study(analysis, statistics, dataset, options, distance, progress, curves, meter, rounding=rounding)
     if study.measures_losses:
@@ -111,7 +127,12 @@ def prune(
         check_reached(options.target, result.dense, result.pruned, removes=result.plan.removes)
     if result.latency is not None:
         check_latency(options, result.latency)
-    return replace(result, curves=tuple(study.curves), losses_at="outputs" if study.measures_losses else "consumers")
+    return replace(
+        result,
+        curves=tuple(study.curves),
+        losses_at="outputs" if study.measures_losses else "consumers",
+        course=Course(prospect.forecast, prospect.left_out, clock.taken()),
+    )
 
 
 def apply(

@@ -26,6 +26,7 @@ from onnx_subprune.network.group_documents import (
 from onnx_subprune.network.verify import Rounding
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
+from onnx_subprune.planning.course import Course
 from onnx_subprune.planning.drop_search import Drop
 from onnx_subprune.planning.latency import LatencyMet
 from onnx_subprune.progress import Watch
@@ -65,6 +66,7 @@ class Result:
         rounding: how far rounding alone moves the dense network, and what the oracle allowed for it.
         latency: what the network takes of the dense one's time, where the target was one of latency.
         drop: the measurements for a target `drop`; None for other targets.
+        course: what the run took, by phase, beside what it was expected to take.
 
     """
 
@@ -84,6 +86,7 @@ class Result:
     rounding: Rounding = field(default_factory=Rounding)
     latency: LatencyMet | None = None
     drop: Drop | None = None
+    course: Course = field(default_factory=Course)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pruned model, whole or not at all.
@@ -187,6 +190,7 @@ class Result:
             "latency": None if self.latency is None else asdict(self.latency),
             **({} if self.drop is None else {"drop": asdict(self.drop)}),
             "warnings": list(self.warnings),
+            **({} if (course := self.course.document()) is None else {"forecast": course}),
             **({} if measured is None else measured.document()),
         }
 

@@ -91,3 +91,9 @@ def test_a_target_out_of_reach_names_the_nearest_and_never_more_than_all() -> No
     assert Target.parse("macs=0.6124").value >= 0.61231
     beyond = Target("params", 0.5).out_of_reach("layers of rank 1", 1.5)
     assert str(beyond).endswith("leave 1.5000 of the params; leave the network as it is")
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_limit_of_time_is_a_time(seconds: float) -> None:
+    with pytest.raises(OptionError, match="expected a time limit above 0"):
+        Options(time_limit=seconds)

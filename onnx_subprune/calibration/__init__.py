@@ -3,6 +3,7 @@
 from onnx_subprune.calibration.accumulate import position_weights
 from onnx_subprune.calibration.datasets import Dataset, WatchedDataset, watched
 from onnx_subprune.calibration.engine import DEFAULT_BATCH_SIZE, DEFAULT_MAX_BYTES, calibrate
+from onnx_subprune.calibration.first_samples import FirstSamples
 from onnx_subprune.calibration.held_out import HELD, FittedDataset, portions
 from onnx_subprune.calibration.readers import open_data
 from onnx_subprune.calibration.statistics import ROWS_PER_FEATURE, Gram, Statistics, accumulate, few_rows, thin_taps
@@ -16,6 +17,7 @@ __all__ = [
     "HELD",
     "ROWS_PER_FEATURE",
     "Dataset",
+    "FirstSamples",
     "FittedDataset",
     "Gram",
     "Statistics",

@@ -28,6 +28,7 @@ __all__ = ["demo"]
 
 _SOURCE = "512 unlabelled training images of Fashion-MNIST in the package"
 _FILES = ("dense.onnx", "pruned.onnx", "report.html", "report.json", "calibration.npz", "test.npz")
+_TIMES = ("timing", "forecast")
 _TEST = "1,000 test images of Fashion-MNIST in the package"
 
 Folder = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the models, the data and the report.")]
@@ -82,7 +83,9 @@ def _save(result: pipeline.Result, document: report.Document, material: Demo, pa
     _save_arrays(paths["calibration.npz"], material.calibration)
     _save_arrays(paths["test.npz"], {**material.test, "labels": material.labels})
     report.write_report(document, paths["report.html"])
-    report.write_json({name: value for name, value in document.items() if name != "timing"}, paths["report.json"])
+    report.write_json(
+        {name: value for name, value in document.items() if name not in ("timing", "forecast")}, paths["report.json"]
+    )
     result.save(paths["pruned.onnx"])
 
 

@@ -96,6 +96,7 @@ class Ending:
             report.oracle_line(document, above=TOLERANCE),
             report.output_error_line(document),
             report.drop_line(document),
+            report.forecast_line(document),
             report.odd_widths_line(document),
         )
         yield from filter(None, lines)

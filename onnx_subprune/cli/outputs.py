@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,11 +14,15 @@ from typing import Any, TypeAlias
 
 from onnx_subprune import report
 from onnx_subprune.calibration import Statistics
-from onnx_subprune.errors import OptionError
+from onnx_subprune.errors import OptionError, OutputError
+from onnx_subprune.formatting import count
 from onnx_subprune.model import check_writable, external_files, is_data_name, sweep
+from onnx_subprune.options import Target
 from onnx_subprune.pipeline import Result
 
-__all__ = ["check_outputs", "save_outputs", "saved_statistics"]
+__all__ = ["check_outputs", "check_room", "save_outputs", "saved_statistics"]
+
+_logger = logging.getLogger(__name__)
 
 _WEIGHTS_OF_OUT, _WEIGHTS_OF_MODEL = "the weights of OUT", "the weights of MODEL"
 
@@ -64,6 +70,32 @@ def check_outputs(
             report.check_name(path, pages=pages)
         check_writable(path)
     sweep(Path(tempfile.gettempdir()))
+
+
+def check_room(model: Path, out: Path | None, target: Target) -> None:
+    """Check that there is room for OUT before the long work starts.
+
+    Args:
+        model: the dense model, with its weights in files beside it.
+        out: where the pruned one goes; None for nowhere.
+        target: of parameters says how much of them stays at least; of any other one nothing is known.
+
+    Raises:
+        OutputError: there is less room than OUT will take.
+
+    """
+    if out is None or not model.is_file():
+        return
+    size = model.stat().st_size + sum(path.stat().st_size for path in external_files(model) if path.is_file())
+    room = shutil.disk_usage(Path(os.path.realpath(out)).parent).free
+    least = target.value * size if target.kind == "params" else 0
+    if room < least:
+        raise OutputError(
+            f"cannot write '{out}': expected room for {count(round(least), 'B')} or more, found {count(room, 'B')}; "
+            "free some, or name another folder"
+        )
+    if room < size:
+        _logger.warning("'%s' may need up to %s, found room for %s", out, count(size, "B"), count(room, "B"))
 
 
 def _weights_of(outputs: Mapping[str, Path]) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from onnx_subprune.errors import OptionError
 from onnx_subprune.model import parse_input_shapes
 from onnx_subprune.options import COSTS, EFFORTS, Options, Target
 
@@ -58,6 +59,7 @@ __all__ = [
     "Sweeps",
     "TargetText",
     "Threads",
+    "TimeLimit",
     "Timed",
     "Verbose",
     "libraries",
@@ -175,6 +177,7 @@ Providers = Annotated[list[str] | None, option("providers", "NAME", RUNTIME, sho
 Threads = Annotated[int | None, option("threads", "N", RUNTIME, show_default=False)]
 CustomOps = Annotated[list[str] | None, option("custom_ops", "LIB", RUNTIME, show_default=False)]
 LatencyBatch = Annotated[int | None, option("latency_batch", "N", RUNTIME, show_default="1")]
+TimeLimit = Annotated[str | None, option("time_limit", "TIME", RUNTIME, show_default=False)]
 Remeasure = Annotated[bool, option("remeasure", None, RUNTIME)]
 Cache = Annotated[bool, option("cache", None, RUNTIME, "--cache/--no-cache")]
 
@@ -266,6 +269,24 @@ def _multiple(round_to: str | int) -> int | str:
     return int(text) if text.lstrip("-").isdecimal() else text
 
 
+def _seconds(text: str) -> float:
+    """Return the seconds that a text such as 90s, 5m or 1h stands for.
+
+    Raises:
+        OptionError: it is no such text.
+
+    """
+    number, unit = text.strip()[:-1], _SECONDS.get(text.strip()[-1:])
+    try:
+        return float(number) * unit if unit else float(text)
+    except ValueError:
+        raise OptionError(
+            f"expected a time limit such as 90s, 5m or 1h, found '{text}'; give a number and a unit"
+        ) from None
+
+
+_SECONDS: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "target": Target.parse,
     "round_to": _multiple,
@@ -275,4 +296,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "providers": names,
     "custom_ops": tuple,
     "input_shapes": shapes,
+    "time_limit": _seconds,
 }

@@ -9,7 +9,7 @@ import typer
 
 from onnx_subprune import pipeline
 from onnx_subprune.cli.outcome import Ending, labelled_data
-from onnx_subprune.cli.outputs import check_outputs, saved_statistics
+from onnx_subprune.cli.outputs import check_outputs, check_room, saved_statistics
 from onnx_subprune.cli.parameters import (
     Allocation,
     BatchSize,
@@ -47,6 +47,7 @@ from onnx_subprune.cli.parameters import (
     TargetText,
     Threads,
     Timed,
+    TimeLimit,
     Verbose,
     libraries,
     parsed,
@@ -92,6 +93,7 @@ def prune(
     cache: Cache = True,
     latency_batch: LatencyBatch = None,
     remeasure: Remeasure = False,
+    time_limit: TimeLimit = None,
     plan: PlanFile = None,
     report_file: ReportFile = None,
     timing: Timed = None,
@@ -131,12 +133,14 @@ def prune(
                 input_shapes=input_shapes,
                 latency_batch=latency_batch,
                 remeasure=remeasure,
+                time_limit=time_limit,
             ),
         )
         written = {"OUT": out, "--plan": plan, "--report": report_file, "--statistics": statistics if calib else None}
         read = {"MODEL": model, "--calib": calib, "--data": data, "--statistics": None if calib else statistics}
         read |= libraries(custom_ops)
         _check(read, written, dry_run=dry_run)
+        check_room(model, None if dry_run else out, options.target)
         register_custom_ops(options.custom_ops)
         loaded = saved_statistics(calib, statistics)
         labelled = labelled_data(data, model)

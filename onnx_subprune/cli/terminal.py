@@ -24,7 +24,7 @@ from onnx_subprune import report
 from onnx_subprune.cli.streams import UNREAD, abandon
 from onnx_subprune.errors import DataError, OutputError, SubpruneError
 from onnx_subprune.formatting import printable
-from onnx_subprune.progress import Watch
+from onnx_subprune.progress import NOTE, Watch
 
 __all__ = ["Terminal", "terminal"]
 
@@ -157,7 +157,8 @@ class _Handler(logging.Handler):
 
 class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is that of the library
-        return f"{record.levelname.lower()}: {printable(super().formatMessage(record))}"
+        level = "note" if record.levelno == NOTE else record.levelname.lower()
+        return f"{level}: {printable(super().formatMessage(record))}"
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - the same
         return "\n".join(printable(line) for line in super().formatException(ei).splitlines())
@@ -169,13 +170,14 @@ def _is_of_a_library(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _logs(verbose: int, quiet: bool) -> Iterator[None]:
-    """Print the package's log on stderr: warnings; with -v what it does; with -vv all; with -q errors only.
+    """Print the package's log on stderr: notes and warnings; with -v what it does; with -vv all; with -q errors only.
 
     What libraries warn of is printed with -v, and with -vv what they do.
     """
     level = logging.ERROR if quiet else max(logging.DEBUG, logging.WARNING - 10 * verbose)
     of_libraries = level + 10 if verbose and not quiet else _SILENT
-    with _logged(logging.getLogger(_PACKAGE), level), _logged(logging.getLogger(), of_libraries, _is_of_a_library):
+    own = level if quiet else min(level, NOTE)
+    with _logged(logging.getLogger(_PACKAGE), own), _logged(logging.getLogger(), of_libraries, _is_of_a_library):
         yield
 
 

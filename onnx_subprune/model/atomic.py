@@ -21,6 +21,8 @@ __all__ = ["atomic_write", "check_regular", "probe_writable", "together"]
 
 _LONGEST_WAIT = 10.0  # seconds
 _PAUSE = 0.01
+_PROBE_BYTES = 1 << 16
+"""Less than any output that is worth pruning for."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,9 @@ def probe_writable(target: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.lstat(target)
     with TemporaryFolder(target.parent) as folder:
-        (folder / "probe").touch()
+        # An empty file finds a place on a full disk.
+        (folder / "probe").write_bytes(bytes(_PROBE_BYTES))
+        _flush(folder / "probe")
         try:
             os.link(target, folder / "link", follow_symlinks=False)
         except OSError as error:  # nothing is there, or a file system without hard links

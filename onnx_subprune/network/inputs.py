@@ -15,7 +15,14 @@ from onnx_subprune import calibration
 from onnx_subprune.calibration import Dataset, Gram, Statistics, Tap
 from onnx_subprune.errors import DataError, ModelError, OptionError
 from onnx_subprune.evaluate import random_feeds
-from onnx_subprune.model import input_specs, open_model, overridable_warnings, register_custom_ops, without_overridable
+from onnx_subprune.model import (
+    InputSpec,
+    input_specs,
+    open_model,
+    overridable_warnings,
+    register_custom_ops,
+    without_overridable,
+)
 from onnx_subprune.model.named_points import check_points
 from onnx_subprune.network.analysis import Analysis, ModelSource, first_sample, take_apart
 from onnx_subprune.network.forms import check_forms
@@ -26,10 +33,12 @@ from onnx_subprune.progress import Progress
 from onnx_subprune.structure import NORMALISED_OPTION
 
 __all__ = [
+    "SCARCE",
     "Feeds",
     "check_pruning_statistics",
     "check_statistics",
     "feeds_of",
+    "open_dataset",
     "prepare",
     "probe",
     "pruning_statistics",
@@ -38,7 +47,7 @@ __all__ = [
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 
-_SCARCE = 4
+SCARCE = 4
 """With fewer rows per feature, errors on samples that weights were fitted to are under six tenths of the true ones."""
 
 
@@ -67,17 +76,30 @@ def prepare(
     dataset: Dataset | None = None
     sample: Feeds = {}
     if data is not None:
-        dataset = (
-            data
-            if isinstance(data, Dataset)
-            else calibration.open_data(data, specs, samples=options.samples, seed=options.seed)
-        )
+        dataset = open_dataset(data, specs, options)
         sample = first_sample(dataset)
         shapes = {spec.name: sample[spec.name].shape for spec in specs}
     shapes.update(options.input_shapes)
     analysis = _taken_apart(proto, shapes, sample, dataset, options)
     check_forms(analysis.forms, prunable=bool(analysis.structure.prunable))
     return analysis, dataset
+
+
+def open_dataset(data: Any, inputs: Sequence[InputSpec], options: Options) -> Dataset:
+    """Return the samples to calibrate on; those that the caller opened as they are.
+
+    Args:
+        data: anything that `calibration.open_data` takes.
+        inputs: of the model.
+        options: how many samples, and the seed that chooses them.
+
+    Raises:
+        DataError: the data does not fit the model.
+
+    """
+    if isinstance(data, Dataset):
+        return data
+    return calibration.open_data(data, inputs, samples=options.samples, seed=options.seed)
 
 
 def _taken_apart(
@@ -232,7 +254,7 @@ def _seen_too_well(statistics: Statistics, options: Options) -> bool:
     With about as many rows as features, least squares return the very outputs of all samples they have seen. On those
     held out, the removal of any group then looks free, and no exact fit looks better.
     """
-    scarce = any(gram.count < _SCARCE * gram.features for gram in statistics.grams.values())
+    scarce = any(gram.count < SCARCE * gram.features for gram in statistics.grams.values())
     return options.recovery == "exact" and scarce
 
 

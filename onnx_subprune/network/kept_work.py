@@ -30,7 +30,7 @@ from onnx_subprune.latency import Record, cache_folder, machine
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.options import Options
 
-__all__ = ["MOST_BYTES", "data_digest", "kept_losses", "kept_statistics"]
+__all__ = ["MOST_BYTES", "data_digest", "has_statistics", "kept_losses", "kept_statistics"]
 
 _logger = logging.getLogger(__name__)
 
@@ -52,11 +52,9 @@ def kept_statistics(analysis: Analysis, data: Any, options: Options, take: Calla
         take: takes them.
 
     """
-    digest = data_digest(data) if options.cache else None
-    if digest is None:
+    path = _path_of(analysis, data, options)
+    if path is None:
         return take()
-    key = {**_common(analysis, digest, options), "exact": options.recovery == "exact"}
-    path = cache_folder() / f"{_STATISTICS}-{_hashed(key)}.safetensors"
     if path.exists():
         with suppress(SubpruneError, OSError):
             statistics = Statistics.load(path)
@@ -66,6 +64,28 @@ def kept_statistics(analysis: Analysis, data: Any, options: Options, take: Calla
     statistics = take()
     _keep(statistics, path)
     return statistics
+
+
+def has_statistics(analysis: Analysis, data: Any, options: Options) -> bool:
+    """Whether there are statistics of an earlier run on the same data.
+
+    Args:
+        analysis: of the dense network.
+        data: as it was given to `prune`.
+        options: which samples, where they run, and whether anything is kept.
+
+    """
+    path = _path_of(analysis, data, options)
+    return path is not None and path.exists()
+
+
+def _path_of(analysis: Analysis, data: Any, options: Options) -> Path | None:
+    """Return where the statistics of a run are kept; None where nothing is kept."""
+    digest = data_digest(data) if options.cache else None
+    if digest is None:
+        return None
+    key = {**_common(analysis, digest, options), "exact": options.recovery == "exact"}
+    return cache_folder() / f"{_STATISTICS}-{_hashed(key)}.safetensors"
 
 
 def kept_losses(analysis: Analysis, data: Any, statistics: Statistics, options: Options) -> Record | None:

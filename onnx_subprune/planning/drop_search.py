@@ -25,7 +25,7 @@ from onnx_subprune.planning.study import Study
 from onnx_subprune.progress import begin
 from onnx_subprune.recovery import OutputErrors, Recovered, better_than_none, recover
 
-__all__ = ["Drop", "Fall", "Smallest", "fall_of", "smallest_network"]
+__all__ = ["Drop", "Fall", "Smallest", "fall_of", "no_classes", "no_samples", "smallest_network"]
 
 _logger = logging.getLogger(__name__)
 
@@ -182,20 +182,35 @@ def _measured_batch_size(study: Study) -> int:
 def _class_changes(study: Study) -> Callable[[onnx.ModelProto], float]:
     """Return what measures the share of calibration samples whose largest class is not that of the dense network."""
     if study.dataset is None:
-        raise OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
+        raise no_samples()
     runtime = replace(study.options.runtime, batch_size=_measured_batch_size(study))
     agreement = ClassAgreement(study.analysis.model, study.dataset, runtime, study.analysis.outputs_at)
 
     def changes(model: onnx.ModelProto) -> float:
         share = agreement(model)
         if share is None:
-            raise OptionError(
-                f"expected {_classes_of(study.analysis.outputs_at)} to compare, as scores [samples, classes], of a "
-                "sequence or of a map, or as class numbers, found none; give labelled --data"
-            )
+            raise no_classes(study.analysis.outputs_at)
         return 1.0 - share
 
     return changes
+
+
+def no_samples() -> OptionError:
+    """Return the error of a search for which there are no samples."""
+    return OptionError("expected data to measure the fall of a metric on, found statistics alone; give --data")
+
+
+def no_classes(named: Sequence[str]) -> OptionError:
+    """Return the error of a search in a network whose outputs hold no classes.
+
+    Args:
+        named: tensors that networks are compared at, in the place of the outputs.
+
+    """
+    return OptionError(
+        f"expected {_classes_of(named)} to compare, as scores [samples, classes], of a sequence or of a map, or as "
+        "class numbers, found none; give labelled --data"
+    )
 
 
 def _classes_of(named: Sequence[str]) -> str:

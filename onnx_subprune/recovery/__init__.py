@@ -1,7 +1,7 @@
 """From a plan to the smaller network, with what the removed units contributed folded into what stays."""
 
 from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers, rescalings
-from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume
+from onnx_subprune.recovery.stages import Recovered, by_channel, recover, resume, settings
 from onnx_subprune.recovery.unrecovered import OutputErrors, better_than_none, unmeasured_share
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "recover",
     "rescalings",
     "resume",
+    "settings",
     "unmeasured_share",
 ]

@@ -8,6 +8,7 @@ from onnx_subprune.report.notebook_figures import plot
 from onnx_subprune.report.pruning_tables import (
     cost_table,
     drop_line,
+    forecast_line,
     odd_widths_line,
     oracle_line,
     output_error_line,
@@ -30,6 +31,7 @@ __all__ = [
     "environment_table",
     "examine",
     "fidelity_table",
+    "forecast_line",
     "frozen_table",
     "group_table",
     "is_page",

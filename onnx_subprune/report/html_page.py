@@ -14,7 +14,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from onnx_subprune.errors import OptionError
-from onnx_subprune.formatting import change, count, milliseconds, percent, printable
+from onnx_subprune.formatting import change, count, duration, milliseconds, percent, printable
 from onnx_subprune.report.document import to_json
 from onnx_subprune.report.page_views import analysis_view, pruning_view
 
@@ -59,7 +59,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": count, "percent": percent, "ms": milliseconds}
+    environment.filters |= {"count": count, "percent": percent, "ms": milliseconds, "duration": duration}
     environment.filters |= {"breakable": _breakable, "plural": _plural}
     environment.globals["change"] = change
     return environment

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from onnx_subprune.formatting import change, count, milliseconds, percent
 from onnx_subprune.report.loss_panels import Panel, panels
-from onnx_subprune.report.pruning_tables import oracle_line, output_error_line, speed_line
+from onnx_subprune.report.pruning_tables import forecast_line, oracle_line, output_error_line, speed_line
 from onnx_subprune.report.structure_tables import comparison_lines, notice_lines
 
 __all__ = ["analysis_view", "pruning_view"]
@@ -59,6 +59,7 @@ def pruning_view(document: _Document) -> dict[str, Any]:
         "verdict": _verdict(document),
         "speed": speed_line(document),
         "output_error": output_error_line(document),
+        "course": forecast_line(document),
         "groups": _split(document["groups"], _GROUPS),
         "panels": _folded(drawn),
         "top": drawn[0].top if drawn else None,

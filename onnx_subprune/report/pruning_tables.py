@@ -7,12 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
-from onnx_subprune.formatting import change, count, milliseconds, percent
+from onnx_subprune.formatting import change, count, duration, milliseconds, percent
 from onnx_subprune.report.table import Row, table
 
 __all__ = [
     "cost_table",
     "drop_line",
+    "forecast_line",
     "odd_widths_line",
     "oracle_line",
     "output_error_line",
@@ -145,6 +146,21 @@ def _measured_ratio(document: Mapping[str, Any]) -> tuple[float, Sequence[float]
 def _conditions(shapes: Mapping[str, Sequence[int]], threads: int | None) -> str:
     inputs = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in shapes.items())
     return f"{inputs}; {'all threads' if threads is None else f'threads: {threads}'}"
+
+
+def forecast_line(document: Mapping[str, Any]) -> str | None:
+    """Return what a run took beside what it was expected to take, and what it left out; None without a forecast.
+
+    Args:
+        document: of a pruning (`Result.to_dict`).
+
+    """
+    course = document.get("forecast")
+    if course is None:
+        return None
+    taken, expected = duration(course["taken_seconds"]), duration(course["expected_seconds"])
+    left_out = f"; left out for --time-limit: {'; '.join(course['left_out'])}" if course["left_out"] else ""
+    return f"took {taken}, expected {expected}{left_out}"
 
 
 def odd_widths_line(document: Mapping[str, Any]) -> str | None:

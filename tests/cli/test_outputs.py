@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,10 @@ import onnx
 import pytest
 
 from onnx_subprune import report
-from onnx_subprune.cli.outputs import check_outputs, save_outputs, saved_statistics
+from onnx_subprune.cli.outputs import check_outputs, check_room, save_outputs, saved_statistics
 from onnx_subprune.errors import DataError, OptionError, OutputError
 from onnx_subprune.model import atomic_write, together
+from onnx_subprune.options import Target
 
 DATA = "out.onnx.0123456789ab.data"
 
@@ -178,3 +181,23 @@ def test_if_one_output_fails_none_is_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(OutputError, match=failing), together():
         save_outputs(Result([], failing), {}, outputs)  # type: ignore[arg-type]
     assert {path.read_text() for path in outputs.values()} == {"old"}
+
+
+def test_a_disk_without_room_for_the_share_that_stays_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, usage, size = tmp_path / "out.onnx", shutil.disk_usage(tmp_path), model.stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=size // 2))
+    with pytest.raises(OutputError, match=r"expected room for .* or more, found .*; free some"):
+        check_room(model, out, Target("params", 0.6))
+    with caplog.at_level(logging.WARNING):
+        check_room(model, out, Target("params", 0.4))
+        # Nobody knows how many parameters stay of so many MACs.
+        check_room(model, out, Target("macs", 0.6))
+    assert len([record for record in caplog.records if "may need up to" in record.message]) == 2
+    check_room(model, None, Target("params", 0.6))
+
+
+def test_with_room_nothing_is_said(model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_room(model, tmp_path / "out.onnx", Target("params", 0.9))
+    assert not caplog.records

@@ -58,6 +58,10 @@ def test_what_was_not_given_is_left_to_the_defaults() -> None:
         ({"providers": ["cuda, cpu"]}, ("cuda", "cpu")),
         ({"input_shapes": ["x:1,3", "ids:2"]}, (("x", (1, 3)), ("ids", (2,)))),
         ({"prune_normalised": False}, False),
+        ({"time_limit": "90s"}, 90.0),
+        ({"time_limit": " 5m "}, 300.0),
+        ({"time_limit": "1.5h"}, 5400.0),
+        ({"time_limit": "20"}, 20.0),
     ],
 )
 def test_texts_become_what_options_take(given: dict[str, object], field: object) -> None:
@@ -65,7 +69,10 @@ def test_texts_become_what_options_take(given: dict[str, object], field: object)
     assert value == field
 
 
-@pytest.mark.parametrize("given", [{"target": "macs"}, {"input_shapes": ["x"]}])
+@pytest.mark.parametrize(
+    "given",
+    [{"target": "macs"}, {"input_shapes": ["x"]}, {"time_limit": "soon"}, {"time_limit": "5d"}, {"time_limit": ""}],
+)
 def test_a_text_that_is_not_understood_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(OptionError, match="found"):
         parsed(**given)

@@ -49,6 +49,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Options, dict[str, Any]
     (("--effort", "best", "--sweeps", "5"), {**EFFORTS["best"], "sweeps": 5}),
     (("--input-shapes", "x:1,3,6,6"), {"input_shapes": (("x", (1, 3, 6, 6)),)}),
     (("--providers", "cuda,cpu"), {"providers": ("cuda", "cpu")}),
+    (("--time-limit", "5m"), {"time_limit": 300.0}),
     (("--latency-batch", "4", "--remeasure"), {"latency_batch": 4, "remeasure": True}),
 ])  # fmt: skip
 def test_words_become_options(
@@ -148,3 +149,39 @@ def test_a_fast_pruning_halves_every_group(cli: Cli, model: Path, calib: Path, t
     assert document["dense"]["macs"] == 36 * (8 * 3 * 9 + 12 * 8 * 9) + 12 * 4
     assert document["pruned"]["macs"] == 36 * (4 * 3 * 9 + 6 * 4 * 9) + 6 * 4
     assert document["command"][:3] == ["onnx-subprune", "prune", str(model)]
+
+
+def test_a_limit_of_time_is_kept_by_leaving_out_and_told(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
+    """No run takes a millisecond: everything is left out, and the run is done all the same."""
+    words = ("prune", model, tmp_path / "out.onnx", "--calib", calib, "--json", "--no-cache", "--target", "macs=0.5")
+    outcome = cli(*words, "--time-limit", "0.001s")
+    assert outcome.code == 0
+    assert "note: expected to take " in outcome.err
+    assert "nothing more to leave out" in outcome.err
+    document = json.loads(outcome.out)
+    course, options = document["forecast"], document["options"]
+    assert (options["recovery"], options["time_limit"]) == ("channel", 0.001)
+    assert "recovery channel in the place of exact" in course["left_out"]
+    assert {"reading the model", "forecasting", "calibrating", "ranking units"} <= set(course["phases"])
+    assert all(phase["taken_seconds"] > 0 for phase in course["phases"].values())
+    assert course["taken_seconds"] >= sum(phase["taken_seconds"] for phase in course["phases"].values()) * 0.999
+    quiet = cli(*words, "--time-limit", "0.001s", "--quiet")
+    assert quiet.err == ""
+
+
+def test_a_short_run_says_nothing_of_its_time(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
+    outcome = cli("prune", model, tmp_path / "out.onnx", "--calib", calib, "--target", "macs=0.5", "--json")
+    assert "note: " not in outcome.err
+    assert "forecast" not in json.loads(outcome.out)
+
+
+def test_fewer_samples_of_a_limit_are_those_of_the_option(cli: Cli, model: Path, calib: Path, tmp_path: Path) -> None:
+    words = ("--calib", calib, "--target", "macs=0.5", "--json", "--no-cache")
+    limited = cli("prune", model, tmp_path / "limited.onnx", *words, "--time-limit", "0.001s")
+    options = json.loads(limited.out)["options"]
+    assert options["samples"] == 128
+    chosen = ("--samples", 128, "--recovery", "channel")
+    given = cli("prune", model, tmp_path / "given.onnx", *words, *chosen)
+    assert given.code == 0
+    calibrated = [json.loads(outcome.out)["calibration"]["samples"] for outcome in (limited, given)]
+    assert calibrated == [128, 128]

@@ -241,3 +241,13 @@ def test_only_what_can_be_read_without_waiting_is_regular(tmp_path: Path) -> Non
     for name in (tmp_path / "pipe", tmp_path / "link", "/dev/null"):
         with pytest.raises(OSError, match="not a regular file"):
             check_regular(name)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        probe_writable(tmp_path / "out.onnx")
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from onnx_subprune.evaluate.output_error import OutputDistance
 from onnx_subprune.network import kept_work
 from onnx_subprune.network.adjustable import Adjustable
 from onnx_subprune.network.analysis import Analysis, analyse
-from onnx_subprune.network.kept_work import data_digest, kept_losses, kept_statistics
+from onnx_subprune.network.kept_work import data_digest, has_statistics, kept_losses, kept_statistics
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[N,6] x) => (float[N,3] y) { a = Gemm(x, w1) b = Relu(a) c = Gemm(b, w2) d = Relu(c) y = Gemm(d, w3) }"""
@@ -180,3 +181,11 @@ def test_nothing_is_kept_of_data_that_may_change(analysis: Analysis, data: Any, 
     assert kept_losses(analysis, data, _statistics(), OPTIONS) is None
     kept_statistics(analysis, data, OPTIONS, _statistics)
     assert not list(measurements.glob("*"))
+
+
+def test_whether_there_are_statistics_is_known_before_they_are_taken(analysis: Analysis) -> None:
+    assert not has_statistics(analysis, DATA, OPTIONS)
+    prune(network(), DATA, OPTIONS)
+    assert has_statistics(analysis, DATA, OPTIONS)
+    assert not has_statistics(analysis, DATA, replace(OPTIONS, cache=False))
+    assert not has_statistics(analysis, DATA, replace(OPTIONS, samples=8))

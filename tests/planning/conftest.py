@@ -38,6 +38,12 @@ def network() -> onnx.ModelProto:
 
 
 @pytest.fixture(scope="session")
+def small_network() -> onnx.ModelProto:
+    """Return the network of `small_study`."""
+    return network()
+
+
+@pytest.fixture(scope="session")
 def small_study() -> Study:
     options = Options.of_effort("fast", threads=1, batch_size=8, round_to=1)
     samples = {"x": np.random.default_rng(1).standard_normal((80, 6)).astype(np.float32)}

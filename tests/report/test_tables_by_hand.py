@@ -15,7 +15,14 @@ from rich.table import Table
 from onnx_subprune import report
 from onnx_subprune.evaluate import Fidelity, Latency, Memory, NodeTime, OutputFidelity, Perplexity, Profile, Top1
 from onnx_subprune.report.metric_tables import accuracy_table, fidelity_table, perplexity_table
-from onnx_subprune.report.pruning_tables import cost_table, drop_line, odd_widths_line, rank_table, width_table
+from onnx_subprune.report.pruning_tables import (
+    cost_table,
+    drop_line,
+    forecast_line,
+    odd_widths_line,
+    rank_table,
+    width_table,
+)
 from onnx_subprune.report.speed_tables import latency_table, node_table, operator_table
 from onnx_subprune.report.table import table
 
@@ -270,3 +277,13 @@ def test_rules_that_fail_alike_are_one_sentence_and_others_are_their_own() -> No
 
 def test_brackets_are_printed_as_they_are() -> None:
     assert ["layer[0]/[bold]", "1"] in printed_words(table(("name", "n"), [("layer[0]/[bold]", "1")], "lr"))
+
+
+def test_what_a_run_took_stands_beside_what_was_expected() -> None:
+    course = {"taken_seconds": 61.0, "expected_seconds": 55.0, "left_out": []}
+    assert forecast_line(costs(forecast=course)) == "took 1 min 1 s, expected 55 s"
+    left_out = {**course, "left_out": ["rows 32 in the place of 128", "probes 8 in the place of 16"]}
+    line = forecast_line(costs(forecast=left_out))
+    assert line is not None
+    assert line.endswith("left out for --time-limit: rows 32 in the place of 128; probes 8 in the place of 16")
+    assert forecast_line(costs()) is None
