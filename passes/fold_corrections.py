@@ -68,11 +68,14 @@ class FoldCorrections(Pass):
         """Write the corrected weight; returns what its nodes gain as a bias."""
         first = fit.consumers[0]
         blocks = as_blocks(first, first.weight.view(constant_values).astype(np.float64))
-        features = fit.coefficients.shape[1]
-        grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
-        # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
-        corrected = np.einsum("gopft,gfk->gopkt", grouped, fit.coefficients, optimize=True)
+        grouped = blocks.reshape(*blocks.shape[:2], fit.outer, fit.kept.shape[1], -1)
         shift: np.ndarray = np.einsum("gopft,gf->go", grouped, fit.intercepts, optimize=True).ravel()
+        corrected = np.zeros_like(grouped)
+        for block, (kept, removed) in enumerate(zip(fit.kept, fit.removed, strict=True)):
+            if removed is not None:
+                # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
+                gained = np.einsum("opft,fk->opkt", grouped[block][:, :, ~kept], removed, optimize=True)
+                corrected[block][:, :, kept] = grouped[block][:, :, kept] + gained
         constant = first.weight.constant
         stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
         constant.values = self._store(stored.astype(constant.dtype))

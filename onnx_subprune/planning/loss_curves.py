@@ -105,7 +105,7 @@ def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer |
 
 
 def _uncentred(*grams: Gram) -> np.ndarray:
-    return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
+    return np.asarray(reduce(np.multiply, (gram.matrix[:, :-1, :-1] / gram.weight for gram in grams)))
 
 
 def _squares(*grams: Gram) -> np.ndarray:

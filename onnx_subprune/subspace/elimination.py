@@ -20,7 +20,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 
-from onnx_subprune.subspace.ldl import checked_square, dead_features
+from onnx_subprune.subspace.ldl import checked_square, dead_features, symmetric
 
 __all__ = ["Elimination", "Local", "Term", "factor", "reduced", "scaled_columns"]
 
@@ -45,12 +45,14 @@ class Term:
         covariance: [d, d] of the features it reads; second moments where it is fitted without an intercept.
         weight: [o, d], scaled so that squares of the output are in units of the loss.
         units: int [d], the unit that each feature belongs to, -1 for a feature that stays.
+        spare: whether the covariance may be overwritten, so that no second matrix of its size is needed.
 
     """
 
     covariance: Matrix
     weight: Matrix
     units: NDArray[np.int64]
+    spare: bool = False
 
 
 class Local:
@@ -117,7 +119,7 @@ class Elimination:
         self.width = layout.shape[1]
         fixed = np.flatnonzero(term.units < 0)
         index = np.concatenate([fixed, layout.ravel()])
-        L, scale = factor(term.covariance, index, ridge)
+        L, scale = factor(term.covariance, index, ridge, spare=term.spare)
         if len(fixed):
             # The lower right block of the factor is that of the covariance given the features that stay.
             L = np.asfortranarray(L[len(fixed) :, len(fixed) :])
@@ -195,7 +197,7 @@ class Elimination:
             self._P = self._P.astype(np.float32)
 
 
-def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matrix]:
+def factor(covariance: Matrix, index: Index, ridge: float, *, spare: bool = False) -> tuple[Matrix, Matrix]:
     """Cholesky factor of the correlations of features, in a given order, with a ridge on the diagonal.
 
     Dead features, and places with index -1, are uncorrelated with all others.
@@ -204,34 +206,35 @@ def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matr
         covariance: [d, d], positive semi-definite up to rounding.
         index: [n] features, -1 for none.
         ridge: added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
+        spare: the covariance, in C order, may be overwritten; it is where the index leaves the features in their order.
 
     Returns:
         L [n, n], its upper triangle to be ignored, and [n] the standard deviation of each feature, 0 for a dead one.
 
     """
     checked_square(covariance)
+    R, deviation = _correlations(covariance, index, spare=spare and _natural(index, covariance))
     while True:
-        R, deviation = _correlations(covariance, index)
-        R[np.diag_indices(len(R))] += ridge
+        np.fill_diagonal(R, 1.0 + ridge)
         L, failed = lapack.dpotrf(R.T, lower=1, clean=0, overwrite_a=1)
         if not failed:
             return L, deviation
+        symmetric(R, np.ones(len(R)))
         ridge = max(10.0 * ridge, 1e-12)
 
 
-def _correlations(covariance: Matrix, index: Index) -> tuple[Matrix, Matrix]:
+def _correlations(covariance: Matrix, index: Index, *, spare: bool) -> tuple[Matrix, Matrix]:
     variances = np.diagonal(covariance)[index]
     dead = dead_features(variances) | (index < 0)
     deviation = np.sqrt(np.where(dead, 0.0, variances))
     inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, deviation))
-    R = np.empty((len(index), len(index)))
+    R = covariance if spare else np.empty((len(index), len(index)))
     for start in range(0, len(index), _BAND):
         # A band at a time, so that it is still in the cache when it is scaled again.
         band = slice(start, start + _BAND)
         rows = covariance[index[band]]
         np.multiply(rows if _natural(index, covariance) else rows[:, index], inverse, out=R[band])
         R[band] *= inverse[band, None]
-    np.fill_diagonal(R, 1.0)
     return R, deviation
 
 

@@ -110,7 +110,7 @@ def loss_of_order(
         own = term.units >= 0
         places = np.where(own, place[term.units], -1)
         index = np.argsort(places, kind="stable")
-        L, deviation = factor(term.covariance, index, ridge)
+        L, deviation = factor(term.covariance, index, ridge, spare=term.spare)
         weight = reduced(scaled_columns(term.weight, index, deviation))
         columns = blas.dtrmm(1.0, L, weight, side=1, lower=1, overwrite_b=1)
         squares = np.einsum("ij,ij->i", columns.T, columns.T)

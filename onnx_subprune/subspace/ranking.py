@@ -41,7 +41,8 @@ class Moments:
     """Covariances of the features that one consumer reads, with their scores computed once per ordering.
 
     Args:
-        compute: returns the covariances [blocks, d, d]; called when they are asked for, again after a `release`.
+        compute: returns the covariances [blocks, d, d], in an array of their own; called when they are asked for, again
+            after a `release`.
 
     """
 
@@ -56,6 +57,12 @@ class Moments:
         if self._covariance is None:
             self._covariance = self._compute()
         return self._covariance
+
+    def spend(self) -> NDArray[np.float64]:
+        """Return the covariances [blocks, d, d] and forget them: the caller may overwrite them."""
+        covariance = self.covariance
+        self.release()
+        return covariance
 
     def release(self) -> None:
         """Give the memory of the covariances back."""
@@ -145,10 +152,9 @@ def _terms(group: Group, readers: Sequence[Reader]) -> Iterator[Term]:
         weight = np.concatenate([np.sqrt(reader.positions) * reader.weight() for reader in alike], axis=1)
         if not np.isfinite(weight).all():
             raise DataError(f"expected finite weights behind '{group.name}', found NaN or infinity; check the model")
-        for block, covariance in enumerate(alike[0].moments.covariance):
+        for block, covariance in enumerate(alike[0].moments.spend()):
             if (units[block] >= 0).any():
-                yield Term(covariance, weight[block], units[block])
-        alike[0].moments.release()
+                yield Term(covariance, weight[block], units[block], spare=True)
 
 
 def _unit_sums(group: Group, reader: Reader) -> NDArray[np.float64]:
