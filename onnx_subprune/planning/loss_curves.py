@@ -76,7 +76,7 @@ def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | C
         if (key, affine) not in moments:
             # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
             # can take the mean over.
-            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
+            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram), gram.count)
         readers[consumer] = Reader(
             features,
             partial(_rows, consumer, features),

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from onnx_subprune.errors import DataError, InternalError, OptionError
 from onnx_subprune.subspace.ldl import checked_square, dead_features, symmetric
@@ -193,27 +193,36 @@ def _solve(moments: _Moments, kept: Index, removed: Index, ridge: float) -> tupl
         R /= scale[None, :]
         target = moments.between(removed, columns).T
         target /= scale[:, None]
-        solution = _solve_scaled(R, target)
         # For R x = t the error is rest - t x less what the penalty takes: x R x = t x, so the matrix is not needed.
-        explained = float(np.vdot(target, solution))
+        solution, explained = _solve_scaled(R, target)
         solution /= scale[:, None]
-        A[:, live] = solution.T
+        if len(live) == len(kept):
+            A = solution.T
+        else:
+            A[:, live] = solution.T
         rest -= explained + penalty * float(np.vdot(solution, solution))
     return A, max(rest, 0.0) / total if total > 0 and len(removed) else 0.0
 
 
-def _solve_scaled(R: Matrix, target: Matrix) -> Matrix:
-    """R⁻¹ target by Cholesky; by the pseudo-inverse where a direction is within R's rounding error (diagonal <= 1)."""
+def _solve_scaled(R: Matrix, target: Matrix) -> tuple[Matrix, float]:
+    """R⁻¹ target, by Cholesky, and the sum of their products; R and target, in Fortran order, are overwritten.
+
+    It is the pseudo-inverse where a direction is within R's rounding error (diagonal <= 1).
+    """
     cutoff = 8 * _EPS * max(len(R), 32)
     # The other triangle and the diagonal bring R back where it turns out not to be definite.
     diagonal = np.diagonal(R).copy()
     lower, failed = lapack.dpotrf(R.T, lower=1, clean=0, overwrite_a=1)
     if failed or float(np.diagonal(lower).min()) ** 2 <= cutoff:
         return _pseudo_solve(symmetric(R, diagonal), target, cutoff)
-    return np.asarray(lapack.dpotrs(lower, target, lower=1)[0], dtype=np.float64)
+    halfway = blas.dtrsm(1.0, lower, target, lower=1, overwrite_b=1)
+    explained = float(np.vdot(halfway.T, halfway.T))
+    return blas.dtrsm(1.0, lower, halfway, lower=1, trans_a=1, overwrite_b=1), explained
 
 
-def _pseudo_solve(R: Matrix, target: Matrix, cutoff: float) -> Matrix:
+def _pseudo_solve(R: Matrix, target: Matrix, cutoff: float) -> tuple[Matrix, float]:
     values, vectors = scipy.linalg.eigh(R, driver="evd", overwrite_a=True, check_finite=False)
     sound = vectors[:, values > cutoff]
-    return np.asarray(sound @ ((sound.T @ target) / values[values > cutoff, None]), dtype=np.float64)
+    along = sound.T @ target
+    solution = along / values[values > cutoff, None]
+    return np.asarray(sound @ solution, dtype=np.float64), float(np.vdot(along, solution))

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
-from onnx_subprune.subspace.elimination import Elimination, Local, Term, factor, reduced, scaled_columns
+from onnx_subprune.subspace.elimination import Elimination, Local, Term, reduced, scaled_columns
+from onnx_subprune.subspace.inverse import factor
 
 __all__ = ["Term", "loss_of_order", "obs_sweep"]
 
