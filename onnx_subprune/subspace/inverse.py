@@ -124,19 +124,21 @@ class LowRankInverse:
     def __init__(self, V: Matrix, ridge: float, width: int) -> None:
         self._V, self._ridge, self._width = V, ridge, width
         self.wide = len(V) > _DOUBLE
-        self._renew()
+        self._U, self._Q, self._blocks = self._renewed()
+        self._since = len(V)
 
     def blocks(self, index: Index) -> Matrix:
         """Return P_BB of units [u, b]: [u, b, b]."""
-        return self._blocks[index[:, 0] // self._width]
+        return np.asarray(self._blocks[index[:, 0] // self._width])
 
     def among(self, index: Index) -> Matrix:
         """Return P of some features [n]: [n, n]."""
-        return (np.eye(len(index)) - (self._U[index] @ self._Q) @ self._U[index].T) / self._ridge
+        explained = (self._U[index] @ self._Q) @ self._U[index].T
+        return np.asarray((np.eye(len(index)) - explained) / self._ridge)
 
     def rows(self, index: Index) -> Matrix:
         """Return rows of P: [n, d]."""
-        rows = (self._U[index] @ self._Q) @ self._U.T
+        rows: Matrix = (self._U[index] @ self._Q) @ self._U.T
         rows *= -1.0 / self._ridge
         rows[np.arange(len(index)), index] += 1.0 / self._ridge
         return rows
@@ -155,20 +157,21 @@ class LowRankInverse:
         self._blocks = self._blocks[keep[:: self._width] // self._width]
         if len(keep) <= 2 * self._V.shape[1]:
             return DenseInverse(_definite_factor(self._V @ self._V.T, self._ridge))
-        if len(keep) <= self._renewed / 2:
-            self._renew()
+        if len(keep) <= self._since / 2:
+            self._U, self._Q, self._blocks = self._renewed()
+            self._since = len(keep)
         return self
 
-    def _renew(self) -> None:
-        """Work U out for the features that are left, so that rounding errors of what is gone are gone too."""
-        V, self._renewed = self._V, len(self._V)
+    def _renewed(self) -> tuple[Matrix, Matrix, Matrix]:
+        """Work U, Q and P_BB out for the features that are left: rounding errors of what is gone are gone too."""
+        V = self._V
         middle = V.T @ V
         middle[np.diag_indices(len(middle))] += self._ridge
         C = lapack.dpotrf(middle, lower=1, clean=1)[0]
-        self._U = np.ascontiguousarray(blas.dtrsm(1.0, C, V.T, lower=1).T)
-        self._Q = np.eye(V.shape[1])
-        by_unit = self._U.reshape(-1, self._width, V.shape[1])
-        self._blocks = (np.eye(self._width) - by_unit @ by_unit.transpose(0, 2, 1)) / self._ridge
+        U = np.ascontiguousarray(blas.dtrsm(1.0, C, V.T, lower=1).T)
+        by_unit = U.reshape(-1, self._width, V.shape[1])
+        blocks = (np.eye(self._width) - by_unit @ by_unit.transpose(0, 2, 1)) / self._ridge
+        return U, np.eye(V.shape[1]), blocks
 
 
 def inverse(

@@ -129,7 +129,7 @@ class Products:
         """Return the sum when one Atom keeps another number of units; only terms that it has a part in are worked out.
 
         Args:
-            counts: units of Atoms. The last ones are remembered by identity: a mapping is not changed between two calls.
+            counts: units of Atoms; remembered by identity, so that a mapping is not changed between two calls.
             atom: that is changed.
             count: its units.
 
@@ -240,7 +240,7 @@ class _Program:
         heapq.heapify(waiting)
         while waiting:
             # In the order of the steps, so that all that a row reads is known.
-            depth, sums, place = heapq.heappop(waiting)
+            _, sums, place = heapq.heappop(waiting)
             if place not in changed:
                 parts = (changed.get(part, values[part]) for part in self._parts[place])
                 changed[place] = min(sum(parts) if sums else math.prod(parts), _LONGEST)
