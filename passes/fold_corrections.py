@@ -109,11 +109,14 @@ def corrected_weight(fit: Fit) -> tuple[np.ndarray, NDArray[np.float64]]:
     """
     first = fit.consumers[0]
     blocks = as_blocks(first, first.weight.view(constant_values).astype(np.float64))
-    features = fit.coefficients.shape[1]
-    grouped = blocks.reshape(*blocks.shape[:2], fit.outer, features, -1)
-    # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
-    corrected = np.einsum("gopft,gfk->gopkt", grouped, fit.coefficients, optimize=True)
+    grouped = blocks.reshape(*blocks.shape[:2], fit.outer, fit.kept.shape[1], -1)
     shift: NDArray[np.float64] = np.einsum("gopft,gf->go", grouped, fit.intercepts, optimize=True).ravel()
+    corrected = np.zeros_like(grouped)
+    for block, (kept, removed) in enumerate(zip(fit.kept, fit.removed, strict=True)):
+        if removed is not None:
+            # Taps of the kernel and positions of a feature share the map: contract the feature axis alone.
+            gained = np.einsum("opft,fk->opkt", grouped[block][:, :, ~kept], removed, optimize=True)
+            corrected[block][:, :, kept] = grouped[block][:, :, kept] + gained
     stored = first.weight.store(from_blocks(first, corrected.reshape(blocks.shape)))
     return stored.astype(first.weight.constant.dtype), shift
 

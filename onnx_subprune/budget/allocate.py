@@ -14,7 +14,8 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,9 +26,11 @@ __all__ = [
     "Allocation",
     "Allocator",
     "Cost",
+    "CostBeside",
     "Counts",
     "cheapest_cutoff",
     "check_round",
+    "cost_beside",
     "drop_branches",
     "largest",
     "limit_of",
@@ -41,6 +44,34 @@ Cost = Callable[[Counts], float]
 Step = tuple[str, int]
 
 _TOLERANCE = 1e-12
+
+
+@runtime_checkable
+class CostBeside(Protocol):
+    """A cost that knows what a change of one group does without asking all of them."""
+
+    def __call__(self, counts: Counts) -> float:
+        """Return the cost of given widths."""
+        ...
+
+    def beside(self, counts: Counts, group: str, width: int) -> float:
+        """Return the cost of given widths, but for one group; the same counts, asked for again, are not changed."""
+        ...
+
+
+def cost_beside(cost: Cost, counts: Counts, group: str, width: int) -> float:
+    """Return the cost of given widths but for one group.
+
+    Args:
+        cost: of the network with given widths.
+        counts: of all groups; not changed between two calls.
+        group: whose width is another.
+        width: of the group.
+
+    """
+    if isinstance(cost, CostBeside):
+        return cost.beside(counts, group, width)
+    return cost({**counts, group: width})
 
 
 @dataclass(frozen=True)
@@ -268,15 +299,21 @@ def _spend(curves: Sequence[Curve], counts: Counts, cost: Cost, limit: float, ro
     A step that is not affordable ends its group: no later step can be cheaper. The steps before the first such one
     are found by doubling and bisection: the same result as trying one after another, in far fewer calls.
     """
-    counts, open_curves = dict(counts), list(curves)
-    while open_curves:
-        steps = _steps(open_curves, counts, round_to)
-        taken = _affordable(len(steps), lambda n: cost({**counts, **dict(steps[:n])}) <= limit)  # noqa: B023
-        counts |= dict(steps[:taken])
-        if taken == len(steps):
-            break
-        open_curves = [curve for curve in open_curves if curve.group != steps[taken][0]]
+    steps = _steps(curves, counts, round_to)
+    while steps:
+        taken = _affordable(len(steps), partial(_fits, steps, counts, cost, limit))
+        counts = {**counts, **dict(steps[:taken])} if taken else counts
+        # Without one group the others' steps keep their order.
+        ended = {group for group, _ in steps[taken : taken + 1]}
+        steps = [step for step in steps[taken:] if step[0] not in ended]
     return counts
+
+
+def _fits(steps: Sequence[Step], counts: Counts, cost: Cost, limit: float, n: int) -> bool:
+    """Whether the first n steps are affordable."""
+    if n == 1:
+        return cost_beside(cost, counts, *steps[0]) <= limit
+    return cost({**counts, **dict(steps[:n])}) <= limit
 
 
 def _affordable(n: int, fits: Callable[[int], bool]) -> int:

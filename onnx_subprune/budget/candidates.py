@@ -139,7 +139,7 @@ def neighbours(
     changed = []
     for group, curve in enumerate(curves):
         rung = _rung_away(ladders, group, state[group], step)
-        price = ladders.cost((*state[:group], rung, *state[group + 1 :])) - ladders.cost(state)
+        price = ladders.cost_beside(state, group, rung) - ladders.cost(state)
         fixed = Moves(np.array([rung]), np.array([price]), ladders.losses[group][[rung]])
         moves = [*others[:group], fixed, *others[group + 1 :]]
         near = settle(ladders, moves, limit - ladders.cost(state), limit) if rung != state[group] else None

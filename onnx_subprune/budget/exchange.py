@@ -97,7 +97,7 @@ def moves_within(ladders: Ladders, state: State, group: int, low: int, high: int
     """
 
     def cost(rung: int) -> float:
-        return ladders.cost((*state[:group], rung, *state[group + 1 :]))
+        return ladders.cost_beside(state, group, rung)
 
     present = state[group]
     if low < present and np.isinf(cost(low)):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_subprune.budget.allocate import cost_beside
 from onnx_subprune.budget.curves import Curve
 from onnx_subprune.errors import InternalError
 
@@ -43,6 +44,7 @@ class Ladders:
         self.calls = 0
         self._cost = cost
         self._known: dict[State, float] = {}
+        self._beside: tuple[State, dict[str, int]] | None = None
 
     @property
     def top(self) -> State:
@@ -69,6 +71,17 @@ class Ladders:
             self.calls += 1
             self._known[state] = float(self._cost(self.counts(state)))
         return self._known[state]
+
+    def cost_beside(self, state: State, group: int, rung: int) -> float:
+        """The cost where one group stands on another rung; asked for once."""
+        changed = (*state[:group], rung, *state[group + 1 :])
+        if changed not in self._known:
+            if self._beside is None or self._beside[0] is not state:
+                self._beside = state, self.counts(state)
+            self.calls += 1
+            name, width = self.curves[group].group, int(self.widths[group][rung])
+            self._known[changed] = float(cost_beside(self._cost, self._beside[1], name, width))
+        return self._known[changed]
 
     def loss(self, state: State) -> float:
         """The sum of the groups' losses."""

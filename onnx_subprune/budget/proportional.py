@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnx_subprune.budget.allocate import Allocation, Cost, Counts, largest, limit_of, width_of
+from onnx_subprune.budget.allocate import Allocation, Cost, Counts, cost_beside, largest, limit_of, width_of
 from onnx_subprune.budget.curves import Curve
 from onnx_subprune.budget.ladder import rungs
 
@@ -67,8 +67,8 @@ def in_proportion(
 
     _, counts = largest(scales, widths, cost, target_cost, round_to)
     for group, width in _next(curves, counts, towards, round_to):
-        if cost({**counts, group: width}) <= limit_of(target_cost):
-            counts[group] = width
+        if cost_beside(cost, counts, group, width) <= limit_of(target_cost):
+            counts = {**counts, group: width}
     return Allocation(counts, None, float(cost(counts)))
 
 

@@ -11,6 +11,9 @@ X Xᵀ = (X-c)(X-c)ᵀ + c tᵀ + t cᵀ, where t = S + n c / 2.
 
 Where errors count relative to the size of another tensor, each position counts one over its mean square there, and n is
 the sum of these weights.
+
+Few positions of many features are multiplied in float64, straight into one triangle of the sums: to add up products of
+all pairs takes longer there than to work them out.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import blas
 
 from onnx_subprune.calibration.taps import Tap
 from onnx_subprune.errors import DataError
@@ -35,6 +39,8 @@ _RUN_POSITIONS = 1 << 16
 _SHIFT_RATIO = 16.0
 _SHIFT_POSITIONS = 4096
 _ROWS_AT_ONCE = 1024
+# Fewer positions than so many, of at least so many features.
+_FEW_POSITIONS, _MANY_FEATURES = 512, 1024
 # No position counts more than one whose mean square is so small a share of the batch's median.
 _SMALLEST_SQUARE = 1e-2
 
@@ -95,6 +101,7 @@ class Accumulator:
     def finish(self) -> NDArray[np.float64]:
         """Return the moments [blocks, features + 1, features + 1] about the origin; the accumulator is then spent."""
         for moments, shift in zip(self._moments, self._shifts, strict=True):
+            _mirror(moments)
             if shift is not None:
                 _unshift(moments, shift.astype(np.float64), self._weight)
             moments[:-1, -1] = moments[-1, :-1]
@@ -165,12 +172,32 @@ def _add_block(moments: NDArray[np.float64], x: Array, shift: Array | None, weig
             start += len(run)
         elif run.shape[2:] == (1, 1):
             rows = _converted(run[:, :, 0, 0], shift)
+            if len(rows) < _FEW_POSITIONS and rows.shape[1] >= _MANY_FEATURES:
+                _add_few(moments, rows)
+                continue
             moments[:-1, :-1] += rows.T @ rows
             moments[-1, :-1] += rows.sum(axis=0, dtype=np.float64)
         else:
             columns = _gathered(run, shift)
             moments[:-1, :-1] += columns @ columns.T
             moments[-1, :-1] += columns.sum(axis=1)
+
+
+def _add_few(moments: NDArray[np.float64], rows: Array) -> None:
+    """Add products and sums of rows [positions, features] to the lower triangle alone."""
+    affine = np.ones((len(rows), rows.shape[1] + 1))
+    # What float32 cannot square is refused at any width.
+    affine[:, :-1] = np.where(np.isfinite(np.square(rows)), rows, np.inf)
+    blas.dsyrk(1.0, affine.T, beta=1.0, c=moments.T, lower=0, overwrite_c=1)
+
+
+def _mirror(moments: NDArray[np.float64]) -> None:
+    """Copy the lower triangle to the upper one, which lacks what `_add_few` added."""
+    for start in range(0, len(moments) - 1, _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, len(moments) - 1))
+        block = moments[rows, rows]
+        block[:] = np.tril(block) + np.tril(block, -1).T
+        moments[rows, rows.stop :] = moments[rows.stop :, rows].T
 
 
 def _add_weighted(moments: NDArray[np.float64], rows: Array, weights: Array) -> None:

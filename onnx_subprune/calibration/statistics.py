@@ -28,6 +28,7 @@ from onnx_subprune.model.protos import one_line
 __all__ = ["ROWS_PER_FEATURE", "Gram", "Statistics", "accumulate", "few_rows", "thin_taps"]
 
 ROWS_PER_FEATURE = 16
+_BAND = 64
 _FORMAT = "onnx_subprune.statistics/1"
 # One key only: safetensors writes several in an order that changes from run to run.
 _METADATA = "onnx_subprune"
@@ -91,7 +92,11 @@ class Gram:
         """Covariance of the features, positions counted by their weights: [blocks, d, d], variances never below 0."""
         mean = self.mean()
         result: Matrix = self.matrix[:, :-1, :-1] / self.weight
-        result -= mean[:, :, None] * mean[:, None, :]
+        for block, block_mean in zip(result, mean, strict=True):
+            for start in range(0, self.features, _BAND):
+                # The products of all means at once would take as much memory as the result.
+                rows = slice(start, start + _BAND)
+                block[rows] -= np.outer(block_mean[rows], block_mean)
         diagonal = np.einsum("bii->bi", result)
         np.maximum(diagonal, 0.0, out=diagonal)
         return result

@@ -11,7 +11,7 @@ from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.options import Target
 from onnx_subprune.plan import Plan, PlannedGroup
 from onnx_subprune.planning.study import Study
-from onnx_subprune.structure import Structure
+from onnx_subprune.structure import Atom, Structure
 
 __all__ = ["allocate", "dead_groups", "feasible", "make_plan", "relative_cost"]
 
@@ -98,7 +98,41 @@ def relative_cost(structure: Structure, target: Target) -> budget.Cost:
         removal = structure.removal(emptied) if emptied else None
         return measure({atoms[name]: width for name, width in widths.items()}, removal) / dense
 
-    return feasible(structure, cost)
+    whole = feasible(structure, cost)
+    if target.kind == "params" or structure.places:
+        return whole
+    return _MacsBeside(structure, whole, atoms, dense)
+
+
+class _MacsBeside:
+    """The multiply-accumulates of given widths, as a share, which knows what the width of a single group changes.
+
+    Args:
+        structure: of the dense network.
+        whole: the cost of any widths.
+        atoms: of the groups, by name.
+        dense: cost of the dense network.
+
+    """
+
+    def __init__(self, structure: Structure, whole: budget.Cost, atoms: Mapping[str, Atom], dense: float) -> None:
+        self._structure, self._whole, self._atoms, self._dense = structure, whole, atoms, dense
+        self._base: tuple[budget.Counts, dict[Atom, int] | None] | None = None
+
+    def __call__(self, counts: budget.Counts) -> float:
+        """Return the cost of given widths."""
+        return self._whole(counts)
+
+    def beside(self, counts: budget.Counts, group: str, width: int) -> float:
+        """Return the cost of given widths, but for one group."""
+        if self._base is None or self._base[0] is not counts:
+            # What goes as a whole takes others along: that is asked of the whole network.
+            by_atom = {self._atoms[name]: count for name, count in counts.items()} if all(counts.values()) else None
+            self._base = counts, by_atom
+        _, by_atom = self._base
+        if by_atom is None or not width:
+            return self._whole({**counts, group: width})
+        return self._structure.mac_products.beside(by_atom, self._atoms[group], width) / self._dense
 
 
 def feasible(structure: Structure, cost: budget.Cost) -> budget.Cost:

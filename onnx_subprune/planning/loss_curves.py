@@ -76,7 +76,7 @@ def _weighted(structure: Structure, statistics: Statistics) -> dict[Consumer | C
         if (key, affine) not in moments:
             # Units are judged by the moments that their recovery is fitted with: around the mean only where a bias
             # can take the mean over.
-            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram))
+            moments[key, affine] = Moments(gram.covariance if affine else partial(_uncentred, gram), gram.count)
         readers[consumer] = Reader(
             features,
             partial(_rows, consumer, features),
@@ -105,7 +105,7 @@ def _multiplied(structure: Structure, statistics: Statistics) -> dict[Consumer |
 
 
 def _uncentred(*grams: Gram) -> np.ndarray:
-    return np.asarray(reduce(np.multiply, (gram.second_moment()[:, :-1, :-1] for gram in grams)))
+    return np.asarray(reduce(np.multiply, (gram.matrix[:, :-1, :-1] / gram.weight for gram in grams)))
 
 
 def _squares(*grams: Gram) -> np.ndarray:

@@ -233,10 +233,10 @@ class Structure:
 
         """
         live = None if removal is None else removal.live
-        if not self._places:
-            return self._products.value(counts, live)
-        places = [self._places[id(term.node)] for term in self.records.mac_terms]
-        return dearest(self._products.values(counts, live).tolist(), places)
+        if not self.places:
+            return self.mac_products.value(counts, live)
+        places = [self.places[id(term.node)] for term in self.records.mac_terms]
+        return dearest(self.mac_products.values(counts, live).tolist(), places)
 
     def dearest(self, costs: Mapping[str, int]) -> int:
         """Return the sum of what nodes cost, of every If that of the dearer branch.
@@ -245,11 +245,11 @@ class Structure:
             costs: by the name of a node's first output.
 
         """
-        if not self._places:
+        if not self.places:
             return sum(costs.values())
         nodes = [node for node in self.graph.nodes if node.outputs]
         return dearest(
-            [costs.get(node.outputs[0].name, 0) for node in nodes], [self._places[id(node)] for node in nodes]
+            [costs.get(node.outputs[0].name, 0) for node in nodes], [self.places[id(node)] for node in nodes]
         )
 
     def macs_touched(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> dict[Atom, int]:
@@ -261,7 +261,7 @@ class Structure:
 
         """
         live = None if removal is None else removal.live
-        return _macs_touched(self.records, lambda product: product.value(counts, live), self._places)
+        return _macs_touched(self.records, lambda product: product.value(counts, live), self.places)
 
     def parameters(self, counts: Mapping[Atom, int], removal: Removal | None = None) -> int:
         """Return the number of floating-point parameters of the network.
@@ -277,12 +277,13 @@ class Structure:
         return self._parameters[live].value(counts) + self.fixed_parameters
 
     @cached_property
-    def _places(self) -> dict[int, Place]:
+    def places(self) -> dict[int, Place]:
         """The branches that nodes cost something in; empty where all of them stand in the main graph."""
         return cost_places(self.graph, self.origins)
 
     @cached_property
-    def _products(self) -> Products:
+    def mac_products(self) -> Products:
+        """The multiply-accumulates of all nodes, those of both branches of an If."""
         return Products((id(term.node), term.factors) for term in self.records.mac_terms)
 
     def constant_axes(self, node: gs.Node, index: int) -> Axes | None:

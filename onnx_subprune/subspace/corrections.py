@@ -28,7 +28,9 @@ class Fit:
     Attributes:
         consumers: the nodes; all read the same stored weight along the same axis.
         outer: runs of features on the contracted axis that share the maps.
-        coefficients: [blocks, d, d] float64, A with zero columns for the removed features.
+        kept: bool [blocks, d].
+        removed: for each block [d - k, k] float64, the rows of A that belong to removed features; those of kept ones
+            are the identity. None for a block that goes as a whole.
         intercepts: [blocks, d] float64, c.
         error: share of the features' variance that the maps do not explain, the mean over blocks.
 
@@ -36,7 +38,8 @@ class Fit:
 
     consumers: tuple[Consumer, ...]
     outer: int
-    coefficients: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+    removed: tuple[NDArray[np.float64] | None, ...]
     intercepts: NDArray[np.float64]
     error: float
 
@@ -186,22 +189,23 @@ def _fit(
     live: NDArray[np.bool_],
     ridge: float,
 ) -> Fit:
-    blocks, d = kept.shape
-    coefficients = np.zeros((blocks, d, d))
-    intercepts = np.zeros((blocks, d))
+    removed: list[NDArray[np.float64] | None] = []
+    intercepts = np.zeros(kept.shape)
     errors = []
     affine = all(intercept_is_exact(consumer) for consumer in consumers)
     if not kept[live].any():
         # Of a branch that goes as a whole the mean is all there is left. Behind zero padding it is off at the borders,
         # but less than nothing would be off everywhere.
         affine = all(consumer.kind == "Conv" or intercept_is_exact(consumer) for consumer in consumers)
-    for block in range(blocks):
-        if live[block]:
-            result = recover(grams[block], kept[block], ridge=ridge, affine=affine)
-            coefficients[block][:, kept[block]] = result.coefficients
-            intercepts[block] = result.intercept
-            errors.append(result.error)
-    return Fit(consumers, outer, coefficients, intercepts, float(np.mean(errors)))
+    for block, gram in enumerate(grams):
+        if not live[block]:
+            removed.append(None)
+            continue
+        result = recover(gram, kept[block], ridge=ridge, affine=affine)
+        removed.append(result.removed)
+        intercepts[block] = result.intercept
+        errors.append(result.error)
+    return Fit(consumers, outer, kept, tuple(removed), intercepts, float(np.mean(errors)))
 
 
 def _sharing(consumers: Iterable[Consumer]) -> dict[str, tuple[Consumer, ...]]:

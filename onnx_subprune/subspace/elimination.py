@@ -20,21 +20,16 @@ import scipy.linalg
 from numpy.typing import NDArray
 from scipy.linalg import blas, lapack
 
-from onnx_subprune.subspace.ldl import checked_square, dead_features
+from onnx_subprune.subspace.inverse import inverse, mirrored, natural
 
-__all__ = ["Elimination", "Local", "Term", "factor", "reduced", "scaled_columns"]
+__all__ = ["Elimination", "Local", "Term", "reduced", "scaled_columns"]
 
 Matrix = NDArray[np.float64]
 Index = NDArray[np.intp]
 
-# Wider terms keep W in float32, and P too once no feature has less than 1 / _SAFE of its variance to itself: an error
-# in P is relative to the features' entries on the diagonal, which are at least 1 (none left to explain it) and fall.
-_DOUBLE = 2048
-_SAFE = 1e3
 # Units that are gone are cut out of P and W once they are this share of them.
 _STALE = 1 / 16
 _ROWS = 4096
-_BAND = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +40,16 @@ class Term:
         covariance: [d, d] of the features it reads; second moments where it is fitted without an intercept.
         weight: [o, d], scaled so that squares of the output are in units of the loss.
         units: int [d], the unit that each feature belongs to, -1 for a feature that stays.
+        spare: whether the covariance may be overwritten, so that no second matrix of its size is needed.
+        rank: of the covariance, at most; None where no more is known than its size.
 
     """
 
     covariance: Matrix
     weight: Matrix
     units: NDArray[np.int64]
+    spare: bool = False
+    rank: int | None = None
 
 
 class Local:
@@ -117,22 +116,22 @@ class Elimination:
         self.width = layout.shape[1]
         fixed = np.flatnonzero(term.units < 0)
         index = np.concatenate([fixed, layout.ravel()])
-        L, scale = factor(term.covariance, index, ridge)
-        if len(fixed):
-            # The lower right block of the factor is that of the covariance given the features that stay.
-            L = np.asfortranarray(L[len(fixed) :, len(fixed) :])
-        self._wide = len(L) > _DOUBLE
-        self._P: NDArray[Any] = _inverse(L, single=self._wide)
+        self._P, scale = inverse(
+            *(term.covariance, index, ridge),
+            fixed=len(fixed),
+            width=self.width,
+            spare=term.spare,
+            rank=term.rank,
+        )
         weight = reduced(scaled_columns(term.weight, layout.ravel(), scale[len(fixed) :]))
-        self._W: NDArray[Any] = weight.astype(np.float32) if self._wide else weight
+        self._W: NDArray[Any] = weight.astype(np.float32) if self._P.wide else weight
         self._live = np.ones(len(self.units), dtype=np.bool_)
 
     def add_scores(self, scores: Matrix) -> None:
         """Add to `scores`, one for each unit of the group, what it would cost to take it out now."""
         places = np.flatnonzero(self._live)
         index = self._features(places).reshape(-1, self.width)
-        rows, columns = index[:, :, None], index[:, None, :]
-        P = self._P[np.maximum(rows, columns), np.minimum(rows, columns)].astype(np.float64)
+        P = self._P.blocks(index)
         if self.width == 1:
             M = np.einsum("ij,ij->i", self._W.T, self._W.T)[places, None, None].astype(np.float64)
         else:
@@ -148,7 +147,7 @@ class Elimination:
         index = self._features(self._places(pool[slots]))
         W = self._W[:, index].astype(np.float64)
         M = blas.dsyrk(1.0, W, trans=1, lower=1)
-        return Local(_mirrored(self._P.T[np.ix_(index, index)].T.astype(np.float64)), _mirrored(M), slots)
+        return Local(self._P.among(index), mirrored(M), slots)
 
     def eliminate(self, units: Index) -> None:
         """Take units out of P and W."""
@@ -157,23 +156,15 @@ class Elimination:
         if not len(places) or not self._live.any():
             return
         index = self._features(places)
-        rows = self._rows(index)
+        rows = self._P.rows(index)
         root = scipy.linalg.cholesky(rows[:, index], lower=True, check_finite=False)
         Z = scipy.linalg.solve_triangular(root, rows, lower=True, check_finite=False)
         V = scipy.linalg.solve_triangular(root, self._W[:, index].T, lower=True, check_finite=False).T
-        syrk = blas.get_blas_funcs("syrk", [self._P])
         gemm = blas.get_blas_funcs("gemm", [self._W])
-        self._P = syrk(-1.0, Z, beta=1.0, c=self._P, trans=1, lower=1, overwrite_c=1)
+        self._P.remove(index, root, Z)
         self._W = gemm(-1.0, V, Z, beta=1.0, c=self._W, overwrite_c=1)
         if (~self._live).mean() > _STALE:
             self._compact()
-
-    def _rows(self, index: Index) -> Matrix:
-        """Return rows of P, [r, u b], from its lower triangle."""
-        rows = np.take(self._P.T, index, axis=1)
-        for row, feature in enumerate(index):
-            rows[feature:, row] = self._P[feature:, feature]
-        return rows.T.astype(np.float64)
 
     def _places(self, units: Index) -> Index:
         """Return where units stand, which must be here; those that are here are in ascending order."""
@@ -184,73 +175,16 @@ class Elimination:
 
     def _compact(self) -> None:
         keep = self._features(np.flatnonzero(self._live))
-        self._P = _submatrix(self._P, keep)
+        self._P = self._P.compacted(keep)
         self._W = self._W.T[keep].T
         self.units = self.units[self._live]
         self._live = np.ones(len(self.units), dtype=np.bool_)
-        self._shorten()
-
-    def _shorten(self) -> None:
-        if self._wide and self._P.dtype == np.float64 and float(np.diagonal(self._P).max()) < _SAFE:
-            self._P = self._P.astype(np.float32)
-
-
-def factor(covariance: Matrix, index: Index, ridge: float) -> tuple[Matrix, Matrix]:
-    """Cholesky factor of the correlations of features, in a given order, with a ridge on the diagonal.
-
-    Dead features, and places with index -1, are uncorrelated with all others.
-
-    Args:
-        covariance: [d, d], positive semi-definite up to rounding.
-        index: [n] features, -1 for none.
-        ridge: added to the diagonal of ones; ten times as much, and again, until the matrix is definite.
-
-    Returns:
-        L [n, n], its upper triangle to be ignored, and [n] the standard deviation of each feature, 0 for a dead one.
-
-    """
-    checked_square(covariance)
-    while True:
-        R, deviation = _correlations(covariance, index)
-        R[np.diag_indices(len(R))] += ridge
-        L, failed = lapack.dpotrf(R.T, lower=1, clean=0, overwrite_a=1)
-        if not failed:
-            return L, deviation
-        ridge = max(10.0 * ridge, 1e-12)
-
-
-def _correlations(covariance: Matrix, index: Index) -> tuple[Matrix, Matrix]:
-    variances = np.diagonal(covariance)[index]
-    dead = dead_features(variances) | (index < 0)
-    deviation = np.sqrt(np.where(dead, 0.0, variances))
-    inverse = np.where(dead, 0.0, 1.0 / np.where(dead, 1.0, deviation))
-    R = np.empty((len(index), len(index)))
-    for start in range(0, len(index), _BAND):
-        # A band at a time, so that it is still in the cache when it is scaled again.
-        band = slice(start, start + _BAND)
-        rows = covariance[index[band]]
-        np.multiply(rows if _natural(index, covariance) else rows[:, index], inverse, out=R[band])
-        R[band] *= inverse[band, None]
-    np.fill_diagonal(R, 1.0)
-    return R, deviation
 
 
 def scaled_columns(weight: Matrix, index: Index, deviation: Matrix) -> Matrix:
     """Return columns of a weight in units of each feature's own size, in Fortran order."""
-    columns = weight if _natural(index, weight) else weight[:, index]
+    columns = weight if natural(index, weight) else weight[:, index]
     return np.multiply(columns, deviation, order="F")
-
-
-def _natural(index: Index, matrix: Matrix) -> bool:
-    return np.array_equal(index, np.arange(matrix.shape[1]))
-
-
-def _inverse(L: Matrix, *, single: bool) -> NDArray[Any]:
-    """Return (L Lᵀ)⁻¹, its lower triangle, from a factor that is overwritten; where `single` in float32 if safe."""
-    N = lapack.dtrtri(L, lower=1, overwrite_c=1)[0]
-    if single and max(float(N[i:, i] @ N[i:, i]) for i in range(len(N))) < _SAFE:
-        return np.asarray(lapack.slauum(N.astype(np.float32), lower=1, overwrite_c=1)[0])
-    return np.asarray(lapack.dlauum(N, lower=1, overwrite_c=1)[0])
 
 
 def reduced(weight: Matrix) -> Matrix:
@@ -269,12 +203,6 @@ def reduced(weight: Matrix) -> Matrix:
     return np.asfortranarray(R)
 
 
-def _mirrored(matrix: Matrix) -> Matrix:
-    """Return the symmetric matrix of a lower triangle."""
-    lower = np.tril(matrix)
-    return np.asarray(lower + np.tril(lower, -1).T)
-
-
 def _chunks(weight: Matrix, rows: int) -> Iterator[Matrix]:
     for start in range(0, len(weight), rows):
         yield weight[start : start + rows]
@@ -287,16 +215,6 @@ def _layout(units: NDArray[np.int64]) -> tuple[Index, Index]:
     for row, unit in enumerate(present):
         layout[row, : counts[row]] = np.flatnonzero(units == unit)
     return present.astype(np.intp), layout
-
-
-def _submatrix(matrix: NDArray[Any], keep: Index) -> NDArray[Any]:
-    """Return the lower triangle of rows and columns `keep`, ascending, of a matrix in Fortran order, in its memory."""
-    memory, size = matrix.reshape(-1, order="F"), len(keep)
-    for place, feature in enumerate(keep):
-        # Every column moves to the left, over none that is still to come.
-        memory[place * size + place : (place + 1) * size] = matrix[:, feature][keep[place:]]
-    cut: NDArray[Any] = memory[: size * size].reshape((size, size), order="F")
-    return cut
 
 
 def _diagonal_blocks(matrix: Matrix, width: int) -> Matrix:

@@ -140,6 +140,26 @@ def checked_square(G: ArrayLike) -> Matrix:
     return matrix
 
 
+def symmetric(R: Matrix, diagonal: NDArray[np.float64]) -> Matrix:
+    """Bring a symmetric matrix back, in place, whose upper triangle and diagonal a factorisation has overwritten.
+
+    Args:
+        R: [d, d] in C order; its lower triangle is as it was.
+        diagonal: [d] what stood there.
+
+    >>> symmetric(np.array([[9.0, 9], [0.5, 9]]), np.ones(2)).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+
+    """
+    for start in range(0, len(R), _PANEL):
+        stop = min(start + _PANEL, len(R))
+        block = R[start:stop, start:stop]
+        block[:] = np.tril(block, -1) + np.tril(block, -1).T
+        R[start:stop, stop:] = R[stop:, start:stop].T
+    np.fill_diagonal(R, diagonal)
+    return R
+
+
 def _factor(R: Matrix) -> tuple[Matrix, NDArray[np.float64]]:
     """LDL of a matrix with unit diagonal: LAPACK where every pivot is sound, else by panels that pass over zeros."""
     tolerance = 8 * _EPS * max(len(R), 16)

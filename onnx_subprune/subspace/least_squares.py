@@ -19,17 +19,20 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import blas, lapack
 
 from onnx_subprune.errors import DataError, InternalError, OptionError
-from onnx_subprune.subspace.ldl import checked_square, dead_features
+from onnx_subprune.subspace.ldl import checked_square, dead_features, symmetric
 
 __all__ = ["Recovery", "centred", "recover"]
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 # A variance below this share of the second moment is the rounding error of a feature that is constant.
 _CONSTANT = 1e-12
+_BAND = 64
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -38,16 +41,26 @@ class Recovery:
     """The affine map x ≈ coefficients @ x_S + intercept from k kept features to all d.
 
     Attributes:
-        coefficients: [d, k] float64; the rows of kept features are the identity exactly.
+        kept: bool [d].
+        removed: [d - k, k] float64, the rows of the coefficients that belong to removed features.
         intercept: [d] float64; exactly 0 for kept features.
         error: what the map leaves unexplained, as a share of the total variance (second moment when not affine) of
             the d features; 0 is perfect.
 
     """
 
-    coefficients: Matrix
+    kept: NDArray[np.bool_]
+    removed: Matrix
     intercept: Vector
     error: float
+
+    @property
+    def coefficients(self) -> Matrix:
+        """The coefficients [d, k] float64; the rows of kept features are the identity exactly."""
+        whole = np.zeros((len(self.kept), self.removed.shape[1]))
+        whole[self.kept] = np.eye(self.removed.shape[1])
+        whole[~self.kept] = self.removed
+        return whole
 
 
 def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool = True) -> Recovery:
@@ -82,19 +95,12 @@ def recover(gram: ArrayLike, keep: ArrayLike, ridge: float = 0.0, affine: bool =
     """
     if not np.isfinite(ridge) or ridge < 0:
         raise OptionError(f"expected a ridge strength of 0 or more, found {ridge}; use for example 1e-4")
-    mean, second, C = _moments(gram)
-    if not affine:
-        mean, C = np.zeros_like(mean), second
-    # Of the second moments only the diagonal is needed from here on: at 10,000 features the rest is 800 MB.
-    scales = np.diagonal(second).copy()
-    del second
-    kept, removed = _split(keep, len(mean))
-    A = np.zeros((len(mean), len(kept)))
-    A[kept, np.arange(len(kept))] = 1.0
-    A[removed] = _solve(C, scales, kept, removed, ridge)
-    intercept = np.zeros(len(mean))
-    intercept[removed] = mean[removed] - A[removed] @ mean[kept]
-    return Recovery(A, intercept, _error(C, A[removed], kept, removed))
+    moments = _Moments(gram, affine=affine)
+    kept = _mask(keep, len(moments.mean))
+    A, error = _solve(moments, np.flatnonzero(kept), np.flatnonzero(~kept), ridge)
+    intercept = np.zeros(len(kept))
+    intercept[~kept] = moments.mean[~kept] - A @ moments.mean[kept]
+    return Recovery(kept, A, intercept, error)
 
 
 def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
@@ -113,26 +119,55 @@ def centred(gram: ArrayLike) -> tuple[Vector, Matrix]:
     ([2.0, 5.0], [[1.0, 0.0], [0.0, 0.0]])
 
     """
-    mean, _, C = _moments(gram)
-    return mean, C
+    moments = _Moments(gram, affine=True)
+    everything = np.arange(len(moments.mean))
+    return moments.mean, moments.between(everything, everything)
 
 
-def _moments(gram: ArrayLike) -> tuple[Vector, Matrix, Matrix]:
-    matrix = checked_square(gram)
-    count = float(matrix[-1, -1]) if len(matrix) else 0.0
-    if count <= 0:
-        raise DataError(f"expected a Gram matrix of some samples, found a count of {count:g}; give calibration data")
-    mean, second = matrix[:-1, -1] / count, matrix[:-1, :-1] / count
-    C = np.outer(mean, mean)
-    np.subtract(second, C, out=C)
-    constant = np.diagonal(C) <= _CONSTANT * np.diagonal(second)
-    C[constant, :] = 0.0
-    C[:, constant] = 0.0
-    return mean, second, C
+class _Moments:
+    """Means and covariances of features, worked out from their Gram matrix for as many pairs as are asked for.
+
+    Args:
+        gram: [d + 1, d + 1] sums of products, as for `recover`.
+        affine: about the mean; else about the origin.
+
+    Attributes:
+        mean: [d], 0 where the moments are about the origin.
+        second: [d] second moments of single features.
+        variances: [d] the diagonal of the covariance.
+
+    """
+
+    def __init__(self, gram: ArrayLike, *, affine: bool) -> None:
+        self._matrix = checked_square(gram)
+        self._count = float(self._matrix[-1, -1]) if len(self._matrix) else 0.0
+        if self._count <= 0:
+            raise DataError(
+                f"expected a Gram matrix of some samples, found a count of {self._count:g}; give calibration data"
+            )
+        self._affine = affine
+        self.second: Vector = np.diagonal(self._matrix)[:-1] / self._count
+        self.mean: Vector = affine * (self._matrix[:-1, -1] / self._count)
+        self.variances: Vector = self.second - self.mean * self.mean
+        self._constant = affine & (self.variances <= _CONSTANT * self.second)
+        self.variances[self._constant] = 0.0
+
+    def between(self, rows: Index, columns: Index) -> Matrix:
+        """Return the covariances [rows, columns] of some features with others."""
+        result = np.empty((len(rows), len(columns)))
+        for start in range(0, len(rows), _BAND):
+            band = rows[start : start + _BAND]
+            part = self._matrix[np.ix_(band, columns)] / self._count
+            if self._affine:
+                part -= np.outer(self.mean[band], self.mean[columns])
+            result[start : start + _BAND] = part
+        result[self._constant[rows], :] = 0.0
+        result[:, self._constant[columns]] = 0.0
+        return result
 
 
-def _split(keep: ArrayLike, d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of the kept and of the removed features, each ascending."""
+def _mask(keep: ArrayLike, d: int) -> NDArray[np.bool_]:
+    """Which features are kept: [d]."""
     given = np.asarray(keep)
     mask = given if given.dtype == np.bool_ else np.isin(np.arange(d), given)
     ascending = given.dtype == np.bool_ or np.array_equal(np.flatnonzero(mask), given)
@@ -140,48 +175,54 @@ def _split(keep: ArrayLike, d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]
         raise InternalError(
             f"expected a mask or ascending indices of {d} features, found {given!r}; please report this"
         )
-    return np.flatnonzero(mask), np.flatnonzero(~mask)
+    return mask
 
 
-def _solve(C: Matrix, second: Vector, kept: NDArray[np.intp], removed: NDArray[np.intp], ridge: float) -> Matrix:
-    """Coefficients [r, k] of the removed features."""
+def _solve(moments: _Moments, kept: Index, removed: Index, ridge: float) -> tuple[Matrix, float]:
+    """Coefficients [r, k] of the removed features, and what they leave unexplained, as a share of all variance."""
     A = np.zeros((len(removed), len(kept)))
-    live = np.flatnonzero(~dead_features(np.diagonal(C))[kept])
-    if not len(live) or not len(removed):
-        return A
-    columns = kept[live]
-    penalty = ridge * float(np.diagonal(C)[kept].mean())
-    scale = np.sqrt(second[columns] + penalty)
-    R = C[np.ix_(columns, columns)]
-    R[np.diag_indices(len(R))] += penalty
-    target = C[np.ix_(columns, removed)] / scale[:, None]
-    A[:, live] = (_solve_scaled(R / scale[:, None] / scale[None, :], target) / scale[:, None]).T
-    return A
+    total, rest = float(moments.variances.sum()), float(moments.variances[removed].sum())
+    live = np.flatnonzero(~dead_features(moments.variances)[kept])
+    if len(live) and len(removed):
+        columns = kept[live]
+        penalty = ridge * float(moments.variances[kept].mean())
+        scale = np.sqrt(moments.second[columns] + penalty)
+        R = moments.between(columns, columns)
+        R[np.diag_indices(len(R))] += penalty
+        R /= scale[:, None]
+        R /= scale[None, :]
+        target = moments.between(removed, columns).T
+        target /= scale[:, None]
+        # For R x = t the error is rest - t x less what the penalty takes: x R x = t x, so the matrix is not needed.
+        solution, explained = _solve_scaled(R, target)
+        solution /= scale[:, None]
+        if len(live) == len(kept):
+            A = solution.T
+        else:
+            A[:, live] = solution.T
+        rest -= explained + penalty * float(np.vdot(solution, solution))
+    return A, max(rest, 0.0) / total if total > 0 and len(removed) else 0.0
 
 
-def _solve_scaled(R: Matrix, target: Matrix) -> Matrix:
-    """R⁻¹ target by Cholesky; by the pseudo-inverse where a direction is within R's rounding error (diagonal <= 1)."""
+def _solve_scaled(R: Matrix, target: Matrix) -> tuple[Matrix, float]:
+    """R⁻¹ target, by Cholesky, and the sum of their products; R and target, in Fortran order, are overwritten.
+
+    It is the pseudo-inverse where a direction is within R's rounding error (diagonal <= 1).
+    """
     cutoff = 8 * _EPS * max(len(R), 32)
-    try:
-        lower = scipy.linalg.cholesky(R, lower=True, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        return _pseudo_solve(R, target, cutoff)
-    if float(np.diagonal(lower).min()) ** 2 <= cutoff:
-        return _pseudo_solve(R, target, cutoff)
-    return np.asarray(scipy.linalg.cho_solve((lower, True), target, check_finite=False), dtype=np.float64)
+    # The other triangle and the diagonal bring R back where it turns out not to be definite.
+    diagonal = np.diagonal(R).copy()
+    lower, failed = lapack.dpotrf(R.T, lower=1, clean=0, overwrite_a=1)
+    if failed or float(np.diagonal(lower).min()) ** 2 <= cutoff:
+        return _pseudo_solve(symmetric(R, diagonal), target, cutoff)
+    halfway = blas.dtrsm(1.0, lower, target, lower=1, overwrite_b=1)
+    explained = float(np.vdot(halfway.T, halfway.T))
+    return blas.dtrsm(1.0, lower, halfway, lower=1, trans_a=1, overwrite_b=1), explained
 
 
-def _pseudo_solve(R: Matrix, target: Matrix, cutoff: float) -> Matrix:
-    values, vectors = scipy.linalg.eigh(R, driver="evd", check_finite=False)
+def _pseudo_solve(R: Matrix, target: Matrix, cutoff: float) -> tuple[Matrix, float]:
+    values, vectors = scipy.linalg.eigh(R, driver="evd", overwrite_a=True, check_finite=False)
     sound = vectors[:, values > cutoff]
-    return np.asarray(sound @ ((sound.T @ target) / values[values > cutoff, None]), dtype=np.float64)
-
-
-def _error(C: Matrix, A: Matrix, kept: NDArray[np.intp], removed: NDArray[np.intp]) -> float:
-    """tr(Cov(x_R − A x_S)) / tr(C), evaluated for the A that is used, ridge and cut-offs included."""
-    total = float(np.trace(C))
-    if total <= 0 or not len(removed):
-        return 0.0
-    cross = C[np.ix_(removed, kept)]
-    quadratic = ((A @ C[np.ix_(kept, kept)] - 2.0 * cross) * A).sum()
-    return max(float(np.diagonal(C)[removed].sum() + quadratic), 0.0) / total
+    along = sound.T @ target
+    solution = along / values[values > cutoff, None]
+    return np.asarray(sound @ solution, dtype=np.float64), float(np.vdot(along, solution))

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
-from onnx_subprune.subspace.elimination import Elimination, Local, Term, factor, reduced, scaled_columns
+from onnx_subprune.subspace.elimination import Elimination, Local, Term, reduced, scaled_columns
+from onnx_subprune.subspace.inverse import factor
 
 __all__ = ["Term", "loss_of_order", "obs_sweep"]
 
@@ -110,7 +111,7 @@ def loss_of_order(
         own = term.units >= 0
         places = np.where(own, place[term.units], -1)
         index = np.argsort(places, kind="stable")
-        L, deviation = factor(term.covariance, index, ridge)
+        L, deviation = factor(term.covariance, index, ridge, spare=term.spare)
         weight = reduced(scaled_columns(term.weight, index, deviation))
         columns = blas.dtrmm(1.0, L, weight, side=1, lower=1, overwrite_b=1)
         squares = np.einsum("ij,ij->i", columns.T, columns.T)

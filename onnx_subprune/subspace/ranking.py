@@ -41,11 +41,14 @@ class Moments:
     """Covariances of the features that one consumer reads, with their scores computed once per ordering.
 
     Args:
-        compute: returns the covariances [blocks, d, d]; called when they are asked for, again after a `release`.
+        compute: returns the covariances [blocks, d, d], in an array of their own; called when they are asked for, again
+            after a `release`.
+        rank: of each covariance, at most, such as the number of samples; None where no more is known.
 
     """
 
-    def __init__(self, compute: Callable[[], NDArray[np.float64]]) -> None:
+    def __init__(self, compute: Callable[[], NDArray[np.float64]], rank: int | None = None) -> None:
+        self.rank = rank
         self._compute = compute
         self._covariance: NDArray[np.float64] | None = None
         self._scores: dict[str, NDArray[np.float64]] = {}
@@ -56,6 +59,12 @@ class Moments:
         if self._covariance is None:
             self._covariance = self._compute()
         return self._covariance
+
+    def spend(self) -> NDArray[np.float64]:
+        """Return the covariances [blocks, d, d] and forget them: the caller may overwrite them."""
+        covariance = self.covariance
+        self.release()
+        return covariance
 
     def release(self) -> None:
         """Give the memory of the covariances back."""
@@ -142,13 +151,14 @@ def _terms(group: Group, readers: Sequence[Reader]) -> Iterator[Term]:
             together.setdefault(key, []).append(reader)
     for alike in together.values():
         units = alike[0].features.units(group.atom)
-        weight = np.concatenate([np.sqrt(reader.positions) * reader.weight() for reader in alike], axis=1)
+        weights = [np.sqrt(reader.positions) * reader.weight() for reader in alike]
+        weight = weights[0] if len(weights) == 1 else np.concatenate(weights, axis=1)
+        del weights
         if not np.isfinite(weight).all():
             raise DataError(f"expected finite weights behind '{group.name}', found NaN or infinity; check the model")
-        for block, covariance in enumerate(alike[0].moments.covariance):
+        for block, covariance in enumerate(alike[0].moments.spend()):
             if (units[block] >= 0).any():
-                yield Term(covariance, weight[block], units[block])
-        alike[0].moments.release()
+                yield Term(covariance, weight[block], units[block], spare=True, rank=alike[0].moments.rank)
 
 
 def _unit_sums(group: Group, reader: Reader) -> NDArray[np.float64]:

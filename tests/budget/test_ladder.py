@@ -81,3 +81,24 @@ def test_no_groups_cost_what_nothing_costs() -> None:
     ladders = Ladders([], units)
     assert ladders.top == ladders.bottom == ()
     assert ladders.cost(()) == ladders.loss(()) == 0.0
+
+
+def test_a_cost_beside_a_state_is_asked_of_the_one_group(make_lossy: Make) -> None:
+    class Sum:
+        def __init__(self) -> None:
+            self.beside_asked: list[tuple[str, int]] = []
+
+        def __call__(self, counts: dict[str, int]) -> float:
+            return float(sum(counts.values()))
+
+        def beside(self, counts: dict[str, int], group: str, width: int) -> float:
+            self.beside_asked.append((group, width))
+            return self({**counts, group: width})
+
+    curves = [make_lossy(name, [3.0, 2.0, 1.0, 0.0]) for name in ("one", "two")]
+    cost = Sum()
+    ladders, plain = Ladders(curves, cost), Ladders(curves, lambda counts: float(sum(counts.values())))
+    for _ in range(2):
+        assert ladders.cost_beside((2, 1), 0, 0) == plain.cost_beside((2, 1), 0, 0) == plain.cost((0, 1))
+    assert cost.beside_asked == [("one", int(ladders.widths[0][0]))]
+    assert (ladders.calls, plain.calls) == (1, 1)

@@ -108,6 +108,29 @@ def test_taps_that_do_not_fit_are_refused(tap: Tap, message: str):
         accumulate(np.ones((2, 6), dtype=np.float32), tap)
 
 
+@pytest.mark.parametrize("mean", [0.0, 50.0])
+def test_few_positions_of_many_features_are_added_to_one_triangle(mean: float):
+    x = (mean + np.random.default_rng(8).standard_normal((7, 1100))).astype(np.float32)
+    check(x, Tap("x", -1), rtol=1e-12 if mean == 0.0 else 1e-6)
+    check(np.concatenate([x, x], axis=1), Tap("x", -1, blocks=2), rtol=1e-12 if mean == 0.0 else 1e-6)
+
+
+def test_few_and_many_positions_add_up():
+    x = np.random.default_rng(9).standard_normal((700, 1030)).astype(np.float32)
+    accumulator = Accumulator(Tap("x", -1))
+    for part in (x[:600], x[600:]):
+        accumulator.add(part)
+    np.testing.assert_allclose(accumulator.finish(), reference(x, Tap("x", -1)), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_values_that_spoil_the_sums_of_many_features_are_refused(bad: float):
+    x = np.ones((4, 1024), dtype=np.float32)
+    x[2, 1] = bad
+    with pytest.raises(DataError, match=r"tensor 'h': .* in feature"):
+        accumulate(x, Tap("h", -1))
+
+
 def relative_gram(x: np.ndarray, beside: np.ndarray, parts: int = 1) -> Gram:
     accumulator = Accumulator(Tap("x", -1, relative="s"))
     for part, other in zip(np.array_split(x, parts), np.array_split(beside, parts), strict=True):

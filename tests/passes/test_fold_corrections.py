@@ -50,18 +50,18 @@ def consumer_model(build, draw):
 def a_fit(consumer, intercept):
     """Return a map of eight features of which the last three are told from the first five."""
     rng = np.random.default_rng(4)
-    coefficients = np.eye(8)[None]
-    coefficients[0, 5:] = 0.0
-    coefficients[0, 5:, :5] = rng.standard_normal((3, 5))
+    removed = rng.standard_normal((3, 5))
     intercepts = np.zeros((1, 8))
     intercepts[0, 5:] = intercept * rng.standard_normal(3)
-    return Fit((consumer,), 1, coefficients, intercepts, 0.0)
+    return Fit((consumer,), 1, np.arange(8)[None] < 5, (removed,), intercepts, 0.0)
 
 
 def of_features(fit, h, axis):
     """Return A h + c along an axis."""
     moved = np.moveaxis(h, axis, -1)
-    return np.moveaxis(moved @ fit.coefficients[0].T + fit.intercepts[0], -1, axis)
+    (removed,) = fit.removed
+    coefficients = np.concatenate([np.eye(5), removed])
+    return np.moveaxis(moved[..., :5] @ coefficients.T + fit.intercepts[0], -1, axis)
 
 
 @pytest.mark.parametrize("intercept", [0.0, 1.0])

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from onnx_subprune.budget import Curve
+from onnx_subprune.budget.allocate import cost_beside
 from onnx_subprune.demo import load_demo
 from onnx_subprune.errors import OptionError, TargetError
 from onnx_subprune.model import load_model
 from onnx_subprune.options import ALLOCATIONS, Target
 from onnx_subprune.pipeline import analyse
-from onnx_subprune.planning.allocation import allocate
+from onnx_subprune.planning.allocation import allocate, relative_cost
 from onnx_subprune.structure import Structure
 
 
@@ -59,3 +60,14 @@ def test_loss_needs_losses(structure: Structure, curves: list[Curve]) -> None:
 def test_a_target_out_of_reach_names_the_nearest(structure: Structure, curves: list[Curve], allocation: str) -> None:
     with pytest.raises(TargetError, match=r"ask for macs=0\.\d+ or more"):
         allocate(structure, curves, Target("macs", 1e-6), allocation)
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_a_cost_beside_given_widths_is_that_of_the_changed_widths(structure: Structure, kind: str) -> None:
+    cost = relative_cost(structure, Target(kind, 0.5))
+    whole = {group.name: group.size for group in structure.prunable}
+    half = {name: size // 2 for name, size in whole.items()}
+    for counts in (whole, half, {**half, next(iter(half)): 0}):
+        for group in counts:
+            for width in (0, 1, 3):
+                assert cost_beside(cost, counts, group, width) == cost({**counts, group: width})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_subprune.subspace.elimination import Elimination, Term, factor, reduced, scaled_columns
+from onnx_subprune.subspace.elimination import Elimination, Term, reduced, scaled_columns
 
 RIDGE = 1e-9
 
@@ -102,17 +102,6 @@ def test_of_two_copies_one_goes_for_nothing_and_the_other_not() -> None:
     assert scores[3:].max() < 1e-2 * scores[:3].min()
     elimination.eliminate(np.array([4]))
     assert scores_of(elimination, 5)[3] > 1e-2
-
-
-def test_a_factor_is_of_correlations_with_a_ridge() -> None:
-    rng = np.random.default_rng(7)
-    covariance = covariance_of(rng, 6)
-    order = np.array([4, 0, 5, 1, 2, 3])
-    root, scale = factor(covariance, order, 1e-2)
-    deviation = np.sqrt(np.diag(covariance))[order]
-    np.testing.assert_allclose(scale.ravel(), deviation)
-    correlation = covariance[np.ix_(order, order)] / np.outer(deviation, deviation)
-    np.testing.assert_allclose(np.tril(root) @ np.tril(root).T, correlation + 1e-2 * np.eye(6), rtol=1e-9, atol=1e-12)
 
 
 def test_fewer_rows_give_the_same_squares() -> None:

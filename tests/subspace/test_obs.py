@@ -189,13 +189,13 @@ def test_wide_terms_are_in_single_precision_once_that_is_safe(panel: int, monkey
     C[9, 9] = C[8, 8] * (1 + 1e-9)
     one = term(range(300), 100, C)
     exact, losses = obs_sweep([one], 300, panel=1)
-    monkeypatch.setattr("onnx_subprune.subspace.elimination._DOUBLE", 10)
+    monkeypatch.setattr("onnx_subprune.subspace.inverse._DOUBLE", 10)
     monkeypatch.setattr("onnx_subprune.subspace.obs._POOL", 64)
     state = Elimination(one, RIDGE)
-    assert (state._W.dtype, state._P.dtype) == (np.float32, np.float64)
+    assert (state._W.dtype, state._P._P.dtype) == (np.float32, np.float64)
     for unit in range(20):
         state.eliminate(np.array([unit]))
-    assert state._P.dtype == np.float32
+    assert state._P._P.dtype == np.float32
     order, loss = obs_sweep([one], 300, panel=panel)
     assert (order == exact).mean() > 0.95
     np.testing.assert_allclose(loss, losses, rtol=1e-4, atol=1e-8 * losses[0])

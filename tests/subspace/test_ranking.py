@@ -65,7 +65,7 @@ def _readers(structure: Structure, *covariances: np.ndarray, positions: float = 
         # Taps and positions of a feature are rows of its weight.
         rows = blocks.reshape(*blocks.shape[:2], features.count, -1).transpose(0, 1, 3, 2)
         weight = rows.reshape(blocks.shape[0], -1, features.count)
-        moments = Moments(lambda covariance=covariance: covariance[None])
+        moments = Moments(lambda covariance=covariance: covariance[None].copy())
         squares = np.diagonal(covariance)[None]
         readers.append(Reader(features, lambda w=weight: w, moments, lambda s=squares: s, positions))
     return group, readers

@@ -16,7 +16,7 @@ __all__ = ["DEFAULT_MAX_BYTES", "Store"]
 
 Array = np.ndarray[Any, Any]
 
-DEFAULT_MAX_BYTES = 1 << 29
+DEFAULT_MAX_BYTES = 1 << 26
 
 
 class Store:

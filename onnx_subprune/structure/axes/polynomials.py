@@ -5,8 +5,12 @@ A budget asks thousands of times what a network costs. So the Dims are resolved 
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +18,8 @@ from numpy.typing import NDArray
 from onnx_subprune.structure.axes.terms import Atom, Dim
 
 __all__ = ["Monomials", "Products"]
+
+_T = TypeVar("_T")
 
 # No memory holds a longer axis; a broken file may declare one.
 _LONGEST = 1 << 48
@@ -32,6 +38,8 @@ class Monomials:
         rows = [[program.place(_length_of(dim)) for dim in axes] for axes in terms]
         self._program = program.closed()
         self._index = _padded(rows, _ONE)
+        self._rows = rows
+        self._base: tuple[Mapping[Atom, int], list[int], int] | None = None
 
     def __len__(self) -> int:
         return len(self._index)
@@ -44,6 +52,31 @@ class Monomials:
 
         """
         return np.asarray(self._program.run(counts)[self._index].prod(axis=1))
+
+    def sum_beside(self, counts: Mapping[Atom, int], atom: Atom, count: int) -> int:
+        """Return the sum of all products with another number of units of one Atom.
+
+        Args:
+            counts: units of the Atoms; remembered by identity from one call to the next.
+            atom: that is changed.
+            count: its units.
+
+        """
+        if self._base is None or self._base[0] is not counts:
+            values = self._program.run(counts)
+            self._base = counts, values.tolist(), int(values[self._index].prod(axis=1).sum())
+        _, before, total = self._base
+        after = self._program.changed(before, atom, count)
+        touched = {term for place in after for term in self._terms_at.get(place, ())}
+        for term in touched:
+            row = self._rows[term]
+            total += math.prod(after.get(place, before[place]) for place in row) - math.prod(before[p] for p in row)
+        return total
+
+    @cached_property
+    def _terms_at(self) -> dict[int, list[int]]:
+        """The products that a place is a factor of."""
+        return _inverted(enumerate(self._rows))
 
 
 class Products:
@@ -91,6 +124,23 @@ class Products:
         if live not in self._alive:
             self._alive[live] = np.array([owner in live for owner in self._owners], np.bool_)
         return self._alive[live]
+
+    def beside(self, counts: Mapping[Atom, int], atom: Atom, count: int) -> int:
+        """Return the sum when one Atom keeps another number of units; only terms that it has a part in are worked out.
+
+        Args:
+            counts: units of Atoms; remembered by identity, so that a mapping is not changed between two calls.
+            atom: that is changed.
+            count: its units.
+
+        >>> from onnx_subprune.structure.axes.terms import fresh
+        >>> rows, columns = fresh(4), fresh(3)
+        >>> products = Products([("weight", (rows, columns)), ("bias", (rows,))])
+        >>> products.beside({}, rows.factors[0], 2)
+        8
+
+        """
+        return self._monomials.sum_beside(counts, atom, count)
 
 
 @dataclass(frozen=True)
@@ -180,6 +230,42 @@ class _Program:
             reached = gathered.sum(axis=1) if sums else gathered.prod(axis=1)
             values[places] = np.minimum(reached, _LONGEST)
         return values.astype(np.int64)
+
+    def changed(self, values: Sequence[int], atom: Atom, count: int) -> dict[int, int]:
+        """Return the places whose values change, and to what, when an Atom keeps another number of units."""
+        if atom not in self._atoms:
+            return {}
+        changed = {self._atoms[atom]: count}
+        waiting = list(self._readers.get(self._atoms[atom], ()))
+        heapq.heapify(waiting)
+        while waiting:
+            # In the order of the steps, so that all that a row reads is known.
+            _, sums, place = heapq.heappop(waiting)
+            if place not in changed:
+                parts = (changed.get(part, values[part]) for part in self._parts[place])
+                changed[place] = min(sum(parts) if sums else math.prod(parts), _LONGEST)
+                for reader in self._readers.get(place, ()):
+                    heapq.heappush(waiting, reader)
+        return changed
+
+    @cached_property
+    def _parts(self) -> dict[int, list[int]]:
+        return {place: parts for rows in self._rows.values() for place, parts in rows}
+
+    @cached_property
+    def _readers(self) -> dict[int, list[tuple[int, bool, int]]]:
+        """The steps that read a place: their depth, whether they are sums, and the places that they fill."""
+        steps = [((depth, sums, place), parts) for (depth, sums), rows in self._rows.items() for place, parts in rows]
+        return _inverted(steps)
+
+
+def _inverted(rows: Iterable[tuple[_T, Sequence[int]]]) -> dict[int, list[_T]]:
+    """Return for every place the rows that it is in, by their names."""
+    names: dict[int, list[_T]] = {}
+    for name, places in rows:
+        for place in dict.fromkeys(places):
+            names.setdefault(place, []).append(name)
+    return names
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> NDArray[np.intp]:

@@ -48,3 +48,15 @@ def test_lengths_inside_lengths_follow_too() -> None:
 
 def test_units_of_other_networks_do_not_matter() -> None:
     assert Products([("one", (A,))]).value({atom(B): 1}) == 8
+
+
+def test_a_sum_beside_given_counts_is_that_of_the_changed_counts() -> None:
+    inner = concat(product(JOINED, fresh(2)), C)
+    products = Products(
+        [("one", (A, B)), ("two", (A, C, C)), ("three", (JOINED, C)), ("four", (inner, inner)), ("", (B,))]
+    )
+    for counts in ({}, {atom(A): 4, atom(C): 1}, {atom(B): 0}):
+        for dim in (A, B, C):
+            for count in (0, 1, 7):
+                assert products.beside(counts, atom(dim), count) == products.value({**counts, atom(dim): count})
+    assert products.beside({}, atom(fresh(9)), 2) == products.value({})
