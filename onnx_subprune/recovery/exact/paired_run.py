@@ -132,7 +132,7 @@ class PairedRun:
         if (scale != 1).any():
             return [_unscaled(layer, scale, weight, bias) for layer in refined]
         if limits is not None and clip_rows is not None and clip_rows.enough:
-            refined = [fit_behind_clip(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
+            refined = [fit_behind_clip(refined[0], sums, *clip_rows.joined(), limits, rounding=rounding)]
         return _for_each_reader(step, refined[0]) if step.shared else refined
 
     def _limits(self, step: Step, shortcut: Shortcut | None) -> Limits | None:
