@@ -11,8 +11,8 @@ With e the target of the plain fit, t(D) that of a step at the correction D and 
 
     (mean(z zᵀ) + λ R) D' = mean(z e) + mean(z (t(D) - e))
 
-The first two means are those of the plain fit, over all rows. The last one, which is zero where nothing is clipped, takes
-few rows: it is a small change of a sum that is known well, and so is its error.
+The first two means are those of the plain fit, over all rows. The last one, which is zero where nothing is clipped,
+takes few rows: it is a small change of a sum that is known well, and so is its error.
 """
 
 from __future__ import annotations
@@ -111,24 +111,29 @@ def _best_step(
     fit: Refined, sums: tuple[Pairs, Pairs], fitted: Examples, held: Examples, limits: Limits, *, settled: bool
 ) -> Refined | None:
     """Return the best step; None where none is better than the layer as it is, or as it was fitted (`settled`)."""
-    rows, seen = _Rows(fitted, sums[0], fit.factors, limits), _HeldOut(held, sums[0], limits)
-    problem = _Problem(fit, sums[:1])
+    first, seen = sums[0], _HeldOut(held, sums[0], limits)
+    rows = _Rows.of(fitted, first, fit.factors, limits)
+    problem = _Problem(fit, [first])
     start = problem.solve()
     if start is None:
         return None
     least = seen.error(start if settled else np.zeros_like(start))
-    ahead = _best_point(lambda point: problem.solve(rows.excess(point)), seen.error, start, least)
-    if ahead is None:
+    best = _best_point(lambda point: problem.solve(rows.excess(point)), seen.error, start, least)
+    if best is None:
         return None
-    point, error = ahead
-    final = _Problem(fit, sums).solve((rows + _Rows(held, sums[0], fit.factors, limits)).excess(point))
-    if final is None or not np.isfinite(final).all():
+    point, error = best
+    every = rows.with_rows(_Rows.of(held, first, fit.factors, limits))
+    step = _Problem(fit, sums).solve(every.excess(point))
+    if step is None or not np.isfinite(step).all():
         return None
-    weight, bias = sums[0].weight + final[:, :, :-1], sums[0].bias.reshape(final.shape[:2])
-    bias = bias + final[:, :, -1] - np.einsum("bof,bf->bo", final[:, :, :-1], sums[0].pivots[0])
-    before = seen.error(np.zeros_like(final))
+    change = step[:, :, :-1]
+    shift = step[:, :, -1] - np.einsum("bof,bf->bo", change, first.pivots[0])
     return replace(
-        fit, weight=weight, bias=bias.reshape(fit.bias.shape), before=before / seen.scale, after=error / seen.scale
+        fit,
+        weight=first.weight + change,
+        bias=first.bias + shift.reshape(first.bias.shape),
+        before=seen.error(np.zeros_like(step)) / seen.scale,
+        after=error / seen.scale,
     )
 
 
@@ -193,27 +198,31 @@ class _Problem:
             return None
 
 
+@dataclass(frozen=True, eq=False)
 class _Rows:
-    """Rows whose targets the clip changes.
+    """Rows whose targets the clip changes."""
 
-    Args:
-        rows: some of those that are fitted on.
-        sums: have the weight that was there, and the pivot.
-        factors: how far each part of the error counts.
-        limits: of the clip.
+    pieces: list[_Piece]
+    count: int
 
-    """
+    @classmethod
+    def of(cls, rows: Examples, sums: Pairs, factors: Sequence[float], limits: Limits) -> _Rows:
+        """Return rows with what is wanted of them.
 
-    def __init__(self, rows: Examples, sums: Pairs, factors: Sequence[float], limits: Limits) -> None:
+        Args:
+            rows: some of those that are fitted on.
+            sums: have the weight that was there, and the pivot.
+            factors: how far each part of the error counts.
+            limits: of the clip.
+
+        """
         present = _present(sums)
-        self._count = rows.x.shape[1]
-        self._pieces = shared(lambda piece: _Piece(piece, sums, present, factors, limits), list(_chunks(rows)))
+        pieces = shared(lambda chunk: _Piece(chunk, sums, present, factors, limits), list(_chunks(rows)))
+        return cls(pieces, rows.x.shape[1])
 
-    def __add__(self, other: _Rows) -> _Rows:
-        """Return the rows of both."""
-        both = object.__new__(_Rows)
-        both._count, both._pieces = self._count + other._count, self._pieces + other._pieces
-        return both
+    def with_rows(self, other: _Rows) -> _Rows:
+        """Return these rows and others."""
+        return _Rows(self.pieces + other.pieces, self.count + other.count)
 
     def excess(self, now: Array) -> Array:
         """Return the mean product of z with what the clip adds to its target, [blocks, f + 1, o].
@@ -223,15 +232,13 @@ class _Rows:
 
         """
         turned = now.transpose(0, 2, 1).astype(np.float32)
-        return np.asarray(sum(shared(lambda piece: piece.excess(turned), self._pieces))) / self._count
+        return np.asarray(sum(shared(lambda piece: piece.excess(turned), self.pieces))) / self.count
 
 
 class _Piece:
     """Some of the rows that are fitted on; all targets are those of a correction."""
 
-    def __init__(
-        self, rows: Examples, sums: Pairs, present: Array, factors: Sequence[float], limits: Limits
-    ) -> None:
+    def __init__(self, rows: Examples, sums: Pairs, present: Array, factors: Sequence[float], limits: Limits) -> None:
         self._z = _with_ones(rows.x, sums.pivots[0])
         given = self._z @ present
         wanted = factors[0] * (rows.parts[0] - given)
@@ -249,7 +256,7 @@ class _Piece:
         targets = self._z @ turned
         np.clip(targets, self._least, self._most, out=targets)
         targets -= self._wanted
-        return np.asarray(self._z.transpose(0, 2, 1) @ targets).astype(np.float64)
+        return np.asarray(self._z.transpose(0, 2, 1) @ targets, np.float64)
 
 
 class _HeldOut:

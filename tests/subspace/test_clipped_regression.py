@@ -80,7 +80,7 @@ def test_steps_lead_to_the_least_of_the_convex_problem():
         return float(np.square(np.where(target > 0, given - target, np.maximum(given, 0))).mean())
 
     least = minimize(loss, np.append(found.weight[0, 0], found.bias[0])).fun
-    work, these = _Problem(found, pairs[:1]), _Rows(rows, pairs[0], found.factors, RELU)
+    work, these = _Problem(found, pairs[:1]), _Rows.of(rows, pairs[0], found.factors, RELU)
     now, losses = work.solve(), []
     for _ in range(100):
         now = work.solve(these.excess(now))
@@ -96,7 +96,7 @@ def test_the_first_point_is_the_plain_fit_whatever_rows_the_clip_is_seen_on(limi
     found, pairs = _fitted(rows, held)
     plain = _Problem(found, pairs).solve()
     np.testing.assert_allclose(pairs[0].weight + plain[:, :, :-1], found.weight, atol=1e-5)
-    few = _Rows(_some(rows, 100), pairs[0], found.factors, limits)
+    few = _Rows.of(_some(rows, 100), pairs[0], found.factors, limits)
     assert bool(few.excess(plain).any()) is (limits == RELU)
 
 
