@@ -33,7 +33,7 @@ __all__ = ["Examples", "Limits", "fit_behind_clip"]
 
 Array = NDArray[Any]
 
-_STEPS = 8
+_STEPS = 3
 # Rows that are worked on at once.
 _PIECE = 4096
 # Of the ridge where no fit says which.
@@ -118,12 +118,20 @@ def _best_step(
     if start is None:
         return None
     least = seen.error(start if settled else np.zeros_like(start))
-    best = _best_point(lambda point: problem.solve(rows.excess(point)), seen.error, start, least)
+    excesses: list[tuple[Array, Array]] = []
+
+    def following(point: Array) -> Array | None:
+        excesses.append((point, rows.excess(point)))
+        return problem.solve(excesses[-1][1])
+
+    best = _best_point(following, seen.error, start, least)
     if best is None:
         return None
     point, error = best
-    every = rows.with_rows(_Rows.of(held, first, fit.factors, limits))
-    step = _Problem(fit, sums).solve(every.excess(point))
+    others = _Rows.of(held, first, fit.factors, limits)
+    share = rows.count / (rows.count + others.count)
+    excess = next(excess for behind, excess in excesses if behind is point)
+    step = _Problem(fit, sums).solve(share * excess + (1 - share) * others.excess(point))
     if step is None or not np.isfinite(step).all():
         return None
     change = step[:, :, :-1]
@@ -219,10 +227,6 @@ class _Rows:
         present = _present(sums)
         pieces = shared(lambda chunk: _Piece(chunk, sums, present, factors, limits), list(_chunks(rows)))
         return cls(pieces, rows.x.shape[1])
-
-    def with_rows(self, other: _Rows) -> _Rows:
-        """Return these rows and others."""
-        return _Rows(self.pieces + other.pieces, self.count + other.count)
 
     def excess(self, now: Array) -> Array:
         """Return the mean product of z with what the clip adds to its target, [blocks, f + 1, o].
