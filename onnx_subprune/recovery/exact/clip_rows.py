@@ -13,7 +13,7 @@ from onnx_subprune.subspace.clipped_regression import Examples
 __all__ = ["ClipRows"]
 
 # Rows for each feature, and the memory that they may take.
-_CLIPPED_ROWS, _CLIPPED_BYTES = 64, 1 << 29
+_CLIPPED_ROWS, _CLIPPED_BYTES = 40, 1 << 29
 
 
 class ClipRows:
