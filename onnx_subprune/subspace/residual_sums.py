@@ -104,19 +104,20 @@ class Pairs:
 
     def _add(self, x: Array, parts: Sequence[Array], weights: Array | None, reader: int) -> None:
         kind, f = np.dtype(np.float32 if self.single else np.float64), self.features
-        z = np.zeros((*x.shape[:2], f + self.readers), kind)
+        z = np.empty((*x.shape[:2], f + self.readers), kind)
         np.subtract(x, self.pivots[reader][:, None, :].astype(kind), out=z[:, :, :f])
+        z[:, :, f:] = 0.0
         z[:, :, f + reader] = 1.0
-        targets = np.concatenate(parts, axis=2, dtype=kind)
-        errors = targets.copy()
-        errors[:, :, : self.weight.shape[1]] -= z @ self._present(kind)
+        rest = np.concatenate(parts, axis=2, dtype=kind)
         if weights is not None:
             roots = np.sqrt(weights).astype(kind)[:, None]
-            for values in (z, targets, errors):
+            for values in (z, rest):
                 np.multiply(values, roots, out=values)
-        self._add_products(z, errors)
-        self.square += self._sums_of_squares(targets)
-        self.missed += self._sums_of_squares(errors)
+        self.square += self._sums_of_squares(rest)
+        # From here on it is the error: many rows are not copied for a name.
+        rest[:, :, : self.weight.shape[1]] -= z @ self._present(kind)
+        self._add_products(z, rest)
+        self.missed += self._sums_of_squares(rest)
         self.count += x.shape[1]
 
     def _present(self, kind: np.dtype[Any]) -> Array:
@@ -137,8 +138,10 @@ class Pairs:
         size, gram, turned = z.shape[2], self._gram, z.transpose(0, 2, 1)
 
         def panel(start: int) -> None:
-            stop = min(start + _PANEL, size)
-            gram[:, :stop, start:stop] += turned[:, :stop] @ z[:, :, start:stop]
+            columns = slice(start, start + _PANEL)
+            gram[:, :start, columns] += turned[:, :start] @ z[:, :, columns]
+            # A product of rows with themselves takes NumPy half of the work.
+            gram[:, columns, columns] += turned[:, columns] @ z[:, :, columns]
 
         if self.features <= _PANEL:
             gram += turned @ z

@@ -50,8 +50,17 @@ def test_wide_sums_in_panels_are_whole(features):
     pairs = Pairs(weight, bias, 1)
     pairs.add(x, [np.zeros((1, 40, 2), np.float32)])
     assert pairs.single
-    np.testing.assert_allclose(pairs.gram, pairs.gram.transpose(0, 2, 1), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(pairs.gram, pairs.gram.transpose(0, 2, 1))
     np.testing.assert_allclose(pairs.gram[0, :features, :features], x[0].T @ x[0], rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_given_stays_as_it_was():
+    weight, bias = _layer(3)
+    given = [RNG.standard_normal((1, 10, 3)), RNG.standard_normal((1, 10, 2)), np.full(10, 2.0)]
+    before = [array.copy() for array in given]
+    Pairs(weight, bias, 1).add(given[0], [given[1]], given[2])
+    for array, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
 def test_what_is_not_finite_is_told():

@@ -13,7 +13,7 @@ from onnx_subprune.subspace.clipped_regression import Examples
 __all__ = ["ClipRows"]
 
 # Rows for each feature, and the memory that they may take.
-_CLIPPED_ROWS, _CLIPPED_BYTES = 32, 1 << 29
+_CLIPPED_ROWS, _CLIPPED_BYTES = 40, 1 << 29
 
 
 class ClipRows:
@@ -41,7 +41,7 @@ class ClipRows:
             self._share = self._part(rows, samples)
         mask = self._rng.random(rows.x.shape[1]) < self._share
         if mask.any():
-            part = rows.chosen(mask)
+            part = rows if mask.all() else rows.chosen(mask)
             assert part.total is not None
             self._rows[number].append(Examples(part.x, part.parts, part.total))
 

@@ -70,10 +70,15 @@ class Geometry:
         """Return the patches of a map [samples, channels, ...]: [blocks, rows, taps x channels per block]."""
         taps = self._taps(sample.positions)
         flat = x.reshape(*x.shape[:2], -1)
-        padded = np.zeros((len(x), flat.shape[2] + 1, flat.shape[1]), x.dtype)
-        padded[:, :-1] = flat.transpose(0, 2, 1)
-        # Taps of -1 read the last position, which is zero.
-        rows = padded[sample.samples[:, None], taps]
+        if taps.size <= len(x) * flat.shape[2]:
+            # No position is read twice on average: a copy of the map by position would be more work.
+            rows = flat[sample.samples[:, None], :, taps]
+            rows[taps < 0] = 0
+        else:
+            padded = np.zeros((len(x), flat.shape[2] + 1, flat.shape[1]), x.dtype)
+            padded[:, :-1] = flat.transpose(0, 2, 1)
+            # Taps of -1 read the last position, which is zero.
+            rows = padded[sample.samples[:, None], taps]
         split = rows.reshape(*rows.shape[:2], blocks, -1)
         return split.transpose(2, 0, 1, 3).reshape(blocks, len(rows), -1)
 

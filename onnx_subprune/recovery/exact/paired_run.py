@@ -132,7 +132,7 @@ class PairedRun:
         if (scale != 1).any():
             return [_unscaled(layer, scale, weight, bias) for layer in refined]
         if limits is not None and clip_rows is not None and clip_rows.enough:
-            refined = [fit_behind_clip(refined[0], (weight, bias), *clip_rows.joined(), limits, rounding=rounding)]
+            refined = [fit_behind_clip(refined[0], sums, *clip_rows.joined(), limits, rounding=rounding)]
         return _for_each_reader(step, refined[0]) if step.shared else refined
 
     def _limits(self, step: Step, shortcut: Shortcut | None) -> Limits | None:
@@ -233,7 +233,7 @@ class PairedRun:
         """Yield what layers are fitted on, batch by batch: the rows of each reader."""
         readers = step.readers
         shapes = [linears[0].view(array_of(self._tensors[linears[0].weight])).shape for linears in readers]
-        most = max(1, -(-rows_wanted(features, self._settings) // max(self._samples, 1)))
+        most = max(1, -(-rows_wanted(features, self._settings, clipped=summed) // max(self._samples, 1)))
         run_bytes = _RUN_BYTES // len(readers)
         most = min(most, max(1, run_bytes // (4 * features * step.linears[0].blocks * self._together)))
         for (dense, pruned), portion in zip(ahead(self._sides(step, shortcut)), self._portions, strict=True):

@@ -29,11 +29,17 @@ _LEAST = 1024
 _SHARE = 0.75
 # A width of a few channels has few features, but its fit decides over as many positions.
 LEAST_FEATURES = 64
+# Where a fit behind a clip follows.
+_CLIPPED_SHARE = 0.75
 
 
-def rows_wanted(features: int, settings: Settings) -> int:
-    """Return how many rows to fit a layer on, at most."""
-    return settings.rows * max(features, LEAST_FEATURES)
+def rows_wanted(features: int, settings: Settings, *, clipped: bool = False) -> int:
+    """Return how many rows to fit a layer on, at most; fewer where a fit behind a clip follows.
+
+    That fit reads the rows again and again, and wins more than as many rows more would.
+    """
+    rows = math.ceil(_CLIPPED_SHARE * settings.rows) if clipped else settings.rows
+    return rows * max(features, LEAST_FEATURES)
 
 
 def samples_needed(

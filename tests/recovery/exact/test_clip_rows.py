@@ -40,7 +40,7 @@ def test_of_many_rows_a_share_is_kept_from_all_over_the_data() -> None:
     kept.add(1, _rows(200), 1)
     fitted, _ = kept.joined()
     rows = fitted.x[0, :, 0]
-    wanted = 32 * 64
+    wanted = 40 * 64
     assert 0.8 * wanted < len(rows) < 1.2 * wanted
     assert len(set(rows.tolist())) == len(rows)
     quarters = np.histogram(rows, 4, (0, 20_000))[0]

@@ -83,7 +83,7 @@ def test_rows_to_fit_behind_a_clip_come_from_everywhere_and_fit_into_memory(monk
         return np.concatenate([one.x[0, :, 0] for one in found.joined()]) if found.enough else np.zeros(0)
 
     many = kept(2000)
-    assert 0.8 * 32 * 64 < len(many) < 1.2 * 32 * 64
+    assert 0.8 * 40 * 64 < len(many) < 1.2 * 40 * 64
     assert len(np.unique(many % 4)) == 4
     assert len(np.unique(many // 1000)) >= 10
     # Of few rows none is left out.

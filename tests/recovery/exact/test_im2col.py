@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from onnx_subprune.model import array_of, open_session, run
-from onnx_subprune.recovery.exact.im2col import Sample
+from onnx_subprune.recovery.exact.im2col import Geometry, Sample
 from onnx_subprune.recovery.exact.linear_layers import find_linears
 from onnx_subprune.recovery.exact.rows import Values, rows_of
 
@@ -174,3 +174,14 @@ def test_positions_over_a_limit_are_drawn_for_each_sample_alone(net):
     found = rows_of([linear], Values(x, [y], samples=2), None, (6, 4), 10, normalised=False, rng=RNG)
     assert not isinstance(found, str)
     assert found.x.shape == (1, 20, 6)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_few_patches_are_those_among_all(blocks):
+    """A few are read from the map as it lies, many from a copy by position."""
+    table = np.array([[place - 1, place, place + 1 if place < 7 else -1] for place in range(8)])
+    geometry, x = Geometry((table, table), (8, 8)), RNG.standard_normal((2, 4, 8, 8))
+    every = Sample(np.repeat([0, 1], 64), np.tile(np.arange(64), 2))
+    few = Sample(np.array([0, 1, 1]), np.array([0, 63, 20]))
+    np.testing.assert_array_equal(geometry.rows(x, blocks, few), geometry.rows(x, blocks, every)[:, [0, 127, 84]])
+    assert not geometry.rows(x, 1, few)[0, 0, :12].any()

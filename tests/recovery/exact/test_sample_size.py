@@ -11,7 +11,7 @@ from onnx_subprune.calibration import open_data, portions
 from onnx_subprune.model import input_specs
 from onnx_subprune.recovery.exact import Networks, Settings, paired_run, refit, sample_size
 from onnx_subprune.recovery.exact.linear_layers import find_linears
-from onnx_subprune.recovery.exact.sample_size import samples_needed, spread
+from onnx_subprune.recovery.exact.sample_size import rows_wanted, samples_needed, spread
 
 RNG = np.random.default_rng(3)
 MAP = """g (float[N,3,8,8] x) => (float[a,b] y) {
@@ -43,6 +43,13 @@ def _counted(model: Any, shape: tuple[int, ...], samples: int, **settings: Any) 
 )
 def test_as_many_samples_as_give_the_rows(net, samples, rows, expected):
     assert _counted(net(MAP, **WEIGHTS), (3, 8, 8), samples, rows=rows) == expected
+
+
+@pytest.mark.parametrize(("features", "plain", "clipped"), [(100, 12_800, 9600), (9, 8192, 6144)])
+def test_a_fit_behind_a_clip_leaves_the_plain_one_fewer_rows(features, plain, clipped):
+    assert rows_wanted(features, Settings(rows=128)) == plain
+    assert rows_wanted(features, Settings(rows=128), clipped=True) == clipped
+    assert rows_wanted(features, Settings(rows=1), clipped=True) == max(features, 64)
 
 
 def test_a_wide_classifier_gets_the_rows_that_are_advised(net):
