@@ -287,10 +287,13 @@ def width_of(curve: Curve, count: int, round_to: int) -> int:
     >>> curve = Curve("conv1", 10, np.arange(10), np.linspace(0, 1, 11), minimum=2)
     >>> [width_of(curve, count, round_to=4) for count in (0, 4, 5, 9)]
     [4, 4, 8, 10]
+    >>> width_of(Curve("conv2", 10, np.arange(10), np.linspace(0, 1, 11), least_cut=4), 7, round_to=1)
+    10
 
     """
     multiple = math.lcm(curve.round_to, round_to)
-    return min(curve.size, multiple * math.ceil(max(count, curve.minimum) / multiple))
+    width = multiple * math.ceil(max(count, curve.minimum) / multiple)
+    return width if width <= curve.size - curve.least_cut else curve.size
 
 
 def _spend(curves: Sequence[Curve], counts: Counts, cost: Cost, limit: float, round_to: int) -> Counts:

@@ -24,6 +24,7 @@ class Curve:
         share: [size + 1] never falling, from exactly 0 (k = 0) to exactly 1 (k = size).
         minimum: the fewest units that may stay, 0 to `size`.
         round_to: the group's widths must be a multiple of this (the full size is always allowed).
+        least_cut: the fewest units that may go where not all stay.
         loss: [size + 1] absolute squared error per sample at the group's consumers when only the k most important
             units stay: never rising, exactly 0 at the full size. None where it was not measured.
 
@@ -39,6 +40,7 @@ class Curve:
     minimum: int = 1
     round_to: int = 1
     loss: NDArray[np.float64] | None = None
+    least_cut: int = 1
 
     def __post_init__(self) -> None:
         for name, dtype in (("order", np.intp), ("share", np.float64), ("loss", np.float64)):
@@ -52,7 +54,7 @@ class Curve:
             raise InternalError(f"curve of group {self.group!r}: {problem}; please report this")
 
     def _problem(self) -> str | None:
-        if self.size < 1 or not 0 <= self.minimum <= self.size or self.round_to < 1:
+        if self.size < 1 or not 0 <= self.minimum <= self.size or min(self.round_to, self.least_cut) < 1:
             return f"expected 0 <= minimum <= size, found size {self.size}, minimum {self.minimum}"
         if not np.array_equal(np.sort(self.order), np.arange(self.size)):
             return f"expected an order of {self.size} units, found {self.order.shape[0]} entries or duplicates"

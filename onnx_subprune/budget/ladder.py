@@ -101,7 +101,8 @@ def rungs(curve: Curve, round_to: int) -> NDArray[np.intp]:
     """
     multiple = math.lcm(curve.round_to, round_to)
     first = multiple * math.ceil(curve.minimum / multiple)
-    return np.append(np.arange(first, curve.size, multiple, dtype=np.intp), np.intp(curve.size))
+    least = curve.size - curve.least_cut
+    return np.append(np.arange(first, least + 1, multiple, dtype=np.intp), np.intp(curve.size))
 
 
 def losses_of(curve: Curve) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from onnx_subprune.options import Options
 from onnx_subprune.planning.allocation import relative_cost
 from onnx_subprune.structure import Group, Structure
 
-__all__ = ["default_multiple", "width_steps"]
+__all__ = ["default_multiple", "least_cuts", "width_steps"]
 
 _FAST_KINDS = ("macs", "drop")
 """Targets whose widths are fast ones by default. Others count bytes or units, or measure what is fast themselves."""
@@ -43,6 +43,11 @@ def default_multiple(model: onnx.ModelProto, options: Options) -> int:
     """
     if options.target.kind not in _FAST_KINDS or options.cost not in (None, "macs"):
         return 1
+    return _block(model, options)
+
+
+def _block(model: onnx.ModelProto, options: Options) -> int:
+    """Return the channels that kernels take at a time."""
     on_gpu = any(provider.lower().startswith(_GPUS) for provider in options.providers)
     return _SINGLE_ON_GPU if on_gpu and not has_half(model) else _BLOCK
 
@@ -67,6 +72,21 @@ def width_steps(analysis: Analysis, groups: Sequence[Group], options: Options) -
         if multiple == 1 or _leaves_room(analysis.structure, groups, steps, options):
             break
     return steps
+
+
+def least_cuts(analysis: Analysis, groups: Sequence[Group], options: Options) -> dict[str, int]:
+    """Return how many units of every group may go at least, by its name: a cut of less than a block buys no time.
+
+    Args:
+        analysis: of the dense network.
+        groups: that may be pruned.
+        options: `round_to`, and the target: shares of units or of variance are taken at their word.
+
+    """
+    if options.multiple is not None or options.target.kind in ("units", "variance"):
+        return {group.name: 1 for group in groups}
+    block = _block(analysis.model, options)
+    return {group.name: _narrowed(_units(block, group), group.size) for group in groups}
 
 
 def _halves(multiple: int) -> Iterator[int]:

@@ -14,7 +14,7 @@ from onnx_subprune.model import constant_values
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.tapped_features import normalisation_grams, pairs_of, readers_of, tap_of
 from onnx_subprune.options import Options
-from onnx_subprune.planning.default_widths import width_steps
+from onnx_subprune.planning.default_widths import least_cuts, width_steps
 from onnx_subprune.progress import Progress
 from onnx_subprune.recovery.normalisation_rescaling import normalisation_readers
 from onnx_subprune.structure import Consumer, Contraction, Features, Group, Structure, as_blocks
@@ -45,7 +45,7 @@ def rank_groups(
     spreads = normalisation_readers(
         analysis.structure, normalisation_grams(analysis.structure, statistics), statistics.samples
     )
-    steps = width_steps(analysis, groups, options)
+    steps, cuts = width_steps(analysis, groups, options), least_cuts(analysis, groups, options)
     curves = []
     for index, group in enumerate(groups):
         if progress is not None:
@@ -58,9 +58,16 @@ def rank_groups(
         ranking = subspace.rank_group(group, group_readers, options.select, options.seed + index, constant_values)
         for reader in group_readers:
             reader.moments.release()
-        step = steps[group.name]
         curves.append(
-            budget.Curve(group.name, group.size, ranking.order, ranking.share, round_to=step, loss=ranking.loss)
+            budget.Curve(
+                group.name,
+                group.size,
+                ranking.order,
+                ranking.share,
+                round_to=steps[group.name],
+                loss=ranking.loss,
+                least_cut=cuts[group.name],
+            )
         )
     if progress is not None:
         progress(len(groups), len(groups))

@@ -102,3 +102,9 @@ def test_a_cost_beside_a_state_is_asked_of_the_one_group(make_lossy: Make) -> No
         assert ladders.cost_beside((2, 1), 0, 0) == plain.cost_beside((2, 1), 0, 0) == plain.cost((0, 1))
     assert cost.beside_asked == [("one", int(ladders.widths[0][0]))]
     assert (ladders.calls, plain.calls) == (1, 1)
+
+
+def test_a_cut_of_a_few_units_is_none() -> None:
+    curve = Curve("g", 10, np.arange(10), np.linspace(0, 1, 11), minimum=5, least_cut=3)
+    assert rungs(curve, 1).tolist() == [5, 6, 7, 10]
+    assert rungs(curve, 4).tolist() == [10]

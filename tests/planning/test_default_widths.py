@@ -10,7 +10,7 @@ import pytest
 
 from onnx_subprune.network.analysis import Analysis, analyse
 from onnx_subprune.options import Options, Target
-from onnx_subprune.planning.default_widths import default_multiple, width_steps
+from onnx_subprune.planning.default_widths import default_multiple, least_cuts, width_steps
 
 SIZES = (64, 24, 16, 12, 8, 5, 3)
 
@@ -69,3 +69,15 @@ def test_what_pays_is_a_matter_of_the_provider_and_the_precision() -> None:
     assert [default_multiple(model, Options()) for model in (single, half)] == [8, 8]
     assert default_multiple(single, Options(Target("drop", 0.1))) == 8
     assert default_multiple(single, Options(Target("drop", 0.1), cost="params")) == 1
+
+
+def test_a_cut_that_fills_no_block_is_not_made() -> None:
+    analysis = _chain()
+    groups = analysis.structure.prunable
+
+    def cuts(target: str, **chosen: object) -> list[int]:
+        return list(least_cuts(analysis, groups, Options(Target.parse(target), **chosen)).values())  # type: ignore[arg-type]
+
+    assert cuts("params=0.9") == cuts("latency=0.9") == cuts("macs=0.9") == [8, 8, 8, 4, 4, 2, 1]
+    # Shares of units, and widths that were asked for, are taken at their word.
+    assert cuts("units=0.9") == cuts("params=0.9", round_to=1) == [1] * len(SIZES)
