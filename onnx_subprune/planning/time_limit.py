@@ -37,6 +37,8 @@ _SAVING = 0.01
 """A step that saves a smaller share is no help."""
 _WORTH_MACS, _WORTH_GROUPS = 10**9, 30
 """With fewer MACs over all samples, and fewer groups, a run takes seconds: nobody wants to know how many."""
+_WORTH_SAMPLES = 128
+"""Eight times those of a rehearsal."""
 _SHOWN_SECONDS = 10.0
 
 _STEPS: Sequence[dict[str, Any]] = (
@@ -218,8 +220,15 @@ def _unforeseen(options: Options) -> Prospect:
 
 
 def _is_long(analysis: Analysis, groups: Sequence[Group], samples: int, options: Options) -> bool:
-    long = analysis.cost.macs * samples >= _WORTH_MACS or len(groups) >= _WORTH_GROUPS
-    return long or options.time_limit is not None
+    """Whether the user wants to know how long it takes, and a rehearsal is a small part of it.
+
+    A run that neither measures losses nor fits layers takes a few inferences; a rehearsal takes a few samples.
+    """
+    if options.time_limit is not None:
+        return True
+    if samples < _WORTH_SAMPLES or (options.allocation != "measured" and options.recovery != "exact"):
+        return False
+    return analysis.cost.macs * samples >= _WORTH_MACS or len(groups) >= _WORTH_GROUPS
 
 
 def _fit_sizes(analysis: Analysis, dataset: Dataset, options: Options) -> Callable[[Options, int], FitSize]:
