@@ -58,7 +58,10 @@ class Bias:
 
         """
         present = np.asarray(self.constant.values if values is None else values).astype(np.float64)
-        return np.asarray(present + self.delta(shift).reshape(present.shape), self.constant.dtype)
+        delta = self.delta(shift)
+        # A Gemm may add a bias of its own to every row.
+        delta = delta.reshape(present.shape) if delta.size == present.size else delta
+        return np.asarray(present + delta, self.constant.dtype)
 
 
 class FoldCorrections(Pass):

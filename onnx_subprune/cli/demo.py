@@ -83,9 +83,7 @@ def _save(result: pipeline.Result, document: report.Document, material: Demo, pa
     _save_arrays(paths["calibration.npz"], material.calibration)
     _save_arrays(paths["test.npz"], {**material.test, "labels": material.labels})
     report.write_report(document, paths["report.html"])
-    report.write_json(
-        {name: value for name, value in document.items() if name not in ("timing", "forecast")}, paths["report.json"]
-    )
+    report.write_json({name: value for name, value in document.items() if name not in _TIMES}, paths["report.json"])
     result.save(paths["pruned.onnx"])
 
 

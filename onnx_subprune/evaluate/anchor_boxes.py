@@ -156,11 +156,15 @@ class _Search:
     def _bounds(self, node: onnx.NodeProto, name: str, axis: int) -> tuple[int, int] | None:
         """Return the first and the last column, exclusive, that a Slice or a Split takes; None where it takes all."""
         rank = len(self._sizes_of(name))
+        if not rank:
+            return None
         if node.op_type == "Split":
             before = node.output[: list(node.output).index(name)]
             start = sum(self._width(each, axis) for each in before)
             return (start, start + self._width(name, axis)) if _axis_of(node, rank) == axis else None
-        axes = [place % rank for place in self._values.get(node.input[3], ())] if len(node.input) > 3 else [0]
+        named = len(node.input) > 3 and bool(node.input[3])
+        places = self._values.get(node.input[3], ()) if named else range(len(self._values.get(node.input[1], ())))
+        axes = [place % rank for place in places]
         if axis not in axes:
             return None
         starts = self._values.get(node.input[1])
@@ -177,7 +181,8 @@ class _Search:
             return axis
         if node.op_type == "Transpose":
             order = next((list(entry.ints) for entry in node.attribute if entry.name == "perm"), None)
-            return (order or list(range(len(after)))[::-1])[axis]
+            order = order or list(range(len(after)))[::-1]
+            return order[axis] if axis < len(order) else None
         if node.op_type != "Reshape" or not before or axis >= len(after) or not isinstance(after[axis], int):
             return None
         if axis == len(after) - 1 and before[-1] == after[-1]:

@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 import onnx
 from numpy.typing import NDArray
 
+from onnx_subprune.model.fields import array_of
 from onnx_subprune.model.protos import bodies, constant_tensor, references
 
 __all__ = ["Behind", "Place", "reads"]
 
 Place: TypeAlias = tuple[str, int]
-"""An input of a node: the name of the node's first output, and the input's number."""
+"""An input of a node: the name of the node's first output that has one, and the input's number."""
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
@@ -103,7 +104,7 @@ class Behind:
             name: of the tensor.
 
         """
-        return onnx.numpy_helper.to_array(self._stored[name])
+        return array_of(self._stored[name])
 
     def piece(
         self,
@@ -128,7 +129,8 @@ class Behind:
         given = {value.name for value in inputs}
         for index in nodes:
             node = self._nodes[index]
-            scaled = [(number, name) for (output, number), name in factors.items() if output == node.output[0]]
+            first = next((output for output in node.output if output), "")
+            scaled = [(number, name) for (output, number), name in factors.items() if output == first]
             if scaled:
                 node = _copied(node)
                 for number, name in scaled:

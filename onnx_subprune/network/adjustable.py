@@ -99,8 +99,8 @@ class Adjustable:
         """Whether nothing can be said without surgery: branches are run both ways, bfloat16 cannot be fed."""
         return self._analysis.hoisted is not None or computes_in_bfloat16(self.model)
 
-    def touched(self, keeps: Keeps) -> tuple[list[str], list[Place]] | None:
-        """Return the names of the constants and the inputs that `without` gives; None where it cannot.
+    def touched(self, keeps: Keeps) -> tuple[list[str], dict[Place, Array]] | None:
+        """Return the names of the constants that `without` gives, and its factors; None where it cannot.
 
         Args:
             keeps: for each Atom that loses units, bool [size].
@@ -113,8 +113,7 @@ class Adjustable:
             return None
         constants = [fit.consumers[0].weight.constant.name for fit in fits]
         constants += [self._biases[consumer].constant.name for fit in fits for consumer in fit.consumers]
-        readings = self._readings(keeps, {consumer for fit in fits for consumer in fit.consumers})
-        return constants, [(reading.node.outputs[0].name, reading.index) for reading in readings]
+        return constants, self._factors(keeps, {consumer for fit in fits for consumer in fit.consumers})
 
     def without(self, keeps: Keeps) -> Adjustment:
         """Return what differs once units are removed, recovered by channel.
@@ -133,11 +132,15 @@ class Adjustable:
                 bias = self._biases[consumer]
                 name = bias.constant.name
                 constants[name] = bias.shifted(shift, constants.get(name))
+        return Adjustment(constants, self._factors(keeps, corrected))
+
+    def _factors(self, keeps: Keeps, corrected: Collection[Consumer]) -> dict[Place, Array]:
         factors: dict[Place, Array] = {}
         for reading in self._readings(keeps, corrected):
             dtype = passes.float_type(reading.node.inputs[reading.index]) if reading.dtype is None else reading.dtype
-            factors[reading.node.outputs[0].name, reading.index] = reading.mask.astype(dtype)
-        return Adjustment(constants, factors)
+            name = next(output.name for output in reading.node.outputs if output.name)
+            factors[name, reading.index] = reading.mask.astype(dtype)
+        return factors
 
     def _fits(self, keeps: Keeps) -> list[subspace.Pending]:
         if self._statistics is None:

@@ -105,7 +105,8 @@ def kept_losses(analysis: Analysis, data: Any, statistics: Statistics, options: 
     if digest is None:
         return None
     recovery = {name: value for name, value in asdict(options.recovery_options).items() if name not in _FITS}
-    groups = {"ignore": options.ignore, "only": options.only}
+    # Of very many groups the losses are measured in blocks, of as many widths as there are levels.
+    groups = {"ignore": options.ignore, "only": options.only, "levels": list(options.levels)}
     key = {**_common(analysis, digest, options), **groups, "recovery": recovery, "moments": _moments(statistics)}
     return Record("losses", key)
 

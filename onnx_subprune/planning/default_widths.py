@@ -29,6 +29,8 @@ _BLOCK = 8
 _GPUS = ("cuda", "tensorrt", "nvtensorrt", "rocm", "migraphx", "dml")
 # Tensor cores read 16 bytes at a time: 8 numbers in half precision, 4 in single.
 _SINGLE_ON_GPU = 4
+_BLOCKS = 4
+"""Layers of fewer blocks may lose less than one where the widths are not multiples: a target is met more closely."""
 _ROOM = 0.5
 """So much of the target may the smallest widths cost: a budget that leaves no choice between groups is no good one."""
 
@@ -85,8 +87,8 @@ def least_cuts(analysis: Analysis, groups: Sequence[Group], options: Options) ->
     """
     if options.multiple is not None or options.target.kind in ("units", "variance"):
         return {group.name: 1 for group in groups}
-    block = _block(analysis.model, options)
-    return {group.name: _narrowed(_units(block, group), group.size) for group in groups}
+    blocks = {group: _units(_block(analysis.model, options), group) for group in groups}
+    return {group.name: block if group.size >= _BLOCKS * block else 1 for group, block in blocks.items()}
 
 
 def _halves(multiple: int) -> Iterator[int]:

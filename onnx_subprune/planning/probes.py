@@ -44,7 +44,7 @@ class _Probe:
     Attributes:
         keeps: keep masks by the widths.
         constants: names of stored tensors that other values take the place of.
-        places: inputs of nodes that are multiplied by masks.
+        whole: masks of ones, by the inputs of nodes that some width multiplies.
         changed: the nodes that compute something else.
         nodes: these, and those that they need and that compute with constants alone.
         fed: tensors that they read.
@@ -53,7 +53,7 @@ class _Probe:
 
     keeps: Mapping[Point, Mapping[Atom, NDArray[np.bool_]]]
     constants: tuple[str, ...]
-    places: tuple[Place, ...]
+    whole: Mapping[Place, Array]
     changed: Sequence[int]
     nodes: Sequence[int]
     fed: Sequence[str]
@@ -90,6 +90,7 @@ class Probes:
         self._between = distance.between
         self._model = opened
         self._known = known
+        self._factor = _unused("factor", _tensors(opened))
         self.left: list[Point] = []
         self._probes = self._prepared(points)
 
@@ -127,17 +128,17 @@ class Probes:
         structure = self._adjustable.structure
         keeps = {point: make_plan(self._study, dict(point)).keeps(structure) for point in points}
         constants: set[str] = set()
-        places: set[Place] = set()
+        whole: dict[Place, Array] = {}
         for masks in keeps.values():
             touched = self._adjustable.touched(masks)
             if touched is None:
                 return None
             constants.update(touched[0])
-            places.update(touched[1])
-        changed = self._behind.nodes(constants, places)
+            whole |= {place: np.ones_like(mask) for place, mask in touched[1].items()}
+        changed = self._behind.nodes(constants, whole)
         nodes = self._behind.with_makers(changed)
         fed = self._behind.fed(nodes)
-        return _Probe(keeps, tuple(sorted(constants)), tuple(sorted(places)), changed, nodes, fed)
+        return _Probe(keeps, tuple(sorted(constants)), whole, changed, nodes, fed)
 
     def _adjusted(self, probe: _Probe) -> dict[Point, Adjustment]:
         unknown = ((point, masks) for point, masks in probe.keeps.items() if point not in self._known)
@@ -150,12 +151,10 @@ class Probes:
             # A sequence, or of a type that NumPy does not know.
             self.left += adjustments
             return
-        factors = {place: f"factor.{number}" for number, place in enumerate(probe.places)}
-        # What a width leaves whole is multiplied by one.
-        whole = {place: np.ones_like(mask) for each in adjustments.values() for place, mask in each.factors.items()}
+        factors = {place: f"{self._factor}.{number}" for number, place in enumerate(sorted(probe.whole))}
         session: ort.InferenceSession | None = None
         for point, adjustment in adjustments.items():
-            given = self._given(probe, adjustment, factors, whole)
+            given = self._given(probe, adjustment, factors)
             if session is None:
                 session = self._session(probe, values, given, factors)
             outputs = (run(session, {**batch, **given}) for batch in values)
@@ -165,17 +164,12 @@ class Probes:
             )
             yield point, self._between(compared)
 
-    def _given(
-        self,
-        probe: _Probe,
-        adjustment: Adjustment,
-        factors: Mapping[Place, str],
-        whole: Mapping[Place, Array],
-    ) -> dict[str, Array]:
+    def _given(self, probe: _Probe, adjustment: Adjustment, factors: Mapping[Place, str]) -> dict[str, Array]:
         """Return the weights, biases and masks of a width; those that it leaves alone as they are."""
         constants = adjustment.constants
         given = {n: constants[n] if n in constants else self._behind.stored(n) for n in probe.constants}
-        masks = {**whole, **adjustment.factors}
+        # What a width leaves whole is multiplied by one.
+        masks = {**probe.whole, **adjustment.factors}
         return given | {name: masks[place] for place, name in factors.items()}
 
     def _session(
@@ -202,6 +196,13 @@ class Probes:
 def _tensors(model: onnx.ModelProto) -> set[str]:
     made = {name for node in model.graph.node for name in node.output}
     return made | {value.name for value in model.graph.input}
+
+
+def _unused(prefix: str, names: Collection[str]) -> str:
+    """Return a prefix that no name begins with."""
+    while any(name.startswith(prefix) for name in names):
+        prefix += "_"
+    return prefix
 
 
 def _value_info(name: str, arrays: Sequence[Array], *, sized: bool) -> onnx.ValueInfoProto:

@@ -22,7 +22,7 @@ from onnx_subprune.model import open_session, run
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.calibrated import output_distance
 from onnx_subprune.network.inputs import take_statistics
-from onnx_subprune.network.tapped_features import taps_of
+from onnx_subprune.network.tapped_features import reached_groups, taps_of
 from onnx_subprune.options import Options, Target
 from onnx_subprune.planning.allocation import allocate, make_plan
 from onnx_subprune.planning.default_widths import width_steps
@@ -141,7 +141,7 @@ def _measured(analysis: Analysis, groups: Sequence[Group], dataset: Dataset, opt
     _logger.info("a rehearsal on %d samples, for the forecast", _BATCHES * size)
     opening, inference = _plain(analysis, few, options, size)
     statistics, calibrating, before, passes = _calibration(analysis, few, replace(options, batch_size=size))
-    some = _some_of(groups)
+    some = _some_of(reached_groups(analysis.structure, groups, statistics)[0])
     start = now()
     curves = rank_groups(analysis, some, statistics, options)
     ranking = (now() - start) / len(some)

@@ -78,7 +78,7 @@ def _errors_alone(study: Study, distance: OutputDistance, record: Record | None)
                 progress(len(known) + index, len(points))
             if isfinite(error):
                 for group, share in _shares(point, losses).items():
-                    errors[group][dict(point)[group]] = share * error
+                    errors[group].setdefault(dict(point)[group], share * error)
     if progress is not None:
         progress(len(points), len(points))
     # In the order of the widths, whichever were measured now.

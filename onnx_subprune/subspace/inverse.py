@@ -195,7 +195,7 @@ def inverse(
     R, deviation = _correlations(covariance, index, spare=spare)
     if not fixed and ridge > 0.0 and rank is not None and len(R) >= max(_WIDE, _FEATURES_PER_VECTOR * rank):
         V = _vectors(R, deviation, _LEFT * ridge)
-        if V is not None:
+        if V is not None and V.shape[1]:
             return LowRankInverse(V, ridge, width), deviation
     L = _definite_factor(R, ridge)
     # The lower right block of the factor is that of the covariance given the features that stay.

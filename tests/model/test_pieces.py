@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from onnx_subprune.model import run
 from onnx_subprune.model.pieces import Behind
 from onnx_subprune.model.runtime import Runtime
+from onnx_subprune.model.stored import Place, place
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[N,2] x) => (float[N,2] y, float[N,2] z)
@@ -92,3 +95,13 @@ def test_makers_of_what_cannot_be_fed_come_along(behind: Behind) -> None:
     nodes = behind.nodes([], [("c", 1)])
     assert behind.fed(nodes) == ["a", "b", "m"]
     assert names_of(behind, behind.with_makers(nodes, ["m"])) == ["m", "c", "y"]
+
+
+def test_a_stored_tensor_may_lie_in_a_file(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(TEXT)
+    tensor = next(each for each in model.graph.initializer if each.name == "w")
+    values = onnx.numpy_helper.to_array(tensor)
+    path = tmp_path / "weights"
+    path.write_bytes(values.tobytes())
+    place(tensor, Place(path, 0, values.nbytes))
+    np.testing.assert_array_equal(Behind(model).stored("w"), values)

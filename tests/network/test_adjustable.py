@@ -66,7 +66,7 @@ def test_other_weights_and_biases_do_what_surgery_does(calibrated: Calibrated) -
     keeps = plan.keeps(adjustable.structure)
     adjustment = adjustable.without(keeps)
     touched = adjustable.touched(keeps)
-    assert touched == (list(adjustment.constants), [])
+    assert touched == (list(adjustment.constants), {})
     x = draw(10, 6, seed=7)
     adjusted = output(with_values(adjustable.model, dict(adjustment.constants)), x)
     np.testing.assert_allclose(adjusted, output(recover(calibrated, plan).model, x), rtol=1e-4, atol=1e-5)

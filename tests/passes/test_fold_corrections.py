@@ -20,6 +20,8 @@ SPELLINGS = {
     "Gemm": ("y = Gemm(h, w)", {"w": (8, 3)}, "5,8", -1),
     "Gemm with a bias": ("y = Gemm <alpha=0.5, beta=2.0> (h, w, b)", {"w": (8, 3), "b": (3,)}, "5,8", -1),
     "Gemm with one number": ("y = Gemm <transB=1> (h, w, b)", {"w": (3, 8), "b": (1,)}, "5,8", -1),
+    "Gemm with a bias for each row": ("y = Gemm(h, w, b)", {"w": (8, 3), "b": (5, 3)}, "5,8", -1),
+    "Gemm with a number for each row": ("y = Gemm(h, w, b)", {"w": (8, 3), "b": (5, 1)}, "5,8", -1),
     "Gemm without its bias": ("y = Gemm <beta=0.0> (h, w, b)", {"w": (8, 3), "b": (3,)}, "5,8", -1),
     "Gemm, a computed bias": ("c = Neg(b)\ny = Gemm(h, w, c)", {"w": (8, 3), "b": (3,)}, "5,8", -1),
     "Conv": ("y = Conv(h, w)", {"w": (3, 8, 1, 1)}, "2,8,4,4", 1),

@@ -78,6 +78,6 @@ def test_a_cut_that_fills_no_block_is_not_made() -> None:
     def cuts(target: str, **chosen: object) -> list[int]:
         return list(least_cuts(analysis, groups, Options(Target.parse(target), **chosen)).values())  # type: ignore[arg-type]
 
-    assert cuts("params=0.9") == cuts("latency=0.9") == cuts("macs=0.9") == [8, 8, 8, 4, 4, 2, 1]
+    assert cuts("params=0.9") == cuts("latency=0.9") == cuts("macs=0.9") == [8, 1, 1, 1, 1, 1, 1]
     # Shares of units, and widths that were asked for, are taken at their word.
     assert cuts("units=0.9") == cuts("params=0.9", round_to=1) == [1] * len(SIZES)

@@ -125,3 +125,17 @@ def zoo_study(name: str) -> Study:
 @pytest.mark.parametrize("name", [*DAILY, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_on_networks_of_many_kinds(name: str) -> None:
     check(zoo_study(name))
+
+
+def test_what_is_known_leaves_other_errors_as_they_are() -> None:
+    """A width that is known may need masks that the other one does not."""
+    study = zoo_study("bert_classic_ort17")
+    removable = {group.name for group in study.analysis.structure.removable}
+    points: list[Point] = [((curve.group, 0),) for curve in study.curves if curve.group in removable]
+    points += [((curve.group, curve.size // 2),) for curve in study.curves if curve.size > 1]
+    alone = replace(study, options=replace(study.options, recovery="none"))
+    assert alone.distance is not None
+    every = dict(Probes(alone, alone.distance, points))
+    known = {point for point in points if point[0][1] == 0}
+    rest = dict(Probes(alone, alone.distance, points, known))
+    assert rest == {point: error for point, error in every.items() if point not in known}

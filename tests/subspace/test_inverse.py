@@ -133,3 +133,10 @@ def test_a_factor_is_of_correlations_with_a_ridge() -> None:
     np.testing.assert_allclose(scale.ravel(), deviation)
     correlation = covariance[np.ix_(order, order)] / np.outer(deviation, deviation)
     np.testing.assert_allclose(np.tril(root) @ np.tril(root).T, correlation + 1e-2 * np.eye(6), rtol=1e-9, atol=1e-12)
+
+
+def test_a_wide_layer_that_is_dead_on_all_samples_has_an_inverse() -> None:
+    """There is no vector at all."""
+    P, deviation = inverse(np.zeros((1100, 1100)), np.arange(1100), 1e-3, fixed=0, width=1, spare=False, rank=100)
+    assert isinstance(P, DenseInverse)
+    assert not deviation.any()
