@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from onnx_subprune.model.fields import array_of
 from onnx_subprune.model.protos import bodies, constant_tensor, references
 
-__all__ = ["Behind", "Place", "reads"]
+__all__ = ["Behind", "Place", "constant_nodes", "reads"]
+
+_RANDOM = ("RandomNormal", "RandomUniform")
 
 Place: TypeAlias = tuple[str, int]
 """An input of a node: the name of the node's first output that has one, and the input's number."""
@@ -22,6 +24,25 @@ def reads(node: onnx.NodeProto) -> set[str]:
     names = set(node.input).union(*(references(body) for body in bodies(node)))
     names.discard("")
     return names
+
+
+def constant_nodes(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], fed: Collection[str]) -> set[int]:
+    """Return the places of nodes that compute with constants alone, always with the same result.
+
+    Args:
+        nodes: in order.
+        reads: the names that each of them reads.
+        fed: names of the tensors that are given to a run.
+
+    """
+    varying, constant = set(fed), set()
+    for index, node in enumerate(nodes):
+        # A body may hold what is random.
+        if varying.isdisjoint(reads[index]) and not node.op_type.startswith(_RANDOM) and not any(bodies(node)):
+            constant.add(index)
+        else:
+            varying.update(node.output)
+    return constant
 
 
 class Behind:
@@ -46,9 +67,8 @@ class Behind:
         self._reads = [reads(node) for node in self._nodes]
         self._makers = {name: index for index, node in enumerate(self._nodes) for name in node.output if name}
         self._sparse = {tensor.values.name: tensor for tensor in model.graph.sparse_initializer}
-        self._constant = self._constant_nodes(
-            {value.name for value in model.graph.input} - self._stored.keys() - self._sparse.keys()
-        )
+        fed = {value.name for value in model.graph.input} - self._stored.keys() - self._sparse.keys()
+        self._constant = constant_nodes(self._nodes, self._reads, fed)
         self._needed = self._before([value.name for value in model.graph.output])
         self._readers: dict[str, list[int]] = {}
         for index, names in enumerate(self._reads):
@@ -144,17 +164,6 @@ class Behind:
         graph.sparse_initializer.extend(self._sparse[name] for name in sorted(read & self._sparse.keys()))
         graph.output.extend(value for value in self._model.graph.output if value.name in made)
         return piece
-
-    def _constant_nodes(self, fed: Collection[str]) -> set[int]:
-        """Return the nodes that compute with constants alone."""
-        varying, constant = set(fed), set()
-        for index, node in enumerate(self._nodes):
-            # A body may hold what is random, and so may an operator without inputs.
-            if varying.isdisjoint(self._reads[index]) and not any(bodies(node)) and "Random" not in node.op_type:
-                constant.add(index)
-            else:
-                varying.update(node.output)
-        return constant
 
     def _before(self, names: Iterable[str]) -> set[int]:
         """Return the nodes that tensors depend on."""

@@ -25,7 +25,7 @@ from onnx_subprune.model.precision import computes_in_bfloat16
 from onnx_subprune.network.analysis import Analysis
 from onnx_subprune.network.named_outputs import written
 from onnx_subprune.network.rewrite import restructured
-from onnx_subprune.network.tapped_features import readers_of, tap_of
+from onnx_subprune.network.tapped_features import grams_of, readers_of
 from onnx_subprune.structure import Atom, Consumer, Contraction, Group, Structure
 
 __all__ = ["Adjustable", "Adjustment"]
@@ -78,10 +78,7 @@ class Adjustable:
     @cached_property
     def _grams(self) -> dict[Consumer, NDArray[np.float64]]:
         assert self._statistics is not None
-        grams = self._statistics.grams
-        return {
-            consumer: grams[tap_of(features).key].matrix for consumer, features in readers_of(self._structure).items()
-        }
+        return grams_of(self._structure, self._statistics)
 
     @cached_property
     def _intricate(self) -> frozenset[Atom]:

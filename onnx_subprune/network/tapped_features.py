@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onnx_subprune.calibration import Gram, Statistics, Tap, few_rows
 from onnx_subprune.errors import DataError
 from onnx_subprune.structure import (
@@ -18,7 +21,16 @@ from onnx_subprune.structure import (
     sides_of,
 )
 
-__all__ = ["few_row_warnings", "normalisation_grams", "pairs_of", "reached_groups", "readers_of", "tap_of", "taps_of"]
+__all__ = [
+    "few_row_warnings",
+    "grams_of",
+    "normalisation_grams",
+    "pairs_of",
+    "reached_groups",
+    "readers_of",
+    "tap_of",
+    "taps_of",
+]
 
 
 def readers_of(structure: Structure) -> dict[Consumer, Features]:
@@ -41,6 +53,19 @@ def pairs_of(structure: Structure) -> dict[Contraction, tuple[Features, Features
     """
     summed = {contraction for group in structure.prunable for contraction in group.contractions}
     return {pair: sides_of(structure, pair) for pair in structure.contractions if pair in summed}
+
+
+def grams_of(structure: Structure, statistics: Statistics) -> dict[Consumer, NDArray[np.float64]]:
+    """Return the sums of affine second moments [blocks, d+1, d+1] of all consumers that read a prunable group.
+
+    Args:
+        structure: of the network.
+        statistics: of all taps.
+
+    """
+    return {
+        consumer: statistics.grams[tap_of(features).key].matrix for consumer, features in readers_of(structure).items()
+    }
 
 
 def tap_of(features: Features) -> Tap:

@@ -23,7 +23,7 @@ from onnx_subprune.model.forced_branches import with_branch_as_input, with_condi
 from onnx_subprune.network.calibrated import Calibrated
 from onnx_subprune.network.hoisting import Hoisted, branch_inputs
 from onnx_subprune.network.rewrite import restructured, shrink
-from onnx_subprune.network.tapped_features import few_row_warnings, normalisation_grams, readers_of, tap_of
+from onnx_subprune.network.tapped_features import few_row_warnings, grams_of, normalisation_grams, readers_of, tap_of
 from onnx_subprune.options import Options
 from onnx_subprune.plan import Plan
 from onnx_subprune.progress import phase
@@ -250,10 +250,7 @@ def _channel_fits(
 ) -> tuple[list[Pending], list[str]]:
     if options.recovery == "none" or statistics is None:
         return [], []
-    grams = {
-        consumer: statistics.grams[tap_of(features).key].matrix for consumer, features in readers_of(structure).items()
-    }
-    return subspace.fit_corrections(structure, keeps, grams, options.ridge)
+    return subspace.fit_corrections(structure, keeps, grams_of(structure, statistics), options.ridge)
 
 
 def _few_row_warnings(structure: Structure, fits: Sequence[Pending], statistics: Statistics | None) -> list[str]:

@@ -20,7 +20,7 @@ import onnxruntime as ort
 
 from onnx_subprune.errors import ModelError
 from onnx_subprune.model import given_names, open_session, run
-from onnx_subprune.model.protos import bodies, references
+from onnx_subprune.model.pieces import constant_nodes, reads
 from onnx_subprune.recovery.exact.activation_store import Store
 
 __all__ = ["Segments"]
@@ -28,7 +28,6 @@ __all__ = ["Segments"]
 Array = np.ndarray[Any, Any]
 
 _NOT_KEPT = ("tensor(bfloat16)", "tensor(float8", "tensor(int4", "tensor(uint4", "tensor(int2", "tensor(uint2")
-_RANDOM = ("RandomNormal", "RandomUniform")
 
 
 class Segments:
@@ -54,9 +53,9 @@ class Segments:
     ) -> None:
         self._model = model
         self._nodes = list(model.graph.node)
-        self._reads = [_reads(node) for node in self._nodes]
+        self._reads = [reads(node) for node in self._nodes]
         self._makers = {name: index for index, node in enumerate(self._nodes) for name in node.output if name}
-        self._again = _constant(self._nodes, self._reads, given_names(model))
+        self._again = constant_nodes(self._nodes, self._reads, given_names(model))
         self._waiting = set(range(len(self._nodes))) - self._again
         self._given = {name: self._makers.pop(name) for name in given if name in self._makers}
         # A node that is left with nothing to give does not run.
@@ -82,8 +81,8 @@ class Segments:
 
     def lacking(self, wanted: Collection[str]) -> list[str]:
         """Return the tensors that have to be given before `advance` can be asked for these, in order."""
-        reads = {name for index in self._pending_nodes(wanted) for name in self._reads[index]}
-        return [name for name in self._given if name in reads.union(wanted) and name not in self._store]
+        read = {name for index in self._pending_nodes(wanted) for name in self._reads[index]}
+        return [name for name in self._given if name in read.union(wanted) and name not in self._store]
 
     def give(self, values: Mapping[str, Any], batch: int, restrict: Callable[[str, Array], Array]) -> None:
         """Take tensors of another network for one batch, cut down as `restrict` does by name.
@@ -196,25 +195,6 @@ class Segments:
         dtype, sizes = self._store.kind(name)
         kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
         return onnx.helper.make_tensor_value_info(name, kind, [size if sized else None for size in sizes])
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return the names that a node reads, those that its bodies take from outside too."""
-    names = set(node.input).union(*(references(body) for body in bodies(node)))
-    names.discard("")
-    return names
-
-
-def _constant(nodes: Sequence[onnx.NodeProto], reads: Sequence[set[str]], given: Collection[str]) -> set[int]:
-    """Return the nodes that compute with constants alone, always with the same result."""
-    varying, constant = set(given), set()
-    for index, node in enumerate(nodes):
-        # A body may hold what is random.
-        if varying.isdisjoint(reads[index]) and not node.op_type.startswith(_RANDOM) and not any(bodies(node)):
-            constant.add(index)
-        else:
-            varying.update(node.output)
-    return constant
 
 
 def _is_kept(kind: str) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnx_subprune.model import array_of
-from onnx_subprune.model.protos import bodies, references
+from onnx_subprune.model.pieces import reads
 from onnx_subprune.recovery.exact.correspondence import Surroundings
 from onnx_subprune.recovery.exact.linear_layers import Linear, intercept_of
 from onnx_subprune.recovery.exact.settings import Settings
@@ -128,9 +128,8 @@ def _dependencies(model: onnx.ModelProto, steps: Sequence[Step]) -> list[int]:
     number_of = {id(linear.node): number for number, step in enumerate(steps) for linear in step.linears}
     made_from: dict[str, int] = {}
     for node in model.graph.node:
-        read = set(node.input).union(*(references(body) for body in bodies(node)))
         bits = 1 << number_of[id(node)] if id(node) in number_of else 0
-        for name in read:
+        for name in reads(node):
             bits |= made_from.get(name, 0)
         made_from.update(dict.fromkeys(node.output, bits))
     made_from.pop("", None)
